@@ -1,0 +1,28 @@
+"""Batch encoding and decoding of images with autoencoders: the public Python names.
+
+Everything is loaded on first use, so `import latentcli` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["LatentDataset", "LatentStore", "__version__", "load_model", "open_store"]
+
+_HOMES = {
+    "load_model": "latentcli.models.registry",
+    "open_store": "latentcli.jobs.store",
+    "LatentStore": "latentcli.jobs.store",
+    "LatentDataset": "latentcli.jobs.dataset",
+}
+
+if TYPE_CHECKING:
+    from latentcli.jobs.dataset import LatentDataset
+    from latentcli.jobs.store import LatentStore, open_store
+    from latentcli.models.registry import load_model
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'latentcli' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

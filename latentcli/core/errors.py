@@ -1,0 +1,52 @@
+"""Errors that a user can act on; each kind knows the exit code that it ends the command with."""
+
+
+class LatentCliError(Exception):
+    """Base of all expected errors: one or two plain sentences, shown without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(LatentCliError):
+    """The command line, a job file or a Python call asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class SampleError(LatentCliError):
+    """One input cannot be used. It becomes a failure row; the job goes on.
+
+    `stage` is the stage that refused it: read, decode_image, preprocess or encode.
+    """
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(reason)
+        self.stage = stage
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.stage, self.reason)
+
+
+class WeightsError(LatentCliError):
+    """A checkpoint was not found, cannot be read, or does not fit the network."""
+
+
+class StoreError(LatentCliError):
+    """A latent store or shard is missing, damaged, or made with another spec."""
+
+
+class SelfCheckError(LatentCliError):
+    """The first real inputs do not come back as pictures: the job would write a wrong cache."""
+
+
+class TooManyFailures(LatentCliError):
+    """The job finished, but more inputs failed than it was allowed to lose."""
+
+    exit_code = 3
+
+
+class Interrupted(LatentCliError):
+    """A signal ended the job early; the same command finishes the rest."""
+
+    exit_code = 75

@@ -1,0 +1,103 @@
+"""The nouns of the stream, as frozen dataclasses that check themselves.
+
+Layouts are named where a tensor crosses a boundary: N batch, C channels, H and W pixels,
+h and w latent cells. Pixels are uint8 RGB on the image side and float in [-1, 1] on the model side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+STATES = ("whitened", "raw", "moments")
+
+
+@dataclass(frozen=True, slots=True)
+class InputRow:
+    """One input of a job, as frozen in inputs.jsonl."""
+
+    key: str
+    """Unique name in the store, with forward slashes and without the file's suffix."""
+    source: str
+    """Where its bytes are: an absolute path."""
+    unit: int
+    """The unit (and so the shard) that it belongs to."""
+    size: int = -1
+    """Bytes when the list was made, or -1."""
+    mtime_ns: int = -1
+    """Modification time in nanoseconds when the list was made, or -1."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSpec:
+    """What a model's latents are, for everybody who stores or reads them."""
+
+    channels: int
+    """Latent channels c."""
+    downscale: int
+    """Pixels per latent cell along each side, f."""
+    size_divisor: int
+    """Image height and width must be multiples of this."""
+    space: str
+    """Latent space id without the state: latents of equal ids can be exchanged between models."""
+
+    def __post_init__(self) -> None:
+        if self.size_divisor % self.downscale:
+            raise ValueError(
+                f"size divisor {self.size_divisor} is no multiple of the downscale {self.downscale}"
+            )
+
+    @property
+    def geometry(self) -> str:
+        """The field's short code, such as f16c128."""
+        return f"f{self.downscale}c{self.channels}"
+
+    def space_id(self, state: str) -> str:
+        """Full id, such as flux2#whitened; `state` is one of whitened, raw, moments."""
+        if state not in STATES:
+            raise ValueError(f"latent state is {state!r}, allowed are {', '.join(STATES)}")
+        return f"{self.space}#{state}"
+
+    def latent_size(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) of the latent of an H x W image; ValueError where the size rule is broken."""
+        if height <= 0 or width <= 0 or height % self.size_divisor or width % self.size_divisor:
+            raise ValueError(
+                f"image is {width}x{height}, width and height must be multiples of"
+                f" {self.size_divisor}"
+            )
+        return height // self.downscale, width // self.downscale
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of one input: one row of a commit record."""
+
+    key: str
+    source: str
+    status: str
+    """ok or failed."""
+    stage: str | None = None
+    """The stage that failed."""
+    error: str | None = None
+    original_size: tuple[int, int] | None = None
+    """(W, H) of the picture as a person sees it, before resize and crop."""
+    resized_size: tuple[int, int] | None = None
+    """(W, H) after resize, before crop."""
+    crop: tuple[int, int, int, int] | None = None
+    """(left, top, right, bottom) of the crop, in pixels of the resized picture."""
+    latent_shape: tuple[int, ...] | None = None
+    """(C, h, w)."""
+    notes: tuple[str, ...] = ()
+    """What a policy did to this picture: orientation, colour, alpha, animation."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """A picture ready for a batch, or the reason why there is none."""
+
+    row: Row
+    pixels: torch.Tensor | None = field(repr=False)
+    """uint8 [3, H, W], sRGB, or None where the row failed."""

@@ -1,0 +1,1 @@
+"""Bytes to pixels and back: decode_image, preprocess, encode_image. Pure functions."""

@@ -1,0 +1,1 @@
+"""The jobs: the only place where images, models, latents and shards meet."""

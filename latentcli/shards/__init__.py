@@ -1,0 +1,1 @@
+"""The only package that opens data files: planning, reading, writing, the manifest."""
