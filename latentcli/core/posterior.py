@@ -41,7 +41,9 @@ class Posterior:
         """alpha * mean, float32 [N, C, h, w]: what is stored unless a sample is asked for."""
         return self.alpha * self.mean.float()
 
-    def sample(self, noise: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, noise: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         """alpha * mean + sigma * noise, float32 [N, C, h, w].
 
         `noise` is standard normal in the shape of the mean; without it, it is drawn on the mean's

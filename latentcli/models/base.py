@@ -87,6 +87,10 @@ class Family:
     guess of latent space and size divisor."""
     adapt: Callable[[dict[str, Tensor], Autoencoder], dict[str, Tensor]]
     """Published tensor names and forms to the model's own; unknown names pass through unchanged."""
+    infer: Callable[[Mapping[str, Any], frozenset[str]], dict[str, Any]] = lambda config, _: dict(
+        config
+    )
+    """The config completed by what only a checkpoint's tensor names tell."""
     tiny: Mapping[str, Any] = field(default_factory=dict)
     """A toy config for the contract tests."""
     fp32_islands: Callable[[str], bool] = lambda name: False

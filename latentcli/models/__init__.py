@@ -1,0 +1,38 @@
+"""Autoencoders under their published class names, loaded on first use."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__all__ = [
+    "CapacitorDecoder",
+    "CapacitorDecoderInferenceConfig",
+    "FCDMDiffAE",
+    "FCDMDiffAEInferenceConfig",
+    "FullCapacitor",
+    "FullCapacitorInferenceConfig",
+    "load_model",
+]
+
+_HOMES = {
+    "CapacitorDecoder": ("latentcli.models.fcdm", "CapacitorDecoder"),
+    "CapacitorDecoderInferenceConfig": ("latentcli.models.vp_diffusion", "InferenceConfig"),
+    "FCDMDiffAE": ("latentcli.models.fcdm", "FCDMDiffAE"),
+    "FCDMDiffAEInferenceConfig": ("latentcli.models.vp_diffusion", "InferenceConfig"),
+    "FullCapacitor": ("latentcli.models.fcdm", "FullCapacitor"),
+    "FullCapacitorInferenceConfig": ("latentcli.models.vp_diffusion", "InferenceConfig"),
+    "load_model": ("latentcli.models.registry", "load_model"),
+}
+
+if TYPE_CHECKING:
+    from latentcli.models.fcdm import CapacitorDecoder, FCDMDiffAE, FullCapacitor
+    from latentcli.models.registry import load_model
+    from latentcli.models.vp_diffusion import InferenceConfig as CapacitorDecoderInferenceConfig
+    from latentcli.models.vp_diffusion import InferenceConfig as FCDMDiffAEInferenceConfig
+    from latentcli.models.vp_diffusion import InferenceConfig as FullCapacitorInferenceConfig
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'latentcli.models' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,230 @@
+"""A preset's name or TOML file in, one published checkpoint's description out; loads no torch."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latentcli.core.errors import UsageError
+from latentcli.core.types import LatentSpec
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One published checkpoint: its network, its weights, its latents and its terms."""
+
+    name: str
+    """The TOML file's stem."""
+    family: str
+    """Which network structure, a module of latentcli.models."""
+    summary: str
+    """What it is for, in one line."""
+    licence: str
+    card: str
+    """Where its own description is."""
+    config: Mapping[str, Any]
+    """The config.json keys that the network is built from."""
+    channels: int
+    downscale: int
+    size_divisor: int
+    space: str
+    """Latent space id."""
+    paper: str = ""
+    repo: str | None = None
+    """Hub repository, org/name."""
+    file: str = "model.safetensors"
+    """The weights file in the repository or folder."""
+    revision: str = "main"
+    """Branch, tag or commit of the repository."""
+    sha256: str | None = None
+    """Digest of the weights file, where it is known."""
+    bundled: str | None = None
+    """Folder of latentcli/models/bundled that holds the weights."""
+    image_range: tuple[float, float] = (-1.0, 1.0)
+    """Pixel values that the network takes and gives."""
+    can_encode: bool = True
+    can_decode: bool = True
+    psnr_floor: float = 18.0
+    """dB; a real photograph that comes back worse means wrong range, whitening or weights."""
+    published: Mapping[str, Any] | None = None
+    """Figures that its authors state, with their source. Nothing here is measured by us."""
+
+    @property
+    def spec(self) -> LatentSpec:
+        """Geometry and latent space id."""
+        return LatentSpec(self.channels, self.downscale, self.size_divisor, self.space)
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _digest(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _switch(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _range(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_number, value))
+
+
+def _table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    field: str
+    accepts: Callable[[Any], bool]
+    wanted: str
+    required: bool = False
+
+
+# TOML table -> key -> the Preset field that it fills. The empty table is the top of the file.
+_KEYS: dict[str, dict[str, _Key]] = {
+    "": {
+        "family": _Key("family", _text, "a text", required=True),
+        "summary": _Key("summary", _text, "a text", required=True),
+        "licence": _Key("licence", _text, "a text", required=True),
+        "card": _Key("card", _text, "a text", required=True),
+        "paper": _Key("paper", _text, "a text"),
+        "config": _Key("config", _table, "a table", required=True),
+        "published": _Key("published", _table, "a table"),
+    },
+    "weights": {
+        "repo": _Key("repo", _text, "org/name"),
+        "file": _Key("file", _text, "a file name"),
+        "revision": _Key("revision", _text, "a branch, tag or commit"),
+        "sha256": _Key("sha256", _digest, "64 hexadecimal digits in lower case"),
+        "bundled": _Key("bundled", _text, "a folder name"),
+    },
+    "latents": {
+        "space": _Key("space", _text, "a text", required=True),
+        "channels": _Key("channels", _integer, "a positive whole number", required=True),
+        "downscale": _Key("downscale", _integer, "a positive whole number", required=True),
+        "size_divisor": _Key("size_divisor", _integer, "a positive whole number", required=True),
+    },
+    "images": {"range": _Key("image_range", _range, "two numbers, such as [-1, 1]")},
+    "capabilities": {
+        "can_encode": _Key("can_encode", _switch, "true or false"),
+        "can_decode": _Key("can_decode", _switch, "true or false"),
+    },
+    "self_check": {"psnr_floor": _Key("psnr_floor", _number, "a number of dB")},
+}
+
+
+def presets_folder() -> Path:
+    """configs/models: inside an installed package, beside the package in a checkout."""
+    inside = PACKAGE / "configs" / "models"
+    return inside if inside.is_dir() else PACKAGE.parent / "configs" / "models"
+
+
+def preset_names() -> list[str]:
+    """Names of all presets, sorted; reads no file."""
+    return sorted(path.stem for path in presets_folder().glob("*.toml"))
+
+
+def load_preset(name_or_path: str | Path) -> Preset:
+    """The preset of this name, or of this TOML file; UsageError for anything else."""
+    if str(name_or_path).endswith(".toml"):
+        return read_preset(Path(name_or_path))
+    if name_or_path not in preset_names():
+        raise unknown_preset(str(name_or_path))
+    return read_preset(presets_folder() / f"{name_or_path}.toml")
+
+
+def preset_of_repo(repo: str) -> Preset | None:
+    """The preset whose weights this Hub repository holds; upper and lower case count as the same."""
+    presets = map(load_preset, preset_names())
+    return next((p for p in presets if (p.repo or "").lower() == repo.lower()), None)
+
+
+def unknown_preset(name: str) -> UsageError:
+    """The error for a model name that is none."""
+    names = preset_names()
+    return UsageError(
+        f"There is no model named {name!r}.{did_you_mean(name, names)}"
+        f" Presets are: {', '.join(names)}."
+        " A Hub id (org/name), a folder with config.json and model.safetensors, or a preset's"
+        " .toml file works too."
+    )
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """' Did you mean x?' where something allowed is close to the word, else nothing."""
+    close = difflib.get_close_matches(word.lower(), list(allowed), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def read_preset(path: Path) -> Preset:
+    """Read and check one preset file; UsageError names the file, the key and what is allowed."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"The preset file {path} does not exist.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"The preset file {path} cannot be read: {error}.") from error
+    fields = _fields(document, path)
+    preset = Preset(name=path.stem, **fields)
+    if preset.repo is None and preset.bundled is None:
+        raise UsageError(f"{path}: [weights] needs repo or bundled.")
+    try:
+        _ = preset.spec
+    except ValueError as error:
+        raise UsageError(f"{path}: [latents] {error}.") from None
+    return preset
+
+
+def _fields(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    top = {key: value for key, value in document.items() if key not in _KEYS}
+    tables = {table: document.get(table, {}) for table in _KEYS if table}
+    _refuse_unknown(top, [*_KEYS[""], *tables], "", path)
+    fields = _table_fields(top, "", path)
+    for table, content in tables.items():
+        if not _table(content):
+            raise UsageError(f"{path}: {table} is {content!r}, it must be a table [{table}].")
+        _refuse_unknown(content, list(_KEYS[table]), table, path)
+        fields |= _table_fields(content, table, path)
+    return fields
+
+
+def _refuse_unknown(content: Mapping[str, Any], allowed: list[str], table: str, path: Path) -> None:
+    for key in content:
+        if key not in allowed:
+            where = f" in [{table}]" if table else ""
+            raise UsageError(
+                f"{path}: unknown key {key!r}{where}.{did_you_mean(key, allowed)}"
+                f" Allowed are: {', '.join(allowed)}."
+            )
+
+
+def _table_fields(content: Mapping[str, Any], table: str, path: Path) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, key in _KEYS[table].items():
+        full = f"{table}.{name}" if table else name
+        if name not in content:
+            if key.required:
+                raise UsageError(f"{path}: the key {full} is missing; it must be {key.wanted}.")
+            continue
+        value = content[name]
+        if not key.accepts(value):
+            raise UsageError(f"{path}: {full} is {value!r}, it must be {key.wanted}.")
+        fields[key.field] = tuple(map(float, value)) if isinstance(value, list) else value
+    return fields

@@ -1,0 +1,20 @@
+"""Whitening of latents [N, C, h, w] by per-channel statistics, in float32."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def _column(values: Tensor) -> Tensor:
+    return values.float()[None, :, None, None]
+
+
+def whiten(latents: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    """(latents - mean) / sqrt(var + eps) per channel; `mean` and `var` are [C]."""
+    return (latents.float() - _column(mean)) / torch.sqrt(_column(var) + eps)
+
+
+def dewhiten(latents: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    """Inverse of `whiten`."""
+    return latents.float() * torch.sqrt(_column(var) + eps) + _column(mean)

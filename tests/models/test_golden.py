@@ -1,0 +1,285 @@
+"""Every golden vector of the FCDM family, float32 on the CPU, and bfloat16 within its tolerance."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from latentcli.models.fcdm import FAMILY, FCDMDiffAE
+from latentcli.models.fcdm_network import (
+    GRN,
+    AdaLNBase,
+    AdaLNDelta,
+    FCDMBlock,
+    Patchify,
+    TimeEmbedding,
+    channel_rms_norm,
+)
+from latentcli.models.vp_diffusion import (
+    SAMPLERS,
+    InferenceConfig,
+    VPSchedule,
+    draw_noise,
+    guided,
+    initial_state,
+    time_grid,
+)
+
+TOLERANCE = 5e-6
+"""Largest difference from the reference, relative to the reference's largest value."""
+BF16_TOLERANCE = 2e-2
+"""RMS difference relative to RMS, for a whole network in bfloat16."""
+MODELS = ("fcdm_small", "fcdm_small_p32")
+
+
+def close(got: Tensor, want: Tensor, tolerance: float = TOLERANCE) -> None:
+    assert got.shape == want.shape
+    worst = (got.float() - want.float()).abs().max().item()
+    assert worst <= tolerance * max(want.float().abs().max().item(), 1e-30), worst
+
+
+@cache
+def vectors(path: Path) -> dict[str, Tensor]:
+    return load_file(path)
+
+
+@cache
+def model(golden: Path, name: str) -> FCDMDiffAE:
+    net = FCDMDiffAE.from_config(json.loads((golden / f"{name}.config.json").read_text()))
+    net.load_state_dict(FAMILY.adapt(vectors(golden / f"{name}.safetensors"), net), strict=True)
+    return net.eval()
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Path:
+    return shared / "golden"
+
+
+@pytest.fixture(scope="session")
+def pieces(golden: Path) -> dict[str, Tensor]:
+    return vectors(golden / "pieces.safetensors")
+
+
+def weights(pieces: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    prefix = f"{part}.w."
+    return {k.removeprefix(prefix): v for k, v in pieces.items() if k.startswith(prefix)}
+
+
+def decode_settings(name: str) -> InferenceConfig:
+    """ddim_linear_10_pdg2 or ddim_linear_4_strength0.6 to the config it stands for."""
+    sampler, schedule, steps, *rest = name.split("_")
+    extra = {"pdg2": {"pdg": True, "pdg_strength": 2.0}}
+    more = {}
+    for word in rest:
+        more.update(extra.get(word) or {"strength": float(word.removeprefix("strength"))})
+    return InferenceConfig(
+        num_steps=int(steps),
+        sampler={"ddim": "ddim", "dpmpp2m": "dpmpp_2m"}[sampler],
+        schedule=schedule,
+        seed=42,
+        **more,
+    )
+
+
+@pytest.mark.parametrize("batch", ["a", "b"])
+@pytest.mark.parametrize("name", MODELS)
+@torch.inference_mode()
+def test_encoder(golden: Path, name: str, batch: str) -> None:
+    io = vectors(golden / f"{name}.io.safetensors")
+    if f"{batch}.images" not in io:
+        pytest.skip("this model has one batch")
+    net, images = model(golden, name), io[f"{batch}.images"]
+    assert net.encoder is not None
+    h = net.encoder.patchify(images)
+    close(h, io[f"{batch}.enc.patchify"])
+    for i, block in enumerate(net.encoder.blocks):
+        h = block(h)
+        close(h, io[f"{batch}.enc.block{i}"])
+    close(net.encoder(images), io[f"{batch}.enc.projection"])
+    posterior = net.encode_posterior(images)
+    eps = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(7))
+    close(eps, io[f"{batch}.enc.sample_eps_seed7"])
+    for key, got in {
+        "mean": posterior.mean,
+        "logsnr": posterior.logsnr,
+        "alpha": posterior.alpha,
+        "sigma": posterior.sigma,
+        "mode": posterior.mode(),
+        "sample_seed7": posterior.sample(generator=torch.Generator().manual_seed(7)),
+        "whitened": net.encode(images),
+    }.items():
+        close(got, io[f"{batch}.enc.{key}"])
+
+
+@pytest.mark.parametrize("drop", [False, True])
+@torch.inference_mode()
+def test_decoder_network(golden: Path, drop: bool) -> None:
+    net, io = model(golden, "fcdm_small"), vectors(golden / "fcdm_small.io.safetensors")
+    seen: dict[str, Tensor] = {}
+    names = ("patchify", "latent_up", "fuse_in", "fuse_skip", "start_blocks.0", "end_blocks.0")
+    names += () if drop else ("middle_blocks.0", "middle_blocks.1")
+    hooks = [
+        net.decoder.get_submodule(n).register_forward_hook(
+            lambda module, args, out, n=n: seen.__setitem__(n, out)
+        )
+        for n in names
+    ]
+    for batch in ("a", "b"):
+        z, t, x_t = (io[f"{batch}.fwd.{n}"] for n in ("z_dewhitened", "t", "x_t"))
+        close(net.decoder(x_t, t, z, drop_middle_blocks=drop), io[f"{batch}.fwd.{_mode(drop)}.x0"])
+        for n, got in seen.items():
+            if f"{batch}.fwd.{_mode(drop)}.{n}" in io:
+                close(got, io[f"{batch}.fwd.{_mode(drop)}.{n}"])
+        close(net.decoder.time_embed(t), io[f"{batch}.fwd.full.cond"])
+        close(torch.stack(net.decoder.modulations(t)), io[f"{batch}.fwd.full.adaln_m"])
+    for hook in hooks:
+        hook.remove()
+    assert set(seen) == set(names)
+
+
+def _mode(drop: bool) -> str:
+    return "drop" if drop else "full"
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.inference_mode()
+def test_decode(golden: Path, name: str) -> None:
+    net, io = model(golden, name), vectors(golden / f"{name}.io.safetensors")
+    settings = [k for k in io if k[1:].startswith(".dec.")]
+    assert len(settings) >= 4
+    for key in settings:
+        latents = io[f"{key[0]}.latents"]
+        height, width = io[f"{key[0]}.images"].shape[-2:]
+        got = net.decode(latents, height, width, decode_settings(key[6:]))
+        close(got, io[key])
+    images = io["a.images"]
+    got = net.decode(net.encode(images), inference_config=InferenceConfig(seed=42))
+    close(got, io["a.reconstruct.ddim_linear_1"])
+
+
+@torch.inference_mode()
+def test_noise_is_one_cpu_stream_per_call(golden: Path) -> None:
+    io = vectors(golden / "fcdm_small.io.safetensors")
+    unit = draw_noise((2, 3, 64, 96), 42)
+    reference = vectors(golden / "dinac_small_d4.io.safetensors")
+    close(unit, reference["a.noise.unit"])
+    close(unit * 0.558, reference["a.noise.scaled"])
+    net = model(golden, "fcdm_small")
+    got = net.decode(io["a.latents"], noise=reference["a.noise.unit"])
+    close(got, io["a.dec.ddim_linear_1"])
+
+
+@torch.inference_mode()
+def test_pieces(pieces: dict[str, Tensor]) -> None:
+    grn = GRN(24)
+    grn.load_state_dict(weights(pieces, "grn"))
+    close(grn(pieces["grn.x"]), pieces["grn.out"])
+    close(grn(torch.zeros_like(pieces["grn.x"])), pieces["grn.out_zero"])
+    close(grn(pieces["grn.x"].bfloat16()), pieces["grn.out_bf16"], 1e-2)
+    grn.beta.zero_()
+    close(grn(pieces["grn.x_tiny"]), pieces["grn.out_tiny_beta0"])
+    close(channel_rms_norm(pieces["crms.x"]), pieces["crms.out"])
+    assert torch.equal(channel_rms_norm(pieces["crms.x"].bfloat16()), pieces["crms.out_bf16"])
+    patchify = Patchify(3, 16, 20)
+    patchify.load_state_dict(weights(pieces, "patchify"))
+    close(patchify(pieces["patchify.x"]), pieces["patchify.out"])
+    shuffled = torch.nn.functional.pixel_shuffle(pieces["pixelshuffle2.x"], 2)
+    assert torch.equal(shuffled, pieces["pixelshuffle2.out"])
+
+
+@pytest.mark.parametrize("part", ["fcdm_uncond", "fcdm_cond"])
+@torch.inference_mode()
+def test_block(pieces: dict[str, Tensor], part: str) -> None:
+    block = FCDMBlock(48, 192, 7, layer_scale=part == "fcdm_uncond")
+    block.load_state_dict(weights(pieces, part))
+    modulation = pieces.get(f"{part}.adaln_m")
+    close(block(pieces[f"{part}.x"], modulation), pieces[f"{part}.out"])
+    for name in ("dwconv", "pwconv1", "pwconv2"):
+        block.get_submodule(name).bfloat16()
+    got = block(pieces[f"{part}.x"].bfloat16(), modulation)
+    assert got.dtype == torch.bfloat16
+    close(got, pieces[f"{part}.out_bf16"], 1e-2)
+
+
+@torch.inference_mode()
+def test_conditioning(pieces: dict[str, Tensor]) -> None:
+    embed = TimeEmbedding(48)
+    embed.load_state_dict(weights(pieces, "time"))
+    close(embed.sinusoid(pieces["time.t"]), pieces["time.sinusoid"])
+    close(embed(pieces["time.t"]), pieces["time.out"])
+    dim = pieces["adaln.cond"].shape[1]
+    base = AdaLNBase(dim)
+    base.load_state_dict(weights(pieces, "adaln.base"))
+    state = weights(pieces, "adaln.delta")
+    delta = AdaLNDelta(dim, state["down.weight"].shape[0])
+    delta.load_state_dict(state)
+    act = torch.nn.functional.silu(pieces["adaln.cond"])
+    close(base(act), pieces["adaln.base_out"])
+    close(delta(act), pieces["adaln.delta_out"])
+    close(base(act) + delta(act), pieces["adaln.m"])
+
+
+def test_schedule(pieces: dict[str, Tensor]) -> None:
+    schedule = VPSchedule()
+    t = pieces["vp.t"]
+    close(schedule.log_snr(t), pieces["vp.lambda"])
+    shifted = VPSchedule(shift_high=-1.0, shift_low=0.5)
+    close(shifted.log_snr(t), pieces["vp.lambda_shift_high-1_low0.5"])
+    alpha, sigma = schedule.alpha_sigma(t)
+    close(alpha, pieces["vp.alpha"])
+    close(sigma, pieces["vp.sigma"])
+    grids = [k for k in pieces if k.startswith("schedule.")]
+    assert len(grids) == 10
+    for key in grids:
+        _, name, steps = key.split(".")
+        close(time_grid(int(steps), name), pieces[key])
+        assert time_grid(int(steps), name)[-1] == 0.0
+
+
+def test_samplers(pieces: dict[str, Tensor]) -> None:
+    z, noise = pieces["samp.z"], pieces["samp.noise_scaled_seed42"]
+    full, dropped = _toy_denoisers(z)
+    keys = [k for k in pieces if k.startswith(("samp.ddim.", "samp.dpmpp2m."))]
+    assert len(keys) == 25
+    for key in keys:
+        _, sampler, grid, steps, *rest = key.split(".", 4)
+        strength = 0.6 if rest and rest[0].startswith("strength") else 1.0
+        denoise = guided(full, dropped, 2.0) if rest == ["pdg2"] else full
+        times = time_grid(int(steps), grid, strength)
+        state = initial_state(noise, times, VPSchedule())
+        run = SAMPLERS[{"ddim": "ddim", "dpmpp2m": "dpmpp_2m"}[sampler]]
+        close(run(denoise, state, times, VPSchedule()), pieces[key])
+
+
+def _toy_denoisers(z: Tensor):  # type: ignore[no-untyped-def]
+    def full(x: Tensor, t: Tensor) -> Tensor:
+        return torch.tanh(0.5 * x + z + t[:, None, None, None])
+
+    def dropped(x: Tensor, t: Tensor) -> Tensor:
+        return torch.tanh(0.25 * x + t[:, None, None, None])
+
+    return full, dropped
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.inference_mode()
+def test_bfloat16_stays_close_to_float32(golden: Path, name: str) -> None:
+    io = vectors(golden / f"{name}.io.safetensors")
+    net = FCDMDiffAE.from_config(json.loads((golden / f"{name}.config.json").read_text()))
+    state = vectors(golden / f"{name}.safetensors")
+    cast = {k: v if FAMILY.fp32_islands(k) else v.bfloat16() for k, v in state.items()}
+    net.load_state_dict(cast, strict=True, assign=True)
+    assert net.dtype == torch.bfloat16
+    got = net.decode(io["a.latents"], inference_config=InferenceConfig(seed=42))
+    assert rms_ratio(got, io["a.dec.ddim_linear_1"]) < BF16_TOLERANCE
+    assert rms_ratio(net.encode_posterior(io["a.images"]).mode(), io["a.enc.mode"]) < BF16_TOLERANCE
+
+
+def rms_ratio(got: Tensor, want: Tensor) -> float:
+    return ((got.float() - want).square().mean() / want.square().mean()).sqrt().item()
