@@ -95,9 +95,9 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedImage:
-    """A picture ready for a batch, or the reason why there is none."""
+class Picture:
+    """A preprocessed picture and the row that it belongs to."""
 
     row: Row
-    pixels: torch.Tensor | None = field(repr=False)
-    """uint8 [3, H, W], sRGB, or None where the row failed."""
+    pixels: torch.Tensor = field(repr=False)
+    """uint8 [3, H, W], sRGB."""

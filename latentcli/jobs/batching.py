@@ -1,0 +1,42 @@
+"""Items in order in, groups of equal tensor shape out.
+
+Which items share a batch depends on their order and shapes alone, never on timing or workers, so a
+shard's bytes are the same every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from torch import Tensor
+
+MAX_PENDING_BYTES = 256 * 2**20
+"""What waits for company before the oldest group goes as it is."""
+
+T = TypeVar("T")
+
+
+def batches(
+    items: Iterable[T],
+    tensor_of: Callable[[T], Tensor],
+    batch_size: int,
+    max_pending_bytes: int = MAX_PENDING_BYTES,
+) -> Iterator[list[T]]:
+    """Full batches as soon as there is one, the rest at the end, oldest group first.
+
+    Groups of different shapes wait side by side; above `max_pending_bytes` the oldest is flushed.
+    """
+    groups: dict[tuple[int, ...], list[T]] = {}
+    pending = 0
+    for item in items:
+        shape = tuple(tensor_of(item).shape)
+        groups.setdefault(shape, []).append(item)
+        pending += tensor_of(item).nbytes
+        ready = shape if len(groups[shape]) == batch_size else None
+        while ready is not None or pending > max_pending_bytes:
+            group = groups.pop(next(iter(groups)) if ready is None else ready)
+            pending -= sum(tensor_of(member).nbytes for member in group)
+            ready = None
+            yield group
+    yield from groups.values()

@@ -1,0 +1,198 @@
+"""The jobs as frozen dataclasses: what a command line or a job file resolves to.
+
+Importing this loads no torch. Every field has the name of its option, so `--batch-size` is
+`batch_size`, and SECTIONS says in which section of a job file it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latentcli.core.errors import UsageError
+
+BUNDLED_MODEL = "fcdm_nano"
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "read": ("sources", "store", "workers", "on_error", "max_bad"),
+    "decode_image": ("alpha", "max_pixels"),
+    "preprocess": ("size", "resize", "filter"),
+    "batch": ("batch_size",),
+    "model": ("model", "weights", "revision", "device", "dtype", "force"),
+    "encode": ("latents", "sample", "self_check"),
+    "decode": ("steps", "sampler", "schedule", "pdg", "pdg_strength", "seed"),
+    "encode_image": ("format", "quality"),
+    "write": ("output", "samples_per_shard", "save", "skip_existing"),
+}
+"""Sections of a job file, named after the stages, and the fields that stand in each."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "latents": ("whitened", "raw", "moments"),
+    "resize": ("crop", "none"),
+    "filter": ("lanczos", "bicubic", "bilinear", "box"),
+    "alpha": ("white", "black", "grey", "drop"),
+    "dtype": ("auto", "bf16", "fp32"),
+    "on_error": ("skip", "stop"),
+    "sampler": ("ddim", "dpmpp_2m"),
+    "schedule": ("linear", "cosine"),
+    "format": ("png", "jpeg", "webp"),
+    "op": ("encode", "decode", "both"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """Which model, with which weights, run where and how."""
+
+    model: str = BUNDLED_MODEL
+    weights: str | None = None
+    revision: str | None = None
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    dtype: str = "auto"
+    """bf16, fp32, or auto: bf16 on a GPU, fp32 on a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageIntake:
+    """How files become equal-sized pictures; shared by encode and roundtrip."""
+
+    sources: tuple[str, ...] = ()
+    size: str | None = None
+    """256 or 512x256 (W x H); None keeps each picture's size."""
+    resize: str | None = None
+    """crop or none; None is crop with a size and none without."""
+    filter: str = "lanczos"
+    alpha: str = "white"
+    max_pixels: int = 89_478_485
+    batch_size: int | None = None
+    """None is 8 on a CPU and 32 on a GPU."""
+    workers: int | None = None
+    """Loader processes; None is one per CPU core up to 8, and 0 for a handful of inputs."""
+    on_error: str = "skip"
+    max_bad: str = "0"
+    """Failed inputs that still count as success: a number or a percentage such as 0.5%."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeSettings:
+    """How a diffusion decoder is run; other decoders ignore it."""
+
+    steps: int = 1
+    sampler: str = "ddim"
+    schedule: str = "linear"
+    pdg: bool = False
+    pdg_strength: float = 2.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeJob(ModelChoice, ImageIntake):
+    """Images to a latent store."""
+
+    output: str | None = None
+    """The store's folder; None is <name>.<model>.latents in the working directory."""
+    latents: str = "whitened"
+    sample: int | None = None
+    """Seed of a posterior sample; None stores the mode."""
+    samples_per_shard: int = 1000
+    self_check: bool = True
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeJob(DecodeSettings):
+    """A latent store, a shard or a file of latents to pictures."""
+
+    store: str = ""
+    output: str | None = None
+    """Folder of pictures; None is <store name>.images in the working directory."""
+    model: str | None = None
+    """None is the model that the store names."""
+    weights: str | None = None
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    """Threads that compress and write pictures; None is one per CPU core up to 8."""
+    format: str = "png"
+    quality: int = 95
+    latents: str | None = None
+    """State of the latents in a file that does not say it itself."""
+    skip_existing: bool = False
+    force: bool = False
+    """Decode although the latent spaces differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundtripJob(DecodeSettings, ImageIntake):
+    """Encode and decode in memory, and compare."""
+
+    models: tuple[str, ...] = (BUNDLED_MODEL,)
+    weights: str | None = None
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    save: str | None = None
+    """Folder for the reconstructions, one folder per model inside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchJob:
+    """Time encode and decode of models, or the stages of a whole encode job."""
+
+    models: tuple[str, ...] = (BUNDLED_MODEL,)
+    baseline: str | None = None
+    weights: str | None = None
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    op: str = "both"
+    resolution: tuple[str, ...] = ("256",)
+    batch: tuple[int, ...] = (1, 8)
+    steps: int = 1
+    warmup: int = 2
+    repeats: int = 10
+    random_weights: bool = False
+    stages: bool = False
+    """Time each stage of encoding `sources` instead."""
+    sources: tuple[str, ...] = ()
+    size: str | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyJob:
+    """Re-check a store: every digest and count, and a few inputs encoded again."""
+
+    store: str = ""
+    samples: int = 8
+    """Inputs that are encoded again and compared; 0 leaves the model alone."""
+    weights: str | None = None
+    device: str = "auto"
+
+
+def check_choices(job: object) -> None:
+    """UsageError where a field of a job has a value outside its choices."""
+    for name, allowed in CHOICES.items():
+        value = getattr(job, name, None)
+        if value is not None and value not in allowed:
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} is {value!r}; allowed are {', '.join(allowed)}.")
+    for name in ("batch_size", "samples_per_shard", "steps", "repeats", "max_pixels"):
+        value = getattr(job, name, None)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+
+
+def allowed_failures(max_bad: str, inputs: int) -> int:
+    """How many of `inputs` may fail: `max_bad` is a number or a percentage."""
+    text = max_bad.strip()
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        number = -1.0
+    if number < 0 or (text.endswith("%") and number > 100):
+        raise UsageError(f"--max-bad is {max_bad!r}; give a number such as 10, or 0.5%.")
+    return int(inputs * number / 100) if text.endswith("%") else int(number)

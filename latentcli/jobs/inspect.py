@@ -1,0 +1,33 @@
+"""A store or shard in, a description of what it holds out; reads no tensor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from latentcli.core.errors import StoreError
+from latentcli.jobs.store import LatentStore
+
+
+def inspect_store(path: str) -> dict[str, Any]:
+    """The --json document of `inspect`; StoreError where there is no store."""
+    if not Path(path).exists():
+        raise StoreError(f"There is no {path}: name a store folder or one of its shards.")
+    store = LatentStore(path)
+    sizes: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for row in store.rows():
+        if row.status == "ok" and row.latent_shape is not None:
+            sizes["x".join(map(str, row.latent_shape))] += 1
+        elif row.status != "ok":
+            reasons[f"{row.stage}: {row.error}"] += 1
+    found = {
+        "store": path,
+        "encoded": sum(sizes.values()),
+        "failed": sum(reasons.values()),
+        "latent_sizes": dict(sizes.most_common()),
+        "failures": dict(reasons.most_common(10)),
+        "metadata": dict(store.metadata),
+    }
+    return found if store.manifest is None else store.manifest.to_json() | found

@@ -1,0 +1,116 @@
+"""What `decode` can read: a store, one of its shards, or any safetensors file of latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from latentcli.core.errors import StoreError, UsageError
+from latentcli.jobs.engine import Engine
+from latentcli.jobs.store import LatentStore, latent_of
+from latentcli.shards.safetensors_file import SafetensorsFile
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSample:
+    """One latent [C, h, w] and its key."""
+
+    key: str
+    latent: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSource:
+    """Latents to decode, in order, and what they say of themselves."""
+
+    path: Path
+    count: int
+    state: str
+    """whitened, raw or moments."""
+    model: str | None
+    """The model that made them, where they say it."""
+    space: str | None
+    """Latent space id without the state."""
+    weights_sha256: str | None
+    samples: Callable[[], Iterator[LatentSample]]
+
+    @property
+    def space_id(self) -> str:
+        """Latent space id with the state."""
+        return f"{self.space}#{self.state}"
+
+
+def open_latents(path: Path, state: str | None) -> LatentSource:
+    """The source; `state` is for files that do not say it. StoreError where there is nothing."""
+    if not path.exists():
+        raise StoreError(f"There is no {path}: name a store folder or a .safetensors file.")
+    if path.is_file():
+        file = SafetensorsFile(path)
+        if file.metadata.get("format") != "latentcli":
+            return foreign_file(file, state or "whitened")
+    store = LatentStore(path)
+    told = store.metadata
+    space = told.get("latent_space", "").partition("#")[0]
+    return LatentSource(
+        path=path,
+        count=len(store),
+        state=store.state,
+        model=told.get("model"),
+        space=space or None,
+        weights_sha256=told.get("weights_sha256") or None,
+        samples=lambda: (LatentSample(key, latent_of(store.parts(key))) for key in store),
+    )
+
+
+def foreign_file(file: SafetensorsFile, state: str) -> LatentSource:
+    """Every tensor [C, h, w] of a file is a latent, and every [N, C, h, w] is N of them."""
+    if state == "moments":
+        raise UsageError("--latents moments cannot be told apart in a file that is no shard.")
+    ranks = {name: len(entry.shape) for name, entry in file.entries.items()}
+    wrong = [name for name, rank in ranks.items() if rank not in (3, 4)]
+    if wrong or not ranks:
+        found = ", ".join(f"{n} {list(file.entries[n].shape)}" for n in wrong[:3]) or "no tensor"
+        raise StoreError(
+            f"{file.path} is no file of latents: it has {found}; tensors must be [C, h, w] or"
+            " [N, C, h, w]."
+        )
+
+    def samples() -> Iterator[LatentSample]:
+        for name, rank in ranks.items():
+            tensor = file.tensor(name)
+            if rank == 3:
+                yield LatentSample(name, tensor)
+                continue
+            for i, latent in enumerate(tensor):
+                yield LatentSample(f"{name}_{i:05d}", latent)
+
+    count = sum(file.entries[n].shape[0] if rank == 4 else 1 for n, rank in ranks.items())
+    return LatentSource(file.path, count, state, None, None, None, samples)
+
+
+def check_space(source: LatentSource, engine: Engine, *, force: bool) -> None:
+    """UsageError, with both ids named, where the model is not for these latents."""
+    if force or source.space is None:
+        return
+    spec, info = engine.model.spec, engine.info
+    if source.space != spec.space:
+        raise UsageError(
+            f"{source.path} holds latents of {source.space_id}, but {info.name} decodes"
+            f" {spec.space_id(source.state)}. Use the model that made them, or --force."
+        )
+    same_model = source.model in (info.preset_name, info.name)
+    known = source.weights_sha256 and info.weights_sha256
+    if same_model and known and source.weights_sha256 != info.weights_sha256:
+        raise UsageError(
+            f"{source.path} was made with {source.model} weights {source.weights_sha256[:12]},"
+            f" these are {(info.weights_sha256 or '')[:12]}. Give the same weights with --weights,"
+            " or --force."
+        )
+
+
+def whitened(engine: Engine, latents: Tensor, state: str) -> Tensor:
+    """Latents [N, C, h, w] as the model's decode takes them."""
+    return latents.float() if state == "whitened" else engine.model.whiten(latents)

@@ -1,0 +1,171 @@
+"""Input rows in, decoded and preprocessed pictures out, in order, through a torch DataLoader.
+
+Workers get a task of three numbers and look the rows up in the frozen list on disk, so no worker
+holds the list. Pictures travel as one uint8 tensor per size and task.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from latentcli.core.errors import SampleError
+from latentcli.core.types import InputRow, Row
+from latentcli.images.codec import DecodePolicy, decode_image
+from latentcli.images.preprocess import PreprocessSpec, preprocess
+from latentcli.jobs.meter import IMAGE_STAGES
+from latentcli.shards.inputs import InputList
+from latentcli.shards.read import read_bytes
+
+Prepared = tuple[Row, Tensor | None]
+"""A row, and its pixels unless it failed."""
+TASK_SIZE = 8
+"""Inputs a worker takes at once: few enough to share the work, enough to hide the hand-over."""
+FEW_INPUTS = 64
+"""Below this, starting worker processes costs more than they save."""
+
+
+class Task(NamedTuple):
+    """Rows start to start + count of a unit."""
+
+    unit: int
+    start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One task done: rows in order, pictures stacked by size, and the seconds of each stage."""
+
+    task: Task
+    rows: tuple[Row, ...]
+    places: tuple[tuple[int, int], ...]
+    """Per row (index into stacks, index in that stack), or (-1, -1) where the row failed."""
+    stacks: tuple[Tensor, ...]
+    """uint8 [n, 3, H, W], one per size."""
+    seconds: dict[str, float]
+
+    def pictures(self) -> Iterator[Prepared]:
+        """The rows with their pictures, in input order."""
+        for row, (stack, place) in zip(self.rows, self.places, strict=True):
+            yield row, None if stack < 0 else self.stacks[stack][place]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is done to each input."""
+
+    policy: DecodePolicy
+    preprocess: PreprocessSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """The inputs and what is done to them; small enough to send to workers."""
+
+    inputs: InputList
+    recipe: Recipe
+
+
+class ImageTasks(Dataset[Chunk]):
+    """A map from tasks to chunks; the sampler gives the tasks."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.intake = intake
+
+    def __getitem__(self, task: Task) -> Chunk:  # type: ignore[override]
+        rows = self.intake.inputs.rows(task.unit, task.start, task.count)
+        return prepare_chunk(rows, task, self.intake.recipe)
+
+
+def prepare_chunk(rows: Sequence[InputRow], task: Task, recipe: Recipe) -> Chunk:
+    """read, decode_image and preprocess for a few inputs; a bad one becomes a failed row."""
+    seconds = dict.fromkeys(IMAGE_STAGES, 0.0)
+    prepared = [prepare(row, recipe, seconds) for row in rows]
+    groups: dict[tuple[int, ...], list[Tensor]] = {}
+    places = []
+    for _, pixels in prepared:
+        if pixels is None:
+            places.append((-1, -1))
+            continue
+        group = groups.setdefault(tuple(pixels.shape), [])
+        places.append((list(groups).index(tuple(pixels.shape)), len(group)))
+        group.append(pixels)
+    stacks = tuple(torch.stack(group) for group in groups.values())
+    return Chunk(task, tuple(row for row, _ in prepared), tuple(places), stacks, seconds)
+
+
+def prepare(source: InputRow, recipe: Recipe, seconds: dict[str, float]) -> Prepared:
+    """One input to uint8 pixels [3, H, W], or to a row that says where and why it failed."""
+    row = Row(source.key, source.source, "ok")
+    clock = time.perf_counter()
+
+    def lap(stage: str) -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        seconds[stage] += now - clock
+        clock = now
+
+    try:
+        data = read_bytes(source.source)
+        lap("read")
+        decoded = decode_image(data, recipe.policy)
+        lap("decode_image")
+        row = replace(row, original_size=decoded.original_size, notes=decoded.notes)
+        ready = preprocess(decoded.image, recipe.preprocess)
+        lap("preprocess")
+    except SampleError as error:
+        lap(error.stage)
+        return replace(row, status="failed", stage=error.stage, error=error.reason), None
+    return replace(row, resized_size=ready.resized_size, crop=ready.crop), ready.pixels
+
+
+def tasks_of(inputs: InputList, units: Sequence[int]) -> list[Task]:
+    """All tasks of the units, in order."""
+    return [
+        Task(unit, start, min(TASK_SIZE, inputs.count(unit) - start))
+        for unit in units
+        for start in range(0, inputs.count(unit), TASK_SIZE)
+    ]
+
+
+def pick_workers(choice: int | None, inputs: int) -> int:
+    """Loader processes: the choice, or one per core up to 8, or none for a few inputs."""
+    if choice is not None:
+        return choice
+    return 0 if inputs < FEW_INPUTS else min(cores(), 8)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def load_chunks(intake: Intake, units: Sequence[int], workers: int) -> Iterator[Chunk]:
+    """Chunks in input order, prepared by `workers` spawned processes, or here with 0."""
+    loader = DataLoader(
+        ImageTasks(intake),
+        sampler=tasks_of(intake.inputs, units),
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=start_worker if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+    yield from loader
+
+
+def start_worker(_: int) -> None:
+    """One thread per worker; signals are the parent's business."""
+    import signal
+
+    torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,86 @@
+"""A latent store opened for reading from Python: keys, latents and rows, at random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from latentcli.core.posterior import Posterior
+from latentcli.core.types import Row
+from latentcli.latents.pack import unpack
+from latentcli.shards.manifest import Manifest
+from latentcli.shards.read import StoreReader
+
+
+def open_store(path: str | Path) -> LatentStore:
+    """A store folder, or one of its shards; StoreError where there is none, or it is damaged."""
+    return LatentStore(path)
+
+
+class LatentStore:
+    """Mapping from keys to latents, read from disk where asked for; safe to send to workers."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._reader = StoreReader(Path(path))
+
+    @property
+    def path(self) -> Path:
+        return self._reader.path
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The store's description; None where a single shard was opened."""
+        return self._reader.manifest
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The strings by which a shard describes itself: latent_space, state, model and others."""
+        return self._reader.metadata
+
+    @property
+    def state(self) -> str:
+        """whitened, raw or moments."""
+        return self._reader.metadata.get("state", "whitened")
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._reader.keys()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._reader
+
+    def __getitem__(self, key: str) -> Tensor:
+        """The latent [C, h, w] as stored; of moments, the mode. StoreError for an unknown key."""
+        return latent_of(self.parts(key))
+
+    def keys(self) -> Iterator[str]:
+        """Keys that have latents, in the order of the input list."""
+        return self._reader.keys()
+
+    def parts(self, key: str) -> dict[str, Tensor]:
+        """All tensors of a key: latent, or mean and logsnr."""
+        return unpack(self._reader.tensors(key), key)
+
+    def row(self, key: str) -> Row:
+        """What became of an input: sizes, crop, notes, or why it failed."""
+        return self._reader.row(key)
+
+    def rows(self) -> Iterator[Row]:
+        """Rows of all inputs, failed ones too."""
+        return self._reader.rows()
+
+    def __repr__(self) -> str:
+        what: dict[str, Any] = {k: self.metadata.get(k) for k in ("model", "latent_space")}
+        return f"LatentStore({str(self.path)!r}, {len(self)} latents, {what})"
+
+
+def latent_of(parts: Mapping[str, Tensor]) -> Tensor:
+    """The latent among the parts of a sample; of moments, the mode (float32)."""
+    if "latent" in parts:
+        return parts["latent"]
+    return Posterior(parts["mean"], parts["logsnr"]).mode()

@@ -1,0 +1,146 @@
+"""A store in; whether its files are what was written, and its latents what the inputs give, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentcli.core.errors import WeightsError
+from latentcli.core.types import InputRow, Row
+from latentcli.images.codec import DecodePolicy
+from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.engine import Engine, encode_batch, load_engine
+from latentcli.jobs.loader import Recipe, prepare
+from latentcli.jobs.meter import IMAGE_STAGES, Meter
+from latentcli.jobs.store import LatentStore
+from latentcli.jobs.talk import SILENT, Talk
+from latentcli.latents.schema import STORED_PARTS
+from latentcli.shards.manifest import Manifest, read_manifest
+from latentcli.shards.verify import verify_shards
+
+TOLERANCES = {"fp32": 0.02, "bf16": 0.08}
+"""Largest accepted RMS difference of a latent encoded again, relative to its RMS, by dtype.
+
+Storing in bfloat16 rounds by up to 0.4%; another batch size, device or thread count adds the
+network's own rounding."""
+
+
+def run_verify(job: VerifyJob, talk: Talk = SILENT) -> dict[str, Any]:
+    """The --json document of `verify`; StoreError where there is no store."""
+    store = Path(job.store)
+    manifest = read_manifest(store)
+    state = manifest.spec["latents"]["state"]
+    problems: list[dict[str, Any]] = [
+        {"unit": p.unit, "key": p.key, "kind": p.kind, "problem": p.what}
+        for p in verify_shards(store, STORED_PARTS[state])
+    ]
+    again = None
+    if job.samples and not problems:
+        again = encode_again(job, manifest, talk)
+        problems += again["problems"]
+    return {
+        "store": str(store),
+        "shards": manifest.totals.shards,
+        "inputs": manifest.totals.inputs,
+        "encoded": manifest.totals.encoded,
+        "failed": manifest.totals.failed,
+        "problems": problems,
+        "reencoded": again,
+        "ok": not problems,
+    }
+
+
+def encode_again(job: VerifyJob, manifest: Manifest, talk: Talk) -> dict[str, Any]:
+    """Encodes inputs spread over the store once more and compares them with what is stored."""
+    spec = manifest.spec
+    engine = load_engine(
+        spec["model"]["name"],
+        weights=job.weights,
+        device=job.device,
+        dtype=spec["encode"]["dtype"],
+    )
+    check_weights(engine, spec)
+    store = LatentStore(job.store)
+    rows = spread([row for row in store.rows() if row.status == "ok"], job.samples)
+    meter = Meter("verify", len(rows), talk.progress)
+    meter.begin()
+    worst, problems, gone = 0.0, [], 0
+    for row, pixels in pictures(rows, spec):
+        if pixels is None:
+            gone += 1
+            problems.append(problem(row, f"the input cannot be read any more: {row.error}"))
+            meter.advance(1, 1)
+            continue
+        difference = compare(engine, spec, row.key, pixels, store)
+        worst = max(worst, difference)
+        if difference > TOLERANCES[engine.dtype]:
+            problems.append(
+                problem(row, f"encoded again it differs by {difference:.1%} of its RMS")
+            )
+        meter.advance(1)
+    return {
+        "samples": len(rows),
+        "unreadable": gone,
+        "max_relative_rms": round(worst, 6),
+        "tolerance": TOLERANCES[engine.dtype],
+        "problems": problems,
+    }
+
+
+def check_weights(engine: Engine, spec: Any) -> None:
+    """WeightsError where the weights at hand are not those that made the store."""
+    made, here = spec["model"]["weights_sha256"], engine.info.weights_sha256
+    if made != here:
+        raise WeightsError(
+            f"The store was made with {spec['model']['name']} weights {made}, but those at hand are"
+            f" {here}. Give the same file with --weights, or check files only with --samples 0."
+        )
+
+
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """`count` rows evenly over all of them, the first and the last among them."""
+    if len(rows) <= count:
+        return list(rows)
+    step = (len(rows) - 1) / max(count - 1, 1)
+    return [rows[round(i * step)] for i in range(count)]
+
+
+def pictures(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]:
+    """The rows' inputs, prepared as the store's spec says."""
+    size = spec["preprocess"]["size"]
+    preprocess = PreprocessSpec(
+        tuple(size) if size else None,
+        spec["preprocess"]["divisor"],
+        spec["preprocess"]["filter"] or "lanczos",
+    )
+    policy = DecodePolicy(spec["decode_image"]["alpha"], spec["decode_image"]["max_pixels"])
+    recipe = Recipe(policy, preprocess)
+    for row in rows:
+        source = InputRow(row.key, row.source, 0)
+        yield prepare(source, recipe, dict.fromkeys(IMAGE_STAGES, 0.0))
+
+
+def compare(engine: Engine, spec: Any, key: str, pixels: Tensor, store: LatentStore) -> float:
+    """Largest RMS difference of a part, relative to the stored part's RMS."""
+    latents = spec["latents"]
+    fresh = encode_batch(engine, pixels[None], [key], latents["state"], latents["sample"])
+    stored = store.parts(key)
+    return max(relative_rms(fresh[part][0], stored[part].float()) for part in fresh)
+
+
+def relative_rms(fresh: Tensor, stored: Tensor) -> float:
+    """RMS of the difference over RMS of `stored`; 1 where shapes differ."""
+    if fresh.shape != stored.shape:
+        return 1.0
+    scale = stored.double().square().mean().clamp_min(1e-12)
+    return float(torch.sqrt((fresh.double() - stored.double()).square().mean() / scale))
+
+
+def problem(row: Row, what: str) -> dict[str, Any]:
+    """One entry of the problems list."""
+    return {"unit": None, "key": row.key, "kind": "latent", "problem": f"{row.key}: {what}"}
