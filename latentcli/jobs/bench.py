@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +141,10 @@ def timed(call: Callable[[], Tensor], device: torch.device) -> tuple[float, floa
         start = time.perf_counter()
         call()
         return time.perf_counter() - start, peak_memory(device)
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin, end = (
+        torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        for _ in range(2)
+    )
     torch.cuda.synchronize(device)
     begin.record()
     call()

@@ -6,6 +6,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +100,13 @@ def encode_job(job: BenchJob, model: str) -> EncodeJob:
 
 def encode_into(job: EncodeJob, store: Path) -> EncodeJob:
     """The same job, writing to `store`."""
-    from dataclasses import replace
-
     return replace(job, output=str(store))
 
 
 def time_images(intake: Intake, workers: int, keep: int) -> tuple[float, list[Tensor]]:
     """(images a second of read, decode_image and preprocess; some of their pictures)."""
-    start, done, kept = 0.0, 0, []
+    start, done = 0.0, 0
+    kept: list[Tensor] = []
     for chunk in load_chunks(intake, range(intake.inputs.units), workers):
         start = start or time.perf_counter()
         done += len(chunk.rows)

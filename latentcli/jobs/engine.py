@@ -12,8 +12,8 @@ from torch import Tensor
 from latentcli.core.errors import UsageError
 from latentcli.images.codec import to_float, to_uint8
 from latentcli.jobs.config import DecodeSettings
-from latentcli.models.base import Autoencoder
-from latentcli.models.registry import ModelInfo, load_model
+from latentcli.models.base import Autoencoder, ModelInfo
+from latentcli.models.registry import load_model
 from latentcli.models.vp_diffusion import InferenceConfig
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

@@ -102,12 +102,11 @@ def check_space(source: LatentSource, engine: Engine, *, force: bool) -> None:
             f" {spec.space_id(source.state)}. Use the model that made them, or --force."
         )
     same_model = source.model in (info.preset_name, info.name)
-    known = source.weights_sha256 and info.weights_sha256
-    if same_model and known and source.weights_sha256 != info.weights_sha256:
+    made, here = source.weights_sha256, info.weights_sha256
+    if same_model and made and here and made != here:
         raise UsageError(
-            f"{source.path} was made with {source.model} weights {source.weights_sha256[:12]},"
-            f" these are {(info.weights_sha256 or '')[:12]}. Give the same weights with --weights,"
-            " or --force."
+            f"{source.path} was made with {source.model} weights {made[:12]}, these are"
+            f" {here[:12]}. Give the same weights with --weights, or --force."
         )
 
 

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +31,8 @@ FEW_INPUTS = 64
 """Below this, starting worker processes costs more than they save."""
 
 
-class Task(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Task:
     """Rows start to start + count of a unit."""
 
     unit: int
@@ -80,7 +80,7 @@ class ImageTasks(Dataset[Chunk]):
     def __init__(self, intake: Intake) -> None:
         self.intake = intake
 
-    def __getitem__(self, task: Task) -> Chunk:  # type: ignore[override]
+    def __getitem__(self, task: Task) -> Chunk:
         rows = self.intake.inputs.rows(task.unit, task.start, task.count)
         return prepare_chunk(rows, task, self.intake.recipe)
 

@@ -13,7 +13,6 @@ from latentcli.core.errors import SelfCheckError
 from latentcli.jobs.config import DecodeSettings
 from latentcli.jobs.engine import Engine, decode_batch, encode_batch
 from latentcli.metrics.psnr import psnr
-from latentcli.models.presets import load_preset
 
 MAX_SIDE = 512
 """Larger pictures are checked by their middle: enough to tell right from wrong."""
@@ -41,7 +40,7 @@ def self_check(engine: Engine, pictures: Sequence[Tensor], keys: Sequence[str]) 
                 psnr(pixels, decode_batch(engine, latent, [key], DecodeSettings())).item()
             )
     figures = describe(torch.cat(latents, dim=1), values, keys)
-    floor = load_preset(engine.info.preset_name).psnr_floor if engine.info.preset_name else None
+    floor = engine.info.psnr_floor
     judge(figures, floor, engine.info.name)
     return figures | {"psnr_floor": floor}
 

@@ -14,6 +14,25 @@ from latentcli.core.posterior import Posterior
 from latentcli.core.types import LatentSpec
 
 
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Where a loaded model came from, for manifests and messages."""
+
+    name: str
+    """As it was asked for."""
+    family: str
+    origin: str
+    """flag, folder, env, bundled, cached, hub or random."""
+    preset_name: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+    """Commit of the repository, where it is known."""
+    weights_path: str | None = None
+    weights_sha256: str | None = None
+    psnr_floor: float | None = None
+    """The preset's floor for the self-check, in dB."""
+
+
 class Autoencoder(nn.Module, ABC):
     """Images to latents and back.
 
@@ -22,6 +41,8 @@ class Autoencoder(nn.Module, ABC):
     """
 
     spec: LatentSpec
+    info: ModelInfo
+    """Where the weights came from; set by whoever loads them."""
     can_encode: bool = True
     can_decode: bool = True
     predicts_class: bool = False

@@ -293,9 +293,8 @@ def recognises(config: Mapping[str, Any]) -> bool:
 
 def build(config: Mapping[str, Any], spec: LatentSpec | None) -> FCDMDiffAE:
     """An autoencoder, or a decoder alone where the config has no encoder blocks."""
-    model = (
-        FCDMDiffAE if config.get("encoder_depth", FCDMConfig.encoder_depth) else CapacitorDecoder
-    )
+    depth = FCDMConfig.from_mapping(config).encoder_depth
+    model = FCDMDiffAE if depth else CapacitorDecoder
     return model.from_config(config, spec)
 
 

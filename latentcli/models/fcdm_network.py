@@ -28,7 +28,8 @@ def channel_rms_norm(x: Tensor) -> Tensor:
 def conv(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """The layer in x's dtype, whatever dtype its weights are kept in."""
     if layer.weight.dtype == x.dtype:
-        return layer(x)  # type: ignore[no-any-return]
+        out: Tensor = layer(x)
+        return out
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     return F.conv2d(x, layer.weight.to(x.dtype), bias, layer.stride, layer.padding)
 
@@ -55,7 +56,8 @@ class GRN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         energy = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True).float()
         relative = (energy / (energy.mean(dim=1, keepdim=True) + NORM_EPS)).to(x.dtype)
-        return self.gamma.to(x.dtype) * (x * relative) + self.beta.to(x.dtype) + x
+        out: Tensor = self.gamma.to(x.dtype) * (x * relative) + self.beta.to(x.dtype) + x
+        return out
 
 
 class FCDMBlock(nn.Module):
@@ -74,14 +76,15 @@ class FCDMBlock(nn.Module):
         self.layer_scale = nn.Parameter(torch.full((dim,), 1e-3)) if layer_scale else None
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
-        h = channel_rms_norm(self.dwconv(x))
+        h: Tensor = channel_rms_norm(self.dwconv(x))
         if modulation is None:
             assert self.layer_scale is not None
             gate = self.layer_scale.to(x.dtype)[None, :, None, None]
         else:
             scale, gate = modulation.to(x.dtype)[:, :, None, None].chunk(2, dim=1)
             h = h * (1.0 + scale)
-        return x + gate * self.pwconv2(self.grn(F.gelu(self.pwconv1(h))))
+        h = x + gate * self.pwconv2(self.grn(F.gelu(self.pwconv1(h))))
+        return h
 
 
 class TimeEmbedding(nn.Module):

@@ -73,6 +73,14 @@ def _text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
 
+def _repository(value: Any) -> bool:
+    return _text(value) and value.count("/") == 1
+
+
+def _file_name(value: Any) -> bool:
+    return _text(value) and Path(value).name == value
+
+
 def _digest(value: Any) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
@@ -109,8 +117,8 @@ _KEYS: dict[str, dict[str, _Key]] = {
         "published": _Key("published", _table, "a table"),
     },
     "weights": {
-        "repo": _Key("repo", _text, "org/name"),
-        "file": _Key("file", _text, "a file name"),
+        "repo": _Key("repo", _repository, "org/name"),
+        "file": _Key("file", _file_name, "a file name without a folder"),
         "revision": _Key("revision", _text, "a branch, tag or commit"),
         "sha256": _Key("sha256", _digest, "64 hexadecimal digits in lower case"),
         "bundled": _Key("bundled", _text, "a folder name"),
@@ -151,7 +159,7 @@ def load_preset(name_or_path: str | Path) -> Preset:
 
 
 def preset_of_repo(repo: str) -> Preset | None:
-    """The preset whose weights this Hub repository holds; upper and lower case count as the same."""
+    """The preset whose weights this Hub repository holds, whatever the case of its letters."""
     presets = map(load_preset, preset_names())
     return next((p for p in presets if (p.repo or "").lower() == repo.lower()), None)
 

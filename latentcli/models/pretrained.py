@@ -132,7 +132,8 @@ def at_path(path: Path, file: str = WEIGHTS, origin: str = "folder") -> Located:
             f"{path} is no weights file: it must end in {', '.join(SUFFIXES)}, or be a folder"
             f" with {file}."
         )
-    return Located(chosen, _read_config(chosen) if path.is_dir() or path.name == file else None, origin)
+    as_published = path.is_dir() or path.name == file
+    return Located(chosen, _read_config(chosen) if as_published else None, origin)
 
 
 def _in_folder(folder: Path, file: str) -> Path:
@@ -253,7 +254,7 @@ def _reason(error: Exception, revision: str) -> str:
     if isinstance(error, RevisionNotFoundError):
         return f"no revision {revision}"
     if isinstance(error, EntryNotFoundError) and isinstance(error, HfHubHTTPError):
-        return f"no file {Path(str(error.request.url)).name} at revision {revision}"
+        return f"no file {Path(error.response.url.path).name} at revision {revision}"
     if isinstance(error, HfHubHTTPError):
         return f"it answered HTTP {error.response.status_code}"
     lines = str(error).strip().splitlines() or ["no details"]

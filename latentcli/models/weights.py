@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,24 @@ def load_into(
     stray = [n for n, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
     assert not stray, f"{stray} are in no state dict, so no checkpoint can fill them"
     return model.requires_grad_(False).eval()
+
+
+def random_state(build: Callable[[], Autoencoder], seed: int) -> dict[str, Tensor]:
+    """The state dict of a new model with seeded weights of unit gain and whitening that is none.
+
+    Biases and gates are small but not zero, so that every tensor moves the output.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build()
+        for parameter in model.parameters():
+            is_matrix = parameter.ndim > 1 and len(parameter) > 1
+            std = parameter[0].numel() ** -0.5 if is_matrix else 0.02
+            torch.nn.init.normal_(parameter, std=std)
+    for name, buffer in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.fill_(float(name.endswith("var")))
+    return model.state_dict()
 
 
 def _check_fit(expected: dict[str, Tensor], found: dict[str, Tensor], source: str) -> None:

@@ -1,0 +1,107 @@
+"""A command line in, an exit code out: the Typer app and the one error boundary."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from latentcli import __version__
+from latentcli.cli.bench import bench
+from latentcli.cli.decode import decode
+from latentcli.cli.encode import encode
+from latentcli.cli.inspect import inspect
+from latentcli.cli.models import models
+from latentcli.cli.output import Output, asked
+from latentcli.cli.roundtrip import roundtrip
+from latentcli.cli.verify import verify
+from latentcli.core.errors import Interrupted, LatentCliError
+
+NAME = "latentcli"
+COMMANDS = (encode, decode, roundtrip, bench, models, inspect, verify)
+EPILOG = (
+    "Every option can also be set by a variable, such as LATENTCLI_BATCH_SIZE for --batch-size."
+    " Options beat variables, which beat the job file, which beats defaults."
+    " Exit codes: 0 done, 1 failed, 2 wrong usage, 3 more inputs failed than --max-bad allows,"
+    " 75 interrupted (the same command goes on)."
+)
+
+app = typer.Typer(
+    name=NAME,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+)
+for command in COMMANDS:
+    app.command(epilog=EPILOG)(command)
+
+
+def print_version(wanted: bool) -> None:
+    """Prints the version and ends the command, where it is asked for."""
+    if wanted:
+        typer.echo(f"{NAME} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=print_version)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; works in any place.")
+    ] = False,
+) -> None:
+    """Turn image datasets into latents, once and provably right, and latents into pictures."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line (without the program's name; None is sys.argv's) to its exit code."""
+    if f"_{NAME.upper()}_COMPLETE" in os.environ:
+        app(prog_name=NAME)  # a shell asks for completions; this prints them and exits
+    words = list(sys.argv[1:] if argv is None else argv)
+    out = Output(asked("json", words, os.environ), asked("quiet", words, os.environ))
+    debug = asked("debug", words, os.environ)
+    try:
+        run(without_debug(words), out)
+    except typer.Exit as end:
+        return end.exit_code
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        return out.fail(*explain(error))
+    return 0
+
+
+def run(words: list[str], out: Output) -> None:
+    """Parses and runs. Not through Typer's own main, which ends a job silently on EPIPE."""
+    root = get_command(app)
+    with root.make_context(NAME, words, obj=out) as context:
+        root.invoke(context)
+
+
+def without_debug(words: list[str]) -> list[str]:
+    """The words less --debug, which belongs to no command and so may stand in any."""
+    end = words.index("--") if "--" in words else len(words)
+    return [word for word in words[:end] if word != "--debug"] + words[end:]
+
+
+def explain(error: BaseException) -> tuple[str, int, str | None]:
+    """(message, exit code, usage line or None) of what ended a command."""
+    if isinstance(error, LatentCliError):
+        return str(error), error.exit_code, None
+    if isinstance(error, KeyboardInterrupt):
+        return "Stopped by SIGINT. Run the same command again.", Interrupted.exit_code, None
+    if hasattr(error, "format_message"):  # Typer's own; its classes moved between versions
+        context = getattr(error, "ctx", None)
+        usage = context.get_usage().strip() if context else None
+        return error.format_message(), getattr(error, "exit_code", 2), usage
+    kind = type(error).__name__
+    reason = str(error).strip().partition("\n")[0] or "it gives no reason"
+    return f"An unexpected {kind}: {reason}. Add --debug to see where.", 1, None

@@ -1,0 +1,349 @@
+"""A job's field in, its command-line option out: one spelling and one help text each.
+
+No option has a default here: None means "not given", and jobfile.py fills it from the job file or
+the job's own default. So the defaults that help texts name are checked by a test.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from latentcli.cli.jobfile import section_of
+from latentcli.jobs.config import CHOICES
+
+
+def variable(name: str) -> str:
+    """The environment variable of an option."""
+    return f"LATENTCLI_{name.upper()}"
+
+
+def setting(name: str, text: str, *flags: str, metavar: str | None = None, env: bool = True) -> Any:
+    """The option of a job's field: --name unless flags say otherwise, in its stage's panel."""
+    choices = CHOICES.get(name, ())
+    return typer.Option(
+        *(flags or (f"--{name.replace('_', '-')}",)),
+        help=text,
+        metavar=metavar or "|".join(choices) or None,
+        envvar=variable(name) if env else None,
+        show_envvar=False,
+        show_default=False,
+        rich_help_panel=section_of(name),
+        autocompletion=(lambda: list(choices)) if choices else None,
+    )
+
+
+def switch(name: str, text: str) -> Any:
+    """A setting that is on or off: --name or --no-name."""
+    dashed = name.replace("_", "-")
+    return setting(name, text, f"--{dashed}/--no-{dashed}")
+
+
+def plain(name: str, text: str, *, metavar: str | None = None) -> Any:
+    """An option that belongs to the command and not to the job; it stands in the first panel."""
+    return typer.Option(
+        f"--{name.replace('_', '-')}",
+        help=text,
+        metavar=metavar,
+        envvar=variable(name),
+        show_envvar=False,
+        show_default=False,
+    )
+
+
+# The command itself.
+Config = Annotated[
+    str | None,
+    plain(
+        "config",
+        "Job file to take settings from; options and LATENTCLI_* variables beat it. Relative paths"
+        " in it are relative to the working directory.",
+        metavar="JOB.toml",
+    ),
+]
+Json = Annotated[bool, plain("json", "Print one JSON document on stdout at the end.")]
+Quiet = Annotated[bool, plain("quiet", "Say nothing on stderr but errors.")]
+DryRun = Annotated[
+    bool | None, plain("dry_run", "Say what would be encoded, and how large, and write nothing.")
+]
+
+# read
+SOURCE_HELP = "Folders (searched to the bottom), image files or globs."
+Sources = Annotated[
+    list[str] | None, typer.Argument(metavar="SRC...", help=SOURCE_HELP, show_default=False)
+]
+BenchSources = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SRC]...", help=f"With --stages: {SOURCE_HELP}", show_default=False),
+]
+Store = Annotated[
+    str | None, typer.Argument(metavar="STORE", help="Folder of a store.", show_default=False)
+]
+StoreOrFile = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="STORE",
+        help="Folder of a store, or one safetensors file of latents.",
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    setting(
+        "workers",
+        "Processes that read and prepare images; 0 does it in the main one. Default: one per CPU"
+        " core, up to 8.",
+        metavar="N",
+    ),
+]
+WriterThreads = Annotated[
+    int | None,
+    setting(
+        "workers",
+        "Threads that compress and write pictures. Default: one per CPU core, up to 8.",
+        metavar="N",
+    ),
+]
+OnError = Annotated[
+    str | None,
+    setting("on_error", "What an unreadable input does: skip it (default), or stop the job."),
+]
+MaxBad = Annotated[
+    str | None,
+    setting(
+        "max_bad",
+        "Inputs that may fail before the exit code is 3: a number or a share such as 0.5%."
+        " Default: 0.",
+        metavar="N|N%",
+    ),
+]
+
+# decode_image
+Alpha = Annotated[
+    str | None,
+    setting(
+        "alpha",
+        "Transparent pictures are laid on white (default), black or grey; drop ignores"
+        " transparency.",
+    ),
+]
+MaxPixels = Annotated[
+    int | None,
+    setting(
+        "max_pixels", "Refuse pictures of more pixels than this. Default: 89478485.", metavar="N"
+    ),
+]
+
+# preprocess
+Size = Annotated[
+    str | None,
+    setting(
+        "size",
+        "256: resize the short side and crop the centre square. 512x256: cover width x height,"
+        " then crop. Default: keep each picture's size.",
+        metavar="N|WxH",
+    ),
+]
+Resize = Annotated[
+    str | None,
+    setting(
+        "resize",
+        "crop: resize and crop to --size. none: no resize, only crop the centre to the model's"
+        " size rule. Default: crop with --size, none without.",
+    ),
+]
+Filter = Annotated[
+    str | None,
+    setting("filter", "Resize filter, antialiased: lanczos (default), bicubic, bilinear or box."),
+]
+
+# batch
+BatchSize = Annotated[
+    int | None,
+    setting("batch_size", "Images per batch. Default: 8 on a CPU, 32 on a GPU.", metavar="N"),
+]
+
+# model
+MODEL_HELP = "Preset (see latentcli models), Hub id, or folder of config.json + model.safetensors."
+Model = Annotated[
+    str | None, setting("model", f"{MODEL_HELP} Default: fcdm_nano, the bundled one.")
+]
+StoreModel = Annotated[
+    str | None, setting("model", f"{MODEL_HELP} Default: the one that the store names.")
+]
+Models = Annotated[
+    list[str] | None,
+    setting("model", f"{MODEL_HELP} Repeat to compare several. Default: fcdm_nano.", "--model"),
+]
+Baseline = Annotated[
+    str | None,
+    setting(
+        "baseline",
+        "Model that speedup and memory reduction are measured against. Default: none.",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    setting(
+        "weights",
+        "File or folder of the weights. Default: $LATENTCLI_WEIGHTS/<preset>/, then the Hugging"
+        " Face cache, then the Hub.",
+        metavar="PATH",
+        env=False,  # $LATENTCLI_WEIGHTS names a folder of folders, one per preset
+    ),
+]
+Revision = Annotated[
+    str | None,
+    setting("revision", "Branch, tag or commit on the Hub. Default: the preset's.", metavar="REV"),
+]
+Device = Annotated[
+    str | None,
+    setting(
+        "device", "auto (default: a GPU if there is one), cpu, cuda or cuda:N.", metavar="DEVICE"
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    setting("dtype", "Network's dtype; auto (default) is bf16 on a GPU and fp32 on a CPU."),
+]
+Force = Annotated[
+    bool | None,
+    switch(
+        "force", "Decode although the model's latent space is not the store's. Default: refuse."
+    ),
+]
+
+# encode
+Latents = Annotated[
+    str | None,
+    setting(
+        "latents",
+        "What is stored: whitened (default) or raw latents, or the posterior's moments (mean and"
+        " logsnr).",
+    ),
+]
+FileLatents = Annotated[
+    str | None,
+    setting(
+        "latents", "State of latents in a file that does not say it. Default: as the file says."
+    ),
+]
+Sample = Annotated[
+    int | None,
+    setting(
+        "sample",
+        "Store a sample of the posterior, drawn with this seed. Default: store the mode.",
+        metavar="SEED",
+    ),
+]
+SelfCheck = Annotated[
+    bool | None,
+    switch(
+        "self_check",
+        "Encode and decode a few inputs before the first shard, and stop if they do not come back"
+        " as pictures. Default: on.",
+    ),
+]
+
+# decode
+Steps = Annotated[int | None, setting("steps", "Decoder steps (NFE). Default: 1.", metavar="N")]
+Sampler = Annotated[str | None, setting("sampler", "ddim (default) or dpmpp_2m.")]
+Schedule = Annotated[
+    str | None, setting("schedule", "Spacing of the steps: linear (default) or cosine.")
+]
+Pdg = Annotated[bool | None, switch("pdg", "Path-drop guidance. Default: off.")]
+PdgStrength = Annotated[
+    float | None,
+    setting("pdg_strength", "Strength of path-drop guidance. Default: 2.0.", metavar="X"),
+]
+Seed = Annotated[
+    int | None,
+    setting(
+        "seed",
+        "Seed of the decoder's noise; each picture's depends on its key. Default: 0.",
+        metavar="SEED",
+    ),
+]
+
+# encode_image
+Format = Annotated[str | None, setting("format", "Picture files: png (default), jpeg or webp.")]
+Quality = Annotated[
+    int | None, setting("quality", "Quality of JPEG and WebP, 1 to 100. Default: 95.", metavar="N")
+]
+
+# write
+OutputStore = Annotated[
+    str | None,
+    setting(
+        "output",
+        "Folder of the store; one that exists is resumed. Default: <name>.<model>.latents here.",
+        "--output",
+        "-o",
+        metavar="OUT",
+    ),
+]
+OutputFolder = Annotated[
+    str | None,
+    setting(
+        "output",
+        "Folder of the pictures. Default: <store name>.images here.",
+        "--output",
+        "-o",
+        metavar="DIR",
+    ),
+]
+SamplesPerShard = Annotated[
+    int | None,
+    setting("samples_per_shard", "Inputs per shard. Default: 1000.", metavar="N"),
+]
+Save = Annotated[
+    str | None,
+    setting(
+        "save",
+        "Write the reconstructions here, one folder per model. Default: write none.",
+        metavar="DIR",
+    ),
+]
+SkipExisting = Annotated[
+    bool | None, switch("skip_existing", "Leave pictures that are there already. Default: off.")
+]
+
+# bench
+Op = Annotated[str | None, setting("op", "What is timed: encode, decode or both (default).")]
+Resolution = Annotated[
+    list[str] | None,
+    setting(
+        "resolution",
+        "Image sizes, repeated or with commas: 256,512x384. Default: 256.",
+        metavar="N|WxH",
+    ),
+]
+BenchBatch = Annotated[
+    list[str] | None,
+    setting("batch", "Batch sizes, repeated or with commas. Default: 1,8.", metavar="N"),
+]
+Warmup = Annotated[
+    int | None, setting("warmup", "Untimed calls before the timed ones. Default: 2.", metavar="N")
+]
+Repeats = Annotated[
+    int | None, setting("repeats", "Timed calls; the median counts. Default: 10.", metavar="N")
+]
+RandomWeights = Annotated[
+    bool | None,
+    switch("random_weights", "Time the network without its weights at hand. Default: off."),
+]
+Stages = Annotated[
+    bool | None,
+    switch("stages", "Time each stage of a whole encode job of SRC instead. Default: off."),
+]
+
+# verify
+Samples = Annotated[
+    int | None,
+    setting(
+        "samples",
+        "Inputs to encode again and compare; 0 checks the files alone. Default: 8.",
+        metavar="N",
+    ),
+]

@@ -1,0 +1,143 @@
+"""What a command has to say in, text on stdout and stderr out: the only place that prints.
+
+stdout is data, stderr is talk. With --json, stdout is exactly one JSON document. With --quiet,
+stderr is errors only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from latentcli.core.errors import TooManyFailures
+from latentcli.jobs.config import BUNDLED_MODEL, allowed_failures
+from latentcli.jobs.talk import Talk
+
+if TYPE_CHECKING:
+    import typer
+    from rich.console import Console, RenderableType
+
+TRUE = ("1", "true", "t", "yes", "y", "on")
+"""What a LATENTCLI_* variable of a switch says for yes, as Typer reads it."""
+
+
+def finite(value: Any) -> Any:
+    """The value with every NaN and infinity as None, which JSON can say."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def asked(name: str, words: Sequence[str], variables: Mapping[str, str]) -> bool:
+    """Whether --name is among the words of a command line, or LATENTCLI_NAME says yes."""
+    options = words[: words.index("--")] if "--" in words else words
+    return f"--{name}" in options or variables.get(f"LATENTCLI_{name.upper()}", "").lower() in TRUE
+
+
+@dataclass
+class Output:
+    """The sink of one command."""
+
+    as_json: bool = False
+    quiet: bool = False
+    documented: bool = field(default=False, init=False)
+    """Whether the JSON document is out."""
+
+    @cached_property
+    def stdout(self) -> Console:
+        return self._console(sys.stdout)
+
+    @cached_property
+    def stderr(self) -> Console:
+        return self._console(sys.stderr)
+
+    @staticmethod
+    def _console(stream: Any) -> Console:
+        from latentcli.cli.console import console_on  # rich costs time that --version has not
+
+        return console_on(stream)
+
+    @contextmanager
+    def talk(self) -> Iterator[Talk]:
+        """What a job speaks through while it runs."""
+        from latentcli.cli.display import display_for
+
+        display = display_for(self.stderr, self.quiet)
+        display.start()
+        try:
+            yield Talk(note=display.note, progress=display.progress)
+        finally:
+            display.close()
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Talk: each line as it is, on stderr."""
+        if not self.quiet:
+            for line in lines:
+                self.stderr.out(line, highlight=False)
+
+    def show(
+        self,
+        document: Any,
+        data: Callable[[Any], Iterable[RenderableType]] | None = None,
+        talk: Callable[[Any], Iterable[str]] | None = None,
+    ) -> None:
+        """The result: as JSON, or as data on stdout with talk about it on stderr."""
+        if self.as_json:
+            self._document(document)
+            return
+        for item in data(document) if data else ():
+            self.stdout.print(item)
+        self.say(talk(document) if talk else ())
+
+    def _document(self, document: Any) -> None:
+        self.documented = True
+        text = json.dumps(finite(document), indent=2, allow_nan=False)
+        self.stdout.out(text, highlight=False)
+
+    def fail(self, message: str, exit_code: int, usage: str | None = None) -> int:
+        """An error on stderr, and as the JSON document where none is out yet; its exit code."""
+        if usage:
+            self.stderr.out(usage, highlight=False)
+        self.stderr.out(f"error: {message}", highlight=False)
+        if self.as_json and not self.documented:
+            self._document({"error": message, "exit_code": exit_code})
+        return exit_code
+
+
+def output_of(context: typer.Context) -> Output:
+    """The sink that main() made."""
+    out = context.obj
+    if not isinstance(out, Output):
+        raise TypeError("a command is run by latentcli.cli.app.main, which makes its Output")
+    return out
+
+
+def say_bundled(out: Output, given: frozenset[str]) -> None:
+    """Says that the bundled model is used, where nobody chose one."""
+    if not given & {"model", "models"}:
+        out.say(
+            [
+                f"No --model given: using {BUNDLED_MODEL}, the small bundled model. It is for trying"
+                " the tool, not for training caches; latentcli models lists the others."
+            ]
+        )
+
+
+def check_failed(failed: int, inputs: int, max_bad: str) -> None:
+    """TooManyFailures where more inputs failed than --max-bad allows."""
+    allowed = allowed_failures(max_bad, inputs)
+    if failed > allowed:
+        raise TooManyFailures(
+            f"{failed:,} of {inputs:,} inputs failed and --max-bad {max_bad} allows {allowed:,}."
+            " Everything else is done."
+        )

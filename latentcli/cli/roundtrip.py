@@ -1,0 +1,71 @@
+"""`latentcli roundtrip`: images in, how well each model gives them back out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from latentcli.cli import options as o
+from latentcli.cli import words
+from latentcli.cli.jobfile import resolve
+from latentcli.cli.output import check_failed, output_of, say_bundled
+from latentcli.jobs.config import RoundtripJob
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def roundtrip(
+    context: typer.Context,
+    sources: o.Sources = None,
+    save: o.Save = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    workers: o.Workers = None,
+    on_error: o.OnError = None,
+    max_bad: o.MaxBad = None,
+    alpha: o.Alpha = None,
+    max_pixels: o.MaxPixels = None,
+    size: o.Size = None,
+    resize: o.Resize = None,
+    filter: o.Filter = None,
+    batch_size: o.BatchSize = None,
+    models: o.Models = None,
+    weights: o.Weights = None,
+    revision: o.Revision = None,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    steps: o.Steps = None,
+    sampler: o.Sampler = None,
+    schedule: o.Schedule = None,
+    pdg: o.Pdg = None,
+    pdg_strength: o.PdgStrength = None,
+    seed: o.Seed = None,
+) -> None:
+    """Encode and decode images in memory, and measure how well they come back."""
+    out = output_of(context)
+    job, given = resolve(RoundtripJob, "roundtrip", context.params, needs="sources")
+    say_bundled(out, given)
+    from latentcli.jobs.roundtrip import run_roundtrip
+
+    with out.talk() as talk:
+        document = run_roundtrip(job, talk)
+    out.show(document, data=tables, talk=summary)
+    check_failed(document["failed"], document["images"] + document["failed"], job.max_bad)
+
+
+def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
+    """One row per model, and how far the others are from the first one."""
+    from latentcli.reports.tables import roundtrip_tables
+
+    yield from roundtrip_tables(document)
+
+
+def summary(document: Mapping[str, Any]) -> Iterable[str]:
+    """Where the pictures are, and what failed."""
+    if document.get("saved"):
+        yield f"Pictures: {document['saved']}"
+    yield from words.failures(document)

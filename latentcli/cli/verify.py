@@ -1,0 +1,48 @@
+"""`latentcli verify`: a store in, whether every file in it is still right out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from latentcli.cli import options as o
+from latentcli.cli import words
+from latentcli.cli.jobfile import resolve
+from latentcli.cli.output import output_of
+from latentcli.core.errors import StoreError
+from latentcli.jobs.config import VerifyJob
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def verify(
+    context: typer.Context,
+    store: o.Store = None,
+    config: o.Config = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    samples: o.Samples = None,
+    weights: o.Weights = None,
+    device: o.Device = None,
+) -> None:
+    """Re-check a store: every digest and count, and a few inputs encoded again."""
+    out = output_of(context)
+    job, _ = resolve(VerifyJob, "verify", context.params, needs="store")
+    from latentcli.jobs.verify import run_verify
+
+    with out.talk() as talk:
+        document = run_verify(job, talk)
+    out.show(document, data=tables)
+    if not document["ok"]:
+        problems = words.count(len(document["problems"]), "problem")
+        raise StoreError(f"{document['store']} is not as it was written: {problems}.")
+
+
+def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
+    """The problems, and the verdict."""
+    from latentcli.reports.tables import verify_tables
+
+    yield from verify_tables(document)

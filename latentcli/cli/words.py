@@ -1,0 +1,109 @@
+"""Figures and paths in, the plain words of a summary out."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+SLOWEST = {
+    "read": "reading the files; faster storage or more --workers would help",
+    "decode_image": "decoding the image files; more --workers would help",
+    "preprocess": "resizing the images; more --workers would help",
+    "encode": "the model itself; a GPU, bf16 or a larger --batch-size would help",
+    "decode": "the model itself; a GPU, bf16, fewer --steps or a larger --batch-size would help",
+    "encode_image": "compressing the pictures; more --workers or --format jpeg would help",
+    "write": "writing; a faster disk would help",
+}
+"""Stage to what it means that the others wait for it."""
+
+
+def count(number: int, noun: str) -> str:
+    """1 image, 2,000 images."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(number: float) -> str:
+    """Bytes as a person reads them: 900 B, 1.5 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """9.5 s, 2 min 05 s, 3 h 07 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def rate(per_second: float | None) -> str:
+    """153 images/s, with as many digits as mean something."""
+    value = per_second or 0.0
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 1 else 2}f} images/s"
+
+
+def command(*words: str) -> str:
+    """A command line that can be pasted into a shell."""
+    return shlex.join(["latentcli", *words])
+
+
+def outcome(verb: str, document: Mapping[str, Any]) -> str:
+    """The first line of a summary; `verb` is the document's own count: encoded or decoded."""
+    done, skipped, failed = (int(document[k] or 0) for k in (verb, "skipped", "failed"))
+    took = duration(document["seconds"])
+    if not done and skipped and not failed:
+        return f"Nothing was left to do: all {count(skipped, 'image')} are {verb} already ({took})."
+    pace = f" ({rate(document['images_per_second'])})" if done else ""
+    parts = [f"{verb.capitalize()} {count(done, 'image')} with {document['model']} in {took}{pace}"]
+    if skipped:
+        parts.append(f"{skipped:,} {'was' if skipped == 1 else 'were'} {verb} before")
+    if failed:
+        parts.append(f"{failed:,} failed")
+    return f"{'; '.join(parts)}."
+
+
+def slowest(document: Mapping[str, Any]) -> Iterator[str]:
+    """The bottleneck in words, where one is known."""
+    stage = document.get("bottleneck")
+    if stage in SLOWEST:
+        yield f"The slowest stage was {stage}: {SLOWEST[stage]}."
+
+
+def failures(document: Mapping[str, Any]) -> Iterator[str]:
+    """How many inputs failed, where they are listed, and the commonest three reasons."""
+    listed = document.get("failures")
+    if not listed:
+        return
+    reasons = Counter(reason(row) for row in rows_of(listed))
+    where = f", listed in {listed}" if isinstance(listed, str) else ""
+    yield f"{count(document['failed'], 'input')} failed{where}:"
+    for text, number in reasons.most_common(3):
+        yield f"  {number:,} x {text}"
+    if len(reasons) > 3:
+        yield f"  and {count(len(reasons) - 3, 'other reason')}"
+
+
+def rows_of(listed: str | Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The failure rows of a document: they stand in it, or in the failures.jsonl that it names."""
+    if not isinstance(listed, str):
+        yield from listed
+        return
+    try:
+        with Path(listed).open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+    except (OSError, ValueError):
+        return  # the summary still says how many failed and where the list should be
+
+
+def reason(row: Mapping[str, Any]) -> str:
+    """Stage and reason of a failure row."""
+    return f"{row['stage']}: {row['error']}" if row.get("stage") else str(row.get("error"))

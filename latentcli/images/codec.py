@@ -1,0 +1,432 @@
+"""File bytes in, 8-bit sRGB pictures out, and back: every policy for unusual pictures is here.
+
+Pillow reads the files. Its size limit is a process-wide setting that warns before it refuses, so
+the limit here is checked on the header of each file, before any pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import (  # noqa: F401 - each plugin registers its format
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TgaImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+from torch import Tensor
+
+from latentcli.core.errors import SampleError, UsageError
+
+# fmt: off
+IMAGE_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp",
+    ".tif", ".tiff", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga",
+))
+# fmt: on
+"""Lower-case suffixes that a folder scan takes as pictures."""
+
+ALPHAS: dict[str, tuple[int, int, int] | None] = {
+    "white": (255, 255, 255),
+    "black": (0, 0, 0),
+    "grey": (128, 128, 128),
+    "drop": None,
+}
+"""What is put behind transparent pixels; None shows the colours that are stored under them."""
+
+SUFFIX_OF = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+"""Suffix of each format that `encode_image` writes."""
+
+# TGA is last because it has no signature: anything may look like one.
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA")
+
+_LOOKS_LIKE: tuple[tuple[bytes, str], ...] = (
+    (b"<!doctype html", "an HTML page"),
+    (b"<html", "an HTML page"),
+    (b"<svg", "an SVG drawing"),
+    (b"<?xml", "an XML document"),
+    (b"version https://git-lfs", "a Git LFS pointer, whose real file was not fetched"),
+    (b"%pdf", "a PDF document"),
+    (b"pk\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"8bps", "a Photoshop document"),
+    (b"\xff\x0a", "a JPEG XL picture, a format that is not supported"),
+    (b"\x00\x00\x00\x0cjxl ", "a JPEG XL picture, a format that is not supported"),
+    (b"riff", "a RIFF file such as WAV or AVI"),
+    (b"{", "a JSON document"),
+)
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_MODE_OF_PROFILE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+
+# Pillow reads 16-bit colour by taking the first byte of two; told the other byte order, it takes
+# the second. LA;16B fills the four bytes of RGBA, so there all of them come at once.
+_SECOND_BYTES = {
+    "RGB;16B": "RGB;16L",
+    "RGB;16L": "RGB;16B",
+    "RGB;16N": "RGB;16B" if sys.byteorder == "little" else "RGB;16L",
+    "RGBA;16B": "RGBA;16L",
+    "RGBA;16L": "RGBA;16B",
+    "RGBA;16N": "RGBA;16B" if sys.byteorder == "little" else "RGBA;16L",
+    "LA;16B": "RGBA",
+}
+
+_SAVE_OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "png": lambda quality: {"compress_level": 4},
+    "jpeg": lambda quality: {"quality": quality, "subsampling": 0 if quality >= 90 else 2},
+    "webp": lambda quality: (
+        {"quality": quality, "method": 4}
+        if quality < 100
+        else {"lossless": True, "exact": True, "quality": 50}
+    ),
+}
+_MAX_SIDE = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
+
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _EXIF_ORIENTATION = 258, 262, 0x0112
+
+
+@dataclass(frozen=True, slots=True)
+class DecodePolicy:
+    """What `decode_image` does where a file leaves a choice."""
+
+    alpha: str = "white"
+    """A key of ALPHAS."""
+    max_pixels: int = 89_478_485
+    """Pictures with more pixels are refused before they are decoded. Above 178,956,970, Pillow
+    itself still refuses TIFF and WebP."""
+
+    def __post_init__(self) -> None:
+        if self.alpha not in ALPHAS:
+            raise UsageError(f"alpha is {self.alpha!r}; allowed are {', '.join(ALPHAS)}")
+        if self.max_pixels < 1:
+            raise UsageError(f"max pixels is {self.max_pixels}; it must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """One picture as a person sees it."""
+
+    image: Image.Image
+    """Mode RGB, sRGB, upright."""
+    original_size: tuple[int, int]
+    """(W, H) of `image`, so after orientation."""
+    notes: tuple[str, ...]
+    """What a policy did, in the order of the work."""
+
+
+def decode_image(data: bytes, policy: DecodePolicy) -> DecodedImage:
+    """Bytes of one file to an upright 8-bit sRGB picture; SampleError where that cannot be.
+
+    16-bit values v become v * 255 / 65535, rounded. Embedded colour profiles are converted to sRGB
+    (relative colorimetric with black point compensation), then alpha is composited in sRGB. Files
+    with several frames give the first one. Half a picture is never returned.
+    """
+    opened = _open(data)
+    _check_size(opened, policy)
+    notes: list[str] = []
+    try:
+        image = _load(opened, data, notes)
+        colour, alpha = _split_alpha(image)
+        profile = opened.info.get("icc_profile")
+        rgb = _to_srgb(colour, profile, notes)
+        rgb = _put_on(rgb, alpha, policy.alpha, notes)
+        rgb = _turn(rgb, opened, notes)
+    except SampleError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow raise almost any kind
+        raise SampleError("decode_image", _damage(opened.format, error)) from error
+    return DecodedImage(rgb, rgb.size, tuple(notes))
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    # Image.open would apply Pillow's own size limit and print its warning.
+    if not data:
+        raise SampleError("decode_image", "file is empty (0 bytes)")
+    for name in _FORMATS:
+        factory, accept = Image.OPEN[name]
+        verdict = accept(data[:16]) if accept else True
+        if isinstance(verdict, str) or not verdict:
+            continue
+        try:
+            return factory(io.BytesIO(data), "")
+        except Exception as error:
+            if accept:
+                raise SampleError("decode_image", _damage(name, error)) from error
+    raise SampleError("decode_image", f"not a picture: {_describe(data)}")
+
+
+def _check_size(opened: ImageFile.ImageFile, policy: DecodePolicy) -> None:
+    width, height = opened.size
+    if width * height > policy.max_pixels:
+        raise SampleError(
+            "decode_image",
+            f"picture is {width}x{height}, {width * height:,} pixels; the limit is"
+            f" {policy.max_pixels:,} (--max-pixels raises it)",
+        )
+
+
+def _damage(name: str | None, error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"{name} picture is larger than Pillow decodes: {error}"
+    text = str(error) or type(error).__name__
+    state = "cut short" if "truncated" in text.lower() else "damaged or of an unsupported kind"
+    return f"{name} file is {state} ({text})"
+
+
+def _describe(data: bytes) -> str:
+    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for prefix, name in _LOOKS_LIKE:
+        if head.startswith(prefix):
+            return f"it looks like {name}"
+    if data[4:8] == b"ftyp":
+        return f"it looks like a HEIC picture or a video ({data[8:12]!r}), which is not supported"
+    if not any(data[:4096]):
+        return "it begins with nothing but zero bytes"
+    if data[:64].isascii() and data[:64].decode().replace("\n", " ").strip().isprintable():
+        return f"it looks like text ({data[:32].decode()!r})"
+    return f"it begins with the bytes {data[:8].hex(' ')}"
+
+
+def _load(opened: ImageFile.ImageFile, data: bytes, notes: list[str]) -> Image.Image:
+    """All pixels of the first frame, 8 bits a channel."""
+    if opened.format == "TIFF" and (turn := _orientation(opened)) in _TURNS:
+        # Pillow turns a TIFF while it loads, and forgets the tag.
+        notes.append(f"orientation {turn} applied")
+    if getattr(opened, "is_animated", False):
+        notes.append("first of several frames")
+    wide = _wide_colour(opened, data)
+    opened.load()
+    if wide is None and opened.mode[0] in "IF":
+        wide = _wide_grey(opened)
+    if wide is None:
+        return opened
+    notes.append(f"{'float' if opened.mode == 'F' else '16-bit'} values to 8-bit")
+    return _narrow(wide, opened.info.get("transparency"))
+
+
+def _wide_colour(opened: ImageFile.ImageFile, data: bytes) -> npt.NDArray[Any] | None:
+    """uint16 [H, W, 2 to 4] of a 16-bit colour picture that is not loaded yet, or None."""
+    # A tile's arguments are its raw mode, or a tuple that begins with it.
+    args = [(t.args,) if isinstance(t.args, str) else t.args or ("",) for t in opened.tile]
+    rawmode = args[0][0] if args else ""
+    if rawmode not in _SECOND_BYTES:
+        return None
+    twin = _open(data)
+    twin.tile = [
+        tile._replace(args=(_SECOND_BYTES[rawmode], *rest))
+        for tile, (_, *rest) in zip(twin.tile, args, strict=True)
+    ]
+    second = np.asarray(twin).astype(np.uint16)
+    if rawmode == "LA;16B":
+        return second[..., 0::2] << 8 | second[..., 1::2]
+    return np.asarray(opened).astype(np.uint16) << 8 | second
+
+
+def _wide_grey(opened: Image.Image) -> npt.NDArray[Any]:
+    """Grey of modes I;16, I and F as 16-bit values, where it is known which value is white."""
+    values = np.asarray(opened)
+    top, name = (1, "float") if opened.mode == "F" else (65535, "32-bit integer")
+    low, high = values.min().item(), values.max().item()
+    if not (low >= 0 and high <= top):
+        raise SampleError(
+            "decode_image",
+            f"{name} picture holds values from {low:g} to {high:g}; allowed are 0 to {top}, "
+            "because nothing in the file says which value is white; convert it to 8 or 16 bits",
+        )
+    if opened.mode == "F":
+        values = values * 65535 + 0.5
+    tags = getattr(opened, "tag_v2", {})
+    if tags.get(_TIFF_BITS) == (12,):
+        values = (values.astype(np.uint32) * 65535 + 2047) // 4095
+    values = values.astype(np.uint16)
+    return 65535 - values if tags.get(_TIFF_PHOTOMETRIC) == 0 else values
+
+
+def _narrow(wide: npt.NDArray[Any], key: Any) -> Image.Image:
+    """uint16 [H, W] or [H, W, C] to 8 bits; pixels equal to `key` become transparent."""
+    image = Image.fromarray(((wide.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if key is not None and image.mode in ("L", "RGB"):
+        opaque = (wide != np.asarray(key)).reshape(*wide.shape[:2], -1).any(axis=2)
+        image.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
+    return image
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Colours in mode L, RGB, CMYK or LAB, and alpha in mode L where any pixel is transparent."""
+    grey = image.mode in ("1", "L", "LA", "La")
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("LA" if grey else "RGBA")
+        alpha = image.getchannel("A")
+        if alpha.getextrema()[0] == 255:
+            alpha = None
+    keep = image.mode in ("L", "RGB", "CMYK", "LAB")
+    return image if keep else image.convert("L" if grey else "RGB"), alpha
+
+
+def _to_srgb(colour: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
+    """Mode L, RGB, CMYK or LAB to RGB in sRGB."""
+    if colour.mode == "LAB":
+        notes.append("Lab to sRGB")
+        return ImageCms.applyTransform(colour, _lab_transform())  # type: ignore[return-value]
+    if profile:
+        try:
+            return _through_profile(colour, profile, notes)
+        except (OSError, TypeError, ValueError, ImageCms.PyCMSError):
+            notes.append("colour profile ignored: it is broken")
+    if colour.mode == "CMYK":
+        notes.append("CMYK to RGB without a profile")
+    return colour if colour.mode == "RGB" else colour.convert("RGB")
+
+
+def _through_profile(colour: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
+    name, mode, transform = _profile_transform(profile)
+    if mode == "RGB" and colour.mode == "L":
+        colour = colour.convert("RGB")
+    if mode != colour.mode:
+        notes.append(f"colour profile {name} ignored: it is not for a {colour.mode} picture")
+        return _to_srgb(colour, None, notes)
+    if transform is None:
+        return colour.convert("RGB") if mode == "L" else colour
+    notes.append(f"colour profile {name} to sRGB")
+    if mode == "L":
+        levels = ImageCms.applyTransform(
+            Image.frombytes("L", (256, 1), bytes(range(256))), transform
+        )
+        return colour.point(list(levels.getchannel("G").tobytes())).convert("RGB")
+    return ImageCms.applyTransform(colour, transform)  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=16)
+def _profile_transform(
+    profile: bytes,
+) -> tuple[str, str | None, ImageCms.ImageCmsTransform | None]:
+    """(name, Pillow mode, transform to sRGB); no transform where it would change nothing.
+
+    Photographs of one collection mostly share a few profiles, and a transform is costly to build.
+    """
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    words = ImageCms.getProfileDescription(source).split()
+    name = "".join(c for c in " ".join(words) if c.isprintable())[:60] or "without a name"
+    mode = _MODE_OF_PROFILE.get(source.profile.xcolor_space.strip())
+    if mode is None:
+        return name, None, None
+    transform = _transform(source, mode)
+    return name, mode, None if _is_identity(transform, mode) else transform
+
+
+@lru_cache(maxsize=1)
+def _lab_transform() -> ImageCms.ImageCmsTransform:
+    return _transform(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), "LAB")
+
+
+def _transform(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
+    flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+    if mode == "L":
+        flags |= ImageCms.Flags.NOOPTIMIZE  # else its coarse table misses dark greys by 10 levels
+    target = ImageCms.createProfile("sRGB")
+    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+    return ImageCms.buildTransform(source, target, mode, "RGB", intent, flags)
+
+
+def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether no colour of a grid moves by more than one level: most profiles are just sRGB."""
+    if mode == "CMYK":
+        return False
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    grid = np.stack(np.meshgrid(*[levels] * len(mode)), axis=-1).reshape(1, -1, len(mode))
+    before = Image.fromarray(grid[..., 0] if mode == "L" else grid)
+    after = ImageCms.applyTransform(before, transform)
+    return bool((np.abs(np.asarray(after).astype(int) - grid) <= 1).all())
+
+
+def _put_on(
+    rgb: Image.Image, alpha: Image.Image | None, policy: str, notes: list[str]
+) -> Image.Image:
+    if alpha is None:
+        return rgb
+    behind = ALPHAS[policy]
+    notes.append(f"alpha on {policy}" if behind else "alpha dropped")
+    return Image.composite(rgb, Image.new("RGB", rgb.size, behind), alpha) if behind else rgb
+
+
+def _turn(rgb: Image.Image, opened: ImageFile.ImageFile, notes: list[str]) -> Image.Image:
+    orientation = _orientation(opened)
+    if orientation not in _TURNS:
+        return rgb
+    notes.append(f"orientation {orientation} applied")
+    return rgb.transpose(_TURNS[orientation])
+
+
+def _orientation(opened: ImageFile.ImageFile) -> int:
+    try:
+        value = opened.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # broken EXIF says nothing about the picture, and Pillow raises many kinds
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def encode_image(pixels: Tensor, format: str, quality: int = 95) -> bytes:
+    """uint8 [3, H, W] sRGB to the bytes of a file; equal input gives equal bytes.
+
+    `format` is a key of SUFFIX_OF. `quality` is 1 to 100: JPEG keeps full colour resolution from
+    90, WebP is lossless at 100, PNG always is. UsageError for another format or quality,
+    SampleError where the format cannot hold a picture so large.
+    """
+    if format not in SUFFIX_OF:
+        raise UsageError(f"image format is {format!r}; allowed are {', '.join(SUFFIX_OF)}")
+    if not 1 <= quality <= 100:
+        raise UsageError(f"quality is {quality}; allowed are 1 to 100")
+    if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[0] != 3:
+        raise ValueError(f"pixels are {pixels.dtype} {tuple(pixels.shape)}, not uint8 [3, H, W]")
+    height, width = pixels.shape[1:]
+    if max(height, width) > _MAX_SIDE[format]:
+        raise SampleError(
+            "encode_image",
+            f"picture is {width}x{height}; {format} holds at most {_MAX_SIDE[format]} pixels a side"
+            " (use png)",
+        )
+    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
+    file = io.BytesIO()
+    image.save(file, format, **_SAVE_OPTIONS[format](quality))
+    return file.getvalue()
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Float [..., 3, H, W] in [-1, 1] to uint8: clamped, then (x + 1) * 127.5 rounded half up.
+
+    Any device; NaN becomes 0.
+    """
+    levels = images.float().nan_to_num(nan=-1.0).clamp(-1, 1).add(1).mul(127.5)
+    return levels.add(0.5).floor().to(torch.uint8)
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """uint8 [..., 3, H, W] to float32 in [-1, 1]; `to_uint8` gives exactly the same pixels back."""
+    return pixels.to(torch.float32) / 127.5 - 1

@@ -1,0 +1,134 @@
+"""An upright RGB picture in, uint8 [3, H, W] pixels of a size that the model takes out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latentcli.core.errors import SampleError, UsageError
+
+RESIZES = ("crop", "none")
+"""crop: scale to cover the target, then crop its centre; none: only crop to the size divisor."""
+
+FILTERS = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "box": Image.Resampling.BOX,
+}
+"""Resampling filters; all of them antialias when they make a picture smaller."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessSpec:
+    """How every picture of a job is brought to size."""
+
+    size: tuple[int, int] | None
+    """(W, H) in pixels, or None: no resize, centre crop to multiples of the divisor."""
+    divisor: int
+    """Width and height must be multiples of this."""
+    filter: str = "lanczos"
+    """A key of FILTERS."""
+
+    def __post_init__(self) -> None:
+        if self.divisor < 1:
+            raise ValueError(f"size divisor is {self.divisor}, it must be at least 1")
+        if self.filter not in FILTERS:
+            raise UsageError(f"filter is {self.filter!r}; allowed are {', '.join(FILTERS)}")
+        if self.size is not None:
+            _check_size(self.size, self.divisor)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPixels:
+    """Pixels ready for a batch, and how they were cut from the picture."""
+
+    pixels: Tensor
+    """uint8 [3, H, W], sRGB, contiguous."""
+    resized_size: tuple[int, int]
+    """(W, H) after resize, before crop."""
+    crop: tuple[int, int, int, int]
+    """(left, top, right, bottom) in pixels of the resized picture."""
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "256" to (256, 256) and "512x256" to (512, 256), width first; UsageError for other text."""
+    match = re.fullmatch(r"([1-9][0-9]{0,5})(?:[xX]([1-9][0-9]{0,5}))?", text.strip())
+    if match is None:
+        raise UsageError(f"size is {text!r}; write one side like 256, or WIDTHxHEIGHT like 512x256")
+    width, height = match.groups()
+    return int(width), int(height or width)
+
+
+def preprocess(image: Image.Image, spec: PreprocessSpec) -> PreparedPixels:
+    """Resize and centre-crop a mode RGB picture; SampleError where it is smaller than one cell.
+
+    With a size, the picture is scaled so that it just covers the target: one side matches exactly,
+    the other is rounded to the nearest pixel. Crop offsets are half of what is over, rounded down.
+    """
+    resized = image.size if spec.size is None else _covering_size(image.size, spec.size)
+    target = spec.size or _whole_cells(image.size, spec.divisor)
+    crop = _centre(resized, target)
+    left, top, right, bottom = crop
+    if resized == image.size:
+        pixels = np.asarray(image)[top:bottom, left:right]
+    else:
+        pixels = np.asarray(_resize_crop(image, resized, crop, FILTERS[spec.filter]))
+    return PreparedPixels(_to_tensor(pixels), resized, crop)
+
+
+def _check_size(size: tuple[int, int], divisor: int) -> None:
+    if min(size) > 0 and not any(side % divisor for side in size):
+        return
+    up = "x".join(str(max(1, -(-side // divisor)) * divisor) for side in size)
+    down = "x".join(str(max(1, side // divisor) * divisor) for side in size)
+    nearest = up if up == down else f"{up} or {down}"
+    raise UsageError(
+        f"size is {size[0]}x{size[1]}; this model needs multiples of {divisor}: try {nearest}"
+    )
+
+
+def _covering_size(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    (w, h), (width, height) = size, target
+    if w * height >= width * h:
+        return max(width, (2 * w * height + h) // (2 * h)), height
+    return width, max(height, (2 * h * width + w) // (2 * w))
+
+
+def _whole_cells(size: tuple[int, int], divisor: int) -> tuple[int, int]:
+    if min(size) < divisor:
+        raise SampleError(
+            "preprocess",
+            f"picture is {size[0]}x{size[1]}; without resize both sides must be at least"
+            f" {divisor} pixels (--size enlarges)",
+        )
+    return size[0] // divisor * divisor, size[1] // divisor * divisor
+
+
+def _centre(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
+    left, top = (size[0] - target[0]) // 2, (size[1] - target[1]) // 2
+    return left, top, left + target[0], top + target[1]
+
+
+def _resize_crop(
+    image: Image.Image,
+    resized: tuple[int, int],
+    crop: tuple[int, int, int, int],
+    resample: Image.Resampling,
+) -> Image.Image:
+    # Only the part that the crop keeps is computed: a third less work for a 3:2 photograph, and
+    # bounded memory for a very long one. Pillow clips its filters at the picture's edge, not at
+    # the box's, so this is resize, then crop, up to the rounding of the box to float32.
+    (w, h), (rw, rh), (left, top, right, bottom) = image.size, resized, crop
+    box = (left * w / rw, top * h / rh, right * w / rw, bottom * h / rh)
+    return image.resize((right - left, bottom - top), resample, box=box)
+
+
+def _to_tensor(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Tensor:
+    # The copy makes the rows contiguous and writable, which torch asks for.
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()

@@ -1,0 +1,80 @@
+"""Keys, parts and specs in; the tensor names and metadata strings of a shard out, and back."""
+
+from __future__ import annotations
+
+from latentcli.core.types import LatentSpec
+
+FORMAT = "latentcli"
+FORMAT_VERSION = "1"
+
+STORED_PARTS: dict[str, tuple[str, ...]] = {
+    "whitened": ("latent",),
+    "raw": ("latent",),
+    "moments": ("mean", "logsnr"),
+}
+"""What is stored of every sample, by the state of the latents."""
+
+PARTS = ("latent", "mean", "logsnr", "latent_flip", "class_token")
+"""Every part that a sample can have; `latent_flip` is that of the mirrored picture."""
+
+
+def parts_of(state: str) -> tuple[str, ...]:
+    """Parts stored of latents in a state; ValueError for another word."""
+    if state not in STORED_PARTS:
+        raise ValueError(f"latents are {state!r}, allowed are {', '.join(STORED_PARTS)}")
+    return STORED_PARTS[state]
+
+
+def tensor_name(key: str, part: str) -> str:
+    """`<key>/<part>`; ValueError for an unknown part or an empty key."""
+    if part not in PARTS or not key:
+        raise ValueError(f"part {part!r} of key {key!r}: allowed parts are {', '.join(PARTS)}")
+    return f"{key}/{part}"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """(key, part) of a tensor name; the key may hold slashes. ValueError for any other name."""
+    key, _, part = name.rpartition("/")
+    if part not in PARTS or not key:
+        raise ValueError(f"tensor {name!r} is not named <key>/<part>, parts are {', '.join(PARTS)}")
+    return key, part
+
+
+def posterior_text(state: str, sample_seed: int | None = None) -> str:
+    """What of the posterior is stored: mode, moments, or a sample and its seed."""
+    if state == "moments":
+        return "moments"
+    return "mode" if sample_seed is None else f"sample seed={sample_seed}"
+
+
+def shard_metadata(
+    spec: LatentSpec,
+    *,
+    state: str,
+    posterior: str,
+    model: str,
+    model_revision: str,
+    weights_sha256: str,
+    spec_hash: str,
+    unit: int,
+) -> dict[str, str]:
+    """The strings that let a shard be decoded without its store.
+
+    `posterior` is as `posterior_text` gives it; ValueError for an unknown state.
+    """
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "latent_space": spec.space_id(state),
+        "state": state,
+        "posterior": posterior,
+        "model": model,
+        "model_revision": model_revision,
+        "weights_sha256": weights_sha256,
+        "downscale": str(spec.downscale),
+        "channels": str(spec.channels),
+        "size_divisor": str(spec.size_divisor),
+        "image_range": "-1,1",
+        "spec_hash": spec_hash,
+        "unit": str(unit),
+    }

@@ -1,0 +1,60 @@
+"""uint8 images in, peak signal-to-noise ratio in dB per image out, and the summary of a list.
+
+Protocol: images are clamped to [-1, 1] and rounded to 8 bits first (images.codec.to_uint8); the
+squared error is averaged over all channels and pixels of one image; peak is 255; the figure of a
+set is the mean over its images, not the PSNR of the mean error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Float64 [N] in dB for uint8 [N, 3, H, W]; infinite where the images are identical.
+
+    The squared error is summed in integers, so the figure does not depend on the device.
+    ValueError for other dtypes or shapes.
+    """
+    if a.dtype != torch.uint8 or b.dtype != torch.uint8:
+        raise ValueError(f"images are {a.dtype} and {b.dtype}, both must be uint8")
+    if a.shape != b.shape or a.ndim != 4 or not a[:1].numel():
+        raise ValueError(f"images are {tuple(a.shape)} and {tuple(b.shape)}, not two [N, 3, H, W]")
+    error = a.to(torch.int32) - b.to(torch.int32)
+    mse = error.square().sum(dim=(1, 2, 3), dtype=torch.int64).double() / a[0].numel()
+    return 10 * torch.log10(255**2 / mse)
+
+
+def summarise(values: Sequence[float]) -> dict[str, float]:
+    """Mean, std (population), median, min, p5, p95, max of a non-empty list.
+
+    Percentiles interpolate linearly. Infinite values (identical images) take their place in the
+    order statistics and are left out of mean and std, which one of them would make meaningless;
+    if all are infinite, the mean is too and std is 0. ValueError for an empty list or NaN.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    if not ordered.size:
+        raise ValueError("there are no values to summarise")
+    if np.isnan(ordered).any():
+        raise ValueError("values to summarise contain NaN")
+    finite = ordered[np.isfinite(ordered)]
+    return {
+        "mean": float(finite.mean()) if finite.size else float(ordered[-1]),
+        "std": float(finite.std()) if finite.size else 0.0,
+        "median": _percentile(ordered, 50),
+        "min": float(ordered[0]),
+        "p5": _percentile(ordered, 5),
+        "p95": _percentile(ordered, 95),
+        "max": float(ordered[-1]),
+    }
+
+
+def _percentile(ordered: np.ndarray[tuple[int, ...], np.dtype[np.float64]], percent: int) -> float:
+    # numpy's own gives NaN between two infinite values.
+    below, part = divmod((ordered.size - 1) * percent, 100)
+    low, high = float(ordered[below]), float(ordered[min(below + 1, ordered.size - 1)])
+    return low if part == 0 or low == high else low + (high - low) * part / 100

@@ -1,0 +1,277 @@
+"""A model's name in, the network with its weights out: preset, Hub id, folder or preset file."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentcli.core.errors import UsageError, WeightsError
+from latentcli.core.types import LatentSpec
+from latentcli.models.base import Autoencoder, Family, ModelInfo
+from latentcli.models.presets import (
+    Preset,
+    did_you_mean,
+    load_preset,
+    preset_names,
+    preset_of_repo,
+    unknown_preset,
+)
+from latentcli.models.pretrained import CONFIG, Checkpoint, Located, at_path, locate, weights_status
+from latentcli.models.weights import (
+    check_sha256,
+    file_sha256,
+    load_into,
+    random_state,
+    read_state_dict,
+)
+
+FAMILIES = ("fcdm",)
+"""Modules of latentcli.models that declare a FAMILY; none is imported before it is used."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+Build = Callable[[Mapping[str, Any], LatentSpec | None], Autoencoder]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """One line of the list of models; the field names are those of `latentcli models --json`."""
+
+    name: str
+    family: str
+    parameters: int
+    latent_channels: int
+    downscale: int
+    size_divisor: int
+    latent_space: str
+    can_encode: bool
+    can_decode: bool
+    weights: str
+    """bundled, cached, hub or missing."""
+    licence: str
+    summary: str
+
+
+def family(name: str) -> Family:
+    """The network structure of this name; UsageError for a name that is none."""
+    if name not in FAMILIES:
+        raise UsageError(
+            f"There is no model family {name!r}.{did_you_mean(name, FAMILIES)}"
+            f" Families are: {', '.join(FAMILIES)}."
+        )
+    found: Family = import_module(f"latentcli.models.{name}").FAMILY
+    return found
+
+
+def find_preset(name_or_path: str | Path) -> Preset | None:
+    """The preset that is meant by a preset name, a .toml path or a preset's Hub id.
+
+    None for a local folder or the Hub id of a repository without a preset; UsageError for anything
+    else. A preset's name comes before a folder of that name: ./name is the folder.
+    """
+    text = str(name_or_path)
+    if text in preset_names() or text.endswith(".toml"):
+        return load_preset(text)
+    if text and Path(text).expanduser().is_dir():
+        return None
+    if not HUB_ID.fullmatch(text):
+        raise unknown_preset(text)
+    return preset_of_repo(text)
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    weights: str | Path | None = None,
+    revision: str | None = None,
+    cache_dir: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str = torch.float32,
+    random_weights: bool = False,
+    build: Build | None = None,
+) -> Autoencoder:
+    """A model with its weights, in eval mode and frozen; its `info` says where they came from.
+
+    `name_or_path` is a preset, a Hub id (org/name), a folder of config.json and model.safetensors,
+    or a preset's .toml file. `weights` is a file or folder to use instead of the known places.
+    `dtype` is float32 ("fp32") or bfloat16 ("bf16"). `build` replaces the family's constructor.
+    UsageError for an unknown name, WeightsError for weights that are absent, damaged or misfit.
+    """
+    dtype = as_dtype(dtype)
+    if random_weights:
+        return build_model(name_or_path, device=device, dtype=dtype)
+    preset = find_preset(name_or_path)
+    located = _locate(str(name_or_path), preset, weights, revision, cache_dir)
+    path = located.weights_path
+    if preset and preset.sha256 and located.origin != "flag" and revision is None:
+        check_sha256(path, preset.sha256, preset.name)
+    state = read_state_dict(path)
+    kind, config = _network(preset, located.config, str(path.parent))
+    config = kind.infer(config, frozenset(state))
+    with torch.device("meta"):
+        model = (build or kind.build)(config, preset.spec if preset else None)
+        plain = (build or kind.build)(config, None) if preset else model
+    if preset:
+        _check_geometry(plain, preset, path)
+    else:
+        # The digest names the same latents wherever the weights were found.
+        model.spec = replace(model.spec, space=f"local-{file_sha256(path)[:12]}")
+    load_into(model, state, family=kind, dtype=dtype, device=device, source=str(path))
+    model.info = ModelInfo(
+        str(name_or_path),
+        kind.name,
+        located.origin,
+        preset.name if preset else None,
+        located.repo,
+        located.revision,
+        str(path),
+        file_sha256(path),
+        preset.psnr_floor if preset else None,
+    )
+    return model
+
+
+def build_model(
+    name_or_path: str | Path,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str = torch.float32,
+) -> Autoencoder:
+    """The network of a preset or folder with seeded random weights, for benchmarks and tests.
+
+    Outputs are finite and of a sane scale but mean nothing; whitening changes nothing (mean 0,
+    variance 1). The same seed gives the same weights on every device.
+    """
+    preset = find_preset(name_or_path)
+    folder = Path(name_or_path).expanduser()
+    if preset is None and not folder.is_dir():
+        raise UsageError(
+            f"{name_or_path} cannot have random weights: its config is on the Hub. Presets and"
+            f" folders with a {CONFIG} can."
+        )
+    found = None if preset else at_path(folder).config
+    kind, config = _network(preset, found, str(folder))
+    spec = preset.spec if preset else None
+    state = random_state(lambda: kind.build(config, spec), seed)
+    with torch.device("meta"):
+        model = kind.build(config, spec)
+    load_into(
+        model, state, family=kind, dtype=as_dtype(dtype), device=device, source="random weights"
+    )
+    model.info = ModelInfo(
+        str(name_or_path), kind.name, "random", preset_name=preset.name if preset else None
+    )
+    return model
+
+
+def list_models() -> list[ModelCard]:
+    """Every preset, by name; asks no network and reads no weights."""
+    return [_card(load_preset(name)) for name in preset_names()]
+
+
+def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """fp32 or bf16, or the torch dtype itself; UsageError for any other."""
+    if isinstance(dtype, str):
+        dtype = DTYPES.get(dtype, dtype)
+    if isinstance(dtype, str) or dtype not in DTYPES.values():
+        raise UsageError(f"dtype is {dtype}, allowed are {', '.join(DTYPES)}.")
+    return dtype
+
+
+def _card(preset: Preset) -> ModelCard:
+    with torch.device("meta"):
+        model = family(preset.family).build(preset.config, preset.spec)
+    return ModelCard(
+        name=preset.name,
+        family=preset.family,
+        parameters=model.parameter_count(),
+        latent_channels=preset.channels,
+        downscale=preset.downscale,
+        size_divisor=preset.size_divisor,
+        latent_space=preset.space,
+        can_encode=preset.can_encode,
+        can_decode=preset.can_decode,
+        weights=weights_status(preset),
+        licence=preset.licence,
+        summary=preset.summary,
+    )
+
+
+def _locate(
+    name: str,
+    preset: Preset | None,
+    weights: str | Path | None,
+    revision: str | None,
+    cache_dir: str | None,
+) -> Located:
+    folder = Path(name).expanduser()
+    if preset is not None or not folder.is_dir():
+        wanted = Checkpoint.of_preset(preset) if preset else Checkpoint(name, repo=name)
+        return locate(wanted, weights=weights, revision=revision, cache_dir=cache_dir)
+    if revision is not None:
+        raise UsageError(f"{name} is a folder and has no revisions: leave out {revision!r}.")
+    if weights is None:
+        return at_path(folder)
+    found = at_path(Path(weights), origin="flag")
+    return replace(found, config=found.config or at_path(folder).config)
+
+
+def _network(
+    preset: Preset | None, found: dict[str, Any] | None, where: str
+) -> tuple[Family, dict[str, Any]]:
+    """The family, and the config to build from.
+
+    A checkpoint's own config.json beats the preset in the keys that the preset knows. Without a
+    preset every key counts, and the family refuses those it does not know.
+    """
+    if preset is None:
+        return _recognise(found, where), dict(found or {})
+    found = found or {}
+    strange = sorted(set(found) - set(preset.config))
+    if strange:
+        logger.warning(
+            "%s/%s has keys that preset %s does not know; they are not used: %s",
+            where,
+            CONFIG,
+            preset.name,
+            ", ".join(strange),
+        )
+    known = {key: value for key, value in found.items() if key in preset.config}
+    return family(preset.family), {**preset.config, **known}
+
+
+def _recognise(config: dict[str, Any] | None, where: str) -> Family:
+    if config is None:
+        raise WeightsError(
+            f"{where} has no {CONFIG}, so it cannot be told which network the weights are for."
+            f" Put the repository's {CONFIG} there, or name a preset: {', '.join(preset_names())}."
+        )
+    for name in FAMILIES:
+        if family(name).recognises(config):
+            return family(name)
+    raise WeightsError(
+        f"{where}/{CONFIG} is of no family that latentcli knows ({', '.join(FAMILIES)}); its keys"
+        f" are {', '.join(sorted(config)) or 'none'}."
+    )
+
+
+def _check_geometry(model: Autoencoder, preset: Preset, path: Path) -> None:
+    found, wanted = model.spec.geometry, preset.spec.geometry
+    if found != wanted:
+        raise WeightsError(
+            f"{path.parent / CONFIG} describes an {found} model, but preset {preset.name} is"
+            f" {wanted}: these are the weights of something else."
+        )
+    if model.can_encode < preset.can_encode:
+        raise WeightsError(
+            f"{path} holds a decoder alone, but preset {preset.name} has an encoder too."
+        )

@@ -1,0 +1,272 @@
+"""The --json documents in, rich tables for people out; nothing is measured or looked up here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Values = Mapping[str, Any]
+
+PSNR_FIGURES = ("mean", "std", "median", "min", "p5", "p95", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its header, how a row's cell reads, and whether it is a figure."""
+
+    header: str
+    cell: Callable[[Values], str]
+    figure: bool = True
+
+
+def make_table(
+    columns: Sequence[Column], rows: Iterable[Values], title: str | None = None
+) -> Table:
+    """A table that folds long words rather than cutting them."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for column in columns:
+        table.add_column(
+            column.header,
+            justify="right" if column.figure else "left",
+            no_wrap=column.figure,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(column.cell(row)) for column in columns))
+    return table
+
+
+def parameters(number: int) -> str:
+    """88.8M, or 940K below a million."""
+    return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number / 1e3:.0f}K"
+
+
+def figure(value: float | None, digits: int = 2) -> str:
+    """A figure with its digits; inf where it is None, which is how documents write infinity."""
+    return "inf" if value is None else f"{value:.{digits}f}"
+
+
+def optional(value: float | None, form: str) -> str:
+    """A figure in a format, or nothing where there is none."""
+    return "" if value is None else format(value, form)
+
+
+def abilities(row: Values) -> str:
+    """encode, decode or both."""
+    return " ".join(verb for verb in ("encode", "decode") if row[f"can_{verb}"])
+
+
+MODEL_COLUMNS = (
+    Column("model", lambda r: r["name"], figure=False),
+    Column("params", lambda r: parameters(r["parameters"])),
+    Column("latents", lambda r: f"f{r['downscale']}c{r['latent_channels']}", figure=False),
+    Column("multiples of", lambda r: str(r["size_divisor"])),
+    Column("latent space", lambda r: r["latent_space"], figure=False),
+    Column("can", abilities, figure=False),
+    Column("weights", lambda r: r["weights"], figure=False),
+    Column("licence", lambda r: r.get("licence", ""), figure=False),
+)
+
+
+def models_table(rows: Iterable[Values]) -> Table:
+    """The presets."""
+    return make_table(MODEL_COLUMNS, rows)
+
+
+def _psnr_column(name: str) -> Column:
+    return Column(name.upper() if name[1:].isdigit() else name, lambda r: figure(r["psnr"][name]))
+
+
+ROUNDTRIP_COLUMNS = (
+    Column("model", lambda r: r["model"], figure=False),
+    Column("latents", lambda r: r["geometry"], figure=False),
+    *(_psnr_column(name) for name in PSNR_FIGURES),
+    Column("SSIM", lambda r: figure(r["ssim"]["mean"], 4) if r.get("ssim") else ""),
+)
+DELTA_COLUMNS = (
+    Column("model", lambda r: r["model"], figure=False),
+    Column("against", lambda r: r["against"], figure=False),
+    Column("mean", lambda r: format(r["psnr"]["mean"] or 0.0, "+.2f")),
+    Column("std", lambda r: figure(r["psnr"]["std"])),
+)
+
+
+def roundtrip_tables(document: Values) -> Iterator[RenderableType]:
+    """PSNR of each model, and the difference to the first one."""
+    yield Text(f"PSNR in dB of {document['images']} images ({settings_text(document)})")
+    yield make_table(ROUNDTRIP_COLUMNS, document["models"])
+    if document.get("delta"):
+        yield Text("PSNR difference in dB, image by image")
+        yield make_table(DELTA_COLUMNS, document["delta"])
+
+
+def settings_text(document: Values) -> str:
+    """The settings that the figures depend on."""
+    told = document["settings"]
+    size = told["size"] or f"own size cropped to multiples of {told['divisor']}"
+    steps = f"{told['steps']} {told['sampler']} step{'' if told['steps'] == 1 else 's'}"
+    guidance = f", path-drop guidance {told['pdg_strength']}" if told["pdg"] else ""
+    return f"{size}, {steps}{guidance}, seed {told['seed']}"
+
+
+BENCH_COLUMNS = (
+    Column("model", lambda r: r["model"], figure=False),
+    Column("op", lambda r: r["op"], figure=False),
+    Column("resolution", lambda r: str(r["resolution"])),
+    Column("batch", lambda r: str(r["batch"])),
+    Column("ms/batch", lambda r: f"{r['ms_per_batch']:.2f}"),
+    Column("images/s", lambda r: f"{r['images_per_second']:,.1f}"),
+    Column("peak MiB", lambda r: optional(r["peak_memory_mib"], ",.0f")),
+)
+VERSUS_COLUMNS = (
+    Column("speedup", lambda r: optional(r["speedup"], ".2f")),
+    Column("memory saved", lambda r: optional(r["memory_reduction"], ".0%")),
+)
+
+
+def bench_tables(document: Values) -> Iterator[RenderableType]:
+    """Time, rate and memory of each case; against the baseline where there is one."""
+    rows = document["rows"]
+    compared = any(row["speedup"] is not None for row in rows)
+    yield Text(f"{document['device']}, {document['dtype']}")
+    yield make_table(BENCH_COLUMNS + (VERSUS_COLUMNS if compared else ()), rows)
+
+
+STAGE_COLUMNS = (
+    Column("stage", lambda r: r["stage"], figure=False),
+    Column("seconds", lambda r: f"{r['seconds']:.2f}"),
+    Column("items", lambda r: f"{r['items']:,}"),
+    Column("items/s alone", lambda r: optional(r["per_second"], ",.1f")),
+)
+
+
+def stages_tables(document: Values) -> Iterator[RenderableType]:
+    """The stages of a whole encode job, and how near it comes to the slower of its halves."""
+    yield make_table(
+        STAGE_COLUMNS, ({"stage": name, **stage} for name, stage in document["stages"].items())
+    )
+    yield facts_table(
+        {
+            "image stages alone": f"{document['image_stages_alone']:,.1f} images/s",
+            "model alone": f"{document['model_alone']:,.1f} images/s",
+            "whole job": f"{document['job']:,.1f} images/s",
+            "whole job / slower half": f"{document['ratio']:.2f}",
+            "bottleneck": str(document["bottleneck"]),
+        }
+    )
+
+
+def facts_table(facts: Mapping[str, str | None]) -> Table:
+    """Name and value, one fact a line; facts without a value are left out."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value is not None:
+            table.add_row(Text(name), Text(value))
+    return table
+
+
+def store_tables(document: Values) -> Iterator[RenderableType]:
+    """A store's description, and the commonest reasons of failure."""
+    yield facts_table(store_facts(document))
+    if document.get("failures"):
+        yield Text("\nfailed inputs, by reason")
+        columns = (
+            Column("inputs", lambda r: f"{r['count']:,}"),
+            Column("reason", lambda r: r["reason"], figure=False),
+        )
+        rows = ({"reason": text, "count": n} for text, n in document["failures"].items())
+        yield make_table(columns, rows)
+
+
+def store_facts(document: Values) -> dict[str, str | None]:
+    """What a person wants to know of a store; a single shard tells less."""
+    told = document.get("metadata", {})
+    model, latent = document.get("model"), document.get("latent")
+    name = model["name"] if model else told.get("model")
+    sha256 = (model["weights_sha256"] if model else told.get("weights_sha256")) or "unknown"
+    sizes = document.get("latent_sizes", {})
+    shown = ", ".join(f"{size} ({number:,})" for size, number in list(sizes.items())[:8])
+    return {
+        "store": document["store"],
+        "status": document.get("status"),
+        "made by": document.get("tool"),
+        "model": name,
+        "weights": f"sha256 {sha256}",
+        "latent space": document.get("latent_space") or told.get("latent_space"),
+        "latents": f"f{latent['downscale']}c{latent['channels']}" if latent else None,
+        "encoded": f"{document['encoded']:,}",
+        "failed": f"{document['failed']:,}",
+        "shards": totals_text(document.get("totals")),
+        "latent sizes": shown + (f" and {len(sizes) - 8} more" if len(sizes) > 8 else ""),
+        "preprocessing": preprocessing_text(document.get("preprocessing")),
+        "channels": channels_text(document.get("channels")),
+        "self-check": self_check_text(document.get("self_check")),
+    }
+
+
+def totals_text(totals: Values | None) -> str | None:
+    """Shards and their size."""
+    return f"{totals['shards']:,}, {totals['bytes'] / 2**20:,.1f} MiB" if totals else None
+
+
+def preprocessing_text(told: Values | None) -> str | None:
+    """How pictures became equal-sized."""
+    if not told:
+        return None
+    if not told.get("size"):
+        return f"own size, cropped to multiples of {told['divisor']}"
+    return f"resized ({told['filter']}) and cropped to {told['size'][0]}x{told['size'][1]}"
+
+
+def channels_text(channels: Values | None) -> str | None:
+    """Range over the channels of the stored latents' mean and std."""
+    if not channels or not channels.get("mean") or not channels.get("std"):
+        return None
+    spans = (f"{k} {min(channels[k]):.3f} to {max(channels[k]):.3f}" for k in ("mean", "std"))
+    return ", ".join(spans)
+
+
+def self_check_text(told: Values | None) -> str:
+    """The figures of the self-check that are single numbers."""
+    if not told:
+        return "not run"
+    figures = ((k, v) for k, v in told.items() if isinstance(v, int | float))
+    return ", ".join(f"{name} {value:.4g}" for name, value in figures)
+
+
+def verify_tables(document: Values) -> Iterator[RenderableType]:
+    """The verdict, and every problem."""
+    again = document.get("reencoded")
+    counts = f"{document['shards']:,} shards, {document['inputs']:,} inputs"
+    yield facts_table(
+        {
+            "store": document["store"],
+            "checked": counts,
+            "encoded again": reencoded_text(again),
+            "verdict": "all right" if document["ok"] else f"{len(document['problems'])} problems",
+        }
+    )
+    columns = (
+        Column("unit", lambda r: optional(r["unit"], "d")),
+        Column("problem", lambda r: r["problem"], figure=False),
+    )
+    if document["problems"]:
+        yield make_table(columns, document["problems"])
+
+
+def reencoded_text(again: Values | None) -> str:
+    """How close the inputs came that were encoded again."""
+    if not again:
+        return "none"
+    return (
+        f"{again['samples']} inputs, largest RMS difference {again['max_relative_rms']:.2%}"
+        f" ({again['tolerance']:.0%} allowed)"
+    )

@@ -1,0 +1,187 @@
+"""Paths of inputs or of stores in; bytes, rows and tensors out."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from io import BufferedReader
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentcli.core.errors import SampleError, StoreError
+from latentcli.core.types import Row
+from latentcli.shards.commit import read_record
+from latentcli.shards.keys import KeyIndex
+from latentcli.shards.layout import recorded_units, shard_path
+from latentcli.shards.manifest import Manifest, read_manifest
+from latentcli.shards.safetensors_file import SafetensorsFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_OPEN_UNITS = 8
+
+
+def read_bytes(source: str, limit: int | None = None) -> bytes:
+    """A file's bytes, at most `limit`; SampleError of stage read where they cannot be had."""
+    try:
+        with open(source, "rb", opener=_open) as file:
+            return _read(file, os.fstat(file.fileno()), limit)
+    except FileNotFoundError as error:
+        raise SampleError("read", "the file is not there") from error
+    except IsADirectoryError as error:
+        raise SampleError("read", "it is a folder, not a file") from error
+    except (OSError, ValueError) as error:
+        raise SampleError("read", f"the file cannot be read: {_reason(error)}") from error
+
+
+def _open(path: str, flags: int) -> int:
+    # A pipe without a writer would block an ordinary open for ever.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _read(file: BufferedReader, info: os.stat_result, limit: int | None) -> bytes:
+    if not stat.S_ISREG(info.st_mode):
+        raise SampleError("read", "it is no regular file but a device or a pipe")
+    data = file.read() if limit is None else file.read(limit + 1)
+    if limit is not None and len(data) > limit:
+        size = max(info.st_size, len(data))
+        raise SampleError("read", f"the file has {size} bytes, allowed are at most {limit}")
+    return data
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+class _Unit:
+    """One shard in use: its rows and its tensors, by key."""
+
+    def __init__(self, rows: dict[str, Row], shard: SafetensorsFile) -> None:
+        self.rows = rows
+        self.shard = shard
+        self.names: dict[str, list[str]] = {}
+        for name in shard.names:
+            self.names.setdefault(name.rpartition("/")[0], []).append(name)
+
+
+class StoreReader:
+    """A store, or one shard of it as a store of one unit: rows and tensors by key.
+
+    Of a store that a job still writes to, the units done when it was opened are seen. Memory is
+    12 bytes a key, from the first look-up by key on, and a few open shards. A copy sent to another
+    process opens its own files. StoreError where there is no store or shard, or it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest: Manifest | None = None if path.is_file() else read_manifest(path)
+        """None for a single shard."""
+        self._units: OrderedDict[int, _Unit] = OrderedDict()
+        self.units = recorded_units(path) if self.manifest else [_shard_unit(SafetensorsFile(path))]
+        """Units that can be read, ascending."""
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The strings by which the first shard describes itself; empty where nothing is done."""
+        return dict(self._unit(self.units[0]).shard.metadata) if self.units else {}
+
+    def rows(self) -> Iterator[Row]:
+        """Rows of all inputs, failed ones too, in the order of the input list."""
+        for unit in self.units:
+            yield from self._rows(unit).values()
+
+    def keys(self) -> Iterator[str]:
+        """Keys that have latents, in the order of the input list."""
+        return (row.key for row in self.rows() if row.status == "ok")
+
+    def __iter__(self) -> Iterator[str]:
+        return self.keys()
+
+    def __len__(self) -> int:
+        return self._encoded
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._find(key, lambda row: row.status == "ok") is not None
+
+    def row(self, key: str) -> Row:
+        """What became of an input; StoreError for an unknown key."""
+        return self._located(key)[1]
+
+    def tensors(self, key: str) -> dict[str, Tensor]:
+        """The tensors of a key by their full names; StoreError where it is unknown or failed."""
+        unit, row = self._located(key)
+        if row.status != "ok":
+            raise StoreError(f"{key!r} has no latent in {self.path}: {row.stage}: {row.error}.")
+        found = self._unit(unit)
+        return {name: found.shard.tensor(name) for name in found.names.get(key, ())}
+
+    @cached_property
+    def _encoded(self) -> int:
+        if self.manifest is not None and self.manifest.status == "complete":
+            return self.manifest.totals.encoded
+        return sum(1 for _ in self.keys())
+
+    @cached_property
+    def _index(self) -> KeyIndex:
+        return KeyIndex((key, unit) for unit in self.units for key in self._rows(unit))
+
+    def _located(self, key: str) -> tuple[int, Row]:
+        found = self._find(key, lambda row: True)
+        if found is None:
+            raise StoreError(f"{self.path} has no key {key!r}.")
+        return found
+
+    def _find(self, key: str, accept: Callable[[Row], bool]) -> tuple[int, Row] | None:
+        for unit in self._index.units(key):
+            row = self._unit(unit).rows.get(key)
+            if row is not None and accept(row):
+                return unit, row
+        return None
+
+    def _rows(self, unit: int) -> dict[str, Row]:
+        if unit in self._units:
+            return self._units[unit].rows
+        if self.manifest is None:
+            return self._unit(unit).rows
+        return {row.key: row for row in read_record(self.path, unit).rows}
+
+    def _unit(self, unit: int) -> _Unit:
+        if unit not in self._units:
+            self._units[unit] = self._open(unit)
+            if len(self._units) > _OPEN_UNITS:
+                self._units.popitem(last=False)
+        self._units.move_to_end(unit)
+        return self._units[unit]
+
+    def _open(self, unit: int) -> _Unit:
+        if self.manifest is None:
+            shard = SafetensorsFile(self.path)
+            return _Unit(_shard_rows(shard), shard)
+        return _Unit(self._rows(unit), SafetensorsFile(shard_path(self.path, unit)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_units": OrderedDict()}
+
+
+def _shard_unit(shard: SafetensorsFile) -> int:
+    unit = shard.metadata.get("unit", "")
+    if shard.metadata.get("format") != "latentcli" or not unit.isdecimal():
+        raise StoreError(
+            f"{shard.path} is no shard of a latent store: its metadata do not say so. Name a store"
+            " folder, or a shard that this tool wrote."
+        )
+    return int(unit)
+
+
+def _shard_rows(shard: SafetensorsFile) -> dict[str, Row]:
+    """Rows of a shard without its commit record: the keys, and the shapes of their first parts."""
+    rows: dict[str, Row] = {}
+    for name, entry in shard.entries.items():
+        key = name.rpartition("/")[0]
+        if key not in rows and len(entry.shape) == 3:
+            rows[key] = Row(key=key, source="", status="ok", latent_shape=entry.shape)
+    return dict(sorted(rows.items()))

@@ -1,0 +1,160 @@
+"""A safetensors file in; its metadata, tensor names and tensors, each checked before use, out."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from latentcli.core.errors import StoreError
+from latentcli.shards.dtypes import MAX_HEADER_BYTES, dtypes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor of a header."""
+
+    dtype: str
+    """Safetensors code."""
+    shape: tuple[int, ...]
+    begin: int
+    """First byte, from the start of the data."""
+    end: int
+
+
+class SafetensorsFile:
+    """An open file, mapped into memory and read where a tensor is asked for.
+
+    Tensors share the mapping and stay valid after `close`; writing into one changes neither the
+    file nor another opening of it. A copy sent to another process opens the file again.
+    StoreError where the file is missing, truncated, or its header breaks the format's rules.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._map: mmap.mmap | None = _map(path)
+        try:
+            header, self._start = _header(self._map)
+            self.metadata: dict[str, str] = _metadata(header.pop("__metadata__", {}))
+            self.entries = {name: _entry(name, header[name]) for name in sorted(header)}
+            _check_layout(self.entries, len(self._map) - self._start)
+        except ValueError as error:
+            raise StoreError(f"{path} is damaged: {error}.") from error
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Tensor names, sorted."""
+        return tuple(self.entries)
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor on the CPU in its stored dtype and shape; StoreError for an unknown name."""
+        import torch
+
+        if self._map is None:
+            raise ValueError(f"{self.path} was closed")
+        if name not in self.entries:
+            raise StoreError(f"{self.path} has no tensor {name!r}.")
+        entry = self.entries[name]
+        dtype = dtypes()[entry.dtype]
+        count, offset = math.prod(entry.shape), self._start + entry.begin
+        if count == 0:
+            return torch.empty(entry.shape, dtype=dtype)
+        if offset % dtype.itemsize:
+            copy = bytearray(self._map[offset : self._start + entry.end])
+            return torch.frombuffer(copy, dtype=dtype).view(entry.shape)
+        flat = torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
+        return flat.view(entry.shape)
+
+    def close(self) -> None:
+        """Lets go of the mapping; the system frees it with the last tensor that uses it."""
+        # Not mmap.close(): that would pull the memory away from under living tensors.
+        self._map = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
+        return type(self), (self.path,)
+
+
+def _map(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            # ACCESS_COPY: torch wants memory that it may write to; the file stays as it is.
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged: it is empty.") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _header(data: mmap.mmap) -> tuple[dict[str, Any], int]:
+    """The header's fields, and where the data begins."""
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(len(data) - 8, MAX_HEADER_BYTES):
+        raise ValueError(
+            f"its header should take {length} bytes, the file has {len(data)}; it is truncated or"
+            " no safetensors file"
+        )
+    try:
+        header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"its header is no JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    return header, 8 + length
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("its header names something twice")
+    return fields
+
+
+def _metadata(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(type(item) is str for item in value.values()):
+        raise ValueError("its metadata are no table of strings")
+    return value
+
+
+def _entry(name: str, value: Any) -> Entry:
+    try:
+        dtype, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
+        numbers = [*shape, begin, end]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"tensor {name!r} has no dtype, shape and offsets") from error
+    if any(type(number) is not int or number < 0 for number in numbers):
+        raise ValueError(f"tensor {name!r} has shape {shape!r:.60} and offsets {begin}, {end}")
+    if type(dtype) is not str or dtype not in dtypes():
+        raise ValueError(
+            f"tensor {name!r} has dtype {dtype!r:.60}, known are {', '.join(dtypes())}"
+        )
+    if end - begin != math.prod(shape) * dtypes()[dtype].itemsize:
+        raise ValueError(
+            f"tensor {name!r} of shape {shape!r:.60} and dtype {dtype} cannot lie in"
+            f" {end - begin} bytes"
+        )
+    return Entry(dtype, tuple(shape), begin, end)
+
+
+def _check_layout(entries: Mapping[str, Entry], size: int) -> None:
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if entry.begin != end:
+            what = "overlaps another" if entry.begin < end else "leaves a hole in front of it"
+            raise ValueError(f"tensor {name!r} {what}")
+        end = entry.end
+    if end != size:
+        what = "is truncated" if size < end else "goes on after its last tensor"
+        raise ValueError(f"it {what}: the header describes {end} bytes of data, there are {size}")

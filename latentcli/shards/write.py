@@ -1,0 +1,164 @@
+"""Bytes or tensors in; a file that is there as a whole or not at all, and its digest, out."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentcli.core.errors import StoreError
+from latentcli.shards.dtypes import MAX_HEADER_BYTES, code_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Bytes = bytes | memoryview
+
+TEMPORARY = ".tmp-"
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than this system allows a process to write",
+    errno.EACCES: "there is no permission to write there",
+    errno.EPERM: "there is no permission to write there",
+    errno.EROFS: "the file system is read-only",
+}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """What was written."""
+
+    bytes: int
+    sha256: str
+    """Hexadecimal, of the whole file."""
+
+
+def atomic_write(path: Path, chunks: Iterable[Bytes]) -> FileDigest:
+    """Writes a file that is complete and on the disk before its name appears.
+
+    The bytes go to a temporary file in the same folder, are fsynced and renamed, and the folder
+    is fsynced. An error leaves what was there before; StoreError where the system refuses.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        try:
+            digest = _write(temporary, chunks)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    return digest
+
+
+def _write(path: Path, chunks: Iterable[Bytes]) -> FileDigest:
+    sha256, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+            sha256.update(chunk)
+            size += memoryview(chunk).nbytes
+        file.flush()
+        os.fsync(file.fileno())
+    return FileDigest(size, sha256.hexdigest())
+
+
+def write_error(path: Path, error: OSError) -> StoreError:
+    """The sentence for a refused write: what, why, and what to do."""
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    cure = "make room" if error.errno in _NO_ROOM else "put that right"
+    return StoreError(
+        f"{path} cannot be written: {reason}. What was committed before is safe; {cure} and run"
+        " the same command again to finish the rest."
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable, where the file system can sync folders at all."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> FileDigest:
+    """Writes a safetensors file whose bytes depend on its content alone.
+
+    Header entries are sorted by name, after the metadata; the data lies without holes, widest
+    dtype first (so that every tensor is aligned), then by name. Tensors may be on any device; no
+    more than one is copied at a time. ValueError for a dtype or name that the format lacks.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header = _header(tensors, order, metadata)
+    if len(header) > MAX_HEADER_BYTES:
+        raise StoreError(
+            f"{path} cannot be written: its list of {len(tensors)} tensors takes {len(header)}"
+            f" bytes and safetensors allows {MAX_HEADER_BYTES}. Put fewer samples into a shard."
+        )
+    return atomic_write(path, _safetensors_bytes(header, (tensors[name] for name in order)))
+
+
+def _header(tensors: Mapping[str, Tensor], order: list[str], metadata: Mapping[str, str]) -> bytes:
+    entries: dict[str, Any] = {}
+    end = 0
+    for name in order:
+        tensor = tensors[name]
+        begin, end = end, end + math.prod(tensor.shape) * tensor.element_size()
+        entries[name] = {
+            "dtype": code_of(tensor.dtype),
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    if "__metadata__" in entries:
+        raise ValueError("a tensor cannot be named __metadata__")
+    if not all(type(value) is str for value in metadata.values()):
+        raise ValueError(f"safetensors metadata are strings, got {dict(metadata)!r}")
+    first = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    document = first | dict(sorted(entries.items()))
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def _safetensors_bytes(header: bytes, tensors: Iterable[Tensor]) -> Iterator[Bytes]:
+    yield len(header).to_bytes(8, "little")
+    yield header
+    for tensor in tensors:
+        yield tensor_bytes(tensor)
+
+
+def tensor_bytes(tensor: Tensor) -> Bytes:
+    """Little-endian bytes of a tensor, row-major; a view of its memory where that is so already."""
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
+
+
+def remove_temporary(store: Path) -> list[Path]:
+    """Deletes the temporary files that a killed run left; call it only under the store's lock."""
+    leftovers = sorted(
+        path
+        for folder in (store, store / "shards")
+        for path in folder.glob(f"{TEMPORARY}*")
+        if path.is_file()
+    )
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return leftovers
