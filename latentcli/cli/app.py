@@ -17,6 +17,7 @@ from latentcli.cli.decode import decode
 from latentcli.cli.encode import encode
 from latentcli.cli.inspect import inspect
 from latentcli.cli.models import models
+from latentcli.cli.options import NOTHING, plain
 from latentcli.cli.output import Output, asked
 from latentcli.cli.roundtrip import roundtrip
 from latentcli.cli.verify import verify
@@ -33,7 +34,6 @@ EPILOG = (
 
 app = typer.Typer(
     name=NAME,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EPILOG,
@@ -52,10 +52,13 @@ def print_version(wanted: bool) -> None:
 @app.callback()
 def top(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=print_version)
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=print_version, metavar=NOTHING
+        ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; works in any place.")
+        bool, plain("debug", "Show the traceback of an error; works anywhere.")
     ] = False,
 ) -> None:
     """Turn image datasets into latents, once and provably right, and latents into pictures."""
@@ -69,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Output(asked("json", words, os.environ), asked("quiet", words, os.environ))
     debug = asked("debug", words, os.environ)
     try:
-        run(without_debug(words), out)
+        run(without_debug(words) or ["--help"], out)
     except typer.Exit as end:
         return end.exit_code
     except (Exception, KeyboardInterrupt) as error:

@@ -19,6 +19,10 @@ from latentcli.jobs.meter import Snapshot
 
 LIVE_PERIOD = 0.125
 PLAIN_PERIOD = 5.0
+SETTLED = 1.0
+"""Seconds after which a rate says something."""
+NOUNS = {"bench": "cases"}
+"""What a verb counts, where it is not images."""
 
 
 class Display(Protocol):
@@ -38,33 +42,37 @@ class Display(Protocol):
 def facts(snapshot: Snapshot) -> list[str]:
     """done/total, rate, time to go and failures, in words."""
     parts = [f"{snapshot.done:,}/{snapshot.total:,}"]
-    if snapshot.rate > 0:
-        parts.append(rate(snapshot.rate))
-    if snapshot.eta is not None and snapshot.done < snapshot.total:
-        parts.append(f"{duration(snapshot.eta)} to go")
+    finished = snapshot.done >= snapshot.total
+    # The rate of the first moments is that of one batch, and may be wrong a hundredfold.
+    if finished or snapshot.done >= snapshot.rate * SETTLED:
+        if snapshot.rate > 0:
+            parts.append(rate(snapshot.rate, NOUNS.get(snapshot.verb, "images")))
+        if snapshot.eta is not None and not finished:
+            parts.append(f"{duration(snapshot.eta)} to go")
     if snapshot.failed:
         parts.append(f"{snapshot.failed:,} failed")
     return parts
 
 
 def picture(snapshot: Snapshot) -> RenderableType:
-    """The live display: a bar and its figures, and below it a small bar for each stage."""
-    total = max(snapshot.total, 1)
-    head = Table.grid(padding=(0, 1))
-    head.add_column(no_wrap=True)
-    head.add_column(ratio=1, min_width=4, max_width=40)
-    head.add_column(no_wrap=True, overflow="ellipsis")
-    head.add_row(
-        snapshot.verb, ProgressBar(total=total, completed=snapshot.done), ", ".join(facts(snapshot))
-    )
-    stages = Table.grid(padding=(0, 1))
-    stages.add_column(no_wrap=True, overflow="ellipsis")
-    stages.add_column(max_width=20, min_width=4)
-    stages.add_column(no_wrap=True, justify="right")
-    for stage, share in snapshot.shares.items():
-        bar = ProgressBar(total=1.0, completed=share, width=16, finished_style="bar.complete")
-        stages.add_row(f"  {stage}", bar, f"{share:.0%}")
-    return Group(head, stages)
+    """The live display: a bar, its figures, and a small bar for each stage."""
+    share = snapshot.done / max(snapshot.total, 1)
+    whole = bars(40)
+    whole.add_row(snapshot.verb, ProgressBar(total=1.0, completed=share), f"{share:.0%}")
+    stages = bars(16)
+    for stage, part in snapshot.shares.items():
+        bar = ProgressBar(total=1.0, completed=part, finished_style="bar.complete")
+        stages.add_row(f"  {stage}", bar, f"{part:.0%}")
+    return Group(whole, Text(f"  {', '.join(facts(snapshot))}", overflow="fold"), stages)
+
+
+def bars(width: int) -> Table:
+    """An empty grid for a name, a bar of at most `width` columns and a percentage."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column(min_width=4, max_width=width)
+    grid.add_column(no_wrap=True, justify="right")
+    return grid
 
 
 class LiveDisplay:

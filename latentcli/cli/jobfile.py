@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import difflib
 import math
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.config import SECTIONS, check_choices
+from latentcli.jobs.config import SECTIONS, allowed_failures, check_choices
 
 
 class JobClass(Protocol):
     """Any of the job dataclasses of jobs/config.py."""
 
-    __dataclass_fields__: dict[str, Field[Any]]
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
 
 Job = TypeVar("Job", bound=JobClass)
@@ -66,11 +65,15 @@ def resolve(
     settings = read_job_file(Path(params["config"]), verb, types) if params.get("config") else {}
     for name, value in params.items():
         if name in types and value not in (None, [], ()):
-            settings[name] = typed(split_commas(name, value), types[name], option_of(name))
+            settings[name] = typed(
+                from_words(name, value, types[name]), types[name], option_of(name)
+            )
     if needs is not None and not settings.get(needs):
         raise UsageError(f"{NEEDED[needs]} latentcli {verb} --help shows how.")
     job = kind(**settings)
     check_choices(job)
+    if "max_bad" in settings:
+        allowed_failures(settings["max_bad"], 0)  # the job asks for it only when it is done
     return job, frozenset(settings)
 
 
@@ -80,11 +83,17 @@ def option_of(name: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-def split_commas(name: str, value: Any) -> Any:
-    """['256,512', '1024'] is three values, for the options that take lists."""
-    if name not in LISTS:
+def from_words(name: str, value: Any, hint: str) -> Any:
+    """An option's words as the values that a job file would hold; what is no number stays text."""
+    if name in LISTS:
+        value = [part.strip() for text in value for part in text.split(",") if part.strip()]
+    number = NUMBERS.get(hint.removesuffix(" | None"))
+    if number is None:
         return value
-    return [part.strip() for text in value for part in text.split(",") if part.strip()]
+    try:
+        return [number(text) for text in value] if isinstance(value, list) else number(value)
+    except ValueError:
+        return value
 
 
 def read_job_file(path: Path, verb: str, types: Mapping[str, str]) -> dict[str, Any]:
@@ -105,6 +114,8 @@ def read_job_file(path: Path, verb: str, types: Mapping[str, str]) -> dict[str, 
 
 def load_toml(path: Path) -> dict[str, Any]:
     """The file's tables."""
+    import tomllib  # costs time that commands without a job file have not
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -160,7 +171,7 @@ def typed(value: Any, hint: str, place: str) -> Any:
     convert, expected = TYPES[hint.removesuffix(" | None")]
     try:
         return convert(value)
-    except (ValueError, TypeError):
+    except TypeError:
         raise UsageError(f"{place} is {value!r}; expected {expected}.") from None
 
 
@@ -172,14 +183,14 @@ def _text(value: Any) -> str:
 
 
 def _integer(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if type(value) is not int:
         raise TypeError
-    return int(value)
+    return value
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not math.isfinite(float(value)):
-        raise ValueError
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise TypeError
     return float(value)
 
 
@@ -196,6 +207,13 @@ def _several(convert: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
 
     return read
 
+
+NUMBERS: dict[str, Callable[[Any], int | float]] = {
+    "int": int,
+    "float": float,
+    "tuple[int, ...]": int,
+}
+"""Fields that hold numbers, to the reader of an option's text."""
 
 TYPES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "str": (_text, "text"),

@@ -13,6 +13,13 @@ import typer
 from latentcli.cli.jobfile import section_of
 from latentcli.jobs.config import CHOICES
 
+WIDEST = 16
+"""Columns of choices that the help's second column shows; the text names them all anyway."""
+Number = str | None
+"""Numbers stay text here: jobfile.py reads them, and tells a wrong one as it does in a job file."""
+NOTHING = " "
+"""What a switch takes, for the help's second column."""
+
 
 def variable(name: str) -> str:
     """The environment variable of an option."""
@@ -22,10 +29,11 @@ def variable(name: str) -> str:
 def setting(name: str, text: str, *flags: str, metavar: str | None = None, env: bool = True) -> Any:
     """The option of a job's field: --name unless flags say otherwise, in its stage's panel."""
     choices = CHOICES.get(name, ())
+    shown = "|".join(choices)
     return typer.Option(
         *(flags or (f"--{name.replace('_', '-')}",)),
         help=text,
-        metavar=metavar or "|".join(choices) or None,
+        metavar=metavar or (shown if len(shown) <= WIDEST else name.upper()) or None,
         envvar=variable(name) if env else None,
         show_envvar=False,
         show_default=False,
@@ -37,10 +45,10 @@ def setting(name: str, text: str, *flags: str, metavar: str | None = None, env: 
 def switch(name: str, text: str) -> Any:
     """A setting that is on or off: --name or --no-name."""
     dashed = name.replace("_", "-")
-    return setting(name, text, f"--{dashed}/--no-{dashed}")
+    return setting(name, text, f"--{dashed}/--no-{dashed}", metavar=NOTHING)
 
 
-def plain(name: str, text: str, *, metavar: str | None = None) -> Any:
+def plain(name: str, text: str, *, metavar: str = NOTHING) -> Any:
     """An option that belongs to the command and not to the job; it stands in the first panel."""
     return typer.Option(
         f"--{name.replace('_', '-')}",
@@ -71,11 +79,11 @@ DryRun = Annotated[
 # read
 SOURCE_HELP = "Folders (searched to the bottom), image files or globs."
 Sources = Annotated[
-    list[str] | None, typer.Argument(metavar="SRC...", help=SOURCE_HELP, show_default=False)
+    list[str] | None, typer.Argument(metavar="SRC", help=SOURCE_HELP, show_default=False)
 ]
 BenchSources = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SRC]...", help=f"With --stages: {SOURCE_HELP}", show_default=False),
+    typer.Argument(metavar="SRC", help=f"With --stages: {SOURCE_HELP}", show_default=False),
 ]
 Store = Annotated[
     str | None, typer.Argument(metavar="STORE", help="Folder of a store.", show_default=False)
@@ -89,7 +97,7 @@ StoreOrFile = Annotated[
     ),
 ]
 Workers = Annotated[
-    int | None,
+    Number,
     setting(
         "workers",
         "Processes that read and prepare images; 0 does it in the main one. Default: one per CPU"
@@ -98,7 +106,7 @@ Workers = Annotated[
     ),
 ]
 WriterThreads = Annotated[
-    int | None,
+    Number,
     setting(
         "workers",
         "Threads that compress and write pictures. Default: one per CPU core, up to 8.",
@@ -129,7 +137,7 @@ Alpha = Annotated[
     ),
 ]
 MaxPixels = Annotated[
-    int | None,
+    Number,
     setting(
         "max_pixels", "Refuse pictures of more pixels than this. Default: 89478485.", metavar="N"
     ),
@@ -160,7 +168,7 @@ Filter = Annotated[
 
 # batch
 BatchSize = Annotated[
-    int | None,
+    Number,
     setting("batch_size", "Images per batch. Default: 8 on a CPU, 32 on a GPU.", metavar="N"),
 ]
 
@@ -226,11 +234,13 @@ Latents = Annotated[
 FileLatents = Annotated[
     str | None,
     setting(
-        "latents", "State of latents in a file that does not say it. Default: as the file says."
+        "latents",
+        "State of latents in a file that does not say it: whitened, raw or moments."
+        " Default: whitened.",
     ),
 ]
 Sample = Annotated[
-    int | None,
+    Number,
     setting(
         "sample",
         "Store a sample of the posterior, drawn with this seed. Default: store the mode.",
@@ -247,18 +257,18 @@ SelfCheck = Annotated[
 ]
 
 # decode
-Steps = Annotated[int | None, setting("steps", "Decoder steps (NFE). Default: 1.", metavar="N")]
+Steps = Annotated[Number, setting("steps", "Decoder steps (NFE). Default: 1.", metavar="N")]
 Sampler = Annotated[str | None, setting("sampler", "ddim (default) or dpmpp_2m.")]
 Schedule = Annotated[
     str | None, setting("schedule", "Spacing of the steps: linear (default) or cosine.")
 ]
 Pdg = Annotated[bool | None, switch("pdg", "Path-drop guidance. Default: off.")]
 PdgStrength = Annotated[
-    float | None,
+    Number,
     setting("pdg_strength", "Strength of path-drop guidance. Default: 2.0.", metavar="X"),
 ]
 Seed = Annotated[
-    int | None,
+    Number,
     setting(
         "seed",
         "Seed of the decoder's noise; each picture's depends on its key. Default: 0.",
@@ -269,7 +279,7 @@ Seed = Annotated[
 # encode_image
 Format = Annotated[str | None, setting("format", "Picture files: png (default), jpeg or webp.")]
 Quality = Annotated[
-    int | None, setting("quality", "Quality of JPEG and WebP, 1 to 100. Default: 95.", metavar="N")
+    Number, setting("quality", "Quality of JPEG and WebP, 1 to 100. Default: 95.", metavar="N")
 ]
 
 # write
@@ -294,7 +304,7 @@ OutputFolder = Annotated[
     ),
 ]
 SamplesPerShard = Annotated[
-    int | None,
+    Number,
     setting("samples_per_shard", "Inputs per shard. Default: 1000.", metavar="N"),
 ]
 Save = Annotated[
@@ -324,10 +334,10 @@ BenchBatch = Annotated[
     setting("batch", "Batch sizes, repeated or with commas. Default: 1,8.", metavar="N"),
 ]
 Warmup = Annotated[
-    int | None, setting("warmup", "Untimed calls before the timed ones. Default: 2.", metavar="N")
+    Number, setting("warmup", "Untimed calls before the timed ones. Default: 2.", metavar="N")
 ]
 Repeats = Annotated[
-    int | None, setting("repeats", "Timed calls; the median counts. Default: 10.", metavar="N")
+    Number, setting("repeats", "Timed calls; the median counts. Default: 10.", metavar="N")
 ]
 RandomWeights = Annotated[
     bool | None,
@@ -340,7 +350,7 @@ Stages = Annotated[
 
 # verify
 Samples = Annotated[
-    int | None,
+    Number,
     setting(
         "samples",
         "Inputs to encode again and compare; 0 checks the files alone. Default: 8.",

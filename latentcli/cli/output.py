@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 TRUE = ("1", "true", "t", "yes", "y", "on")
 """What a LATENTCLI_* variable of a switch says for yes, as Typer reads it."""
 
+BUNDLED_NOTE = (
+    f"No --model given: using the small bundled {BUNDLED_MODEL}. It is for trying the tool, not for"
+    " training caches; latentcli models lists the others."
+)
+
 
 def finite(value: Any) -> Any:
     """The value with every NaN and infinity as None, which JSON can say."""
@@ -125,12 +130,7 @@ def output_of(context: typer.Context) -> Output:
 def say_bundled(out: Output, given: frozenset[str]) -> None:
     """Says that the bundled model is used, where nobody chose one."""
     if not given & {"model", "models"}:
-        out.say(
-            [
-                f"No --model given: using {BUNDLED_MODEL}, the small bundled model. It is for trying"
-                " the tool, not for training caches; latentcli models lists the others."
-            ]
-        )
+        out.say([BUNDLED_NOTE])
 
 
 def check_failed(failed: int, inputs: int, max_bad: str) -> None:

@@ -37,7 +37,7 @@ def size(number: float) -> str:
 
 def duration(seconds: float) -> str:
     """9.5 s, 2 min 05 s, 3 h 07 min."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -45,10 +45,10 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def rate(per_second: float | None) -> str:
+def rate(per_second: float | None, noun: str = "images") -> str:
     """153 images/s, with as many digits as mean something."""
     value = per_second or 0.0
-    return f"{value:,.{0 if value >= 100 else 1 if value >= 1 else 2}f} images/s"
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 1 else 2}f} {noun}/s"
 
 
 def command(*words: str) -> str:
@@ -60,8 +60,9 @@ def outcome(verb: str, document: Mapping[str, Any]) -> str:
     """The first line of a summary; `verb` is the document's own count: encoded or decoded."""
     done, skipped, failed = (int(document[k] or 0) for k in (verb, "skipped", "failed"))
     took = duration(document["seconds"])
-    if not done and skipped and not failed:
-        return f"Nothing was left to do: all {count(skipped, 'image')} are {verb} already ({took})."
+    if not done and skipped:
+        but = f", {failed:,} failed" if failed else ""
+        return f"Nothing was left to do: {count(skipped, 'image')} {verb} already{but} ({took})."
     pace = f" ({rate(document['images_per_second'])})" if done else ""
     parts = [f"{verb.capitalize()} {count(done, 'image')} with {document['model']} in {took}{pace}"]
     if skipped:

@@ -98,12 +98,11 @@ _SECOND_BYTES = {
 }
 
 _SAVE_OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
-    "png": lambda quality: {"compress_level": 4},
+    # Level 2 takes half the time of level 4, for files a tenth larger.
+    "png": lambda quality: {"compress_level": 2},
     "jpeg": lambda quality: {"quality": quality, "subsampling": 0 if quality >= 90 else 2},
     "webp": lambda quality: (
-        {"quality": quality, "method": 4}
-        if quality < 100
-        else {"lossless": True, "exact": True, "quality": 50}
+        {"quality": quality, "method": 4} if quality < 100 else {"lossless": True, "quality": 50}
     ),
 }
 _MAX_SIDE = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
@@ -294,7 +293,7 @@ def _to_srgb(colour: Image.Image, profile: bytes | None, notes: list[str]) -> Im
     """Mode L, RGB, CMYK or LAB to RGB in sRGB."""
     if colour.mode == "LAB":
         notes.append("Lab to sRGB")
-        return ImageCms.applyTransform(colour, _lab_transform())  # type: ignore[return-value]
+        return _apply(colour, _lab_transform())
     if profile:
         try:
             return _through_profile(colour, profile, notes)
@@ -320,7 +319,7 @@ def _through_profile(colour: Image.Image, profile: bytes, notes: list[str]) -> I
             Image.frombytes("L", (256, 1), bytes(range(256))), transform
         )
         return colour.point(list(levels.getchannel("G").tobytes())).convert("RGB")
-    return ImageCms.applyTransform(colour, transform)  # type: ignore[return-value]
+    return _apply(colour, transform)
 
 
 @lru_cache(maxsize=16)
@@ -355,6 +354,12 @@ def _transform(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCms
     return ImageCms.buildTransform(source, target, mode, "RGB", intent, flags)
 
 
+def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    result = ImageCms.applyTransform(image, transform)
+    assert result is not None  # it is None only where the change is made in place
+    return result
+
+
 def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     """Whether no colour of a grid moves by more than one level: most profiles are just sRGB."""
     if mode == "CMYK":
@@ -362,7 +367,7 @@ def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     grid = np.stack(np.meshgrid(*[levels] * len(mode)), axis=-1).reshape(1, -1, len(mode))
     before = Image.fromarray(grid[..., 0] if mode == "L" else grid)
-    after = ImageCms.applyTransform(before, transform)
+    after = _apply(before, transform)
     return bool((np.abs(np.asarray(after).astype(int) - grid) <= 1).all())
 
 

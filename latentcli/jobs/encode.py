@@ -19,6 +19,7 @@ from latentcli.images.codec import IMAGE_SUFFIXES
 from latentcli.jobs.batching import batches
 from latentcli.jobs.config import EncodeJob, check_choices
 from latentcli.jobs.encode_plan import EncodePlan, plan_encode
+from latentcli.jobs.encode_preview import preview
 from latentcli.jobs.engine import Engine, encode_batch, load_engine
 from latentcli.jobs.loader import Chunk, Intake, load_chunks, pick_workers, prepare
 from latentcli.jobs.meter import IMAGE_STAGES, Meter
@@ -26,7 +27,7 @@ from latentcli.jobs.self_check import self_check
 from latentcli.jobs.signals import StopRequest, stop_on_signals
 from latentcli.jobs.talk import SILENT, Talk
 from latentcli.latents.pack import pack
-from latentcli.latents.schema import parts_of, posterior_text, shard_metadata, tensor_name
+from latentcli.latents.schema import posterior_text, shard_metadata, tensor_name
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.commit import commit_unit, done_units
 from latentcli.shards.inputs import InputList, write_inputs
@@ -34,7 +35,7 @@ from latentcli.shards.layout import FAILURES, INPUTS
 from latentcli.shards.lock import StoreLock
 from latentcli.shards.manifest import Manifest, read_manifest, write_manifest
 from latentcli.shards.plan import FoundInput, append_units, assign_units, find_inputs
-from latentcli.shards.store import check_folder, finish, open_for_writing
+from latentcli.shards.store import finish, open_for_writing
 
 CHECKED_INPUTS = 4
 """Pictures of the self-check."""
@@ -58,8 +59,10 @@ def run_encode(job: EncodeJob, talk: Talk = SILENT) -> dict[str, Any]:
     )
     plan = plan_encode(job, engine)
     if job.dry_run:
-        return dry_run(plan, found, job)
-    with StoreLock(plan.store), stop_on_signals() as stop:
+        return preview(plan, found, job.samples_per_shard)
+    with StoreLock(plan.store) as lock, stop_on_signals() as stop:
+        if not lock.held:
+            talk.note(f"{plan.store} cannot be locked: see that no other job writes to it.")
         open_for_writing(plan.store, plan.manifest)
         inputs = freeze_inputs(plan.store, found, job.samples_per_shard, talk)
         done = done_units(plan.store, plan.manifest.spec_hash, inputs)
@@ -135,6 +138,8 @@ def first_pictures(run: EncodeRun) -> tuple[list[Tensor], list[str]]:
 
 def encode_units(run: EncodeRun, todo: Sequence[int]) -> None:
     """read, decode_image, preprocess | batch, encode | write: each overlaps the next."""
+    if not todo:
+        return
     workers = pick_workers(run.job.workers, run.meter.total)
     chunks = timed(load_chunks(run.intake, todo, workers), run.meter)
     pending: Future[None] | None = None
@@ -260,43 +265,6 @@ def write_unit(run: EncodeRun, unit: int, encoded: EncodedUnit) -> None:
             rows=list(encoded.rows.values()),
             channels=encoded.sums.to_json() if encoded.sums.count else None,
         )
-
-
-def dry_run(plan: EncodePlan, found: Sequence[FoundInput], job: EncodeJob) -> dict[str, Any]:
-    """What would be done; nothing is written."""
-    already = 0
-    new = list(found)
-    if not check_folder(plan.store, plan.manifest.spec) and (plan.store / INPUTS).exists():
-        frozen = InputList.open(plan.store / INPUTS)
-        done = done_units(plan.store, plan.manifest.spec_hash, frozen)
-        already = sum(frozen.count(unit) for unit in done)
-        left = len(frozen) - already
-        new_inputs = len(append_units(frozen, new, job.samples_per_shard))
-        shards = frozen.units - len(done) + -(-new_inputs // job.samples_per_shard)
-        to_encode = left + new_inputs
-    else:
-        to_encode, shards = len(new), -(-len(new) // job.samples_per_shard)
-    return {
-        "dry_run": True,
-        "store": str(plan.store),
-        "model": plan.manifest.model["name"],
-        "inputs": already + to_encode,
-        "to_encode": to_encode,
-        "already_encoded": already,
-        "shards": shards,
-        "bytes": estimated_bytes(plan, to_encode),
-    }
-
-
-def estimated_bytes(plan: EncodePlan, inputs: int) -> int | None:
-    """Payload of the shards, where all pictures get one size; None where it depends on them."""
-    if plan.recipe.preprocess.size is None:
-        return None
-    width, height = plan.recipe.preprocess.size
-    latent = plan.manifest.latent
-    cells = (width // latent["downscale"]) * (height // latent["downscale"])
-    parts = len(parts_of(plan.manifest.spec["latents"]["state"]))
-    return int(inputs * parts * cells * latent["channels"] * 2)
 
 
 def document(run: EncodeRun, final: Manifest, seconds: float) -> dict[str, Any]:

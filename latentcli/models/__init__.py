@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 __all__ = [
     "CapacitorDecoder",
     "CapacitorDecoderInferenceConfig",
+    "EncoderPosterior",
     "FCDMDiffAE",
+    "FCDMDiffAEConfig",
     "FCDMDiffAEInferenceConfig",
     "FullCapacitor",
     "FullCapacitorInferenceConfig",
@@ -16,7 +18,9 @@ __all__ = [
 _HOMES = {
     "CapacitorDecoder": ("latentcli.models.fcdm", "CapacitorDecoder"),
     "CapacitorDecoderInferenceConfig": ("latentcli.models.vp_diffusion", "InferenceConfig"),
+    "EncoderPosterior": ("latentcli.core.posterior", "Posterior"),
     "FCDMDiffAE": ("latentcli.models.fcdm", "FCDMDiffAE"),
+    "FCDMDiffAEConfig": ("latentcli.models.fcdm", "FCDMConfig"),
     "FCDMDiffAEInferenceConfig": ("latentcli.models.vp_diffusion", "InferenceConfig"),
     "FullCapacitor": ("latentcli.models.fcdm", "FullCapacitor"),
     "FullCapacitorInferenceConfig": ("latentcli.models.vp_diffusion", "InferenceConfig"),
@@ -24,7 +28,9 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from latentcli.core.posterior import Posterior as EncoderPosterior
     from latentcli.models.fcdm import CapacitorDecoder, FCDMDiffAE, FullCapacitor
+    from latentcli.models.fcdm import FCDMConfig as FCDMDiffAEConfig
     from latentcli.models.registry import load_model
     from latentcli.models.vp_diffusion import InferenceConfig as CapacitorDecoderInferenceConfig
     from latentcli.models.vp_diffusion import InferenceConfig as FCDMDiffAEInferenceConfig

@@ -76,15 +76,15 @@ class FCDMBlock(nn.Module):
         self.layer_scale = nn.Parameter(torch.full((dim,), 1e-3)) if layer_scale else None
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
-        h: Tensor = channel_rms_norm(self.dwconv(x))
+        h = channel_rms_norm(self.dwconv(x))
         if modulation is None:
             assert self.layer_scale is not None
             gate = self.layer_scale.to(x.dtype)[None, :, None, None]
         else:
             scale, gate = modulation.to(x.dtype)[:, :, None, None].chunk(2, dim=1)
             h = h * (1.0 + scale)
-        h = x + gate * self.pwconv2(self.grn(F.gelu(self.pwconv1(h))))
-        return h
+        residual: Tensor = self.pwconv2(self.grn(F.gelu(self.pwconv1(h))))
+        return x + gate * residual
 
 
 class TimeEmbedding(nn.Module):

@@ -29,7 +29,7 @@ def make_table(
     columns: Sequence[Column], rows: Iterable[Values], title: str | None = None
 ) -> Table:
     """A table that folds long words rather than cutting them."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
         table.add_column(
             column.header,
@@ -164,7 +164,7 @@ def stages_tables(document: Values) -> Iterator[RenderableType]:
 
 def facts_table(facts: Mapping[str, str | None]) -> Table:
     """Name and value, one fact a line; facts without a value are left out."""
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
@@ -214,7 +214,7 @@ def store_facts(document: Values) -> dict[str, str | None]:
 
 def totals_text(totals: Values | None) -> str | None:
     """Shards and their size."""
-    return f"{totals['shards']:,}, {totals['bytes'] / 2**20:,.1f} MiB" if totals else None
+    return f"{totals['shards']:,} of {totals['bytes']:,} bytes together" if totals else None
 
 
 def preprocessing_text(told: Values | None) -> str | None:
@@ -238,20 +238,19 @@ def self_check_text(told: Values | None) -> str:
     """The figures of the self-check that are single numbers."""
     if not told:
         return "not run"
-    figures = ((k, v) for k, v in told.items() if isinstance(v, int | float))
+    figures = ((k, v) for k, v in told.items() if type(v) in (int, float))
     return ", ".join(f"{name} {value:.4g}" for name, value in figures)
 
 
 def verify_tables(document: Values) -> Iterator[RenderableType]:
     """The verdict, and every problem."""
-    again = document.get("reencoded")
-    counts = f"{document['shards']:,} shards, {document['inputs']:,} inputs"
     yield facts_table(
         {
             "store": document["store"],
-            "checked": counts,
-            "encoded again": reencoded_text(again),
-            "verdict": "all right" if document["ok"] else f"{len(document['problems'])} problems",
+            "shards": f"{document['shards']:,}",
+            "inputs": f"{document['inputs']:,}",
+            "encoded again": reencoded_text(document.get("reencoded")),
+            "problems": "none" if document["ok"] else f"{len(document['problems']):,}",
         }
     )
     columns = (
@@ -267,6 +266,6 @@ def reencoded_text(again: Values | None) -> str:
     if not again:
         return "none"
     return (
-        f"{again['samples']} inputs, largest RMS difference {again['max_relative_rms']:.2%}"
+        f"{again['samples']}, largest RMS difference {again['max_relative_rms']:.2%}"
         f" ({again['tolerance']:.0%} allowed)"
     )
