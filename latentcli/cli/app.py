@@ -106,5 +106,5 @@ def explain(error: BaseException) -> tuple[str, int, str | None]:
         usage = context.get_usage().strip() if context else None
         return error.format_message(), getattr(error, "exit_code", 2), usage
     kind = type(error).__name__
-    reason = str(error).strip().partition("\n")[0] or "it gives no reason"
+    reason = str(error).strip().partition("\n")[0].rstrip(".") or "it gives no reason"
     return f"An unexpected {kind}: {reason}. Add --debug to see where.", 1, None

@@ -24,16 +24,6 @@ class JobClass(Protocol):
 
 Job = TypeVar("Job", bound=JobClass)
 
-FILE_SECTIONS: dict[str, tuple[str, ...]] = {
-    **SECTIONS,
-    "bench": (
-        *("op", "resolution", "batch", "baseline", "warmup", "repeats"),
-        *("random_weights", "stages"),
-    ),
-    "verify": ("samples",),
-}
-"""Sections of a job file and their keys: the stages, and what only bench and verify have."""
-
 FIELDS = {"model": "models"}
 """Key of a section to the job's field, for jobs that take several of it."""
 
@@ -41,7 +31,7 @@ LISTS = ("resolution", "batch")
 """Settings whose flags may hold several values, with commas between them."""
 
 NEEDED = {
-    "sources": "Give what to read: folders, image files or globs.",
+    "sources": "Give what to read: folders, image files, quoted globs or @list.txt.",
     "store": "Give the store: the folder that latentcli encode wrote.",
 }
 """Fields that have no default, and what to say where nobody gave them."""
@@ -49,7 +39,7 @@ NEEDED = {
 
 def section_of(key: str) -> str | None:
     """The section that a key stands in; None for keys that a job file does not have."""
-    return next((section for section, keys in FILE_SECTIONS.items() if key in keys), None)
+    return next((section for section, keys in SECTIONS.items() if key in keys), None)
 
 
 def resolve(
@@ -135,10 +125,10 @@ def check_verb(path: Path, found: Any, verb: str) -> None:
 
 def check_section(path: Path, section: str, table: Any) -> None:
     """UsageError where no section has that name, or where the name holds a single value."""
-    if section not in FILE_SECTIONS:
+    if section not in SECTIONS:
         raise UsageError(
-            f"{path} has an unknown section [{section}]{suggestion(section, FILE_SECTIONS)};"
-            f" allowed are {', '.join(FILE_SECTIONS)}."
+            f"{path} has an unknown section [{section}]{suggestion(section, SECTIONS)};"
+            f" allowed are {', '.join(SECTIONS)}."
         )
     if not isinstance(table, dict):
         raise UsageError(f"{path}: {section} must be a section, written [{section}].")
@@ -146,7 +136,7 @@ def check_section(path: Path, section: str, table: Any) -> None:
 
 def keys_for(section: str, types: Mapping[str, str]) -> tuple[str, ...]:
     """The section's keys that this job has."""
-    return tuple(k for k in FILE_SECTIONS[section] if k in types or FIELDS.get(k) in types)
+    return tuple(k for k in SECTIONS[section] if k in types or FIELDS.get(k) in types)
 
 
 def unknown_key(path: Path, section: str, key: str, allowed: Iterable[str], verb: str) -> str:

@@ -77,7 +77,9 @@ DryRun = Annotated[
 ]
 
 # read
-SOURCE_HELP = "Folders (searched to the bottom), image files or globs."
+SOURCE_HELP = (
+    "Folders (searched to the bottom), image files, quoted globs, or @list.txt with a path a line."
+)
 Sources = Annotated[
     list[str] | None, typer.Argument(metavar="SRC", help=SOURCE_HELP, show_default=False)
 ]

@@ -315,9 +315,7 @@ def _through_profile(colour: Image.Image, profile: bytes, notes: list[str]) -> I
         return colour.convert("RGB") if mode == "L" else colour
     notes.append(f"colour profile {name} to sRGB")
     if mode == "L":
-        levels = ImageCms.applyTransform(
-            Image.frombytes("L", (256, 1), bytes(range(256))), transform
-        )
+        levels = _apply(Image.frombytes("L", (256, 1), bytes(range(256))), transform)
         return colour.point(list(levels.getchannel("G").tobytes())).convert("RGB")
     return _apply(colour, transform)
 

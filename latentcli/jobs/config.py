@@ -22,8 +22,14 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "decode": ("steps", "sampler", "schedule", "pdg", "pdg_strength", "seed"),
     "encode_image": ("format", "quality"),
     "write": ("output", "samples_per_shard", "save", "skip_existing"),
+    "bench": (
+        *("op", "resolution", "batch", "baseline", "warmup", "repeats"),
+        *("random_weights", "stages"),
+    ),
+    "verify": ("samples",),
 }
-"""Sections of a job file, named after the stages, and the fields that stand in each."""
+"""Sections of a job file and the fields that stand in each: the stages, and what only bench and
+verify have."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "latents": ("whitened", "raw", "moments"),
@@ -37,6 +43,22 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "format": ("png", "jpeg", "webp"),
     "op": ("encode", "decode", "both"),
 }
+
+LEAST: dict[str, int] = {
+    "batch_size": 1,
+    "samples_per_shard": 1,
+    "max_pixels": 1,
+    "steps": 1,
+    "repeats": 1,
+    "batch": 1,
+    "workers": 0,
+    "warmup": 0,
+    "samples": 0,
+    "pdg_strength": 0,
+    "quality": 1,
+}
+"""Smallest value of a field that is a number, or several."""
+MOST: dict[str, int] = {"quality": 100}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,16 +196,20 @@ class VerifyJob:
 
 
 def check_choices(job: object) -> None:
-    """UsageError where a field of a job has a value outside its choices."""
+    """UsageError where a field of a job has a value outside its choices or its range."""
     for name, allowed in CHOICES.items():
         value = getattr(job, name, None)
         if value is not None and value not in allowed:
             option = name.replace("_", "-")
             raise UsageError(f"--{option} is {value!r}; allowed are {', '.join(allowed)}.")
-    for name in ("batch_size", "samples_per_shard", "steps", "repeats", "max_pixels"):
+    for name, least in LEAST.items():
         value = getattr(job, name, None)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+        numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+        for number in numbers:
+            if number < least or number > MOST.get(name, number):
+                top = f" and at most {MOST[name]}" if name in MOST else ""
+                option = name.replace("_", "-")
+                raise UsageError(f"--{option} is {number}; it must be at least {least}{top}.")
 
 
 def allowed_failures(max_bad: str, inputs: int) -> int:

@@ -1,0 +1,272 @@
+"""Help, options, exit codes and the error boundary of the whole command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from clikit import Run
+from typer.main import get_command
+
+from latentcli import __version__
+from latentcli.cli import app as app_module
+from latentcli.cli.app import COMMANDS, app, main
+from latentcli.core.errors import Interrupted, SelfCheckError
+from latentcli.jobs.config import (
+    CHOICES,
+    BenchJob,
+    DecodeJob,
+    EncodeJob,
+    RoundtripJob,
+    VerifyJob,
+)
+
+NAMES = [command.__name__ for command in COMMANDS]
+JOBS = {
+    "encode": EncodeJob,
+    "decode": DecodeJob,
+    "roundtrip": RoundtripJob,
+    "bench": BenchJob,
+    "verify": VerifyJob,
+}
+PLAIN = {"TERM": "dumb", "COLUMNS": "100"}
+
+
+def parameters(verb: str) -> dict[str, Any]:
+    """A command's parameters by name, without the context and --help."""
+    return {p.name: p for p in get_command(app).commands[verb].params}
+
+
+def python(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **PLAIN, **variables}
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=env)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom latentcli.cli.app import main\nmain(['encode', '--help'])\n"
+        "print(*(m for m in ('torch', 'PIL', 'numpy', 'safetensors') if m in sys.modules),"
+        " file=sys.stderr)"
+    )
+    done = python("-c", code)
+    assert "--batch-size" in done.stdout
+    assert done.stderr.strip() == ""
+
+
+def test_help_is_quick() -> None:
+    """Seconds of CPU, so that a busy machine does not matter; alone, the clock shows the same."""
+    spent = []
+    for _ in range(5):
+        before = os.times()
+        start = time.perf_counter()
+        python("-m", "latentcli", "--help")
+        clock = time.perf_counter() - start
+        after = os.times()
+        cpu = after.children_user + after.children_system
+        spent.append(min(clock, cpu - before.children_user - before.children_system))
+    assert statistics.median(spent) < 0.4
+
+
+def test_python_m_is_the_command() -> None:
+    done = python("-m", "latentcli", "--version")
+    assert (done.returncode, done.stdout) == (0, f"latentcli {__version__}\n")
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
+def test_help_names_every_command(cli: Run, words: tuple[str, ...]) -> None:
+    shown = cli(*words)
+    assert shown.code == 0
+    for name in NAMES:
+        assert re.search(rf"^\W*{name}\s+[A-Z]", shown.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", NAMES)
+def test_every_option_has_help_a_variable_and_no_default_of_its_own(verb: str) -> None:
+    command = get_command(app).commands[verb]
+    assert command.help
+    for name, parameter in parameters(verb).items():
+        if name in ("help", "context"):
+            continue
+        assert parameter.help, name
+        assert parameter.default in (None, False), name
+        if parameter.param_type_name == "option" and name != "weights":
+            option = parameter.opts[0].removeprefix("--")
+            assert parameter.envvar == f"LATENTCLI_{option.replace('-', '_').upper()}"
+
+
+@pytest.mark.parametrize("verb", JOBS)
+def test_the_options_are_the_fields_of_the_job(verb: str) -> None:
+    named = parameters(verb).keys() - {"help", "config", "json", "quiet"}
+    assert named == {field.name for field in fields(JOBS[verb])}
+
+
+def shown_default(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@pytest.mark.parametrize("verb", JOBS)
+def test_help_tells_the_defaults_and_the_choices(verb: str) -> None:
+    options = parameters(verb)
+    for field in fields(JOBS[verb]):
+        text = options[field.name].help
+        for choice in CHOICES.get(field.name, ()):
+            assert re.search(rf"\b{choice}\b", text), (field.name, choice)
+        if field.default in (None, "", (), MISSING) or field.name in ("dry_run", "force"):
+            continue
+        default = re.escape(shown_default(field.default))
+        told = (
+            rf"{default} \(default|\(default\).*{default}|Default: {default}\b|{default}.*default"
+        )
+        assert re.search(told, text), (field.name, text)
+
+
+def test_one_spelling_and_one_text_for_each_option() -> None:
+    """Options of the same name differ only where the commands do."""
+    texts: dict[str, set[str]] = {}
+    for verb in NAMES:
+        for parameter in parameters(verb).values():
+            if parameter.param_type_name == "option" and parameter.name != "help":
+                texts.setdefault(parameter.opts[0], set()).add(parameter.help)
+    several = {name for name, found in texts.items() if len(found) > 1}
+    assert several == {"--model", "--workers", "--output", "--latents"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["encode", "--sise", "3"], "No such option: --sise"),
+        (["encod"], "No such command 'encod'. Did you mean 'encode'"),
+        (
+            ["encode", "x", "--batch-size", "many"],
+            "--batch-size is 'many'; expected a whole number.",
+        ),
+        (["bench", "--batch", "1,x"], "--batch is ['1', 'x']; expected a whole number or a list"),
+        (["decode", "x", "--pdg-strength", "nan"], "--pdg-strength is nan; expected a number."),
+        (["encode"], "Give what to read"),
+        (["decode"], "Give the store"),
+        (["inspect"], "Give the store"),
+        (["bench", "--stages"], "Give what to read"),
+        (["encode", "x", "--filter", "cubic"], "allowed are lanczos"),
+        (["encode", "x", "--max-bad", "some"], "--max-bad is 'some'"),
+    ],
+)
+def test_wrong_usage_is_2_and_told_on_stderr(cli: Run, words: list[str], told: str) -> None:
+    result = cli(*words)
+    assert result.code == 2
+    assert result.out == ""
+    assert "error: " in result.err
+    assert told in result.err
+    assert "Traceback" not in result.err
+
+
+def test_usage_errors_of_the_parser_show_the_usage_line(cli: Run) -> None:
+    assert cli("encode", "--sise").err.startswith("Usage: latentcli encode [OPTIONS]")
+
+
+def test_errors_are_documents_with_json(cli: Run) -> None:
+    for words in (["encode", "--sise", "--json"], ["inspect", "nowhere", "--json"]):
+        result = cli(*words)
+        assert result.document == {"error": result.document["error"], "exit_code": result.code}
+        assert f"error: {result.document['error']}\n" in result.err
+
+
+def failing(error: BaseException) -> Any:
+    def command(context: typer.Context) -> None:
+        """Fails."""
+        raise error
+
+    return command
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Adds a command that raises what it is given, to the real app's boundary."""
+
+    def add(error: BaseException) -> None:
+        other = typer.Typer(pretty_exceptions_enable=False)
+        other.callback()(app_module.top)
+        other.command("fail")(failing(error))
+        monkeypatch.setattr(app_module, "app", other)
+
+    return add
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (SelfCheckError("The range is wrong."), 1, "error: The range is wrong.\n"),
+        (Interrupted("Stopped by SIGTERM."), 75, "error: Stopped by SIGTERM.\n"),
+        (KeyboardInterrupt(), 75, "error: Stopped by SIGINT. Run the same command again.\n"),
+        (RuntimeError("odd\nthing"), 1, "error: An unexpected RuntimeError: odd. Add --debug"),
+        (BrokenPipeError(32, "Broken pipe"), 1, "error: An unexpected BrokenPipeError"),
+        (EOFError(), 1, "error: An unexpected EOFError: it gives no reason."),
+    ],
+)
+def test_the_boundary(cli: Run, broken: Any, error: BaseException, code: int, told: str) -> None:
+    broken(error)
+    result = cli("fail")
+    assert (result.code, result.out) == (code, "")
+    assert result.err.startswith(told)
+
+
+@pytest.mark.parametrize("words", [["--debug", "fail"], ["fail", "--debug"]])
+def test_debug_shows_the_traceback_wherever_it_stands(
+    cli: Run, broken: Any, words: list[str]
+) -> None:
+    broken(RuntimeError("odd"))
+    assert "Traceback" in cli(*words).err
+    assert "Traceback" not in cli("fail").err
+
+
+def test_debug_by_variable(cli: Run, broken: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(SelfCheckError("odd"))
+    monkeypatch.setenv("LATENTCLI_DEBUG", "1")
+    assert "Traceback" in cli("fail").err
+
+
+def test_after_two_dashes_debug_is_a_name(cli: Run) -> None:
+    assert "There is no --debug" in cli("inspect", "--", "--debug").err
+
+
+def test_completion_offers_commands_and_choices() -> None:
+    for words, index, offered in (
+        ("latentcli enc", 1, "encode"),
+        ("latentcli encode --dtype b", 3, "bf16"),
+    ):
+        done = python(
+            "-m",
+            "latentcli",
+            _LATENTCLI_COMPLETE="complete_bash",
+            COMP_WORDS=words,
+            COMP_CWORD=str(index),
+        )
+        assert offered in done.stdout.split()
+
+
+def test_main_takes_the_words_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["latentcli", "--version"])
+    assert main() == 0
+    assert capsys.readouterr().out == f"latentcli {__version__}\n"
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m latentcli models --json | true"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")

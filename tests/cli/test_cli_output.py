@@ -1,0 +1,173 @@
+"""stdout is data, stderr is talk: what goes where in each mode, and how summaries read."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentcli.cli import words
+from latentcli.cli.encode import plan, summary
+from latentcli.cli.output import Output, asked, check_failed, finite
+from latentcli.core.errors import TooManyFailures
+
+ENCODED: dict[str, Any] = {
+    "store": "my pictures.latents",
+    "model": "fcdm_nano",
+    "encoded": 1200,
+    "skipped": 1,
+    "failed": 0,
+    "seconds": 75.0,
+    "images_per_second": 16.0,
+    "bottleneck": "decode_image",
+    "shards": 2,
+    "bytes": 3 * 2**20,
+    "geometry": "f16c128",
+    "latent_space": "latentcli/fcdm_nano#whitened",
+    "failures": None,
+}
+
+
+def test_json_has_no_nan() -> None:
+    document = finite({"a": [math.nan, 1.5, (math.inf,)], 1: True, "b": "NaN"})
+    assert document == {"a": [None, 1.5, [None]], "1": True, "b": "NaN"}
+    json.dumps(document, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "wanted"),
+    [
+        (["encode", "--json"], {}, True),
+        (["encode", "--", "--json"], {}, False),
+        (["encode"], {"LATENTCLI_JSON": "1"}, True),
+        (["encode"], {"LATENTCLI_JSON": "Yes"}, True),
+        (["encode"], {"LATENTCLI_JSON": "0"}, False),
+        (["encode"], {}, False),
+    ],
+)
+def test_asked(given: list[str], variables: dict[str, str], wanted: bool) -> None:
+    assert asked("json", given, variables) is wanted
+
+
+def shown(out: Output) -> None:
+    out.show({"a": 1}, data=lambda d: [f"data {d['a']}"], talk=lambda d: ["talk", "[red]more"])
+
+
+def test_human(capsys: pytest.CaptureFixture[str]) -> None:
+    shown(Output())
+    assert capsys.readouterr() == ("data 1\n", "talk\n[red]more\n")
+
+
+def test_quiet_leaves_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    shown(Output(quiet=True))
+    assert capsys.readouterr() == ("data 1\n", "")
+
+
+def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output(as_json=True)
+    shown(out)
+    assert out.fail("too many", 3) == 3
+    got = capsys.readouterr()
+    assert json.loads(got.out) == {"a": 1}
+    assert got.err == "error: too many\n"
+
+
+def test_an_error_alone_is_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Output(as_json=True, quiet=True).fail("no", 1, "Usage: x") == 1
+    got = capsys.readouterr()
+    assert json.loads(got.out) == {"error": "no", "exit_code": 1}
+    assert got.err == "Usage: x\nerror: no\n"
+
+
+def test_names_that_are_no_text_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=True).show({"store": "caf\udce9"})
+    assert json.loads(capsys.readouterr().out) == {"store": "caf\udce9"}
+
+
+def test_encode_summary() -> None:
+    assert list(summary(ENCODED)) == [
+        "Encoded 1,200 images with fcdm_nano in 1 min 15 s (16.0 images/s); 1 was encoded before.",
+        "Store: my pictures.latents (2 shards, 3.0 MiB, f16c128, latentcli/fcdm_nano#whitened)",
+        "The slowest stage was decode_image: decoding the image files; more --workers would help.",
+        "Next:",
+        "  latentcli decode 'my pictures.latents'",
+        "  latentcli inspect 'my pictures.latents'",
+    ]
+
+
+def test_nothing_left_to_do() -> None:
+    done = {**ENCODED, "encoded": 0, "skipped": 9, "bottleneck": None, "seconds": 0.25}
+    first, *rest = summary(done)
+    assert first == "Nothing was left to do: 9 images encoded already (0.2 s)."
+    assert not any("slowest" in line for line in rest)
+
+
+def test_failures_are_grouped_by_reason(tmp_path: Path) -> None:
+    path = tmp_path / "failures.jsonl"
+    reasons = ["bad"] * 3 + ["worse"] * 2 + ["odd", "strange", "rare"]
+    rows = [{"key": str(i), "stage": "read", "error": e} for i, e in enumerate(reasons)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = list(words.failures({"failed": 8, "failures": str(path)}))
+    assert told == [
+        f"8 inputs failed, listed in {path}:",
+        "  3 x read: bad",
+        "  2 x read: worse",
+        "  1 x read: odd",
+        "  and 2 other reasons",
+    ]
+    path.unlink()
+    assert len(list(words.failures({"failed": 8, "failures": str(path)}))) == 1
+
+
+def test_failures_in_the_document() -> None:
+    told = words.failures({"failed": 1, "failures": [{"key": "a", "error": "no file"}]})
+    assert list(told) == ["1 input failed:", "  1 x no file"]
+
+
+def test_dry_run() -> None:
+    document = {
+        "to_encode": 3,
+        "model": "m",
+        "already_encoded": 2,
+        "store": "s",
+        "shards": 1,
+        "bytes": 2048,
+    }
+    assert list(plan(document)) == [
+        "Would encode 3 images with m.",
+        "2 images are encoded already.",
+        "Store: s (1 shard to write, about 2.0 KiB)",
+    ]
+    assert list(plan({**document, "already_encoded": 0, "bytes": None}))[-1] == (
+        "Store: s (1 shard to write)"
+    )
+
+
+def test_too_many_failures() -> None:
+    check_failed(5, 1000, "0.5%")
+    with pytest.raises(TooManyFailures, match=r"6 of 1,000 inputs failed and --max-bad 0\.5%"):
+        check_failed(6, 1000, "0.5%")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (3599.7, "1 h 00 min"),
+        (7325, "2 h 02 min"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 2**40, "5.0 TiB")]
+)
+def test_size(number: float, text: str) -> None:
+    assert words.size(number) == text
