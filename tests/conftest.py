@@ -1,8 +1,9 @@
-"""Fixtures that every test may use: shared data beside the checkout, a GPU, small real photographs."""
+"""Fixtures that every test may use: shared data beside the checkout, a GPU, real photographs."""
 
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,23 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no {SHARED.name}/ folder beside the checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the photographs that ship inside scikit-image, at most 256 pixels a side."""
+    from PIL import Image
+
+    found = find_spec("skimage")
+    assert found is not None and found.origin is not None
+    source = Path(found.origin).parent / "data"
+    folder = tmp_path_factory.mktemp("photographs")
+    for name in ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "camera.png"):
+        if (source / name).is_file():
+            with Image.open(source / name) as image:
+                image.thumbnail((256, 256))
+                image.save(folder / f"{Path(name).stem}.png")
+    return folder
 
 
 @pytest.fixture

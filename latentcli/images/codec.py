@@ -10,7 +10,6 @@ import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from PIL import (  # noqa: F401 - each plugin registers its format
 from torch import Tensor
 
 from latentcli.core.errors import SampleError, UsageError
+from latentcli.images.colour import ALPHAS, put_on, split_alpha, to_srgb
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset((
@@ -43,13 +43,6 @@ IMAGE_SUFFIXES = frozenset((
 # fmt: on
 """Lower-case suffixes that a folder scan takes as pictures."""
 
-ALPHAS: dict[str, tuple[int, int, int] | None] = {
-    "white": (255, 255, 255),
-    "black": (0, 0, 0),
-    "grey": (128, 128, 128),
-    "drop": None,
-}
-"""What is put behind transparent pixels; None shows the colours that are stored under them."""
 
 SUFFIX_OF = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 """Suffix of each format that `encode_image` writes."""
@@ -83,7 +76,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_MODE_OF_PROFILE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 # Pillow reads 16-bit colour by taking the first byte of two; told the other byte order, it takes
 # the second. LA;16B fills the four bytes of RGBA, so there all of them come at once.
@@ -151,10 +143,10 @@ def decode_image(data: bytes, policy: DecodePolicy) -> DecodedImage:
     notes: list[str] = []
     try:
         image = _load(opened, data, notes)
-        colour, alpha = _split_alpha(image)
+        colour, alpha = split_alpha(image)
         profile = opened.info.get("icc_profile")
-        rgb = _to_srgb(colour, profile, notes)
-        rgb = _put_on(rgb, alpha, policy.alpha, notes)
+        rgb = to_srgb(colour, profile, notes)
+        rgb = put_on(rgb, alpha, policy.alpha, notes)
         rgb = _turn(rgb, opened, notes)
     except SampleError:
         raise
@@ -274,109 +266,6 @@ def _narrow(wide: npt.NDArray[Any], key: Any) -> Image.Image:
         opaque = (wide != np.asarray(key)).reshape(*wide.shape[:2], -1).any(axis=2)
         image.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
     return image
-
-
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Colours in mode L, RGB, CMYK or LAB, and alpha in mode L where any pixel is transparent."""
-    grey = image.mode in ("1", "L", "LA", "La")
-    alpha = None
-    if image.has_transparency_data:
-        image = image.convert("LA" if grey else "RGBA")
-        alpha = image.getchannel("A")
-        if alpha.getextrema()[0] == 255:
-            alpha = None
-    keep = image.mode in ("L", "RGB", "CMYK", "LAB")
-    return image if keep else image.convert("L" if grey else "RGB"), alpha
-
-
-def _to_srgb(colour: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
-    """Mode L, RGB, CMYK or LAB to RGB in sRGB."""
-    if colour.mode == "LAB":
-        notes.append("Lab to sRGB")
-        return _apply(colour, _lab_transform())
-    if profile:
-        try:
-            return _through_profile(colour, profile, notes)
-        except (OSError, TypeError, ValueError, ImageCms.PyCMSError):
-            notes.append("colour profile ignored: it is broken")
-    if colour.mode == "CMYK":
-        notes.append("CMYK to RGB without a profile")
-    return colour if colour.mode == "RGB" else colour.convert("RGB")
-
-
-def _through_profile(colour: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
-    name, mode, transform = _profile_transform(profile)
-    if mode == "RGB" and colour.mode == "L":
-        colour = colour.convert("RGB")
-    if mode != colour.mode:
-        notes.append(f"colour profile {name} ignored: it is not for a {colour.mode} picture")
-        return _to_srgb(colour, None, notes)
-    if transform is None:
-        return colour.convert("RGB") if mode == "L" else colour
-    notes.append(f"colour profile {name} to sRGB")
-    if mode == "L":
-        levels = _apply(Image.frombytes("L", (256, 1), bytes(range(256))), transform)
-        return colour.point(list(levels.getchannel("G").tobytes())).convert("RGB")
-    return _apply(colour, transform)
-
-
-@lru_cache(maxsize=16)
-def _profile_transform(
-    profile: bytes,
-) -> tuple[str, str | None, ImageCms.ImageCmsTransform | None]:
-    """(name, Pillow mode, transform to sRGB); no transform where it would change nothing.
-
-    Photographs of one collection mostly share a few profiles, and a transform is costly to build.
-    """
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    words = ImageCms.getProfileDescription(source).split()
-    name = "".join(c for c in " ".join(words) if c.isprintable())[:60] or "without a name"
-    mode = _MODE_OF_PROFILE.get(source.profile.xcolor_space.strip())
-    if mode is None:
-        return name, None, None
-    transform = _transform(source, mode)
-    return name, mode, None if _is_identity(transform, mode) else transform
-
-
-@lru_cache(maxsize=1)
-def _lab_transform() -> ImageCms.ImageCmsTransform:
-    return _transform(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), "LAB")
-
-
-def _transform(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
-    flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
-    if mode == "L":
-        flags |= ImageCms.Flags.NOOPTIMIZE  # else its coarse table misses dark greys by 10 levels
-    target = ImageCms.createProfile("sRGB")
-    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
-    return ImageCms.buildTransform(source, target, mode, "RGB", intent, flags)
-
-
-def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
-    result = ImageCms.applyTransform(image, transform)
-    assert result is not None  # it is None only where the change is made in place
-    return result
-
-
-def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether no colour of a grid moves by more than one level: most profiles are just sRGB."""
-    if mode == "CMYK":
-        return False
-    levels = np.arange(0, 256, 15, dtype=np.uint8)
-    grid = np.stack(np.meshgrid(*[levels] * len(mode)), axis=-1).reshape(1, -1, len(mode))
-    before = Image.fromarray(grid[..., 0] if mode == "L" else grid)
-    after = _apply(before, transform)
-    return bool((np.abs(np.asarray(after).astype(int) - grid) <= 1).all())
-
-
-def _put_on(
-    rgb: Image.Image, alpha: Image.Image | None, policy: str, notes: list[str]
-) -> Image.Image:
-    if alpha is None:
-        return rgb
-    behind = ALPHAS[policy]
-    notes.append(f"alpha on {policy}" if behind else "alpha dropped")
-    return Image.composite(rgb, Image.new("RGB", rgb.size, behind), alpha) if behind else rgb
 
 
 def _turn(rgb: Image.Image, opened: ImageFile.ImageFile, notes: list[str]) -> Image.Image:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -22,6 +24,10 @@ FILTERS = {
     "box": Image.Resampling.BOX,
 }
 """Resampling filters; all of them antialias when they make a picture smaller."""
+
+_IN_TORCH = ("lanczos", "bicubic", "bilinear")
+# Above this many resized pixels per kept one, resizing the whole picture is waste, or worse.
+_MOST_WASTE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +80,11 @@ def preprocess(image: Image.Image, spec: PreprocessSpec) -> PreparedPixels:
     resized = image.size if spec.size is None else _covering_size(image.size, spec.size)
     target = spec.size or _whole_cells(image.size, spec.divisor)
     crop = _centre(resized, target)
+    if resized != image.size:
+        return PreparedPixels(_resize_crop(image, resized, crop, spec.filter), resized, crop)
     left, top, right, bottom = crop
-    if resized == image.size:
-        pixels = np.asarray(image)[top:bottom, left:right]
-    else:
-        pixels = np.asarray(_resize_crop(image, resized, crop, FILTERS[spec.filter]))
-    return PreparedPixels(_to_tensor(pixels), resized, crop)
+    pixels = _to_tensor(np.asarray(image)[top:bottom, left:right])
+    return PreparedPixels(pixels, resized, crop)
 
 
 def _check_size(size: tuple[int, int], divisor: int) -> None:
@@ -119,14 +124,46 @@ def _resize_crop(
     image: Image.Image,
     resized: tuple[int, int],
     crop: tuple[int, int, int, int],
+    filter: str,
+) -> Tensor:
+    """The crop of the resized picture, uint8 [3, H, W]."""
+    left, top, right, bottom = crop
+    kept = (right - left) * (bottom - top)
+    if resized[0] * resized[1] > _MOST_WASTE * kept or not _in_torch(filter):
+        return _resize_crop_by_pillow(image, resized, crop, FILTERS[filter])
+    # Torch resizes 8-bit pictures in vector instructions: a fifth of Pillow's time, within two
+    # levels of its result.
+    whole = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    size = (resized[1], resized[0])
+    pixels = F.interpolate(whole, size=size, mode=filter, antialias=True)[0]
+    return pixels[:, top:bottom, left:right].contiguous()
+
+
+@cache
+def _in_torch(filter: str) -> bool:
+    """Whether this build of torch has the filter for 8-bit pictures on the CPU."""
+    if filter not in _IN_TORCH:
+        return False
+    try:
+        probe = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+        F.interpolate(probe, size=(2, 2), mode=filter, antialias=True)
+    except (NotImplementedError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _resize_crop_by_pillow(
+    image: Image.Image,
+    resized: tuple[int, int],
+    crop: tuple[int, int, int, int],
     resample: Image.Resampling,
-) -> Image.Image:
-    # Only the part that the crop keeps is computed: a third less work for a 3:2 photograph, and
-    # bounded memory for a very long one. Pillow clips its filters at the picture's edge, not at
-    # the box's, so this is resize, then crop, up to the rounding of the box to float32.
+) -> Tensor:
+    # Only the part that the crop keeps is computed, which bounds the memory for a very long
+    # picture. Pillow clips its filters at the picture's edge, not at the box's, so this is resize,
+    # then crop, up to the rounding of the box to float32.
     (w, h), (rw, rh), (left, top, right, bottom) = image.size, resized, crop
     box = (left * w / rw, top * h / rh, right * w / rw, bottom * h / rh)
-    return image.resize((right - left, bottom - top), resample, box=box)
+    return _to_tensor(np.asarray(image.resize((right - left, bottom - top), resample, box=box)))
 
 
 def _to_tensor(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Tensor:

@@ -1,0 +1,150 @@
+"""Pictures of any size come to the target's size, centred and without distortion."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from picture_files import scene
+from PIL import Image
+
+from latentcli.core.errors import SampleError, UsageError
+from latentcli.images import preprocess as module
+from latentcli.images.preprocess import FILTERS, PreprocessSpec, parse_size, preprocess
+
+LEVELS = 2
+"""Most that a pixel may differ from Pillow's resize of the whole picture."""
+SIDES = st.integers(1, 400)
+CELLS = st.integers(1, 12)
+
+
+def unfused(image: Image.Image, spec: PreprocessSpec) -> np.ndarray:
+    """The same by whole resize and then crop."""
+    assert spec.size is not None
+    (w, h), (width, height) = image.size, spec.size
+    scale = max(width / w, height / h)
+    resized = (max(width, int(w * scale + 0.5)), max(height, int(h * scale + 0.5)))
+    left, top = (resized[0] - width) // 2, (resized[1] - height) // 2
+    whole = image.resize(resized, FILTERS[spec.filter])
+    return np.asarray(whole)[top : top + height, left : left + width]
+
+
+@settings(max_examples=150, deadline=None)
+@given(w=SIDES, h=SIDES, cells=st.tuples(CELLS, CELLS), divisor=st.sampled_from([1, 8, 16, 32]))
+def test_geometry_with_a_size(w: int, h: int, cells: tuple[int, int], divisor: int) -> None:
+    width, height = cells[0] * divisor, cells[1] * divisor
+    prepared = preprocess(
+        Image.new("RGB", (w, h), (10, 200, 30)), PreprocessSpec((width, height), divisor)
+    )
+    (rw, rh), (left, top, right, bottom) = prepared.resized_size, prepared.crop
+    assert prepared.pixels.shape == (3, height, width)
+    assert prepared.pixels.dtype == torch.uint8
+    assert prepared.pixels.is_contiguous()
+    assert rw >= width and rh >= height and (rw == width or rh == height)
+    # The aspect ratio is kept to half a pixel, unless the target needs more.
+    assert abs(rw * h - w * rh) <= max(w, h) * 0.5 + 1e-9
+    assert (left, top) == ((rw - width) // 2, (rh - height) // 2)
+    assert (right - left, bottom - top) == (width, height)
+    assert prepared.pixels.flatten(1).unique(dim=1).squeeze(1).tolist() == [10, 200, 30]
+
+
+@settings(max_examples=100, deadline=None)
+@given(w=SIDES, h=SIDES, divisor=st.sampled_from([1, 8, 16, 32]))
+def test_geometry_without_a_size(w: int, h: int, divisor: int) -> None:
+    image = Image.fromarray(np.indices((h, w)).sum(axis=0).astype(np.uint8)[..., None].repeat(3, 2))
+    spec = PreprocessSpec(None, divisor)
+    if min(w, h) < divisor:
+        with pytest.raises(SampleError, match=f"picture is {w}x{h}.*{divisor} pixels") as caught:
+            preprocess(image, spec)
+        assert caught.value.stage == "preprocess"
+        return
+    prepared = preprocess(image, spec)
+    left, top, right, bottom = prepared.crop
+    assert prepared.resized_size == (w, h)
+    assert (right - left, bottom - top) == (w - w % divisor, h - h % divisor)
+    assert (left, top) == (w % divisor // 2, h % divisor // 2)
+    expected = np.asarray(image)[top:bottom, left:right].transpose(2, 0, 1)
+    assert np.array_equal(prepared.pixels.numpy(), expected)
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+@pytest.mark.parametrize(
+    "size", [(300, 200), (200, 300), (256, 256), (90, 70), (64, 500), (128, 96)]
+)
+def test_equals_resize_then_crop(filter: str, size: tuple[int, int]) -> None:
+    image = Image.fromarray(scene(*size))
+    spec = PreprocessSpec((128, 96), 32, filter)
+    result = preprocess(image, spec).pixels.numpy().transpose(1, 2, 0).astype(int)
+    assert np.abs(result - unfused(image, spec)).max() <= LEVELS
+
+
+@pytest.mark.parametrize("filter", ["lanczos", "bicubic", "bilinear"])
+def test_torch_and_pillow_agree(filter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(scene(301, 200))
+    spec = PreprocessSpec((128, 96), 32, filter)
+    fast = preprocess(image, spec).pixels.int()
+    monkeypatch.setattr(module, "_IN_TORCH", ())
+    module._in_torch.cache_clear()
+    slow = preprocess(image, spec).pixels.int()
+    module._in_torch.cache_clear()
+    assert (fast - slow).abs().max() <= LEVELS
+    assert (fast != slow).float().mean() < 0.02
+
+
+def test_a_picture_of_the_right_size_is_untouched() -> None:
+    prepared = preprocess(Image.fromarray(scene(96, 64)), PreprocessSpec((96, 64), 32))
+    assert np.array_equal(prepared.pixels.numpy().transpose(1, 2, 0), scene(96, 64))
+
+
+def test_shrinking_antialiases() -> None:
+    board = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    image = Image.fromarray(board[..., None].repeat(3, axis=2))
+    inside = preprocess(image, PreprocessSpec((64, 64), 32)).pixels[:, 4:-4, 4:-4]
+    assert inside.min() >= 126
+    assert inside.max() <= 129
+
+
+def test_a_very_long_picture_needs_little_memory() -> None:
+    # Resized as a whole it would be 25,600,000 x 256 pixels.
+    prepared = preprocess(Image.new("RGB", (100_000, 1), (9, 9, 9)), PreprocessSpec((256, 256), 32))
+    assert prepared.resized_size == (25_600_000, 256)
+    assert (prepared.pixels == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("256", (256, 256)), ("512x256", (512, 256)), (" 64X32 ", (64, 32))],
+)
+def test_sizes_are_read(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "x", "12x", "x12", "-5", "12x0", "1.5", "a", "1x2x3", "1e3"]
+)
+def test_other_text_is_no_size(text: str) -> None:
+    with pytest.raises(UsageError, match="WIDTHxHEIGHT"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "hint"),
+    [
+        ((250, 250), "try 256x256 or 224x224"),
+        ((512, 250), "try 512x256 or 512x224"),
+        ((20, 20), "try 32x32"),
+        ((0, 64), "try 32x64"),
+    ],
+)
+def test_sizes_off_the_divisor_are_refused_with_the_nearest(
+    size: tuple[int, int], hint: str
+) -> None:
+    with pytest.raises(UsageError, match=f"size is {size[0]}x{size[1]}.*multiples of 32: {hint}$"):
+        PreprocessSpec(size, 32)
+
+
+def test_filters_are_checked() -> None:
+    with pytest.raises(UsageError, match="'nearest'; allowed are lanczos, bicubic, bilinear, box"):
+        PreprocessSpec(None, 32, "nearest")
