@@ -25,6 +25,7 @@ def encode(
     workers: o.Workers = None,
     on_error: o.OnError = None,
     max_bad: o.MaxBad = None,
+    retry: o.Retry = None,
     alpha: o.Alpha = None,
     max_pixels: o.MaxPixels = None,
     size: o.Size = None,

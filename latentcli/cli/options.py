@@ -119,6 +119,14 @@ OnError = Annotated[
     str | None,
     setting("on_error", "What an unreadable input does: skip it (default), or stop the job."),
 ]
+Retry = Annotated[
+    str | None,
+    setting(
+        "retry",
+        "Encode shards again that have failed inputs, or inputs changed since (other size or"
+        " time). Default: neither; both are reported.",
+    ),
+]
 MaxBad = Annotated[
     str | None,
     setting(

@@ -139,6 +139,11 @@ def _resize_crop(
     return pixels[:, top:bottom, left:right].contiguous()
 
 
+def resizer(filter: str) -> str:
+    """torch or pillow: which of them resizes by this filter, with this build of torch."""
+    return "torch" if _in_torch(filter) else "pillow"
+
+
 @cache
 def _in_torch(filter: str) -> bool:
     """Whether this build of torch has the filter for 8-bit pictures on the CPU."""

@@ -21,19 +21,28 @@ def batches(
     items: Iterable[T],
     tensor_of: Callable[[T], Tensor],
     batch_size: int,
+    most_elements: int | None = None,
     max_pending_bytes: int = MAX_PENDING_BYTES,
 ) -> Iterator[list[T]]:
     """Full batches as soon as there is one, the rest at the end, oldest group first.
 
+    A batch has `batch_size` items, or fewer of a shape of which so many would have more than
+    `most_elements` elements, but never less than one.
     Groups of different shapes wait side by side; above `max_pending_bytes` the oldest is flushed.
     """
+
+    def full_size(tensor: Tensor) -> int:
+        if most_elements is None:
+            return batch_size
+        return max(1, min(batch_size, most_elements // tensor.numel()))
+
     groups: dict[tuple[int, ...], list[T]] = {}
     pending = 0
     for item in items:
         shape = tuple(tensor_of(item).shape)
         groups.setdefault(shape, []).append(item)
         pending += tensor_of(item).nbytes
-        ready = shape if len(groups[shape]) == batch_size else None
+        ready = shape if len(groups[shape]) >= full_size(tensor_of(item)) else None
         while ready is not None or pending > max_pending_bytes:
             group = groups.pop(next(iter(groups)) if ready is None else ready)
             pending -= sum(tensor_of(member).nbytes for member in group)

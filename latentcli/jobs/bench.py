@@ -26,6 +26,8 @@ def run_bench(job: BenchJob, talk: Talk = SILENT) -> dict[str, Any]:
     check_choices(job)
     if job.stages:
         return bench_stages(job, talk)
+    if job.sources:
+        raise UsageError("bench times random pictures; files are read with --stages only.")
     sizes = [parse_size(text) for text in job.resolution]
     names = list(dict.fromkeys([*job.models, *([job.baseline] if job.baseline else [])]))
     engines = {name: bench_engine(job, name) for name in names}
@@ -53,9 +55,16 @@ def run_bench(job: BenchJob, talk: Talk = SILENT) -> dict[str, Any]:
         "random_weights": job.random_weights,
         "warmup": job.warmup,
         "repeats": job.repeats,
-        "memory": "torch allocator" if first.device.type == "cuda" else "whole process, resident",
+        "memory": MEMORY[first.device.type],
         "rows": rows,
     }
+
+
+MEMORY = {
+    "cuda": "torch allocator: the model's weights, its inputs and what the op adds",
+    "cpu": "whole process, resident, all models together",
+}
+"""What peak_memory_mib counts, by device type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +106,13 @@ def measure_case(case: Case, engines: dict[str, Engine], job: BenchJob) -> list[
     for turn in range(job.warmup + job.repeats):
         for name, engine in able.items():
             seconds, peak = timed(runs[name], engine.device)
+            peak += own_memory(engine, case)
             if turn >= job.warmup:
                 timings[name].seconds.append(seconds)
                 timings[name].peak_mib = max(timings[name].peak_mib, peak)
     baseline = timings.get(job.baseline or "")
-    return [row(name, case, timing, baseline) for name, timing in timings.items()]
+    cuda = all(engine.device.type == "cuda" for engine in able.values())
+    return [row(name, case, timing, baseline, cuda) for name, timing in timings.items()]
 
 
 def can(engine: Engine, case: Case) -> bool:
@@ -141,6 +152,7 @@ def timed(call: Callable[[], Tensor], device: torch.device) -> tuple[float, floa
         start = time.perf_counter()
         call()
         return time.perf_counter() - start, peak_memory(device)
+    before = torch.cuda.memory_allocated(device)
     begin, end = (
         torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         for _ in range(2)
@@ -150,10 +162,21 @@ def timed(call: Callable[[], Tensor], device: torch.device) -> tuple[float, floa
     call()
     end.record()
     torch.cuda.synchronize(device)
-    return begin.elapsed_time(end) / 1000, peak_memory(device)
+    return begin.elapsed_time(end) / 1000, peak_memory(device) - before / 2**20
 
 
-def row(name: str, case: Case, timing: Timing, baseline: Timing | None) -> dict[str, Any]:
+def own_memory(engine: Engine, case: Case) -> float:
+    """MiB of a model's weights and inputs on a GPU, where other models lie beside them."""
+    if engine.device.type != "cuda":
+        return 0.0
+    tensors = [*engine.model.parameters(), *engine.model.buffers()]
+    pixels = 4 * 3 * case.batch * case.size[0] * case.size[1]
+    return (sum(tensor.nbytes for tensor in tensors) + pixels) / 2**20
+
+
+def row(
+    name: str, case: Case, timing: Timing, baseline: Timing | None, cuda: bool
+) -> dict[str, Any]:
     """One row of the document; medians, and the spread between the slowest and fastest repeat."""
     median = statistics.median(timing.seconds)
     return {
@@ -166,15 +189,20 @@ def row(name: str, case: Case, timing: Timing, baseline: Timing | None) -> dict[
         "ms_max": round(1000 * max(timing.seconds), 3),
         "images_per_second": round(case.batch / median, 2),
         "peak_memory_mib": round(timing.peak_mib, 1),
-        **versus(median, timing.peak_mib, baseline),
+        **versus(median, timing.peak_mib, baseline, cuda),
     }
 
 
-def versus(median: float, peak: float, baseline: Timing | None) -> dict[str, float | None]:
-    """Speedup (times) and memory reduction (a fraction) against the baseline, or None."""
+def versus(
+    median: float, peak: float, baseline: Timing | None, cuda: bool
+) -> dict[str, float | None]:
+    """Speedup (times) and memory reduction (a fraction) against the baseline, or None.
+
+    On a CPU the peak is the whole process's, all models together, so there is no reduction.
+    """
     if baseline is None:
         return {"speedup": None, "memory_reduction": None}
     return {
         "speedup": round(statistics.median(baseline.seconds) / median, 3),
-        "memory_reduction": round(1 - peak / baseline.peak_mib, 4),
+        "memory_reduction": round(1 - peak / baseline.peak_mib, 4) if cuda else None,
     }

@@ -19,7 +19,7 @@ from latentcli.jobs.config import BenchJob, EncodeJob
 from latentcli.jobs.encode import run_encode
 from latentcli.jobs.encode_plan import preprocess_spec, refuse_decoder
 from latentcli.jobs.engine import DEFAULT_BATCH, Engine, encode_batch, load_engine
-from latentcli.jobs.loader import Intake, Recipe, load_chunks, pick_workers
+from latentcli.jobs.loader import Intake, Recipe, open_chunks, pick_workers
 from latentcli.jobs.meter import IMAGE_STAGES
 from latentcli.jobs.talk import Talk
 from latentcli.shards.inputs import InputList, write_inputs
@@ -39,6 +39,8 @@ def bench_stages(job: BenchJob, talk: Talk) -> dict[str, Any]:
         raise UsageError("bench --stages needs real files: name a folder of pictures.")
     if job.size is None:
         raise UsageError("bench --stages needs a --size, such as --size 256.")
+    if job.random_weights or job.baseline is not None:
+        raise UsageError("bench --stages takes neither --random-weights nor --baseline.")
     if len(job.models) > 1:
         raise UsageError("bench --stages takes one --model.")
     model = job.models[0]
@@ -107,11 +109,12 @@ def time_images(intake: Intake, workers: int, keep: int) -> tuple[float, list[Te
     """(images a second of read, decode_image and preprocess; some of their pictures)."""
     start, done = 0.0, 0
     kept: list[Tensor] = []
-    for chunk in load_chunks(intake, range(intake.inputs.units), workers):
-        start = start or time.perf_counter()
-        done += len(chunk.rows)
-        good = (pixels for _, pixels in chunk.pictures() if pixels is not None)
-        kept += list(itertools.islice(good, max(keep - len(kept), 0)))
+    with open_chunks(intake, range(intake.inputs.units), workers) as chunks:
+        for chunk in chunks:
+            start = start or time.perf_counter()
+            done += len(chunk.rows)
+            good = (pixels for _, pixels in chunk.pictures() if pixels is not None)
+            kept += list(itertools.islice(good, max(keep - len(kept), 0)))
     if not kept:
         raise LatentCliError("None of the inputs is a readable picture.")
     return done / max(time.perf_counter() - start, 1e-9), kept

@@ -6,6 +6,7 @@ Importing this loads no torch. Every field has the name of its option, so `--bat
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from latentcli.core.errors import UsageError
@@ -13,7 +14,7 @@ from latentcli.core.errors import UsageError
 BUNDLED_MODEL = "fcdm_nano"
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "read": ("sources", "store", "workers", "on_error", "max_bad"),
+    "read": ("sources", "store", "workers", "on_error", "max_bad", "retry"),
     "decode_image": ("alpha", "max_pixels"),
     "preprocess": ("size", "resize", "filter"),
     "batch": ("batch_size",),
@@ -38,6 +39,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "alpha": ("white", "black", "grey", "drop"),
     "dtype": ("auto", "bf16", "fp32"),
     "on_error": ("skip", "stop"),
+    "retry": ("failed", "changed"),
     "sampler": ("ddim", "dpmpp_2m"),
     "schedule": ("linear", "cosine"),
     "format": ("png", "jpeg", "webp"),
@@ -118,6 +120,8 @@ class EncodeJob(ModelChoice, ImageIntake):
     """Seed of a posterior sample; None stores the mode."""
     samples_per_shard: int = 1000
     self_check: bool = True
+    retry: str | None = None
+    """failed or changed: units with such inputs are encoded again."""
     dry_run: bool = False
 
 
@@ -219,6 +223,6 @@ def allowed_failures(max_bad: str, inputs: int) -> int:
         number = float(text.removesuffix("%"))
     except ValueError:
         number = -1.0
-    if number < 0 or (text.endswith("%") and number > 100):
+    if not 0 <= number < math.inf or (text.endswith("%") and number > 100):
         raise UsageError(f"--max-bad is {max_bad!r}; give a number such as 10, or 0.5%.")
     return int(inputs * number / 100) if text.endswith("%") else int(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ from torch.utils.data import Dataset
 
 from latentcli.core.errors import UsageError
 from latentcli.core.posterior import Posterior
+from latentcli.core.types import Row
 from latentcli.jobs.store import LatentStore, latent_of
+
+GEOMETRY = 6
+"""Integers kept per sample: original W and H, and the crop's four."""
 
 
 class LatentDataset(Dataset[dict[str, Any]]):
@@ -20,7 +25,7 @@ class LatentDataset(Dataset[dict[str, Any]]):
 
     `dtype` casts the latents (None keeps the stored bfloat16). `sample=True` draws a fresh
     posterior sample at every access, which needs a store made with --latents moments. `transform`
-    is called on each item.
+    is called on each item. Random access is cheap: shards are mapped, records are read once, here.
     """
 
     def __init__(
@@ -37,7 +42,12 @@ class LatentDataset(Dataset[dict[str, Any]]):
                 f"{path} holds {self.store.state} latents; only a store made with"
                 " --latents moments can be sampled from."
             )
-        self.keys = list(self.store.keys())
+        self.keys: list[str] = []
+        self._geometry = array("i")
+        for row in self.store.rows():
+            if row.status == "ok":
+                self.keys.append(row.key)
+                self._geometry.extend(geometry(row))
         self.dtype = dtype
         self.sample = sample
         self.transform = transform
@@ -46,13 +56,13 @@ class LatentDataset(Dataset[dict[str, Any]]):
         return len(self.keys)
 
     def __getitem__(self, index: int) -> Any:
-        key = self.keys[index]
-        row = self.store.row(key)
+        index = range(len(self))[index]
+        width, height, *crop = self._geometry[GEOMETRY * index : GEOMETRY * (index + 1)]
         item = {
-            "key": key,
-            "latent": self._latent(key),
-            "original_size": row.original_size,
-            "crop": row.crop,
+            "key": self.keys[index],
+            "latent": self._latent(self.keys[index]),
+            "original_size": (width, height),
+            "crop": tuple(crop),
         }
         return item if self.transform is None else self.transform(item)
 
@@ -63,3 +73,8 @@ class LatentDataset(Dataset[dict[str, Any]]):
         else:
             latent = latent_of(parts)
         return latent if self.dtype is None else latent.to(self.dtype)
+
+
+def geometry(row: Row) -> tuple[int, ...]:
+    """Original size and crop of a row; zeros in a single shard, which does not know them."""
+    return (*(row.original_size or (0, 0)), *(row.crop or (0, 0, 0, 0)))

@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import latentcli
 from latentcli.core.errors import UsageError
 from latentcli.images.codec import DecodePolicy
-from latentcli.images.preprocess import PreprocessSpec, parse_size
+from latentcli.images.preprocess import PreprocessSpec, parse_size, resizer
 from latentcli.jobs.config import EncodeJob, ImageIntake
 from latentcli.jobs.engine import DEFAULT_BATCH, Engine
 from latentcli.jobs.loader import Recipe
 from latentcli.models.presets import load_preset, preset_names
 from latentcli.shards.manifest import Manifest
+
+BATCH_PIXELS = 2**20
+"""Pixels per picture, on average, that a full batch may have: larger pictures go in fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +46,13 @@ def plan_encode(job: EncodeJob, engine: Engine) -> EncodePlan:
         manifest=Manifest(
             tool=f"latentcli {latentcli.__version__}",
             spec=spec,
-            model=spec["model"],
+            model=model_identity(engine),
             latent_space=engine.model.spec.space_id(job.latents),
             latent={
                 "channels": engine.model.spec.channels,
                 "downscale": engine.model.spec.downscale,
                 "size_divisor": engine.model.spec.size_divisor,
+                "whitening": whitening(engine),
             },
             preprocessing=spec["preprocess"],
         ),
@@ -58,15 +64,14 @@ def plan_encode(job: EncodeJob, engine: Engine) -> EncodePlan:
 def job_spec(
     job: EncodeJob, engine: Engine, preprocess: PreprocessSpec, batch_size: int
 ) -> dict[str, Any]:
-    """All that the numbers in the shards depend on, and nothing else."""
+    """What the numbers in the shards depend on, the machine and its libraries apart."""
     info = engine.info
     return {
         "model": {
-            "name": info.preset_name or info.name,
             "family": info.family,
-            "repo": info.repo,
-            "revision": info.revision,
+            "config": dict(info.config),
             "weights_sha256": info.weights_sha256,
+            "latent_space": engine.model.spec.space,
         },
         "latents": {"state": job.latents, "sample": job.sample, "dtype": "bf16"},
         "decode_image": {"alpha": job.alpha, "max_pixels": job.max_pixels},
@@ -74,11 +79,41 @@ def job_spec(
             "resize": "crop" if preprocess.size else "none",
             "size": list(preprocess.size) if preprocess.size else None,
             "filter": preprocess.filter if preprocess.size else None,
+            "resizer": resizer(preprocess.filter) if preprocess.size else None,
             "divisor": preprocess.divisor,
         },
-        "encode": {"dtype": engine.dtype, "batch_size": batch_size},
+        "encode": {
+            "dtype": engine.dtype,
+            "batch_size": batch_size,
+            "batch_pixels": batch_size * BATCH_PIXELS,
+        },
         "write": {"format": "safetensors", "samples_per_shard": job.samples_per_shard},
     }
+
+
+def model_identity(engine: Engine) -> dict[str, Any]:
+    """Which model made a store, for people and for decoding it."""
+    info = engine.info
+    return {
+        "name": info.preset_name or info.name,
+        "family": info.family,
+        "repo": info.repo,
+        "revision": info.revision,
+        "weights_sha256": info.weights_sha256,
+    }
+
+
+def whitening(engine: Engine) -> dict[str, list[float]]:
+    """Per channel, whitened latents are (raw - mean) / std; so raw stores need no model."""
+    channels = engine.model.spec.channels
+    mean = engine.model.dewhiten(torch.zeros(1, channels, 1, 1)).flatten()
+    std = engine.model.dewhiten(torch.ones(1, channels, 1, 1)).flatten() - mean
+    return {"mean": mean.tolist(), "std": std.tolist()}
+
+
+def batch_elements(batch_size: int) -> int:
+    """Values that a batch of pictures may have."""
+    return 3 * batch_size * BATCH_PIXELS
 
 
 def preprocess_spec(job: ImageIntake, divisor: int) -> PreprocessSpec:
@@ -104,5 +139,6 @@ def refuse_decoder(engine: Engine) -> None:
 
 def default_store(sources: tuple[str, ...], model: str) -> str:
     """<name>.<model>.latents, named after the first source."""
-    name = Path(sources[0].removeprefix("@")).resolve().name.split("*")[0].rstrip(".") or "images"
-    return f"{Path(name).stem}.{Path(model).name}.latents"
+    source = Path(sources[0].removeprefix("@")).resolve()
+    name = source.stem if source.is_file() else source.name.split("*")[0].rstrip(".")
+    return f"{name or 'images'}.{Path(model).name}.latents"

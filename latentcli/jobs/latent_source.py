@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.jobs.engine import Engine
-from latentcli.jobs.store import LatentStore, latent_of
+from latentcli.jobs.store import LatentStore
 from latentcli.shards.safetensors_file import SafetensorsFile
 
 
 @dataclass(frozen=True, slots=True)
 class LatentSample:
-    """One latent [C, h, w] and its key."""
+    """One latent, not read yet."""
 
     key: str
-    latent: Tensor
+    load: Callable[[], Tensor]
+    """Reads it, [C, h, w]."""
+    source: str | None = None
+    """The picture that it was made from, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,17 @@ def open_latents(path: Path, state: str | None) -> LatentSource:
         model=told.get("model"),
         space=space or None,
         weights_sha256=told.get("weights_sha256") or None,
-        samples=lambda: (LatentSample(key, latent_of(store.parts(key))) for key in store),
+        samples=lambda: (
+            LatentSample(row.key, partial(read_latent, store, row.key), row.source or None)
+            for row in store.rows()
+            if row.status == "ok"
+        ),
     )
+
+
+def read_latent(store: LatentStore, key: str) -> Tensor:
+    """A store's latent [C, h, w]; of moments, the mode."""
+    return store[key]
 
 
 def foreign_file(file: SafetensorsFile, state: str) -> LatentSource:
@@ -80,15 +93,19 @@ def foreign_file(file: SafetensorsFile, state: str) -> LatentSource:
 
     def samples() -> Iterator[LatentSample]:
         for name, rank in ranks.items():
-            tensor = file.tensor(name)
             if rank == 3:
-                yield LatentSample(name, tensor)
+                yield LatentSample(name, partial(file.tensor, name))
                 continue
-            for i, latent in enumerate(tensor):
-                yield LatentSample(f"{name}_{i:05d}", latent)
+            for i in range(file.entries[name].shape[0]):
+                yield LatentSample(f"{name}_{i:05d}", partial(item_of, file, name, i))
 
     count = sum(file.entries[n].shape[0] if rank == 4 else 1 for n, rank in ranks.items())
     return LatentSource(file.path, count, state, None, None, None, samples)
+
+
+def item_of(file: SafetensorsFile, name: str, index: int) -> Tensor:
+    """One latent [C, h, w] of a tensor [N, C, h, w]."""
+    return file.tensor(name)[index]
 
 
 def check_space(source: LatentSource, engine: Engine, *, force: bool) -> None:

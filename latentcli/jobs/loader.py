@@ -7,19 +7,24 @@ holds the list. Pictures travel as one uint8 tensor per size and task.
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from latentcli.core.errors import SampleError
+from latentcli.core.errors import LatentCliError, SampleError
 from latentcli.core.types import InputRow, Row
 from latentcli.images.codec import DecodePolicy, decode_image
 from latentcli.images.preprocess import PreprocessSpec, preprocess
 from latentcli.jobs.meter import IMAGE_STAGES
+from latentcli.jobs.signals import STOPPING
 from latentcli.shards.inputs import InputList
 from latentcli.shards.read import read_bytes
 
@@ -55,7 +60,8 @@ class Chunk:
     def pictures(self) -> Iterator[Prepared]:
         """The rows with their pictures, in input order."""
         for row, (stack, place) in zip(self.rows, self.places, strict=True):
-            yield row, None if stack < 0 else self.stacks[stack][place]
+            # A copy: a stack holds shared memory and a file descriptor while any of it lives.
+            yield row, None if stack < 0 else self.stacks[stack][place].clone()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,26 +120,40 @@ def prepare(source: InputRow, recipe: Recipe, seconds: dict[str, float]) -> Prep
         clock = now
 
     try:
+        stage = "read"
         data = read_bytes(source.source)
-        lap("read")
+        lap(stage)
+        stage = "decode_image"
         decoded = decode_image(data, recipe.policy)
-        lap("decode_image")
+        lap(stage)
         row = replace(row, original_size=decoded.original_size, notes=decoded.notes)
+        stage = "preprocess"
         ready = preprocess(decoded.image, recipe.preprocess)
-        lap("preprocess")
+        lap(stage)
     except SampleError as error:
         lap(error.stage)
         return replace(row, status="failed", stage=error.stage, error=error.reason), None
+    except Exception as error:  # one strange picture must not end a job of a million
+        lap(stage)
+        reason = f"{type(error).__name__}: {error}"
+        return replace(row, status="failed", stage=stage, error=reason), None
     return replace(row, resized_size=ready.resized_size, crop=ready.crop), ready.pixels
 
 
-def tasks_of(inputs: InputList, units: Sequence[int]) -> list[Task]:
-    """All tasks of the units, in order."""
-    return [
-        Task(unit, start, min(TASK_SIZE, inputs.count(unit) - start))
-        for unit in units
-        for start in range(0, inputs.count(unit), TASK_SIZE)
-    ]
+class TaskSampler(Sampler[Task]):
+    """All tasks of some units, in order, made as they are asked for."""
+
+    def __init__(self, intake: Intake, units: Sequence[int]) -> None:
+        self.inputs = intake.inputs
+        self.units = units
+        # Pictures at their own size may be large, and everything in flight is in shared memory.
+        self.size = TASK_SIZE if intake.recipe.preprocess.size is not None else 1
+
+    def __iter__(self) -> Iterator[Task]:
+        for unit in self.units:
+            count = self.inputs.count(unit)
+            for start in range(0, count, self.size):
+                yield Task(unit, start, min(self.size, count - start))
 
 
 def pick_workers(choice: int | None, inputs: int) -> int:
@@ -148,24 +168,59 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def load_chunks(intake: Intake, units: Sequence[int], workers: int) -> Iterator[Chunk]:
-    """Chunks in input order, prepared by `workers` spawned processes, or here with 0."""
-    loader = DataLoader(
-        ImageTasks(intake),
-        sampler=tasks_of(intake.inputs, units),
-        batch_size=None,
-        num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=start_worker if workers else None,
-        prefetch_factor=4 if workers else None,
-    )
-    yield from loader
+def load_chunks(intake: Intake, units: Sequence[int], workers: int) -> Generator[Chunk]:
+    """Chunks in input order, prepared by `workers` spawned processes, or here with 0.
+
+    Closing the generator ends the workers before all is read.
+    """
+    with warnings.catch_warnings(), starting_workers():
+        warnings.simplefilter("ignore")  # torch's own opinion of how many workers there should be
+        chunks = iter(
+            DataLoader(
+                ImageTasks(intake),
+                sampler=TaskSampler(intake, units),
+                batch_size=None,
+                num_workers=workers,
+                multiprocessing_context="spawn" if workers else None,
+                worker_init_fn=start_worker if workers else None,
+                prefetch_factor=4 if workers else None,
+            )
+        )
+    yield from chunks
+
+
+@contextmanager
+def open_chunks(intake: Intake, units: Sequence[int], workers: int) -> Iterator[Iterator[Chunk]]:
+    """`load_chunks` for a block: its workers end with the block, however that ends.
+
+    LatentCliError where one of them dies, which can come out anywhere in the block.
+    """
+    with closing(load_chunks(intake, units, workers)) as chunks:
+        try:
+            yield chunks
+        except RuntimeError as error:
+            text = str(error).strip()
+            if "DataLoader worker" not in text and "shared memory" not in text:
+                raise
+            raise LatentCliError(
+                f"A loader process failed ({text.splitlines()[0]}). Mostly it ran out of memory or"
+                " of shared memory (/dev/shm; --shm-size for containers): use fewer --workers, or"
+                " --workers 0. What is committed stays; run the same command again to go on."
+            ) from error
+
+
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Processes started in here never see the signals that end a job: the parent ends them."""
+    resource_tracker.ensure_running()  # its own start would unblock the signals again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_worker(_: int) -> None:
-    """One thread per worker; signals are the parent's business."""
-    import signal
-
+    """One thread per worker, and no library's warnings in between the display's lines."""
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    warnings.simplefilter("ignore")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ def ignore(_: Snapshot) -> None:
 
 @dataclass(slots=True)
 class Meter:
-    """Collects stage times; image stages run in `workers` processes at once."""
+    """Collects stage times from any thread; image stages run in `workers` processes at once."""
 
     verb: str
     total: int
@@ -61,15 +62,17 @@ class Meter:
     failed: int = 0
     waited: float = 0.0
     """Seconds that the model sat idle for want of a batch."""
+    _lock: threading.RLock = field(default_factory=threading.RLock)
     _start: float = field(default_factory=time.perf_counter)
     _first: float | None = None
     _last: float | None = None
 
     def add(self, stage: str, seconds: float, items: int) -> None:
         """Time spent in a stage, as measured by whoever ran it."""
-        entry = self.stages.setdefault(stage, StageTime())
-        entry.seconds += seconds
-        entry.items += items
+        with self._lock:
+            entry = self.stages.setdefault(stage, StageTime())
+            entry.seconds += seconds
+            entry.items += items
 
     @contextmanager
     def stage(self, name: str, items: int) -> Iterator[None]:
@@ -85,10 +88,11 @@ class Meter:
 
     def advance(self, done: int, failed: int = 0) -> None:
         """`done` more items came to their end, `failed` of them badly; tells the listener."""
-        self.done += done
-        self.failed += failed
-        self._last = time.perf_counter()
-        self.listener(self.snapshot())
+        with self._lock:
+            self.done += done
+            self.failed += failed
+            self._last = time.perf_counter()
+            self.listener(self.snapshot())
 
     @property
     def started(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +18,9 @@ from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.core.types import Picture
 from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy, encode_image
 from latentcli.jobs.batching import batches
-from latentcli.jobs.config import RoundtripJob, check_choices
-from latentcli.jobs.encode_plan import preprocess_spec, refuse_decoder
+from latentcli.jobs.config import RoundtripJob, allowed_failures, check_choices
+from latentcli.jobs.encode_plan import batch_elements, preprocess_spec, refuse_decoder
+from latentcli.jobs.encode_stream import timed
 from latentcli.jobs.engine import (
     DEFAULT_BATCH,
     Engine,
@@ -28,7 +29,7 @@ from latentcli.jobs.engine import (
     inference_config,
     load_engine,
 )
-from latentcli.jobs.loader import Intake, Recipe, load_chunks, pick_workers
+from latentcli.jobs.loader import Intake, Recipe, open_chunks, pick_workers
 from latentcli.jobs.meter import Meter
 from latentcli.jobs.signals import StopRequest, stop_on_signals
 from latentcli.jobs.talk import SILENT, Talk
@@ -37,6 +38,9 @@ from latentcli.metrics.ssim import ssim
 from latentcli.shards.inputs import InputList, write_inputs
 from latentcli.shards.plan import assign_units, find_inputs
 from latentcli.shards.write import atomic_write
+
+UNIT = 1000
+"""Inputs to a unit of the list that the workers look rows up in."""
 
 
 @dataclass(slots=True)
@@ -66,7 +70,10 @@ class Roundtrip:
 def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
     """The --json document of `roundtrip`. All models see the same pixels of every picture."""
     check_choices(job)
+    allowed_failures(job.max_bad, 0)
     inference_config(job)
+    if len({Path(name).name for name in job.models}) < len(job.models):
+        raise UsageError("Two --model have the same name; their figures could not be told apart.")
     if job.weights is not None and len(job.models) > 1:
         raise UsageError("--weights belongs to one model; give one --model with it.")
     found = find_inputs(job.sources, IMAGE_SUFFIXES)
@@ -75,10 +82,10 @@ def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="latentcli-"))
         path = Path(folder) / "inputs.jsonl"
-        write_inputs(path, assign_units(found, len(found)))
+        write_inputs(path, assign_units(found, UNIT))
         recipe = Recipe(DecodePolicy(job.alpha, job.max_pixels), preprocess)
         intake = Intake(InputList.open(path), recipe)
-        stop = stack.enter_context(stop_on_signals())
+        stop = stack.enter_context(stop_on_signals("Nothing was kept."))
         workers = pick_workers(job.workers, len(found))
         meter = Meter("roundtrip", len(found), talk.progress, max(workers, 1))
         run = Roundtrip(job, contenders, meter, stop)
@@ -116,11 +123,8 @@ def compare_all(run: Roundtrip, intake: Intake, workers: int) -> list[dict[str, 
     """The whole stream; gives the inputs that failed."""
     failures: list[dict[str, str]] = []
 
-    def pictures() -> Any:
-        for chunk in load_chunks(intake, range(intake.inputs.units), workers):
-            run.meter.begin()
-            for stage, seconds in chunk.seconds.items():
-                run.meter.add(stage, seconds, len(chunk.rows))
+    def pictures() -> Iterator[Picture]:
+        for chunk in timed(chunks, run.meter):
             for row, pixels in chunk.pictures():
                 if pixels is not None:
                     yield Picture(row, pixels)
@@ -133,10 +137,12 @@ def compare_all(run: Roundtrip, intake: Intake, workers: int) -> list[dict[str, 
                 run.meter.advance(1, 1)
 
     size = run.job.batch_size or DEFAULT_BATCH[run.contenders[0].engine.device.type]
-    for batch in batches(pictures(), lambda picture: picture.pixels, size):
-        run.stop.check()
-        compare_batch(run, batch)
-        run.meter.advance(len(batch))
+    most = batch_elements(size)
+    with open_chunks(intake, range(intake.inputs.units), workers) as chunks:
+        for batch in batches(pictures(), lambda picture: picture.pixels, size, most):
+            run.stop.check()
+            compare_batch(run, batch)
+            run.meter.advance(len(batch))
     return failures
 
 

@@ -20,6 +20,10 @@ RMS_RANGE = (0.25, 4.0)
 """RMS that whitened latents of a few photographs may have; it is 1 over the training set."""
 MEAN_LIMIT = 1.5
 """Largest offset of all whitened channels together, in standard deviations."""
+CHANNEL_MEAN_LIMIT = 8.0
+"""Largest offset of one whitened channel; a few photographs of one scene may lie far out."""
+CHANNEL_STD_LIMIT = 8.0
+"""Largest standard deviation of one whitened channel over a few photographs."""
 REMEDY = "Check --model and --weights, or go on anyway with --no-self-check."
 
 
@@ -62,6 +66,7 @@ def describe(latents: Tensor, psnrs: Sequence[float], keys: Sequence[str]) -> di
         "finite": finite,
         "latent_rms": round(shown.square().mean().sqrt().item(), 4),
         "latent_mean": round(shown.mean().item(), 4),
+        "channel_mean_max": round(shown.mean(dim=1).abs().max().item(), 4),
         "channel_std_min": round(shown.std(dim=1, correction=0).min().item(), 4),
         "channel_std_max": round(shown.std(dim=1, correction=0).max().item(), 4),
         "psnr": [round(value, 3) if math.isfinite(value) else None for value in psnrs],
@@ -89,6 +94,13 @@ def judge(figures: dict[str, Any], floor: float | None, name: str) -> None:
             f"Self-check: the whitened latents of the first {count} inputs have RMS {rms:g} and"
             f" mean {mean:g}; they should be near 1 and 0. The whitening statistics do not belong"
             f" to these weights, or the weights are not {name}'s. {REMEDY}"
+        )
+    worst_mean, worst_std = figures["channel_mean_max"], figures["channel_std_max"]
+    if worst_mean > CHANNEL_MEAN_LIMIT or worst_std > CHANNEL_STD_LIMIT:
+        raise SelfCheckError(
+            f"Self-check: a channel of {name}'s whitened latents of the first {count} inputs has"
+            f" mean {worst_mean:g} or standard deviation {worst_std:g}; they should be near 0 and"
+            f" 1. The whitening statistics do not belong to these weights. {REMEDY}"
         )
     median = figures["psnr_median"]
     if floor is not None and median is not None and median < floor:

@@ -17,22 +17,24 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class StopRequest:
     """Whether a signal has come, and which."""
 
+    advice: str
+    """What to do after it, in one sentence."""
     signal: int | None = None
 
     def check(self) -> None:
         """Interrupted where a signal has come; called between batches."""
         if self.signal is not None:
             name = signal.Signals(self.signal).name
-            raise Interrupted(f"Stopped by {name}. Run the same command again to finish the rest.")
+            raise Interrupted(f"Stopped by {name}. {self.advice}")
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(advice: str) -> Iterator[StopRequest]:
     """SIGINT, SIGTERM and SIGUSR1 set the request; a second one ends the process at once.
 
     Outside the main thread no handler can be set, and the request never comes.
     """
-    request = StopRequest()
+    request = StopRequest(advice)
 
     def handle(number: int, _: FrameType | None) -> None:
         if request.signal is not None:

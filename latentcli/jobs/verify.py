@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,13 @@ def run_verify(job: VerifyJob, talk: Talk = SILENT) -> dict[str, Any]:
     ]
     again = None
     if job.samples and not problems:
-        again = encode_again(job, manifest, talk)
+        try:
+            again = encode_again(job, manifest, talk)
+        except WeightsError as error:
+            raise WeightsError(
+                f"The files are sound, but no input was encoded again. {error} Or leave that out"
+                " with --samples 0."
+            ) from error
         problems += again["problems"]
     return {
         "store": str(store),
@@ -59,14 +65,16 @@ def encode_again(job: VerifyJob, manifest: Manifest, talk: Talk) -> dict[str, An
     """Encodes inputs spread over the store once more and compares them with what is stored."""
     spec = manifest.spec
     engine = load_engine(
-        spec["model"]["name"],
+        manifest.model["name"],
         weights=job.weights,
+        revision=None if job.weights else manifest.model["revision"],
         device=job.device,
         dtype=spec["encode"]["dtype"],
     )
-    check_weights(engine, spec)
+    check_weights(engine, manifest)
     store = LatentStore(job.store)
-    rows = spread([row for row in store.rows() if row.status == "ok"], job.samples)
+    encoded = (row for row in store.rows() if row.status == "ok")
+    rows = spread(encoded, len(store), job.samples)
     meter = Meter("verify", len(rows), talk.progress)
     meter.begin()
     worst, problems, gone = 0.0, [], 0
@@ -92,22 +100,21 @@ def encode_again(job: VerifyJob, manifest: Manifest, talk: Talk) -> dict[str, An
     }
 
 
-def check_weights(engine: Engine, spec: Any) -> None:
+def check_weights(engine: Engine, manifest: Manifest) -> None:
     """WeightsError where the weights at hand are not those that made the store."""
-    made, here = spec["model"]["weights_sha256"], engine.info.weights_sha256
+    made, here = manifest.model["weights_sha256"], engine.info.weights_sha256
     if made != here:
         raise WeightsError(
-            f"The store was made with {spec['model']['name']} weights {made}, but those at hand are"
-            f" {here}. Give the same file with --weights, or check files only with --samples 0."
+            f"The store was made with {manifest.model['name']} weights {made}, but those at hand"
+            f" are {here}. Give the same file with --weights."
         )
 
 
-def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """`count` rows evenly over all of them, the first and the last among them."""
-    if len(rows) <= count:
-        return list(rows)
-    step = (len(rows) - 1) / max(count - 1, 1)
-    return [rows[round(i * step)] for i in range(count)]
+def spread(rows: Iterable[Row], total: int, count: int) -> list[Row]:
+    """`count` of the `total` rows, evenly over them, the first and the last among them."""
+    step = max(total - 1, 0) / max(count - 1, 1)
+    places = {round(i * step) for i in range(count)}
+    return [row for place, row in enumerate(rows) if place in places]
 
 
 def pictures(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]:

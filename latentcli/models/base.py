@@ -31,6 +31,8 @@ class ModelInfo:
     weights_sha256: str | None = None
     psnr_floor: float | None = None
     """The preset's floor for the self-check, in dB."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What the network was built from."""
 
 
 class Autoencoder(nn.Module, ABC):

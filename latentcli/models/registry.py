@@ -135,6 +135,7 @@ def load_model(
         str(path),
         file_sha256(path),
         preset.psnr_floor if preset else None,
+        config,
     )
     return model
 

@@ -92,7 +92,7 @@ def commit_unit(
     """
     _check_tensors(tensors, rows)
     path = record_path(store, unit)
-    _drop_record(path)
+    drop_record(store, unit)
     digest = write_safetensors(shard_path(store, unit), tensors, metadata)
     encoded = sum(row.status == "ok" for row in rows)
     record = CommitRecord(
@@ -122,8 +122,12 @@ def _check_tensors(tensors: Mapping[str, Tensor], rows: Sequence[Row]) -> None:
         raise ValueError(f"tensors and encoded rows do not go together: {odd}")
 
 
-def _drop_record(path: Path) -> None:
-    """A record must never stand beside a shard that it does not describe, not even for a moment."""
+def drop_record(store: Path, unit: int) -> None:
+    """Takes a unit back: it is to be done again. A record that is not there is fine.
+
+    A record must never stand beside a shard that it does not describe, not even for a moment.
+    """
+    path = record_path(store, unit)
     try:
         path.unlink()
         sync_folder(path.parent)

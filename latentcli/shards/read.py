@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from latentcli.core.errors import SampleError, StoreError
 from latentcli.core.types import Row
@@ -22,7 +22,8 @@ from latentcli.shards.safetensors_file import SafetensorsFile
 if TYPE_CHECKING:
     from torch import Tensor
 
-_OPEN_UNITS = 8
+_OPEN_SHARDS = 64
+_OPEN_RECORDS = 8
 
 
 def read_bytes(source: str, limit: int | None = None) -> bytes:
@@ -57,15 +58,29 @@ def _reason(error: OSError | ValueError) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-class _Unit:
-    """One shard in use: its rows and its tensors, by key."""
+class _Shard:
+    """An open shard and its tensors' names by key."""
 
-    def __init__(self, rows: dict[str, Row], shard: SafetensorsFile) -> None:
-        self.rows = rows
-        self.shard = shard
+    def __init__(self, file: SafetensorsFile) -> None:
+        self.file = file
         self.names: dict[str, list[str]] = {}
-        for name in shard.names:
+        for name in file.names:
             self.names.setdefault(name.rpartition("/")[0], []).append(name)
+
+
+Value = TypeVar("Value")
+
+
+def _recent(
+    cache: OrderedDict[int, Value], unit: int, make: Callable[[], Value], most: int
+) -> Value:
+    """The unit's entry of a cache that keeps the `most` lately used ones."""
+    if unit not in cache:
+        cache[unit] = make()
+        if len(cache) > most:
+            cache.popitem(last=False)
+    cache.move_to_end(unit)
+    return cache[unit]
 
 
 class StoreReader:
@@ -80,14 +95,15 @@ class StoreReader:
         self.path = path
         self.manifest: Manifest | None = None if path.is_file() else read_manifest(path)
         """None for a single shard."""
-        self._units: OrderedDict[int, _Unit] = OrderedDict()
+        self._shards: OrderedDict[int, _Shard] = OrderedDict()
+        self._records: OrderedDict[int, dict[str, Row]] = OrderedDict()
         self.units = recorded_units(path) if self.manifest else [_shard_unit(SafetensorsFile(path))]
         """Units that can be read, ascending."""
 
     @cached_property
     def metadata(self) -> dict[str, str]:
         """The strings by which the first shard describes itself; empty where nothing is done."""
-        return dict(self._unit(self.units[0]).shard.metadata) if self.units else {}
+        return dict(self._shard(self.units[0]).file.metadata) if self.units else {}
 
     def rows(self) -> Iterator[Row]:
         """Rows of all inputs, failed ones too, in the order of the input list."""
@@ -109,15 +125,23 @@ class StoreReader:
 
     def row(self, key: str) -> Row:
         """What became of an input; StoreError for an unknown key."""
-        return self._located(key)[1]
+        found = self._find(key, lambda row: True)
+        if found is None:
+            raise StoreError(f"{self.path} has no key {key!r}.")
+        return found
 
     def tensors(self, key: str) -> dict[str, Tensor]:
-        """The tensors of a key by their full names; StoreError where it is unknown or failed."""
-        unit, row = self._located(key)
-        if row.status != "ok":
-            raise StoreError(f"{key!r} has no latent in {self.path}: {row.stage}: {row.error}.")
-        found = self._unit(unit)
-        return {name: found.shard.tensor(name) for name in found.names.get(key, ())}
+        """The tensors of a key by their full names; StoreError where it is unknown or failed.
+
+        They are copies, so keeping them keeps no file open. Records are not read for this, which
+        makes it quick in any order.
+        """
+        for unit in self._index.units(key):
+            shard = self._shard(unit)
+            if key in shard.names:
+                return {name: shard.file.tensor(name).clone() for name in shard.names[key]}
+        row = self.row(key)
+        raise StoreError(f"{key!r} has no latent in {self.path}: {row.stage}: {row.error}.")
 
     @cached_property
     def _encoded(self) -> int:
@@ -129,42 +153,28 @@ class StoreReader:
     def _index(self) -> KeyIndex:
         return KeyIndex((key, unit) for unit in self.units for key in self._rows(unit))
 
-    def _located(self, key: str) -> tuple[int, Row]:
-        found = self._find(key, lambda row: True)
-        if found is None:
-            raise StoreError(f"{self.path} has no key {key!r}.")
-        return found
-
-    def _find(self, key: str, accept: Callable[[Row], bool]) -> tuple[int, Row] | None:
+    def _find(self, key: str, accept: Callable[[Row], bool]) -> Row | None:
         for unit in self._index.units(key):
-            row = self._unit(unit).rows.get(key)
+            row = self._record(unit).get(key)
             if row is not None and accept(row):
-                return unit, row
+                return row
         return None
 
     def _rows(self, unit: int) -> dict[str, Row]:
-        if unit in self._units:
-            return self._units[unit].rows
+        """A unit's rows by key, read anew: for passes over the whole store."""
         if self.manifest is None:
-            return self._unit(unit).rows
+            return _shard_rows(self._shard(unit).file)
         return {row.key: row for row in read_record(self.path, unit).rows}
 
-    def _unit(self, unit: int) -> _Unit:
-        if unit not in self._units:
-            self._units[unit] = self._open(unit)
-            if len(self._units) > _OPEN_UNITS:
-                self._units.popitem(last=False)
-        self._units.move_to_end(unit)
-        return self._units[unit]
+    def _record(self, unit: int) -> dict[str, Row]:
+        return _recent(self._records, unit, lambda: self._rows(unit), _OPEN_RECORDS)
 
-    def _open(self, unit: int) -> _Unit:
-        if self.manifest is None:
-            shard = SafetensorsFile(self.path)
-            return _Unit(_shard_rows(shard), shard)
-        return _Unit(self._rows(unit), SafetensorsFile(shard_path(self.path, unit)))
+    def _shard(self, unit: int) -> _Shard:
+        path = self.path if self.manifest is None else shard_path(self.path, unit)
+        return _recent(self._shards, unit, lambda: _Shard(SafetensorsFile(path)), _OPEN_SHARDS)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_units": OrderedDict()}
+        return self.__dict__ | {"_shards": OrderedDict(), "_records": OrderedDict()}
 
 
 def _shard_unit(shard: SafetensorsFile) -> int:

@@ -1,0 +1,51 @@
+"""Work in, done in order on one other thread: what overlaps with the model."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+
+class Lane:
+    """Context manager: calls run one after the other, at most `depth` of them behind.
+
+    An error comes out at the next `submit` or at the end, and nothing submitted after it runs. All
+    that was submitted before is finished on the way out, also where the block raises.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="lane")
+        self._pending: deque[Future[None]] = deque()
+        self._broken = False
+
+    def submit(self, call: Callable[..., None], *args: object) -> None:
+        """Queues a call; waits while the lane is full, and raises what an earlier call raised."""
+        while self._pending and (self._pending[0].done() or len(self._pending) >= self._depth):
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._run, call, args))
+
+    def _run(self, call: Callable[..., None], args: tuple[object, ...]) -> None:
+        if self._broken:
+            return
+        try:
+            call(*args)
+        except BaseException:
+            self._broken = True
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        while self._pending and kind is None:
+            self._pending.popleft().result()

@@ -1,0 +1,152 @@
+"""Bench documents: one row per model, op, resolution and batch, and the stages of a whole job."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+import torch
+from jobkit import changed_model, toy_pictures
+
+from latentcli.core.errors import LatentCliError, UsageError
+from latentcli.jobs.bench import run_bench
+from latentcli.jobs.bench_stages import per_second
+from latentcli.jobs.catalog import list_models
+from latentcli.jobs.config import BenchJob
+from latentcli.jobs.memory import peak_memory, reset_peak_memory
+
+KEYS = {
+    "model",
+    "op",
+    "resolution",
+    "batch",
+    "ms_per_batch",
+    "images_per_second",
+    "peak_memory_mib",
+    "speedup",
+    "memory_reduction",
+}
+
+
+def bench(*models: str, **options: object) -> dict:
+    settings = {"models": models, "device": "cpu", "repeats": 3, "warmup": 1}
+    found = run_bench(BenchJob(**settings | options))
+    json.dumps(found, allow_nan=False)
+    return found
+
+
+def test_one_row_per_case(model, other_model):
+    found = bench(model, other_model, resolution=("32", "64x32"), batch=(1, 3))
+    cases = [(r["model"], r["op"], r["resolution"], r["batch"]) for r in found["rows"]]
+    models, sizes = (model, other_model), ("32x32", "64x32")
+    assert sorted(cases) == sorted(itertools.product(models, ("encode", "decode"), sizes, (1, 3)))
+    for row in found["rows"]:
+        assert set(row) >= KEYS
+        assert 0 < row["ms_min"] <= row["ms_per_batch"] <= row["ms_max"]
+        rate = 1000 * row["batch"] / row["ms_per_batch"]
+        assert row["images_per_second"] == pytest.approx(rate, rel=0.02)
+        assert row["peak_memory_mib"] > 10
+        assert row["speedup"] is row["memory_reduction"] is None
+    assert (found["device"], found["dtype"]) == ("cpu", "fp32")
+
+
+def test_a_baseline(model, other_model):
+    found = bench(other_model, baseline=model, resolution=("32",), batch=(2,), op="encode")
+    rows = {row["model"]: row for row in found["rows"]}
+    assert set(rows) == {model, other_model}
+    assert (rows[model]["speedup"], rows[model]["memory_reduction"]) == (1.0, None)
+    ratio = rows[model]["ms_per_batch"] / rows[other_model]["ms_per_batch"]
+    assert rows[other_model]["speedup"] == pytest.approx(ratio, rel=0.02)
+
+
+def test_the_same_network_twice_takes_the_same_time(model, tmp_path):
+    twin = changed_model(model, tmp_path / "twin", lambda state: None)
+    found = bench(twin, baseline=model, resolution=("128",), batch=(4,), repeats=15)
+    for row in found["rows"]:
+        assert 0.5 < row["speedup"] < 2, row
+
+
+def test_random_weights_need_no_checkpoint():
+    found = bench("fcdm_nano", random_weights=True, resolution=("32",), batch=(1,), repeats=1)
+    assert found["random_weights"] is True and len(found["rows"]) == 2
+
+
+def test_usage(model, tmp_path):
+    def drop(state: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in state if name.startswith("encoder.")]:
+            del state[name]
+
+    decoder = changed_model(model, tmp_path / "decoder", drop)
+    with pytest.raises(UsageError, match="multiples of 16"):
+        bench(model, resolution=("40",))
+    with pytest.raises(UsageError, match="None of the models can encode"):
+        bench(decoder, op="encode", resolution=("32",))
+    rows = bench(decoder, resolution=("32",), batch=(1,), repeats=1)["rows"]
+    assert [row["op"] for row in rows] == ["decode"]
+    folder = (str(tmp_path),)
+    with pytest.raises(UsageError, match="real files"):
+        bench(model, stages=True)
+    with pytest.raises(UsageError, match="--size"):
+        bench(model, stages=True, sources=folder)
+    with pytest.raises(UsageError, match="one --model"):
+        bench(model, decoder, stages=True, sources=folder, size="32")
+
+
+def test_stages(model, tmp_path):
+    pictures = toy_pictures(tmp_path / "pictures", 40, bad_every=20)
+    settings = {"sources": (str(pictures),), "size": "32", "batch_size": 4, "workers": 1}
+    found = bench(model, stages=True, **settings)
+    assert (found["inputs"], found["workers"], found["batch_size"]) == (40, 1, 4)
+    assert set(found["stages"]) == {"read", "decode_image", "preprocess", "encode", "write"}
+    for stage in found["stages"].values():
+        assert stage["seconds"] > 0 and stage["items"] in (38, 40) and stage["per_second"] > 0
+    slower = min(found["image_stages_alone"], found["model_alone"])
+    assert found["ratio"] == pytest.approx(found["job"] / slower, rel=0.01)
+    assert found["bottleneck"] in found["stages"]
+    assert found["startup_seconds"] > 0
+
+
+def test_stages_of_nothing(model, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    settings = {"sources": (str(tmp_path),), "size": "32", "workers": 0}
+    with pytest.raises(LatentCliError, match="None of the inputs"):
+        bench(model, stages=True, **settings)
+
+
+def test_image_stages_count_for_all_workers():
+    stage = {"seconds": 2.0, "items": 10}
+    assert per_second("decode_image", stage, 4) == 20.0
+    assert per_second("encode", stage, 4) == 5.0
+    assert per_second("encode", {"seconds": 0.0, "items": 0}, 4) is None
+
+
+def test_peak_memory_sees_an_allocation():
+    cpu = torch.device("cpu")
+    reset_peak_memory(cpu)
+    before = peak_memory(cpu)
+    block = torch.ones(100 * 2**20 // 4)
+    assert peak_memory(cpu) - before > 90
+    del block
+
+
+def test_the_catalogue_is_plain():
+    found = list_models()
+    json.dumps(found, allow_nan=False)
+    cards = {card["name"]: card for card in found}
+    assert cards["full_capacitor"]["parameters"] == 114_690_816
+    assert cards["full_capacitor"]["size_divisor"] == 32
+    assert cards["capacitor_decoder"]["can_encode"] is False
+    wanted = {
+        "name",
+        "family",
+        "parameters",
+        "latent_channels",
+        "downscale",
+        "size_divisor",
+        "latent_space",
+        "can_encode",
+        "can_decode",
+        "weights",
+    }
+    assert all(wanted <= set(card) for card in found)

@@ -1,0 +1,103 @@
+"""Jobs as they are resolved: choices, numbers, sections, and how many inputs may fail."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentcli.core.errors import UsageError
+from latentcli.jobs.config import (
+    CHOICES,
+    SECTIONS,
+    BenchJob,
+    DecodeJob,
+    EncodeJob,
+    RoundtripJob,
+    VerifyJob,
+    allowed_failures,
+    check_choices,
+)
+
+JOBS = (EncodeJob, DecodeJob, RoundtripJob, BenchJob, VerifyJob)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_defaults_are_allowed(job):
+    check_choices(job())
+
+
+@pytest.mark.parametrize(
+    ("job", "name"),
+    [(job, item.name) for job in JOBS for item in fields(job) if item.name in CHOICES],
+)
+def test_a_value_outside_its_choices_is_named_with_them(job, name):
+    with pytest.raises(UsageError, match="none of them") as caught:
+        check_choices(job(**{name: "none of them"}))
+    assert f"--{name.replace('_', '-')}" in str(caught.value)
+    assert all(choice in str(caught.value) for choice in CHOICES[name])
+    for choice in CHOICES[name]:
+        check_choices(job(**{name: choice}))
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        EncodeJob(batch_size=0),
+        EncodeJob(samples_per_shard=0),
+        EncodeJob(max_pixels=0),
+        EncodeJob(workers=-1),
+        DecodeJob(steps=0),
+        DecodeJob(batch_size=-3),
+        DecodeJob(workers=-1),
+        RoundtripJob(steps=0),
+        BenchJob(repeats=0),
+        BenchJob(warmup=-1),
+        BenchJob(batch=(8, 0)),
+    ],
+)
+def test_numbers_that_cannot_be(job):
+    with pytest.raises(UsageError, match="at least"):
+        check_choices(job)
+
+
+def test_no_workers_are_allowed_for_loaders():
+    check_choices(EncodeJob(workers=0))
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs", "allowed"),
+    [("0", 50, 0), ("7", 3, 7), (" 2 ", 3, 2), ("0.5%", 1000, 5), ("0.5%", 199, 0), ("100%", 7, 7)],
+)
+def test_allowed_failures(text, inputs, allowed):
+    assert allowed_failures(text, inputs) == allowed
+
+
+@pytest.mark.parametrize("text", ["", "%", "-1", "some", "101%", "5 percent", "nan", "inf", "nan%"])
+def test_what_is_no_number_of_failures(text):
+    with pytest.raises(UsageError, match="max-bad"):
+        allowed_failures(text, 10)
+
+
+@given(st.floats(0, 100), st.integers(0, 10**7))
+def test_a_share_is_never_more_than_all(percent, inputs):
+    assert 0 <= allowed_failures(f"{percent}%", inputs) <= inputs
+
+
+def test_every_section_names_fields_of_jobs_once():
+    named = [name for section in SECTIONS.values() for name in section]
+    known = {item.name for job in JOBS for item in fields(job)}
+    assert len(named) == len(set(named))
+    assert set(named) <= known
+    for job in (EncodeJob, DecodeJob, RoundtripJob):
+        missing = {item.name for item in fields(job)} - set(named)
+        assert missing <= {"dry_run", "models"}, missing
+
+
+def test_importing_the_jobs_loads_no_torch():
+    code = "import sys, latentcli.jobs.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,531 @@
+"""The encode job: the same bytes every time, nothing lost, bad inputs, new inputs, full disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from jobkit import (
+    cli,
+    encode,
+    encode_job,
+    environment,
+    failures_of,
+    latents_of,
+    rows_of,
+    toy_model,
+    toy_pictures,
+    tree,
+)
+from kill_test import encode_command
+from picture_files import P3_D50, bomb_png, rgb_profile, scene
+from PIL import Image
+
+from latentcli.core.errors import Interrupted, LatentCliError, StoreError, UsageError
+from latentcli.jobs.encode import run_encode
+from latentcli.jobs.encode_plan import default_store
+from latentcli.jobs.talk import Talk
+from latentcli.models.registry import load_model
+from latentcli.shards.verify import verify_shards
+
+BATCH_TOLERANCE = 2.0**-7
+"""Largest relative difference of a stored latent between batch sizes 1 and 8.
+
+One step of bfloat16 is at most 2^-7 of a value. Measured in float32 on a CPU: no difference at all,
+neither with the toy nor with fcdm_nano; another CPU or torch may choose other kernels."""
+BATCH_SHARE = 0.01
+"""Largest share of values that differ at all."""
+
+
+def interrupt_after(count: int, number: int = signal.SIGTERM) -> Talk:
+    """A listener that sends this process a signal after some progress."""
+    seen = 0
+
+    def progress(_: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == count:
+            os.kill(os.getpid(), number)
+
+    return Talk(progress=progress)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_no_byte(mixed, mixed_store, model, tmp_path, workers):
+    encode(mixed, tmp_path / "store", model, workers=workers)
+    assert tree(tmp_path / "store") == tree(mixed_store)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_interruptions_change_no_byte(mixed, mixed_store, model, tmp_path, after, number):
+    store = tmp_path / "store"
+    with pytest.raises(Interrupted, match=signal.Signals(number).name) as caught:
+        encode(mixed, store, model, interrupt_after(after, number))
+    assert caught.value.exit_code == 75
+    assert not [name for name in tree(store) if ".tmp-" in name]
+    assert json.loads((store / "manifest.json").read_text())["status"] == "running"
+    done = {path: path.stat().st_ino for path in (store / "shards").iterdir()}
+    assert len(done) < 14
+    encode(mixed, store, model)
+    assert tree(store) == tree(mixed_store)
+    assert {path: path.stat().st_ino for path in done} == done
+
+
+def test_interrupted_with_workers(mixed, mixed_store, model, tmp_path):
+    store = tmp_path / "store"
+    with pytest.raises(Interrupted):
+        encode(mixed, store, model, interrupt_after(3), workers=1)
+    encode(mixed, store, model, workers=0)
+    assert tree(store) == tree(mixed_store)
+
+
+def test_a_process_ends_with_75_on_sigterm(model, tmp_path):
+    pictures, store = toy_pictures(tmp_path / "pictures", 400), tmp_path / "store"
+    words = ["encode", pictures, "-o", store, "--model", model, "--workers", "0"]
+    words += ["--samples-per-shard", "4", "--no-self-check", "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "latentcli", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    while not (store / "shards" / "000001.json").exists():
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate()
+    assert process.returncode == 75, errors
+    assert "same command again" in errors and "Traceback" not in errors
+    assert json.loads(out)["exit_code"] == 75
+    assert 2 <= len(list((store / "shards").glob("*.json"))) < 100
+    assert not [name for name in tree(store) if ".tmp-" in name]
+
+
+def test_signals_while_workers_start(mixed, model, tmp_path):
+    """Ctrl-C and Slurm send a signal to the workers too, before they can look away."""
+    store = tmp_path / "store"
+    process = subprocess.Popen(
+        [*encode_command(mixed, model, workers=2, samples_per_shard=4), "-o", str(store)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
+    while not (store / "inputs.jsonl").exists():
+        assert process.poll() is None, process.stderr.read()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 3 and process.poll() is None:
+        pass  # the resource tracker and two workers
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode == 75, errors
+
+
+def test_every_input_has_one_row(mixed, mixed_store):
+    rows = rows_of(mixed_store)
+    keys = [row["key"] for row in rows]
+    assert keys == sorted(f"000/{i:06d}" for i in range(25))
+    assert sum(row["status"] == "failed" for row in rows) == 2
+    assert list(verify_shards(mixed_store)) == []
+    assert {name.rpartition("/")[0] for name in latents_of(mixed_store)} == {
+        row["key"] for row in rows if row["status"] == "ok"
+    }
+
+
+def test_the_document(mixed, mixed_store, model, tmp_path):
+    found = encode(mixed, tmp_path / "store", model)
+    assert found["store"] == str(tmp_path / "store")
+    assert (found["encoded"], found["skipped"], found["failed"]) == (23, 0, 2)
+    assert (found["inputs"], found["shards"]) == (25, 7)
+    assert set(found["stages"]) == {"read", "decode_image", "preprocess", "encode", "write"}
+    assert {found["stages"][s]["items"] for s in ("read", "decode_image", "write")} == {25}
+    assert found["stages"]["encode"]["items"] == 23
+    assert all(stage["seconds"] > 0 for stage in found["stages"].values())
+    assert found["bottleneck"] in found["stages"] and found["images_per_second"] > 0
+    assert found["failures"].endswith("failures.jsonl")
+    json.dumps(found, allow_nan=False)
+    again = encode(mixed, tmp_path / "store", model)
+    assert (again["encoded"], again["skipped"], again["failed"]) == (0, 23, 2)
+    assert tree(tmp_path / "store") == tree(mixed_store)
+
+
+def test_latents_are_what_the_model_gives(mixed, mixed_store, raw_store, moments_store, model):
+    net = load_model(model)
+    whitened, raw, moments = map(latents_of, (mixed_store, raw_store, moments_store))
+    for i in (0, 1, 12):
+        pixels = np.asarray(Image.open(mixed / "000" / f"{i:06d}.jpg"))
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        posterior = net.encode_posterior(image)
+        key = f"000/{i:06d}"
+        for found, expected in (
+            (whitened[f"{key}/latent"], net.encode(image)),
+            (raw[f"{key}/latent"], posterior.mode()),
+            (moments[f"{key}/mean"], posterior.mean),
+            (moments[f"{key}/logsnr"], posterior.logsnr),
+        ):
+            assert found.dtype == torch.bfloat16
+            torch.testing.assert_close(found.float(), expected[0], rtol=2**-7, atol=1e-4)
+
+
+def differences(a: Path, b: Path) -> tuple[float, float]:
+    """(largest relative difference, share of values that differ) of two stores' latents."""
+    left, right = latents_of(a), latents_of(b)
+    assert left.keys() == right.keys()
+    x = torch.cat([left[k].float().flatten() for k in left])
+    y = torch.cat([right[k].float().flatten() for k in left])
+    relative = (x - y).abs() / torch.maximum(x.abs(), y.abs()).clamp_min(1e-2)
+    return relative.max().item(), (x != y).float().mean().item()
+
+
+def test_batch_sizes_agree(mixed, model, tmp_path):
+    encode(mixed, tmp_path / "one", model, batch_size=1, samples_per_shard=25)
+    encode(mixed, tmp_path / "eight", model, batch_size=8, samples_per_shard=25)
+    largest, share = differences(tmp_path / "one", tmp_path / "eight")
+    assert largest <= BATCH_TOLERANCE and share <= BATCH_SHARE
+
+
+def test_batch_sizes_agree_for_the_bundled_model(bundled, photographs, tmp_path):
+    encode(photographs, tmp_path / "one", bundled, batch_size=1, size="128")
+    encode(photographs, tmp_path / "eight", bundled, batch_size=8, size="128")
+    largest, share = differences(tmp_path / "one", tmp_path / "eight")
+    assert largest <= BATCH_TOLERANCE and share <= BATCH_SHARE
+
+
+def test_samples_come_from_seed_and_key(mixed, mixed_store, model, tmp_path):
+    for name, options in {
+        "a": {"sample": 1, "batch_size": 1},
+        "b": {"sample": 1, "batch_size": 5, "samples_per_shard": 25},
+        "c": {"sample": 2},
+    }.items():
+        encode(mixed, tmp_path / name, model, **options)
+    largest, share = differences(tmp_path / "a", tmp_path / "b")
+    assert largest <= BATCH_TOLERANCE and share <= BATCH_SHARE
+    a, c, mode = map(latents_of, (tmp_path / "a", tmp_path / "c", mixed_store))
+    for other in (c, mode):
+        assert all(not torch.equal(a[name], other[name]) for name in a)
+
+
+@pytest.fixture
+def awkward(tmp_path):
+    """(folder, keys of good pictures, key -> stage of bad ones)."""
+    folder = tmp_path / "awkward"
+    folder.mkdir()
+    image = Image.fromarray(scene(96, 64))
+    image.save(folder / "plain.jpg")
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    wide = np.asarray(image.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(wide).save(folder / "sixteen.png")
+    image.quantize(16).save(folder / "palette.png")
+    rgba = image.copy()
+    rgba.putalpha(Image.linear_gradient("L").resize(image.size))
+    rgba.save(folder / "rgba.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(folder / "turned.jpg", exif=exif)
+    image.save(folder / "p3.jpg", icc_profile=rgb_profile(P3_D50, "Display P3"))
+    image.convert("L").save(folder / "grey.webp")
+    image.save(folder / "moving.gif", save_all=True, append_images=[image.rotate(90)])
+    good = {path.stem for path in folder.iterdir()}
+    data = (folder / "plain.jpg").read_bytes()
+    (folder / "short.jpg").write_bytes(data[: len(data) // 2])
+    (folder / "short.png").write_bytes((folder / "palette.png").read_bytes()[:200])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.png").write_text("no picture at all\n")
+    (folder / "page.jpg").write_text("<!doctype html><title>404</title>")
+    (folder / "bomb.png").write_bytes(bomb_png(60_000, 60_000))
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    Image.fromarray(scene(8, 8)).save(folder / "tiny.png")
+    bad = dict.fromkeys(("empty", "text", "page", "bomb"), "decode_image")
+    bad |= {"short.jpg": "decode_image", "short.png": "decode_image"}
+    return folder, good, bad | {"gone": "read", "tiny": "preprocess"}
+
+
+def test_bad_inputs(awkward, model, tmp_path):
+    folder, good, bad = awkward
+    found = encode(folder, tmp_path / "store", model)
+    assert (found["encoded"], found["failed"]) == (len(good), len(bad))
+    rows = {row["key"]: row for row in rows_of(tmp_path / "store")}
+    assert {key for key, row in rows.items() if row["status"] == "ok"} == good
+    failures = failures_of(tmp_path / "store")
+    assert {key: row["stage"] for key, row in failures.items()} == bad
+    for key, row in failures.items():
+        assert row["error"] == rows[key]["error"] and len(row["error"]) > 10
+        assert Path(row["source"]).is_absolute()
+    assert "empty" in failures["empty"]["error"] and "60000x60000" in failures["bomb"]["error"]
+    assert "cut short" in failures["short.jpg"]["error"]
+    assert rows["turned"]["original_size"] == [64, 96]
+    assert rows["turned"]["latent_shape"] == [8, 6, 4]
+    for key, note in {
+        "turned": "orientation 6",
+        "cmyk": "CMYK",
+        "sixteen": "16-bit",
+        "rgba": "alpha on white",
+        "p3": "Display P3",
+        "moving": "first of several frames",
+    }.items():
+        assert any(note in text for text in rows[key]["notes"]), rows[key]
+    latents = latents_of(tmp_path / "store")
+    assert torch.equal(latents["plain/latent"], latents["moving/latent"]) is False
+    encode(folder, tmp_path / "again", model, workers=1)
+    assert tree(tmp_path / "again") == tree(tmp_path / "store")
+
+
+def test_exit_codes_of_bad_inputs(awkward, model, tmp_path):
+    folder, good, bad = awkward
+    words = ["encode", folder, "--model", model, "--no-self-check", "--workers", "0"]
+    words += ["-o", tmp_path / "store"]
+    done = cli(*words)
+    assert done.returncode == 3, done.stderr
+    assert "failures.jsonl" in done.stderr
+    assert f"{len(bad)} of {len(good) + len(bad)}" in done.stderr
+    assert cli(*words, "--max-bad", len(bad)).returncode == 0
+    assert cli(*words, "--max-bad", "nonsense").returncode == 2
+
+
+def test_on_error_stop(awkward, mixed, model, tmp_path):
+    with pytest.raises(LatentCliError, match=r"bomb\.png failed at decode_image") as caught:
+        encode(awkward[0], tmp_path / "store", model, on_error="stop")
+    assert caught.value.exit_code == 1
+    with pytest.raises(LatentCliError, match="on-error stop"):
+        encode(mixed, tmp_path / "mixed", model, on_error="stop")
+    records = sorted(path.name for path in (tmp_path / "mixed" / "shards").glob("*.json"))
+    assert records == ["000000.json", "000001.json"]
+    assert not [name for name in tree(tmp_path / "mixed") if ".tmp-" in name]
+    (mixed / "000" / "000010.jpg").stat()
+    encode(mixed, tmp_path / "mixed", model)
+    encode(mixed, tmp_path / "reference", model)
+    assert tree(tmp_path / "mixed") == tree(tmp_path / "reference")
+
+
+def test_nothing_but_bad_inputs(tmp_path, model):
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.jpg").write_bytes(b"nothing")
+    found = encode(folder, tmp_path / "store", model, self_check=True)
+    assert (found["encoded"], found["failed"]) == (0, 3)
+    assert list(verify_shards(tmp_path / "store")) == []
+
+
+def test_a_bad_max_bad_stops_before_the_work(mixed, model, tmp_path):
+    with pytest.raises(UsageError, match="max-bad"):
+        encode(mixed, tmp_path / "store", model, max_bad="some")
+    assert not (tmp_path / "store").exists()
+
+
+def test_latents_that_are_not_finite(mixed, model, tmp_path):
+    from jobkit import changed_model
+
+    def poison(state: dict[str, torch.Tensor]) -> None:
+        state["encoder.to_bottleneck.bias"][3] = float("nan")
+
+    broken = changed_model(model, tmp_path / "model", poison)
+    found = encode(mixed, tmp_path / "store", broken)
+    assert (found["encoded"], found["failed"]) == (0, 25)
+    stages = [row["stage"] for row in failures_of(tmp_path / "store").values()]
+    assert stages.count("encode") == 23
+    with pytest.raises(LatentCliError, match="not finite"):
+        encode(mixed, tmp_path / "stopped", broken, on_error="stop")
+
+
+def test_new_inputs_are_appended(model, tmp_path):
+    pictures, store = toy_pictures(tmp_path / "pictures", 9), tmp_path / "store"
+    encode(pictures, store, model)
+    before = {path: path.stat().st_mtime_ns for path in (store / "shards").iterdir()}
+    first = (store / "inputs.jsonl").read_bytes()
+    shutil.copy(pictures / "000" / "000001.jpg", pictures / "000" / "000000b.jpg")
+    toy_pictures(pictures / "later", 4)
+    notes: list[str] = []
+    found = encode(pictures, store, model, Talk(note=notes.append))
+    assert (found["encoded"], found["skipped"], found["shards"]) == (5, 9, 5)
+    assert any("5 inputs are new" in note for note in notes)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (store / "inputs.jsonl").read_bytes().startswith(first)
+    assert [row["key"] for row in rows_of(store)[9:]] == [
+        "000/000000b",
+        *(f"later/000/{i:06d}" for i in range(4)),
+    ]
+    assert list(verify_shards(store)) == []
+
+
+def test_an_interrupted_append_is_not_called_complete(model, tmp_path):
+    from latentcli import open_store
+
+    pictures, store = toy_pictures(tmp_path / "pictures", 8), tmp_path / "store"
+    encode(pictures, store, model)
+    toy_pictures(pictures / "later", 12)
+    with pytest.raises(Interrupted):
+        encode(pictures, store, model, interrupt_after(3))
+    opened = open_store(store)
+    assert len(opened) == len(list(opened))
+    assert json.loads((store / "manifest.json").read_text())["status"] == "running"
+    encode(pictures, store, model)
+    assert len(open_store(store)) == 20
+
+
+def test_failed_inputs_are_tried_again_where_asked(mixed, model, tmp_path):
+    pictures, store = tmp_path / "pictures", tmp_path / "store"
+    shutil.copytree(mixed, pictures)
+    encode(pictures, store, model)
+    before = {path: path.stat().st_ino for path in (store / "shards").iterdir()}
+    shutil.copy(pictures / "000" / "000009.jpg", pictures / "000" / "000010.jpg")
+    found = encode(pictures, store, model)
+    assert (found["encoded"], found["failed"]) == (0, 2)
+    found = encode(pictures, store, model, retry="failed")
+    assert found["failed"] == 1 and "000/000010/latent" in latents_of(store)
+    assert list(verify_shards(store)) == []
+    after = {path: path.stat().st_ino for path in (store / "shards").iterdir()}
+    assert {path.stem for path in after if after[path] != before[path]} == {"000002", "000005"}
+
+
+def test_changed_inputs_are_told_and_encoded_again_where_asked(model, tmp_path):
+    pictures, store = toy_pictures(tmp_path / "pictures", 12), tmp_path / "store"
+    encode(pictures, store, model)
+    before = tree(store)
+    shutil.copy(pictures / "000" / "000000.jpg", pictures / "000" / "000005.jpg")
+    notes: list[str] = []
+    encode(pictures, store, model, Talk(note=notes.append))
+    assert any("000005.jpg" in note and "--retry changed" in note for note in notes)
+    assert tree(store) == before
+    encode(pictures, store, model, retry="changed")
+    latents = latents_of(store)
+    assert torch.equal(latents["000/000005/latent"], latents["000/000000/latent"])
+    changed = {name for name, data in tree(store).items() if data != before[name]}
+    assert changed == {
+        "inputs.jsonl",
+        "manifest.json",
+        "shards/000001.json",
+        "shards/000001.safetensors",
+    }
+    encode(pictures, tmp_path / "fresh", model)
+    assert tree(store) == tree(tmp_path / "fresh")
+
+
+def test_a_store_of_other_inputs_is_not_added_to(model, tmp_path):
+    store = tmp_path / "store"
+    encode(toy_pictures(tmp_path / "a", 3), store, model)
+    before = tree(store)
+    with pytest.raises(StoreError, match="other inputs"):
+        encode(toy_pictures(tmp_path / "b", 3), store, model)
+    assert tree(store) == before
+
+
+def test_another_spec_is_refused(mixed, mixed_store, model, other_model, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(mixed_store, store)
+    before = tree(store)
+    for options, word in (
+        ({"batch_size": 2}, "encode.batch_size is 3 there and 2 now"),
+        ({"latents": "raw"}, "latents.state"),
+        ({"size": "32"}, "preprocess.resize"),
+        ({"sample": 0}, "latents.sample is None there and 0 now"),
+        ({"samples_per_shard": 5}, "write.samples_per_shard"),
+    ):
+        with pytest.raises(StoreError, match=word):
+            encode(mixed, store, model, **options)
+    with pytest.raises(StoreError, match=r"model\.weights_sha256"):
+        encode(mixed, store, other_model)
+    assert tree(store) == before
+
+
+def test_the_same_model_under_another_spelling_goes_on(mixed, mixed_store, model, monkeypatch):
+    monkeypatch.chdir(Path(model).parent)
+    found = encode(mixed, mixed_store, Path(model).name)
+    assert found["encoded"] == 0
+
+
+def test_dry_run_writes_nothing(mixed, mixed_store, model, tmp_path):
+    plan = encode(mixed, tmp_path / "store", model, dry_run=True, size="64x32")
+    assert not (tmp_path / "store").exists()
+    assert (plan["to_encode"], plan["shards"]) == (25, 7)
+    assert plan["bytes"] == 25 * 8 * 4 * 2 * 2
+    before = tree(mixed_store)
+    plan = encode(mixed, mixed_store, model, dry_run=True)
+    assert (plan["to_encode"], plan["already_encoded"], plan["shards"]) == (0, 25, 0)
+    assert plan["bytes"] is None and tree(mixed_store) == before
+
+
+def test_usage_errors_leave_no_folder(mixed, model, tmp_path):
+    for options in (
+        {"latents": "moments", "sample": 3},
+        {"latents": "latent"},
+        {"size": "100"},
+        {"size": "64", "resize": "none"},
+        {"size": None, "resize": "crop"},
+        {"batch_size": 0},
+        {"workers": -1},
+        {"device": "tpu"},
+    ):
+        with pytest.raises(UsageError):
+            encode(mixed, tmp_path / "store", model, **options)
+    with pytest.raises(UsageError):
+        encode(tmp_path / "nowhere", tmp_path / "store", model)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_decoder_cannot_encode(mixed, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = toy_model(tmp_path / "decoder")
+    state = load_file(folder / "model.safetensors")
+    save_file(
+        {name: t for name, t in state.items() if not name.startswith("encoder.")},
+        folder / "model.safetensors",
+    )
+    with pytest.raises(UsageError, match=r"decoder alone.*semdisdiffae"):
+        encode(mixed, tmp_path / "store", str(folder))
+
+
+def test_many_sizes_under_a_low_limit_of_open_files(model, tmp_path):
+    """A picture from a worker lies in shared memory, which takes an open file."""
+    sizes = [(16 * (1 + i % 20), 16 * (1 + i // 20)) for i in range(200)]
+    pictures = toy_pictures(tmp_path / "pictures", 200, sizes)
+    done = subprocess.run(
+        [
+            *encode_command(pictures, model, 1, samples_per_shard=1000),
+            "-o",
+            str(tmp_path / "store"),
+        ],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("photos", "photos.fcdm_nano.latents"),
+        ("a/b/shots.v2", "shots.v2.fcdm_nano.latents"),
+        ("a/one.jpg", "one.fcdm_nano.latents"),
+        ("@lists/train.txt", "train.fcdm_nano.latents"),
+    ],
+)
+def test_the_default_store_is_named_after_the_source(tmp_path, monkeypatch, source, name):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / source.removeprefix("@")
+    if path.suffix in (".jpg", ".txt"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    else:
+        path.mkdir(parents=True)
+    assert default_store((source,), "fcdm_nano") == name
+
+
+def test_the_default_store_of_a_job(mixed, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = encode_job(mixed / "000" / "000000.jpg", tmp_path, model, output=None)
+    found = run_encode(job)
+    assert found["store"] == "000000.toy.latents" and Path(found["store"]).is_dir()

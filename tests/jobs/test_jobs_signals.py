@@ -1,0 +1,65 @@
+"""The first signal is a request, the second one ends the process at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from latentcli.core.errors import Interrupted
+from latentcli.jobs.signals import STOPPING, stop_on_signals
+
+TWICE = """
+import os, signal, sys, time
+from latentcli.jobs.signals import stop_on_signals
+with stop_on_signals("Once more.") as stop:
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.signal == signal.SIGTERM
+    print("still here", flush=True)
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_is_a_request(number):
+    with stop_on_signals("Once more.") as stop:
+        stop.check()
+        os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted, match=signal.Signals(number).name) as caught:
+            stop.check()
+    assert "Once more." in str(caught.value)
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_the_second_ends_at_once(number):
+    command = [sys.executable, "-c", TWICE, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "still here\n"
+    assert done.returncode == -number
+
+
+def test_handlers_are_put_back():
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    with pytest.raises(RuntimeError), stop_on_signals(""):
+        assert signal.getsignal(signal.SIGTERM) is not before[signal.SIGTERM]
+        raise RuntimeError
+    assert {number: signal.getsignal(number) for number in STOPPING} == before
+
+
+def test_outside_the_main_thread_nothing_is_asked():
+    seen: list[object] = []
+
+    def run() -> None:
+        with stop_on_signals("") as stop:
+            stop.check()
+            seen.append(stop.signal)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [None]

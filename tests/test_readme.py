@@ -1,0 +1,209 @@
+"""The README, held to its word: its commands and Python run, its tables and names are true."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from latentcli.cli.app import app, main
+from latentcli.core import errors
+from latentcli.jobs.catalog import list_models
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+NOT_RUN: dict[str, str] = {}
+"""Commands of the README that no test can run, and why."""
+
+BORROWED = ("full_capacitor",)
+"""Presets whose weights are not at hand: those of the bundled model, which has the same tensors in
+smaller shapes, stand in for them under $LATENTCLI_WEIGHTS."""
+
+VARYING = re.compile(r"(encode|decode|roundtrip|bench|verify) #/#|The slowest stage|bottleneck")
+"""Quoted lines that depend on the machine's speed."""
+
+
+@dataclass(frozen=True)
+class Quote:
+    """A command of the README and the lines that stand below it."""
+
+    command: str
+    output: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command gave."""
+
+    exit_code: int
+    output: str
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def quotes() -> Iterator[Quote]:
+    """The commands of all console blocks but the transcripts of the two scripts."""
+    for block in blocks("console"):
+        if not block.startswith("$ bash "):
+            for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                command, *output = part.rstrip().splitlines()
+                yield Quote(command, tuple(output))
+
+
+def transcript(script: str) -> list[str]:
+    """The lines that the README quotes of a script's run."""
+    (block,) = (b for b in blocks("console") if b.startswith(f"$ bash {script}\n"))
+    return block.splitlines()[1:]
+
+
+QUOTES = list(quotes())
+
+
+@pytest.fixture(scope="module")
+def workspace(photographs, tmp_path_factory) -> Iterator[Path]:
+    """A working directory with photos/, and weights for the presets that are named."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(photographs, folder / "photos")
+    for name in BORROWED:
+        bundled = ROOT / "latentcli" / "models" / "bundled" / "fcdm_nano"
+        shutil.copytree(bundled, folder / "weights" / name)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("LATENTCLI_")]:
+            patch.delenv(name)
+        patch.setenv("LATENTCLI_WEIGHTS", str(folder / "weights"))
+        patch.chdir(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def results(workspace) -> list[Result]:
+    """What the commands give, run one after the other as the README has them."""
+    return [run(quote.command) for quote in QUOTES if quote.command not in NOT_RUN]
+
+
+def run(command: str) -> Result:
+    program, *words = shlex.split(command)
+    assert program == "latentcli", f"the README's console blocks may not run {program}"
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        code = main(words)
+    return Result(code, text.getvalue())
+
+
+def plain(line: str) -> str:
+    """A line without its figures, units of size and widths of columns."""
+    line = re.sub(r"-?\d[\d.,x%]*", "#", line)
+    line = re.sub(r"\b[0-9a-f#]{20,}\b", "DIGEST", line)
+    line = re.sub(r"# min # s\b", "# s", line)
+    line = re.sub(r"\b([KMGT]i)?B\b", "bytes", line)
+    return " ".join(line.replace("─", " ").split())
+
+
+def test_there_are_commands_of_every_verb():
+    verbs = {shlex.split(quote.command)[1] for quote in QUOTES}
+    assert verbs >= {"encode", "decode", "roundtrip", "bench", "inspect", "verify"}
+
+
+def test_commands_succeed(results):
+    pairs = zip(QUOTES, results, strict=True)
+    failed = [(quote.command, result) for quote, result in pairs if result.exit_code != 0]
+    assert not failed
+
+
+def test_quoted_output_is_what_comes(results):
+    for quote, result in zip(QUOTES, results, strict=True):
+        said = {plain(line) for line in result.output.splitlines()}
+        for line in map(plain, quote.output):
+            known = line in said or VARYING.match(line)
+            assert known, f"$ {quote.command}\ndoes not say\n{line}\nbut\n{result.output}"
+
+
+@pytest.mark.parametrize("source", blocks("python"), ids=lambda source: source.split()[-1])
+def test_python_runs(source, results, capsys):
+    exec(compile(source, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_there_is_python():
+    assert len(blocks("python")) == 2
+
+
+def test_demo_transcript_is_of_this_script():
+    lines = transcript("scripts/demo.sh")
+    script = (ROOT / "scripts" / "demo.sh").read_text(encoding="utf-8").replace("$out", "demo-out")
+    ran = [line.removeprefix("run ") for line in script.splitlines() if line.startswith("run ")]
+    expected = [f"$ {command.replace(chr(34), '')}" for command in ran]
+    assert [line for line in lines if line.startswith("$ ")] == expected
+    (ending,) = re.findall(r"<<END\n(.*)\nEND$", script, re.DOTALL | re.MULTILINE)
+    assert [line for line in ending.splitlines() if line not in lines] == []
+
+
+def test_test_transcript_is_of_this_script():
+    lines = transcript("scripts/test.sh")
+    script = (ROOT / "scripts" / "test.sh").read_text(encoding="utf-8")
+    steps = re.findall(r"^step (\w+(?: \w+)?)", script, re.MULTILINE)
+    shown = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    assert len(shown) == len(steps)
+    assert all(line.startswith(step) for line, step in zip(shown, steps, strict=True))
+    assert re.search(r"\d+ passed.* in [\d.]+s", lines[-1])
+
+
+def known_options() -> set[str]:
+    commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+    options = [option for command in commands for option in command.params]
+    return {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
+
+
+def test_named_options_exist():
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
+    of_others = {"--help", "--slow"}
+    assert named - of_others <= known_options()
+    assert "--slow" in (ROOT / "scripts" / "test.sh").read_text(encoding="utf-8")
+
+
+def test_named_variables_exist():
+    named = set(re.findall(r"LATENTCLI_([A-Z_]+)", README)) - {"WEIGHTS"}
+    known = {flag.removeprefix("--").replace("-", "_").upper() for flag in known_options()}
+    assert named <= known
+
+
+def test_models_table_is_true():
+    written = re.findall(r"^\| `(\w+)` \| (.*) \|$", README, re.MULTILINE)
+    expected = []
+    for row in list_models():
+        verbs = [verb for verb in ("encode", "decode") if row[f"can_{verb}"]]
+        cells = (
+            f"{row['parameters'] / 1e6:.1f}M",
+            f"f{row['downscale']}c{row['latent_channels']}",
+            str(row["size_divisor"]),
+            ", ".join(verbs),
+            row["licence"],
+        )
+        expected.append((row["name"], " | ".join(cells)))
+    assert written == expected
+
+
+def test_exit_codes_are_true():
+    written = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    assert written == {0, *(kind.exit_code for kind in kinds)}
+
+
+def test_named_files_exist():
+    (tree,) = re.findall(r"## Where things are\n\n(.*?)\n\n", README, re.DOTALL)
+    named = [line.split()[0] for line in tree.splitlines()]
+    named += re.findall(r"`((?:docs|configs|scripts)/[\w./]*)`", README)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    packages = {f"latentcli/{path.parent.name}/" for path in ROOT.glob("latentcli/*/__init__.py")}
+    assert packages <= set(named)
