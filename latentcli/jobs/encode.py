@@ -76,12 +76,12 @@ def encode_store(
     """The job under the store's lock."""
     store = plan.store
     open_for_writing(store, plan.manifest)
-    # A store that is added to is not complete until it is finished again.
     manifest = replace(read_manifest(store), status="running")
-    write_manifest(store, manifest)
-    spec_hash = manifest.spec_hash
-    work = plan_work(store, spec_hash, found, job.samples_per_shard, job.retry, talk)
+    work = plan_work(store, manifest.spec_hash, found, job.samples_per_shard, job.retry, talk)
     found.clear()
+    if work.todo:
+        # A store that is added to is not complete until it is finished again.
+        write_manifest(store, manifest)
     if work.todo and job.self_check and manifest.self_check is None:
         manifest = checked(manifest, engine, plan, work, talk)
     total = sum(work.inputs.count(unit) for unit in work.todo)

@@ -198,12 +198,13 @@ def open_chunks(intake: Intake, units: Sequence[int], workers: int) -> Iterator[
     with closing(load_chunks(intake, units, workers)) as chunks:
         try:
             yield chunks
-        except RuntimeError as error:
-            text = str(error).strip()
-            if "DataLoader worker" not in text and "shared memory" not in text:
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            ours = any(word in str(error) for word in ("DataLoader worker", "shared memory"))
+            if isinstance(error, RuntimeError) and not ours:
                 raise
             raise LatentCliError(
-                f"A loader process failed ({text.splitlines()[0]}). Mostly it ran out of memory or"
+                f"A loader process failed ({reason}). Mostly it ran out of memory or"
                 " of shared memory (/dev/shm; --shm-size for containers): use fewer --workers, or"
                 " --workers 0. What is committed stays; run the same command again to go on."
             ) from error

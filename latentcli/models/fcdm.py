@@ -51,6 +51,8 @@ class FCDMConfig:
     latent_running_stats_eps: float = 1e-4
 
     def __post_init__(self) -> None:
+        for item in fields(self):
+            self._check_number(item.name, item.default)
         for name, allowed in (
             ("bottleneck_posterior_kind", "diagonal_gaussian"),
             ("bottleneck_norm_mode", "disabled"),
@@ -66,6 +68,18 @@ class FCDMConfig:
                 f" {self.decoder_start_blocks} start and {self.decoder_end_blocks} end blocks leave"
                 " none in the middle."
             )
+
+    def _check_number(self, name: str, default: object) -> None:
+        value = getattr(self, name)
+        kinds = {int: (int,), float: (int, float)}.get(type(default))
+        if kinds is None:
+            return
+        if type(value) not in kinds:
+            what = "a whole number" if kinds == (int,) else "a number"
+            raise WeightsError(f"The config says {name} = {value!r}; it must be {what}.")
+        least = 0 if name == "encoder_depth" else 1
+        if kinds == (int,) and value < least:
+            raise WeightsError(f"The config says {name} = {value}; it must be at least {least}.")
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> Self:
@@ -196,6 +210,7 @@ class FCDMDiffAE(Autoencoder):
         `latents` are whitened [N, B, h, w]. `noise` is standard normal [N, 3, height, width];
         without it one CPU stream of the config's seed serves the whole batch.
         """
+        self._image_shape(latents, height, width)
         return self.decode_raw(self.dewhiten(latents), height, width, inference_config, noise=noise)
 
     def decode_raw(
