@@ -157,6 +157,7 @@ def test_test_transcript_is_of_this_script():
     assert len(shown) == len(steps)
     assert all(line.startswith(step) for line, step in zip(shown, steps, strict=True))
     assert re.search(r"\d+ passed.* in [\d.]+s", lines[-1])
+    assert "failed" not in lines[-1] and "error" not in lines[-1]
 
 
 def known_options() -> set[str]:
@@ -167,7 +168,7 @@ def known_options() -> set[str]:
 
 def test_named_options_exist():
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
-    of_others = {"--help", "--slow"}
+    of_others = {"--help", "--slow", "--check", "--durations"}
     assert named - of_others <= known_options()
     assert "--slow" in (ROOT / "scripts" / "test.sh").read_text(encoding="utf-8")
 

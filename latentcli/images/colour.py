@@ -115,6 +115,7 @@ def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 def put_on(
     rgb: Image.Image, alpha: Image.Image | None, policy: str, notes: list[str]
 ) -> Image.Image:
+    """The picture on the policy's colour, where it has transparent pixels."""
     if alpha is None:
         return rgb
     behind = ALPHAS[policy]

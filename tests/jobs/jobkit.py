@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -106,3 +107,16 @@ def environment() -> dict[str, str]:
     """Of child processes: one thread each, none of the caller's own settings."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("LATENTCLI_")}
     return kept | {"OMP_NUM_THREADS": "1"}
+
+
+def interrupt_after(count: int, number: int = signal.SIGTERM) -> Talk:
+    """A listener that sends this process a signal after some progress."""
+    seen = 0
+
+    def progress(_: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == count:
+            os.kill(os.getpid(), number)
+
+    return Talk(progress=progress)

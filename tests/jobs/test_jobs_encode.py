@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +16,11 @@ import torch
 from jobkit import (
     cli,
     encode,
-    encode_job,
     environment,
     failures_of,
+    interrupt_after,
     latents_of,
     rows_of,
-    toy_model,
     toy_pictures,
     tree,
 )
@@ -30,10 +28,7 @@ from kill_test import encode_command
 from picture_files import P3_D50, bomb_png, rgb_profile, scene
 from PIL import Image
 
-from latentcli.core.errors import Interrupted, LatentCliError, StoreError, UsageError
-from latentcli.jobs.encode import run_encode
-from latentcli.jobs.encode_plan import default_store
-from latentcli.jobs.talk import Talk
+from latentcli.core.errors import Interrupted, LatentCliError, UsageError
 from latentcli.models.registry import load_model
 from latentcli.shards.verify import verify_shards
 
@@ -44,19 +39,6 @@ One step of bfloat16 is at most 2^-7 of a value. Measured in float32 on a CPU: n
 neither with the toy nor with fcdm_nano; another CPU or torch may choose other kernels."""
 BATCH_SHARE = 0.01
 """Largest share of values that differ at all."""
-
-
-def interrupt_after(count: int, number: int = signal.SIGTERM) -> Talk:
-    """A listener that sends this process a signal after some progress."""
-    seen = 0
-
-    def progress(_: object) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == count:
-            os.kill(os.getpid(), number)
-
-    return Talk(progress=progress)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -338,154 +320,6 @@ def test_latents_that_are_not_finite(mixed, model, tmp_path):
         encode(mixed, tmp_path / "stopped", broken, on_error="stop")
 
 
-def test_new_inputs_are_appended(model, tmp_path):
-    pictures, store = toy_pictures(tmp_path / "pictures", 9), tmp_path / "store"
-    encode(pictures, store, model)
-    before = {path: path.stat().st_mtime_ns for path in (store / "shards").iterdir()}
-    first = (store / "inputs.jsonl").read_bytes()
-    shutil.copy(pictures / "000" / "000001.jpg", pictures / "000" / "000000b.jpg")
-    toy_pictures(pictures / "later", 4)
-    notes: list[str] = []
-    found = encode(pictures, store, model, Talk(note=notes.append))
-    assert (found["encoded"], found["skipped"], found["shards"]) == (5, 9, 5)
-    assert any("5 inputs are new" in note for note in notes)
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert (store / "inputs.jsonl").read_bytes().startswith(first)
-    assert [row["key"] for row in rows_of(store)[9:]] == [
-        "000/000000b",
-        *(f"later/000/{i:06d}" for i in range(4)),
-    ]
-    assert list(verify_shards(store)) == []
-
-
-def test_an_interrupted_append_is_not_called_complete(model, tmp_path):
-    from latentcli import open_store
-
-    pictures, store = toy_pictures(tmp_path / "pictures", 8), tmp_path / "store"
-    encode(pictures, store, model)
-    toy_pictures(pictures / "later", 12)
-    with pytest.raises(Interrupted):
-        encode(pictures, store, model, interrupt_after(3))
-    opened = open_store(store)
-    assert len(opened) == len(list(opened))
-    assert json.loads((store / "manifest.json").read_text())["status"] == "running"
-    encode(pictures, store, model)
-    assert len(open_store(store)) == 20
-
-
-def test_failed_inputs_are_tried_again_where_asked(mixed, model, tmp_path):
-    pictures, store = tmp_path / "pictures", tmp_path / "store"
-    shutil.copytree(mixed, pictures)
-    encode(pictures, store, model)
-    before = {path: path.stat().st_ino for path in (store / "shards").iterdir()}
-    shutil.copy(pictures / "000" / "000009.jpg", pictures / "000" / "000010.jpg")
-    found = encode(pictures, store, model)
-    assert (found["encoded"], found["failed"]) == (0, 2)
-    found = encode(pictures, store, model, retry="failed")
-    assert found["failed"] == 1 and "000/000010/latent" in latents_of(store)
-    assert list(verify_shards(store)) == []
-    after = {path: path.stat().st_ino for path in (store / "shards").iterdir()}
-    assert {path.stem for path in after if after[path] != before[path]} == {"000002", "000005"}
-
-
-def test_changed_inputs_are_told_and_encoded_again_where_asked(model, tmp_path):
-    pictures, store = toy_pictures(tmp_path / "pictures", 12), tmp_path / "store"
-    encode(pictures, store, model)
-    before = tree(store)
-    shutil.copy(pictures / "000" / "000000.jpg", pictures / "000" / "000005.jpg")
-    notes: list[str] = []
-    encode(pictures, store, model, Talk(note=notes.append))
-    assert any("000005.jpg" in note and "--retry changed" in note for note in notes)
-    assert tree(store) == before
-    encode(pictures, store, model, retry="changed")
-    latents = latents_of(store)
-    assert torch.equal(latents["000/000005/latent"], latents["000/000000/latent"])
-    changed = {name for name, data in tree(store).items() if data != before[name]}
-    assert changed == {
-        "inputs.jsonl",
-        "manifest.json",
-        "shards/000001.json",
-        "shards/000001.safetensors",
-    }
-    encode(pictures, tmp_path / "fresh", model)
-    assert tree(store) == tree(tmp_path / "fresh")
-
-
-def test_a_store_of_other_inputs_is_not_added_to(model, tmp_path):
-    store = tmp_path / "store"
-    encode(toy_pictures(tmp_path / "a", 3), store, model)
-    before = tree(store)
-    with pytest.raises(StoreError, match="other inputs"):
-        encode(toy_pictures(tmp_path / "b", 3), store, model)
-    assert tree(store) == before
-
-
-def test_another_spec_is_refused(mixed, mixed_store, model, other_model, tmp_path):
-    store = tmp_path / "store"
-    shutil.copytree(mixed_store, store)
-    before = tree(store)
-    for options, word in (
-        ({"batch_size": 2}, "encode.batch_size is 3 there and 2 now"),
-        ({"latents": "raw"}, "latents.state"),
-        ({"size": "32"}, "preprocess.resize"),
-        ({"sample": 0}, "latents.sample is None there and 0 now"),
-        ({"samples_per_shard": 5}, "write.samples_per_shard"),
-    ):
-        with pytest.raises(StoreError, match=word):
-            encode(mixed, store, model, **options)
-    with pytest.raises(StoreError, match=r"model\.weights_sha256"):
-        encode(mixed, store, other_model)
-    assert tree(store) == before
-
-
-def test_the_same_model_under_another_spelling_goes_on(mixed, mixed_store, model, monkeypatch):
-    monkeypatch.chdir(Path(model).parent)
-    found = encode(mixed, mixed_store, Path(model).name)
-    assert found["encoded"] == 0
-
-
-def test_dry_run_writes_nothing(mixed, mixed_store, model, tmp_path):
-    plan = encode(mixed, tmp_path / "store", model, dry_run=True, size="64x32")
-    assert not (tmp_path / "store").exists()
-    assert (plan["to_encode"], plan["shards"]) == (25, 7)
-    assert plan["bytes"] == 25 * 8 * 4 * 2 * 2
-    before = tree(mixed_store)
-    plan = encode(mixed, mixed_store, model, dry_run=True)
-    assert (plan["to_encode"], plan["already_encoded"], plan["shards"]) == (0, 25, 0)
-    assert plan["bytes"] is None and tree(mixed_store) == before
-
-
-def test_usage_errors_leave_no_folder(mixed, model, tmp_path):
-    for options in (
-        {"latents": "moments", "sample": 3},
-        {"latents": "latent"},
-        {"size": "100"},
-        {"size": "64", "resize": "none"},
-        {"size": None, "resize": "crop"},
-        {"batch_size": 0},
-        {"workers": -1},
-        {"device": "tpu"},
-    ):
-        with pytest.raises(UsageError):
-            encode(mixed, tmp_path / "store", model, **options)
-    with pytest.raises(UsageError):
-        encode(tmp_path / "nowhere", tmp_path / "store", model)
-    assert not (tmp_path / "store").exists()
-
-
-def test_a_decoder_cannot_encode(mixed, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    folder = toy_model(tmp_path / "decoder")
-    state = load_file(folder / "model.safetensors")
-    save_file(
-        {name: t for name, t in state.items() if not name.startswith("encoder.")},
-        folder / "model.safetensors",
-    )
-    with pytest.raises(UsageError, match=r"decoder alone.*semdisdiffae"):
-        encode(mixed, tmp_path / "store", str(folder))
-
-
 def test_many_sizes_under_a_low_limit_of_open_files(model, tmp_path):
     """A picture from a worker lies in shared memory, which takes an open file."""
     sizes = [(16 * (1 + i % 20), 16 * (1 + i // 20)) for i in range(200)]
@@ -502,30 +336,3 @@ def test_many_sizes_under_a_low_limit_of_open_files(model, tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)),
     )
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize(
-    ("source", "name"),
-    [
-        ("photos", "photos.fcdm_nano.latents"),
-        ("a/b/shots.v2", "shots.v2.fcdm_nano.latents"),
-        ("a/one.jpg", "one.fcdm_nano.latents"),
-        ("@lists/train.txt", "train.fcdm_nano.latents"),
-    ],
-)
-def test_the_default_store_is_named_after_the_source(tmp_path, monkeypatch, source, name):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / source.removeprefix("@")
-    if path.suffix in (".jpg", ".txt"):
-        path.parent.mkdir(parents=True)
-        path.touch()
-    else:
-        path.mkdir(parents=True)
-    assert default_store((source,), "fcdm_nano") == name
-
-
-def test_the_default_store_of_a_job(mixed, model, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    job = encode_job(mixed / "000" / "000000.jpg", tmp_path, model, output=None)
-    found = run_encode(job)
-    assert found["store"] == "000000.toy.latents" and Path(found["store"]).is_dir()

@@ -112,6 +112,7 @@ def test_a_folder_is_a_model(folder: Path) -> None:
     model = load_model(folder)
     sha = file_sha256(folder / "model.safetensors")
     assert model.spec == LatentSpec(8, 16, 16, f"local-{sha[:12]}")
+    config = json.loads((folder / "config.json").read_text())
     assert asdict(model.info) == {
         "name": str(folder),
         "family": "fcdm",
@@ -122,6 +123,7 @@ def test_a_folder_is_a_model(folder: Path) -> None:
         "weights_path": str(folder / "model.safetensors"),
         "weights_sha256": sha,
         "psnr_floor": None,
+        "config": config,
     }
     assert model.encode(images()).shape == (2, 8, 2, 4)
 
