@@ -68,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (without the program's name; None is sys.argv's) to its exit code."""
     if f"_{NAME.upper()}_COMPLETE" in os.environ:
         app(prog_name=NAME)  # a shell asks for completions; this prints them and exits
+    # The model's CPU threads must not burn the cores that loader processes need while they wait
+    # for each other. OpenMP reads this when torch is loaded, and a user's own setting stays.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     words = list(sys.argv[1:] if argv is None else argv)
     out = Output(asked("json", words, os.environ), asked("quiet", words, os.environ))
     debug = asked("debug", words, os.environ)

@@ -76,6 +76,7 @@ def bench_stages(job: BenchJob, talk: Talk) -> dict[str, Any]:
         "job": whole["images_per_second"],
         "ratio": round(whole["images_per_second"] / slower, 4),
         "startup_seconds": whole["startup_seconds"],
+        "waited_seconds": whole["waited_seconds"],
         "bottleneck": whole["bottleneck"],
         "stages": {
             name: stage | {"per_second": per_second(name, stage, workers)}
@@ -110,9 +111,10 @@ def time_images(intake: Intake, workers: int, keep: int) -> tuple[float, list[Te
     start, done = 0.0, 0
     kept: list[Tensor] = []
     with open_chunks(intake, range(intake.inputs.units), workers) as chunks:
-        for chunk in chunks:
-            start = start or time.perf_counter()
-            done += len(chunk.rows)
+        for number, chunk in enumerate(chunks):
+            # As in the job: the clock runs from when every worker has given its first chunk.
+            start, done = (start, done) if number >= workers else (time.perf_counter(), 0)
+            done += len(chunk.rows) if number >= workers else 0
             good = (pixels for _, pixels in chunk.pictures() if pixels is not None)
             kept += list(itertools.islice(good, max(keep - len(kept), 0)))
     if not kept:

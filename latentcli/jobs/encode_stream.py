@@ -84,14 +84,15 @@ def encode_units(run: EncodeRun, todo: Sequence[int]) -> None:
 def timed(chunks: Iterable[Chunk], meter: Meter) -> Iterator[Chunk]:
     """Passes chunks on, with the workers' seconds and our waiting noted."""
     stream = iter(chunks)
-    while True:
+    for number in itertools.count():
         start = time.perf_counter()
         chunk = next(stream, None)
         if chunk is None:
             return
-        if meter.stages:
-            meter.waited += time.perf_counter() - start
-        meter.begin()
+        # Chunks come in order, one from each worker in turn: then all of them have started.
+        starting = number < meter.workers
+        meter.begin(again=starting)
+        meter.waited += 0.0 if starting else time.perf_counter() - start
         for stage, seconds in chunk.seconds.items():
             meter.add(stage, seconds, len(chunk.rows))
         yield chunk

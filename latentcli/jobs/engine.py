@@ -12,6 +12,7 @@ from torch import Tensor
 from latentcli.core.errors import UsageError
 from latentcli.images.codec import to_float, to_uint8
 from latentcli.jobs.config import DecodeSettings
+from latentcli.jobs.memory import reuse_heap
 from latentcli.models.base import Autoencoder, ModelInfo
 from latentcli.models.registry import load_model
 from latentcli.models.vp_diffusion import InferenceConfig
@@ -79,6 +80,7 @@ def load_engine(
     """The model with its weights on the chosen device, ready to run."""
     where = pick_device(device)
     number = pick_dtype(dtype, where)
+    reuse_heap()
     if where.type == "cuda":
         prepare_cuda(where)
     net = load_model(

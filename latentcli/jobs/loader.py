@@ -23,6 +23,7 @@ from latentcli.core.errors import LatentCliError, SampleError
 from latentcli.core.types import InputRow, Row
 from latentcli.images.codec import DecodePolicy, decode_image
 from latentcli.images.preprocess import PreprocessSpec, preprocess
+from latentcli.jobs.memory import reuse_heap
 from latentcli.jobs.meter import IMAGE_STAGES
 from latentcli.jobs.signals import STOPPING
 from latentcli.shards.inputs import InputList
@@ -224,4 +225,5 @@ def starting_workers() -> Iterator[None]:
 def start_worker(_: int) -> None:
     """One thread per worker, and no library's warnings in between the display's lines."""
     torch.set_num_threads(1)
+    reuse_heap()
     warnings.simplefilter("ignore")

@@ -1,7 +1,8 @@
-"""Peak memory of a device since it was last reset, in MiB."""
+"""Peak memory of a device since it was last reset, in MiB, and how the heap is kept."""
 
 from __future__ import annotations
 
+import ctypes
 import resource
 from pathlib import Path
 
@@ -9,6 +10,24 @@ import torch
 
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES, _LARGEST_BLOCK = 128 * 2**20, 32 * 2**20
+
+
+def reuse_heap() -> None:
+    """Makes glibc keep freed blocks of up to 32 MiB for the next batch; elsewhere nothing.
+
+    By default each such block goes back to the system when it is freed, and its pages are zeroed
+    and mapped again for the next one: about a third of the time of a small network on a CPU.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
+    mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def reset_peak_memory(device: torch.device) -> None:

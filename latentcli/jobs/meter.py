@@ -65,6 +65,7 @@ class Meter:
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _start: float = field(default_factory=time.perf_counter)
     _first: float | None = None
+    _done_before: int = 0
     _last: float | None = None
 
     def add(self, stage: str, seconds: float, items: int) -> None:
@@ -81,10 +82,14 @@ class Meter:
         yield
         self.add(name, time.perf_counter() - start, items)
 
-    def begin(self) -> None:
-        """The first items are here: from now on the rate counts, start-up time does not."""
-        if self._first is None:
+    def begin(self, *, again: bool = False) -> None:
+        """The first items are here: from now on the rate counts, start-up time does not.
+
+        Only the first call counts, unless `again` moves the start: workers start one by one.
+        """
+        if self._first is None or again:
             self._first = time.perf_counter()
+            self._done_before = self.done
 
     def advance(self, done: int, failed: int = 0) -> None:
         """`done` more items came to their end, `failed` of them badly; tells the listener."""
@@ -106,16 +111,17 @@ class Meter:
     @property
     def rate(self) -> float:
         """Items a second since the first batch came."""
-        if self._first is None or not self.done:
+        if self._first is None:
             return 0.0
-        return self.done / max(time.perf_counter() - self._first, 1e-9)
+        done = self.done - self._done_before
+        return done / max(time.perf_counter() - self._first, 1e-9)
 
     @property
     def final_rate(self) -> float:
         """Items a second between the first batch's coming and the last one's end."""
         if self._first is None or self._last is None:
             return 0.0
-        return self.done / max(self._last - self._first, 1e-9)
+        return (self.done - self._done_before) / max(self._last - self._first, 1e-9)
 
     @property
     def startup(self) -> float:

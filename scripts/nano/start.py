@@ -5,8 +5,8 @@ latent, the decoder spreads those over the PCA basis, and every block starts as 
 the PCA's quality, and all that is learned comes on top of it: lapped encoding, context, and the
 coefficients after the 128th, which the decoder guesses from the neighbourhood.
 
-The coefficients' scales span three orders of magnitude, so the optimiser works on weights in units
-of unit-variance inputs and equal output errors; `Parameters.state` folds the units in.
+The coefficients' scales span more than two orders of magnitude, so the optimiser works on weights
+in units of unit-variance inputs and equal output errors; `Parameters.state` folds the units in.
 """
 
 from __future__ import annotations
