@@ -22,6 +22,7 @@ from latentcli.jobs.engine import DEFAULT_BATCH, Engine, decode_batch, inference
 from latentcli.jobs.latent_source import (
     LatentSample,
     LatentSource,
+    check_preset_space,
     check_space,
     open_latents,
     whitened,
@@ -42,8 +43,10 @@ def run_decode(job: DecodeJob, talk: Talk = SILENT) -> dict[str, Any]:
     inference_config(job)
     began = time.perf_counter()
     source = open_latents(Path(job.store), job.latents)
+    model = model_for(job, source)
+    check_preset_space(source, model, force=job.force)
     engine = load_engine(
-        model_for(job, source),
+        model,
         weights=job.weights,
         revision=job.revision,
         device=job.device,

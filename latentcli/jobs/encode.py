@@ -15,7 +15,7 @@ from latentcli.core.types import InputRow
 from latentcli.images.codec import IMAGE_SUFFIXES
 from latentcli.jobs.config import EncodeJob, allowed_failures, check_choices
 from latentcli.jobs.encode_inputs import Work, plan_work
-from latentcli.jobs.encode_plan import EncodePlan, plan_encode
+from latentcli.jobs.encode_plan import EncodePlan, plan_encode, refuse_decoder_preset
 from latentcli.jobs.encode_preview import preview
 from latentcli.jobs.encode_stream import EncodeRun, encode_units
 from latentcli.jobs.engine import Engine, load_engine
@@ -44,6 +44,7 @@ def run_encode(job: EncodeJob, talk: Talk = SILENT) -> dict[str, Any]:
     check_choices(job)
     allowed_failures(job.max_bad, 0)
     began = time.perf_counter()
+    refuse_decoder_preset(job.model)
     with stop_on_signals("Run the same command again to finish the rest.") as stop:
         found = find_inputs(job.sources, IMAGE_SUFFIXES)
         stop.check()

@@ -16,6 +16,7 @@ from latentcli.jobs.config import EncodeJob, ImageIntake
 from latentcli.jobs.engine import DEFAULT_BATCH, Engine
 from latentcli.jobs.loader import Recipe
 from latentcli.models.presets import load_preset, preset_names
+from latentcli.models.registry import find_preset
 from latentcli.shards.manifest import Manifest
 
 BATCH_PIXELS = 2**20
@@ -131,10 +132,20 @@ def preprocess_spec(job: ImageIntake, divisor: int) -> PreprocessSpec:
 def refuse_decoder(engine: Engine) -> None:
     """UsageError, naming models that can, where the model cannot encode."""
     if not engine.model.can_encode:
-        able = [name for name in preset_names() if load_preset(name).can_encode]
-        raise UsageError(
-            f"{engine.info.name} is a decoder alone and cannot encode; {', '.join(able)} can."
-        )
+        raise no_encoder(engine.info.name)
+
+
+def refuse_decoder_preset(model: str) -> None:
+    """`refuse_decoder` for a preset, before its weights are looked for."""
+    preset = find_preset(model)
+    if preset is not None and not preset.can_encode:
+        raise no_encoder(preset.name)
+
+
+def no_encoder(name: str) -> UsageError:
+    """The error for a model that is a decoder alone."""
+    able = [preset for preset in preset_names() if load_preset(preset).can_encode]
+    return UsageError(f"{name} is a decoder alone and cannot encode; {', '.join(able)} can.")
 
 
 def default_store(sources: tuple[str, ...], model: str) -> str:

@@ -10,8 +10,10 @@ from pathlib import Path
 from torch import Tensor
 
 from latentcli.core.errors import StoreError, UsageError
+from latentcli.core.types import LatentSpec
 from latentcli.jobs.engine import Engine
 from latentcli.jobs.store import LatentStore
+from latentcli.models.registry import find_preset
 from latentcli.shards.safetensors_file import SafetensorsFile
 
 
@@ -113,17 +115,29 @@ def check_space(source: LatentSource, engine: Engine, *, force: bool) -> None:
     if force or source.space is None:
         return
     spec, info = engine.model.spec, engine.info
-    if source.space != spec.space:
-        raise UsageError(
-            f"{source.path} holds latents of {source.space_id}, but {info.name} decodes"
-            f" {spec.space_id(source.state)}. Use the model that made them, or --force."
-        )
+    compare_spaces(source, info.name, spec)
     same_model = source.model in (info.preset_name, info.name)
     made, here = source.weights_sha256, info.weights_sha256
     if same_model and made and here and made != here:
         raise UsageError(
             f"{source.path} was made with {source.model} weights {made[:12]}, these are"
             f" {here[:12]}. Give the same weights with --weights, or --force."
+        )
+
+
+def check_preset_space(source: LatentSource, model: str, *, force: bool) -> None:
+    """`check_space` for a preset, before its weights are looked for."""
+    preset = find_preset(model)
+    if preset is not None and source.space is not None and not force:
+        compare_spaces(source, preset.name, preset.spec)
+
+
+def compare_spaces(source: LatentSource, name: str, spec: LatentSpec) -> None:
+    """UsageError, with both ids named, where the latents are of another space than the model's."""
+    if source.space != spec.space:
+        raise UsageError(
+            f"{source.path} holds latents of {source.space_id}, but {name} decodes"
+            f" {spec.space_id(source.state)}. Use the model that made them, or --force."
         )
 
 

@@ -19,7 +19,12 @@ from latentcli.core.types import Picture
 from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy, encode_image
 from latentcli.jobs.batching import batches
 from latentcli.jobs.config import RoundtripJob, allowed_failures, check_choices
-from latentcli.jobs.encode_plan import batch_elements, preprocess_spec, refuse_decoder
+from latentcli.jobs.encode_plan import (
+    batch_elements,
+    preprocess_spec,
+    refuse_decoder,
+    refuse_decoder_preset,
+)
 from latentcli.jobs.encode_stream import timed
 from latentcli.jobs.engine import (
     DEFAULT_BATCH,
@@ -76,6 +81,8 @@ def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
         raise UsageError("Two --model have the same name; their figures could not be told apart.")
     if job.weights is not None and len(job.models) > 1:
         raise UsageError("--weights belongs to one model; give one --model with it.")
+    for name in job.models:
+        refuse_decoder_preset(name)
     found = find_inputs(job.sources, IMAGE_SUFFIXES)
     contenders = [Contender(engine) for engine in load_engines(job)]
     preprocess = preprocess_spec(job, math.lcm(*divisors(contenders)))

@@ -298,3 +298,11 @@ def test_an_output_that_is_a_file_is_an_error_in_words(mixed_store, tmp_path):
     with pytest.raises(LatentCliError, match="out"):
         decode(mixed_store, tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_another_presets_space_is_refused_before_its_weights_are_looked_for(
+    mixed_store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UsageError, match=r"holds latents of local-\w+#whitened, but semdisdiffae"):
+        decode(mixed_store, tmp_path / "out", model="semdisdiffae")

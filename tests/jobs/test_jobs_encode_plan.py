@@ -109,3 +109,12 @@ def test_the_default_store_of_a_job(mixed, model, tmp_path, monkeypatch):
     job = encode_job(mixed / "000" / "000000.jpg", tmp_path, model, output=None)
     found = run_encode(job)
     assert found["store"] == "000000.toy.latents" and Path(found["store"]).is_dir()
+
+
+def test_a_decoder_preset_is_refused_before_its_weights_are_looked_for(
+    mixed, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UsageError, match="decoder alone and cannot encode; fcdm_nano, full_cap"):
+        encode(mixed, tmp_path / "store", "capacitor_decoder")
+    assert not (tmp_path / "store").exists()
