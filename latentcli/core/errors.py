@@ -16,7 +16,7 @@ class UsageError(LatentCliError):
 class SampleError(LatentCliError):
     """One input cannot be used. It becomes a failure row; the job goes on.
 
-    `stage` is the stage that refused it: read, decode_image, preprocess or encode.
+    `stage` is the stage that refused it: read, decode_image, preprocess, encode or encode_image.
     """
 
     def __init__(self, stage: str, reason: str) -> None:
