@@ -39,6 +39,15 @@ def high_water(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
+def worker_high_water(pid: int) -> float:
+    """The same for a loader process; 0 while it is still a copy of its parent, not started yet."""
+    try:
+        started = b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return 0.0
+    return high_water(pid) if started else 0.0
+
+
 def measure(command: Sequence[str], store: Path) -> Peak:
     """Runs an encode job and watches it; RuntimeError where it fails."""
     begin = time.perf_counter()
@@ -46,7 +55,7 @@ def measure(command: Sequence[str], store: Path) -> Peak:
     main = worker = 0.0
     while process.poll() is None:
         main = max(main, high_water(process.pid))
-        worker = max(worker, *map(high_water, in_session(process.pid)), 0.0)
+        worker = max(worker, *map(worker_high_water, in_session(process.pid)), 0.0)
         time.sleep(0.05)
     seconds = time.perf_counter() - begin
     _, errors = process.communicate()
