@@ -14,9 +14,6 @@ from torch import Tensor
 
 from latentcli.core.errors import SampleError, UsageError
 
-RESIZES = ("crop", "none")
-"""crop: scale to cover the target, then crop its centre; none: only crop to the size divisor."""
-
 FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
     "bicubic": Image.Resampling.BICUBIC,

@@ -62,7 +62,7 @@ def bench_stages(job: BenchJob, talk: Talk) -> dict[str, Any]:
         talk.note("The model alone.")
         model_alone = time_model(engine, pictures, batch_size, len(found))
         talk.note("The whole job.")
-        whole = run_encode(encode_into(encode, Path(folder) / "store"), talk)
+        whole = run_encode(replace(encode, output=str(Path(folder) / "store")), talk)
     slower = min(images_alone, model_alone)
     return {
         "model": whole["model"],
@@ -101,25 +101,26 @@ def encode_job(job: BenchJob, model: str) -> EncodeJob:
     )
 
 
-def encode_into(job: EncodeJob, store: Path) -> EncodeJob:
-    """The same job, writing to `store`."""
-    return replace(job, output=str(store))
-
-
 def time_images(intake: Intake, workers: int, keep: int) -> tuple[float, list[Tensor]]:
     """(images a second of read, decode_image and preprocess; some of their pictures)."""
-    start, done = 0.0, 0
+    began = start = time.perf_counter()
+    rows, done = 0, 0
     kept: list[Tensor] = []
     with open_chunks(intake, range(intake.inputs.units), workers) as chunks:
         for number, chunk in enumerate(chunks):
             # As in the job: the clock runs from when every worker has given its first chunk.
-            start, done = (start, done) if number >= workers else (time.perf_counter(), 0)
-            done += len(chunk.rows) if number >= workers else 0
+            rows += len(chunk.rows)
+            if number < max(workers, 1):
+                start = time.perf_counter()
+            else:
+                done += len(chunk.rows)
             good = (pixels for _, pixels in chunk.pictures() if pixels is not None)
             kept += list(itertools.islice(good, max(keep - len(kept), 0)))
     if not kept:
         raise LatentCliError("None of the inputs is a readable picture.")
-    return done / max(time.perf_counter() - start, 1e-9), kept
+    end = time.perf_counter()
+    # A handful of inputs is over before all workers have started: then the start counts too.
+    return (done / (end - start) if done else rows / (end - began)), kept
 
 
 def time_model(engine: Engine, pictures: Sequence[Tensor], batch_size: int, images: int) -> float:

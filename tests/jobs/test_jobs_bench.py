@@ -107,6 +107,17 @@ def test_stages(model, tmp_path):
     assert found["startup_seconds"] > 0
 
 
+@pytest.mark.parametrize("count", [3, 60])
+def test_stages_without_workers(model, tmp_path, count):
+    """Rates are what the clock says: neither zero with a single chunk nor counted from boot."""
+    pictures = toy_pictures(tmp_path / "pictures", count)
+    settings = {"sources": (str(pictures),), "size": "32", "batch_size": 4, "workers": 0}
+    found = bench(model, stages=True, **settings)
+    busy = sum(found["stages"][s]["seconds"] for s in ("read", "decode_image", "preprocess"))
+    assert 0.1 * count / busy < found["image_stages_alone"] < 10 * count / busy
+    assert found["ratio"] > 0
+
+
 def test_stages_of_nothing(model, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
     settings = {"sources": (str(tmp_path),), "size": "32", "workers": 0}
