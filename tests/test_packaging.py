@@ -17,13 +17,8 @@ pytest.importorskip("build", reason="the dev extra is not installed")
 pytest.importorskip("hatchling", reason="the dev extra is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent
-PRESETS = {
-    "capacitor_decoder",
-    "fcdm_nano",
-    "full_capacitor",
-    "semdisdiffae",
-    "semdisdiffae_p32_v2",
-}
+PRESETS = {path.stem for path in (ROOT / "configs" / "models").glob("*.toml")}
+BUNDLED = ("fcdm_nano", "linear16")
 MAX_WHEEL_BYTES = 15_000_000
 
 
@@ -93,8 +88,9 @@ def test_wheel_holds_what_the_package_needs(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for preset in PRESETS:
         assert f"latentcli/configs/models/{preset}.toml" in names
-    for name in ("config.json", "model.safetensors"):
-        assert f"latentcli/models/bundled/fcdm_nano/{name}" in names
+    for model in BUNDLED:
+        for name in ("config.json", "model.safetensors"):
+            assert f"latentcli/models/bundled/{model}/{name}" in names
     assert "latentcli/py.typed" in names
     jobs = {path.name for path in (ROOT / "configs" / "jobs").glob("*.toml")}
     assert jobs == {Path(n).name for n in names if n.startswith("latentcli/configs/jobs/")}
@@ -118,7 +114,7 @@ def test_installed_tool_lists_the_presets(installed):
     assert {row["name"] for row in rows} == PRESETS
     assert all(name in table for name in PRESETS)
     status = {row["name"]: row["weights"] for row in rows}
-    assert status.pop("fcdm_nano") == "bundled"
+    assert {status.pop(model) for model in BUNDLED} == {"bundled"}
     assert set(status.values()) == {"missing"}  # offline, and nothing is cached there
 
 

@@ -16,7 +16,7 @@ from latentcli.cli.bench import bench
 from latentcli.cli.decode import decode
 from latentcli.cli.encode import encode
 from latentcli.cli.inspect import inspect
-from latentcli.cli.models import models
+from latentcli.cli.models import models, show
 from latentcli.cli.options import NOTHING, plain
 from latentcli.cli.output import Output, asked
 from latentcli.cli.roundtrip import roundtrip
@@ -25,6 +25,8 @@ from latentcli.core.errors import Interrupted, LatentCliError
 
 NAME = "latentcli"
 COMMANDS = (encode, decode, roundtrip, bench, models, inspect, verify)
+SUBCOMMANDS = {models: (show,)}
+"""Commands that have further ones below them, and run alone too."""
 EPILOG = (
     "Every option can also be set by a variable, such as LATENTCLI_BATCH_SIZE for --batch-size."
     " Options beat variables, which beat the job file, which beats defaults."
@@ -39,7 +41,14 @@ app = typer.Typer(
     epilog=EPILOG,
 )
 for command in COMMANDS:
-    app.command(epilog=EPILOG)(command)
+    if command not in SUBCOMMANDS:
+        app.command(epilog=EPILOG)(command)
+for command, below in SUBCOMMANDS.items():
+    group = typer.Typer(name=command.__name__, epilog=EPILOG)
+    group.callback(invoke_without_command=True)(command)
+    for subcommand in below:
+        group.command(epilog=EPILOG)(subcommand)
+    app.add_typer(group)
 
 
 def print_version(wanted: bool) -> None:

@@ -1,24 +1,61 @@
-"""`latentcli models`: nothing in, the presets and whether their weights are at hand out."""
+"""`latentcli models`: the presets and whether their weights are at hand, or all about one of them.
+
+Nothing in, the list out; with `show`, a model's name in and its card out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from latentcli.cli import options as o
 from latentcli.cli.output import output_of
+from latentcli.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+NAMELESS = "Name the model, such as latentcli models show fcdm_nano; latentcli models lists them."
+
 
 def models(context: typer.Context, json: o.Json = False, quiet: o.Quiet = False) -> None:
     """List the models: size, latent geometry, licence, and whether the weights are at hand."""
+    if context.invoked_subcommand is not None:
+        return
     from latentcli.jobs.catalog import list_models
 
     output_of(context).show(list_models(), data=tables)
+
+
+def names() -> list[str]:
+    """What a shell offers to complete a model's name with."""
+    from latentcli.jobs.catalog import model_names
+
+    return model_names()
+
+
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="NAME",
+        help="A model of the list, its Hub id, or a preset's .toml file.",
+        show_default=False,
+        autocompletion=names,
+    ),
+]
+
+
+def show(
+    context: typer.Context, name: Name = None, json: o.Json = False, quiet: o.Quiet = False
+) -> None:
+    """Show a model's card: structure, latents, published figures, licence, its weights."""
+    if name is None:
+        raise UsageError(NAMELESS)
+    from latentcli.jobs.catalog import show_model
+
+    output_of(context).show(show_model(name), data=card)
 
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> Iterable[RenderableType]:
@@ -26,3 +63,10 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> Iterable[RenderableType]:
     from latentcli.reports.tables import models_table
 
     yield models_table(rows)
+
+
+def card(document: Mapping[str, Any]) -> Iterable[RenderableType]:
+    """One line per fact, then the network and the published figures."""
+    from latentcli.reports.cards import model_card
+
+    yield from model_card(document)

@@ -6,13 +6,16 @@ h and w latent cells. Pixels are uint8 RGB on the image side and float in [-1, 1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-STATES = ("whitened", "raw", "moments")
+NORMAL_STATES = ("whitened", "scaled")
+"""What a model's own latents are: whitened per channel, or scaled (and shifted) as a whole."""
+STATES = (*NORMAL_STATES, "raw", "moments")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,14 @@ class LatentSpec:
     """Image height and width must be multiples of this."""
     space: str
     """Latent space id without the state: latents of equal ids can be exchanged between models."""
+    state: str = "whitened"
+    """What `encode` gives and `decode` takes: one of NORMAL_STATES."""
 
     def __post_init__(self) -> None:
+        if self.state not in NORMAL_STATES:
+            raise ValueError(
+                f"latents are {self.state!r}, allowed are {' and '.join(NORMAL_STATES)}"
+            )
         if self.size_divisor % self.downscale:
             raise ValueError(
                 f"size divisor {self.size_divisor} is no multiple of the downscale {self.downscale}"
@@ -56,7 +65,7 @@ class LatentSpec:
         return f"f{self.downscale}c{self.channels}"
 
     def space_id(self, state: str) -> str:
-        """Full id, such as flux2#whitened; `state` is one of whitened, raw, moments."""
+        """Full id, such as flux2#whitened; `state` is one of STATES."""
         if state not in STATES:
             raise ValueError(f"latent state is {state!r}, allowed are {', '.join(STATES)}")
         return f"{self.space}#{state}"
@@ -69,6 +78,24 @@ class LatentSpec:
                 f" {self.size_divisor}"
             )
         return height // self.downscale, width // self.downscale
+
+    def image_size(
+        self, shape: Sequence[int], height: int | None = None, width: int | None = None
+    ) -> tuple[int, int]:
+        """(H, W) of the images of latents of this shape, [N, C, h, w].
+
+        ValueError where the shape is none of this model's latents, or not that of height x width.
+        """
+        *_, channels, h, w = (1, 1, *shape)
+        height = h * self.downscale if height is None else height
+        width = w * self.downscale if width is None else width
+        wanted = (self.channels, *self.latent_size(height, width))
+        if len(shape) != 4 or (channels, h, w) != wanted:
+            raise ValueError(
+                f"latents are {tuple(shape)}; for {width}x{height} images they must be"
+                f" [N, {', '.join(map(str, wanted))}]"
+            )
+        return height, width
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +116,11 @@ class Row:
     crop: tuple[int, int, int, int] | None = None
     """(left, top, right, bottom) of the crop, in pixels of the resized picture."""
     latent_shape: tuple[int, ...] | None = None
-    """(C, h, w)."""
+    """(C, h, w), or (T, C, h, w) of a clip."""
+    frame_rate: str | None = None
+    """Frames per second of a clip, as a fraction such as 30000/1001."""
+    time_base: str | None = None
+    """Seconds per tick of a clip's frame times, as a fraction such as 1/15360."""
     notes: tuple[str, ...] = ()
     """What a policy did to this picture: orientation, colour, alpha, animation."""
 

@@ -124,36 +124,59 @@ def sample_noise(seed: int, keys: Sequence[str], shape: tuple[int, ...]) -> Tens
 
 @torch.inference_mode()
 def encode_batch(
-    engine: Engine, pixels: Tensor, keys: Sequence[str], state: str, sample: int | None = None
+    engine: Engine,
+    pixels: Tensor,
+    keys: Sequence[str],
+    state: str,
+    sample: int | None = None,
+    *,
+    class_token: bool = False,
 ) -> dict[str, Tensor]:
-    """uint8 pictures [N, 3, H, W] to named float32 parts [N, C, h, w] on the CPU.
+    """uint8 pictures [N, 3, H, W] to named float32 parts, each [N, ...], on the CPU.
 
-    `state` is whitened, raw or moments; the parts are latent, or mean and logsnr. `sample` seeds a
-    posterior sample instead of the mode.
+    `state` is the model's own (whitened or scaled), raw or moments; the parts are latent, or the
+    posterior's moments, and class_token where asked for. `sample` seeds a posterior sample instead
+    of the mode.
     """
-    posterior = engine.model.encode_posterior(to_float(pixels.to(engine.device)))
-    if state == "moments":
-        return {"mean": posterior.mean.float().cpu(), "logsnr": posterior.logsnr.float().cpu()}
-    if sample is None:
-        latent = posterior.mode()
+    model, images = engine.model, to_float(pixels.to(engine.device))
+    if state == model.spec.state and sample is None:
+        own = model.encode(images).float()
+        parts = {"latent": own}
     else:
-        noise = sample_noise(sample, keys, tuple(posterior.mean.shape[1:]))
-        latent = posterior.sample(noise.to(posterior.mean.device))
-    return {"latent": (engine.model.whiten(latent) if state == "whitened" else latent).cpu()}
+        posterior = model.encode_posterior(images)
+        noise = None
+        if sample is not None:
+            shape = tuple(posterior.mean.shape[1:])
+            noise = sample_noise(sample, keys, shape).to(posterior.mean.device)
+        raw = posterior.mode() if noise is None else posterior.sample(noise)
+        own = model.whiten(raw)
+        parts = {"latent": raw if state == "raw" else own}
+        if state == "moments":
+            parts = posterior.moments()
+    if class_token:
+        parts["class_token"] = model.predict_class(own).float()
+    return {name: part.cpu() for name, part in parts.items()}
 
 
 @torch.inference_mode()
 def decode_batch(
-    engine: Engine, latents: Tensor, keys: Sequence[str], settings: DecodeSettings
+    engine: Engine,
+    latents: Tensor,
+    keys: Sequence[str],
+    settings: DecodeSettings,
+    *,
+    frames: bool = False,
 ) -> Tensor:
-    """Whitened latents [N, C, h, w] to uint8 pictures [N, 3, H, W] on the CPU.
+    """The model's own latents [N, C, h, w] to uint8 pictures [N, 3, H, W] on the CPU.
 
-    The noise of each picture comes from the seed and its key alone, so a picture is the same in
-    any batch up to the arithmetic's rounding.
+    With `frames` they are consecutive frames of one clip, which a temporal decoder decodes
+    together. The noise of each picture comes from the seed and its key alone, so a picture is the
+    same in any batch up to the arithmetic's rounding.
     """
     f = engine.model.spec.downscale
     height, width = latents.shape[-2] * f, latents.shape[-1] * f
-    images = engine.model.decode(
+    run = engine.model.decode_frames if frames else engine.model.decode
+    images = run(
         latents.to(engine.device),
         height,
         width,

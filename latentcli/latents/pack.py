@@ -20,10 +20,16 @@ class Packed(NamedTuple):
     """By key: why a sample is not among them."""
 
 
+DTYPES = {"class_token": torch.float32}
+"""Parts that are not stored in bfloat16."""
+
+
 def pack(
     keys: Sequence[str], parts: Mapping[str, Tensor], dtype: torch.dtype = torch.bfloat16
 ) -> Packed:
-    """Samples of a batch, each part [N, C, h, w] with one sample per key, rounded to `dtype`.
+    """Samples of a batch, each part [N, ...] with one sample per key, rounded to `dtype`.
+
+    The parts in DTYPES keep their own.
 
     A sample with a value that is not finite, in any part and after rounding, is left out and
     reported. Each tensor owns its memory, so that keeping one does not keep the batch.
@@ -36,13 +42,13 @@ def pack(
     for part, values in parts.items():
         if len(values) != len(keys):
             raise ValueError(f"{part} has {len(values)} samples, there are {len(keys)} keys")
-        batches[part] = values.detach().to(dtype).cpu()
-        for key, count in zip(keys, _not_finite(batches[part]), strict=True):
+        batches[part] = stored(part, values, dtype)
+        for key, count in zip(keys, not_finite(batches[part]), strict=True):
             if count:
                 bad.setdefault(
                     key,
                     f"{count} of {values[0].numel()} values of the {part} are"
-                    f" not finite in {str(dtype).removeprefix('torch.')}",
+                    f" not finite in {str(batches[part].dtype).removeprefix('torch.')}",
                 )
     tensors = {
         tensor_name(key, part): batch[i].clone(memory_format=torch.contiguous_format)
@@ -53,7 +59,13 @@ def pack(
     return Packed(tensors, bad)
 
 
-def _not_finite(batch: Tensor) -> list[int]:
+def stored(part: str, values: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """A part's values on the CPU, in the dtype that it is stored in."""
+    return values.detach().to(DTYPES.get(part, dtype)).cpu()
+
+
+def not_finite(batch: Tensor) -> list[int]:
+    """Of each sample of a batch [N, ...], how many values are infinite or no number."""
     counts: list[int] = (~batch.isfinite()).flatten(1).sum(1).tolist()
     return counts
 

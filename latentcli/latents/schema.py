@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from latentcli.core.types import LatentSpec
+from latentcli.core.types import STATES, LatentSpec
 
 FORMAT = "latentcli"
 FORMAT_VERSION = "1"
 
-STORED_PARTS: dict[str, tuple[str, ...]] = {
-    "whitened": ("latent",),
-    "raw": ("latent",),
-    "moments": ("mean", "logsnr"),
-}
-"""What is stored of every sample, by the state of the latents."""
+MOMENTS = ("mean", "logsnr")
+"""What a store of moments holds where its spec names no parts."""
+CLIP_PARTS = ("times", "clock")
+"""What is stored of a clip besides: its frames' times, and the units of those."""
 
-PARTS = ("latent", "mean", "logsnr", "latent_flip", "class_token")
+PARTS = ("latent", *MOMENTS, "logvar", "latent_flip", "class_token", *CLIP_PARTS)
 """Every part that a sample can have; `latent_flip` is that of the mirrored picture."""
 
 
-def parts_of(state: str) -> tuple[str, ...]:
-    """Parts stored of latents in a state; ValueError for another word."""
-    if state not in STORED_PARTS:
-        raise ValueError(f"latents are {state!r}, allowed are {', '.join(STORED_PARTS)}")
-    return STORED_PARTS[state]
+def parts_of(
+    state: str,
+    moments: tuple[str, ...] = MOMENTS,
+    *,
+    class_token: bool = False,
+    clips: bool = False,
+) -> tuple[str, ...]:
+    """Parts stored of every sample, from how a job stores latents; ValueError for another state.
+
+    `moments` are the tensors that describe the model's posterior.
+    """
+    if state not in STATES:
+        raise ValueError(f"latents are {state!r}, allowed are {', '.join(STATES)}")
+    latents = moments if state == "moments" else ("latent",)
+    return (*latents, *(("class_token",) if class_token else ()), *(CLIP_PARTS if clips else ()))
 
 
 def tensor_name(key: str, part: str) -> str:
@@ -57,12 +65,14 @@ def shard_metadata(
     weights_sha256: str,
     spec_hash: str,
     unit: int,
+    clips: bool = False,
 ) -> dict[str, str]:
     """The strings that let a shard be decoded without its store.
 
     `posterior` is as `posterior_text` gives it; ValueError for an unknown state.
     """
-    return {
+    media = {"media": "clips"} if clips else {}
+    return media | {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "latent_space": spec.space_id(state),

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 __all__ = [
     "CapacitorDecoder",
     "CapacitorDecoderInferenceConfig",
+    "DinacAE",
+    "DinacAEConfig",
+    "DinacAEInferenceConfig",
     "EncoderPosterior",
     "FCDMDiffAE",
     "FCDMDiffAEConfig",
@@ -18,6 +21,9 @@ __all__ = [
 _HOMES = {
     "CapacitorDecoder": ("latentcli.models.fcdm", "CapacitorDecoder"),
     "CapacitorDecoderInferenceConfig": ("latentcli.models.vp_diffusion", "InferenceConfig"),
+    "DinacAE": ("latentcli.models.dinac", "DinacAE"),
+    "DinacAEConfig": ("latentcli.models.dinac", "DinacAEConfig"),
+    "DinacAEInferenceConfig": ("latentcli.models.vp_diffusion", "InferenceConfig"),
     "EncoderPosterior": ("latentcli.core.posterior", "Posterior"),
     "FCDMDiffAE": ("latentcli.models.fcdm", "FCDMDiffAE"),
     "FCDMDiffAEConfig": ("latentcli.models.fcdm", "FCDMConfig"),
@@ -29,10 +35,12 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from latentcli.core.posterior import Posterior as EncoderPosterior
+    from latentcli.models.dinac import DinacAE, DinacAEConfig
     from latentcli.models.fcdm import CapacitorDecoder, FCDMDiffAE, FullCapacitor
     from latentcli.models.fcdm import FCDMConfig as FCDMDiffAEConfig
     from latentcli.models.registry import load_model
     from latentcli.models.vp_diffusion import InferenceConfig as CapacitorDecoderInferenceConfig
+    from latentcli.models.vp_diffusion import InferenceConfig as DinacAEInferenceConfig
     from latentcli.models.vp_diffusion import InferenceConfig as FCDMDiffAEInferenceConfig
     from latentcli.models.vp_diffusion import InferenceConfig as FullCapacitorInferenceConfig
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentcli.core.posterior import Posterior
+from latentcli.core.posterior import AnyPosterior
 from latentcli.core.types import LatentSpec
 
 
@@ -21,6 +21,7 @@ class ModelInfo:
     name: str
     """As it was asked for."""
     family: str
+    """The module that its network is in."""
     origin: str
     """flag, folder, env, bundled, cached, hub or random."""
     preset_name: str | None = None
@@ -48,7 +49,15 @@ class Autoencoder(nn.Module, ABC):
     can_encode: bool = True
     can_decode: bool = True
     predicts_class: bool = False
+    """Whether `predict_class` gives a class token."""
+    is_diffusion: bool = False
+    """Whether decoding starts from noise and takes steps, as an inference config says."""
     is_video: bool = False
+    """Whether the frames of a clip see each other in `decode_frames`."""
+    moments: tuple[str, ...] = ("mean", "logsnr")
+    """Names of the tensors that describe a posterior; ("mean",) where encoding is deterministic."""
+    frames_per_chunk: int = 1
+    """Frames that `decode_frames` is given at once, unless the user says otherwise."""
 
     @property
     def device(self) -> torch.device:
@@ -61,12 +70,12 @@ class Autoencoder(nn.Module, ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def encode_posterior(self, images: Tensor) -> Posterior:
+    def encode_posterior(self, images: Tensor) -> AnyPosterior:
         """Posterior of images [N, 3, H, W] in [-1, 1]; ValueError where the size rule is broken."""
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """What the model's card calls its latents, [N, C, h, w]: the whitened mode."""
+        """What the model's card calls its latents, [N, C, h, w]: the mode, whitened or scaled."""
 
     @abstractmethod
     def decode(
@@ -84,9 +93,29 @@ class Autoencoder(nn.Module, ABC):
         that start from noise; without it, it is drawn as the inference config's seed says.
         """
 
+    def decode_frames(
+        self,
+        latents: Tensor,
+        height: int | None = None,
+        width: int | None = None,
+        inference_config: Any = None,
+        *,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Consecutive frames of one clip, latents [T, C, h, w], to images [T, 3, H, W].
+
+        As `decode`, which takes every image for itself; a temporal decoder (`is_video`) lets all T
+        frames see each other here.
+        """
+        return self.decode(latents, height, width, inference_config, noise=noise)
+
+    def predict_class(self, latents: Tensor) -> Tensor:
+        """Class token, float32 [N, features], of latents as `encode` gives them."""
+        raise NotImplementedError("this model predicts no class token")
+
     @abstractmethod
     def whiten(self, latents: Tensor) -> Tensor:
-        """Raw latents [N, C, h, w] to zero mean and unit variance per channel, float32."""
+        """Raw latents [N, C, h, w] to those of the spec's state (whitened or scaled), float32."""
 
     @abstractmethod
     def dewhiten(self, latents: Tensor) -> Tensor:
@@ -116,5 +145,9 @@ class Family:
     """The config completed by what only a checkpoint's tensor names tell."""
     tiny: Mapping[str, Any] = field(default_factory=dict)
     """A toy config for the contract tests."""
+    halves: bool = False
+    """Whether a checkpoint may hold the encoder or the decoder alone."""
+    space_keys: tuple[str, ...] = ()
+    """Config keys that say what latents mean: a checkpoint's own must agree with its preset's."""
     fp32_islands: Callable[[str], bool] = lambda name: False
     """Whether a tensor of this name stays float32 when the network runs in bfloat16."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import UsageError
-from latentcli.core.types import LatentSpec
+from latentcli.core.types import NORMAL_STATES, LatentSpec
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -35,11 +35,17 @@ class Preset:
     size_divisor: int
     space: str
     """Latent space id."""
+    parameters: int | None = None
+    """Trainable values of the network; every preset that ships says it."""
+    state: str = "whitened"
+    """What its latents are: whitened, or scaled."""
     paper: str = ""
     repo: str | None = None
     """Hub repository, org/name."""
     file: str = "model.safetensors"
     """The weights file in the repository or folder."""
+    subfolder: str = ""
+    """Folder of the repository that the file is in."""
     revision: str = "main"
     """Branch, tag or commit of the repository."""
     sha256: str | None = None
@@ -58,7 +64,7 @@ class Preset:
     @property
     def spec(self) -> LatentSpec:
         """Geometry and latent space id."""
-        return LatentSpec(self.channels, self.downscale, self.size_divisor, self.space)
+        return LatentSpec(self.channels, self.downscale, self.size_divisor, self.space, self.state)
 
 
 def _integer(value: Any) -> bool:
@@ -113,18 +119,21 @@ _KEYS: dict[str, dict[str, _Key]] = {
         "licence": _Key("licence", _text, "a text", required=True),
         "card": _Key("card", _text, "a text", required=True),
         "paper": _Key("paper", _text, "a text"),
+        "parameters": _Key("parameters", _integer, "a positive whole number"),
         "config": _Key("config", _table, "a table", required=True),
         "published": _Key("published", _table, "a table"),
     },
     "weights": {
         "repo": _Key("repo", _repository, "org/name"),
         "file": _Key("file", _file_name, "a file name without a folder"),
+        "subfolder": _Key("subfolder", _file_name, "a folder name"),
         "revision": _Key("revision", _text, "a branch, tag or commit"),
         "sha256": _Key("sha256", _digest, "64 hexadecimal digits in lower case"),
         "bundled": _Key("bundled", _text, "a folder name"),
     },
     "latents": {
         "space": _Key("space", _text, "a text", required=True),
+        "state": _Key("state", NORMAL_STATES.__contains__, " or ".join(NORMAL_STATES)),
         "channels": _Key("channels", _integer, "a positive whole number", required=True),
         "downscale": _Key("downscale", _integer, "a positive whole number", required=True),
         "size_divisor": _Key("size_divisor", _integer, "a positive whole number", required=True),
@@ -191,8 +200,11 @@ def read_preset(path: Path) -> Preset:
         raise UsageError(f"The preset file {path} cannot be read: {error}.") from error
     fields = _fields(document, path)
     preset = Preset(name=path.stem, **fields)
-    if preset.repo is None and preset.bundled is None:
-        raise UsageError(f"{path}: [weights] needs repo or bundled.")
+    if not {"repo", "bundled", "file"} & set(document.get("weights", {})):
+        raise UsageError(
+            f"{path}: [weights] needs repo or bundled, or file alone where the checkpoint is not"
+            " published."
+        )
     try:
         _ = preset.spec
     except ValueError as error:

@@ -35,6 +35,7 @@ VARIABLE = "LATENTCLI_WEIGHTS"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 SUFFIXES = (".safetensors", ".pth", ".pt")
+HALVES = ("encoder", "decoder")
 BUNDLED = Path(__file__).parent / "bundled"
 
 
@@ -45,15 +46,22 @@ class Checkpoint:
     name: str
     """Preset name or Hub id, as folders under $LATENTCLI_WEIGHTS are named."""
     repo: str | None = None
+    """Hub repository; None of a checkpoint that is bundled, or not published at all."""
     file: str = WEIGHTS
     revision: str = "main"
     bundled: str | None = None
+    subfolder: str = ""
+    """Folder of the repository that the files are in."""
     needs_config: bool = True
     """Whether config.json is needed: no preset says what the network is."""
 
     @classmethod
     def of_preset(cls, p: Preset) -> Self:
-        return cls(p.name, p.repo, p.file, p.revision, p.bundled, needs_config=False)
+        return cls(p.name, p.repo, p.file, p.revision, p.bundled, p.subfolder, needs_config=False)
+
+    def in_repo(self, name: str) -> str:
+        """A file's path in the repository."""
+        return f"{self.subfolder}/{name}" if self.subfolder else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,8 @@ class Located:
     repo: str | None = None
     revision: str | None = None
     """Commit of the repository."""
+    also: tuple[Path, ...] = ()
+    """Further files of the same checkpoint: a decoder kept apart from its encoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +102,11 @@ def locate(
     `cache_dir` replaces the Hugging Face cache. WeightsError where they are in none of the places.
     """
     if revision is not None and (weights is not None or wanted.repo is None):
-        other = "a weights path" if weights is not None else f"{wanted.name}, which is bundled,"
+        why = "bundled" if wanted.bundled else "not published"
+        other = "a weights path" if weights is not None else f"{wanted.name}, which is {why},"
         raise UsageError(f"{other} has no revisions: leave out the revision {revision!r}.")
     if weights is not None:
-        return at_path(Path(weights), wanted.file, "flag")
+        return at_path(Path(weights), wanted.file, "flag", wanted.subfolder)
     search = _Search(wanted, revision or wanted.revision, cache_dir, [])
     for place in _PLACES if revision is None else _PLACES_WITH_REVISIONS:
         if found := place(search):
@@ -103,22 +114,33 @@ def locate(
     raise _absent(search)
 
 
-def weights_status(preset: Preset) -> str:
-    """bundled, cached ($LATENTCLI_WEIGHTS or the cache), hub, or missing; asks no network."""
+def at_hand(preset: Preset) -> Located | None:
+    """The weights that `locate` would find on this machine, or None; asks no network.
+
+    WeightsError where a folder meant for them holds something else.
+    """
     wanted = Checkpoint.of_preset(preset)
     search = _Search(wanted, wanted.revision, None, [])
-    if _in_package(search):
-        return "bundled"
+    return next((found for place in _HERE if (found := place(search))), None)
+
+
+def weights_status(preset: Preset) -> str:
+    """bundled, cached ($LATENTCLI_WEIGHTS or the cache), hub, or missing; asks no network."""
     try:
-        if _in_environment(search) or _in_cache(search):
-            return "cached"
+        found = at_hand(preset)
     except WeightsError:
         return "missing"
-    return "missing" if is_offline_mode() or wanted.repo is None else "hub"
+    if found:
+        return "bundled" if found.origin == "bundled" else "cached"
+    return "missing" if is_offline_mode() or preset.repo is None else "hub"
 
 
-def at_path(path: Path, file: str = WEIGHTS, origin: str = "folder") -> Located:
+def at_path(
+    path: Path, file: str = WEIGHTS, origin: str = "folder", subfolder: str = ""
+) -> Located:
     """The weights at `path`: a file, or a folder that holds `file` or one other .safetensors.
+
+    Failing those, a folder may hold one .pth for the encoder and one for the decoder, so named.
 
     A config.json counts only beside a file under the name that a Hub repository gives it: any
     other file may share its folder with strangers.
@@ -126,22 +148,28 @@ def at_path(path: Path, file: str = WEIGHTS, origin: str = "folder") -> Located:
     path = path.expanduser()
     if not path.exists():
         raise WeightsError(f"There are no weights at {path}: no such file or folder.")
-    chosen = _in_folder(path, file) if path.is_dir() else path
+    if path.is_dir() and subfolder and (path / subfolder / file).is_file():
+        path = path / subfolder
+    chosen, *also = _in_folder(path, file) if path.is_dir() else [path]
     if chosen.suffix not in SUFFIXES:
         raise WeightsError(
             f"{path} is no weights file: it must end in {', '.join(SUFFIXES)}, or be a folder"
             f" with {file}."
         )
     as_published = path.is_dir() or path.name == file
-    return Located(chosen, _read_config(chosen) if as_published else None, origin)
+    config = _read_config(chosen) if as_published else None
+    return Located(chosen, config, origin, also=tuple(also))
 
 
-def _in_folder(folder: Path, file: str) -> Path:
+def _in_folder(folder: Path, file: str) -> list[Path]:
     if (folder / file).is_file():
-        return folder / file
+        return [folder / file]
     others = sorted(folder.glob("*.safetensors"))
     if len(others) == 1:
-        return others[0]
+        return others
+    halves = [sorted(folder.glob(f"*{half}*.pth")) for half in HALVES]
+    if not others and all(len(found) == 1 for found in halves):
+        return [path for found in halves for path in found]
     found = f"{len(others)} other .safetensors files" if others else "no .safetensors file"
     raise WeightsError(f"The folder {folder} has no {file} and {found}; it must hold {file}.")
 
@@ -169,7 +197,7 @@ def _in_environment(search: _Search) -> Located | None:
     for name in names:
         folder = Path(root).expanduser() / name
         if folder.is_dir():
-            return at_path(folder, wanted.file, "env")
+            return at_path(folder, wanted.file, "env", wanted.subfolder)
         search.looked.append(f"{VARIABLE}: no folder {folder}")
     return None
 
@@ -189,10 +217,13 @@ def _in_cache(search: _Search) -> Located | None:
     if wanted.repo is None:
         return None
     path = try_to_load_from_cache(
-        wanted.repo, wanted.file, cache_dir=search.cache_dir, revision=search.revision
+        wanted.repo,
+        wanted.in_repo(wanted.file),
+        cache_dir=search.cache_dir,
+        revision=search.revision,
     )
     if isinstance(path, str):
-        found = _of_snapshot(Path(path), wanted.repo, "cached")
+        found = _of_snapshot(Path(path), wanted, "cached")
         if found.config is not None or not wanted.needs_config:
             return found
     what = f"{CONFIG} and {wanted.file}" if wanted.needs_config else wanted.file
@@ -202,8 +233,13 @@ def _in_cache(search: _Search) -> Located | None:
     return None
 
 
-def _of_snapshot(path: Path, repo: str, origin: str) -> Located:
-    return Located(path, _read_config(path), origin, repo, revision=path.parent.name)
+def _of_snapshot(path: Path, wanted: Checkpoint, origin: str) -> Located:
+    return Located(path, _read_config(path), origin, wanted.repo, _commit(path, wanted))
+
+
+def _commit(path: Path, wanted: Checkpoint) -> str:
+    """The cache keeps a repository's files in a folder named after the commit."""
+    return (path.parent.parent if wanted.subfolder else path.parent).name
 
 
 def _cache(search: _Search) -> Path:
@@ -231,18 +267,24 @@ def _download(search: _Search, repo: str) -> Located:
     needed = [CONFIG, wanted.file] if wanted.needs_config else [wanted.file]
     # Asked once, without the client's retries: a cluster node without network must not wait.
     for name in needed:
-        get_hf_file_metadata(hf_hub_url(repo, name, revision=revision))
-    path = Path(hf_hub_download(repo, wanted.file, revision=revision, cache_dir=search.cache_dir))
+        get_hf_file_metadata(hf_hub_url(repo, wanted.in_repo(name), revision=revision))
+
+    def download(name: str, revision: str) -> Path:
+        file = wanted.in_repo(name)
+        return Path(hf_hub_download(repo, file, revision=revision, cache_dir=search.cache_dir))
+
+    path = download(wanted.file, revision)
     try:
-        hf_hub_download(repo, CONFIG, revision=path.parent.name, cache_dir=search.cache_dir)
+        download(CONFIG, _commit(path, wanted))
     except EntryNotFoundError:
         if wanted.needs_config:
             raise
-    return _of_snapshot(path, repo, "hub")
+    return _of_snapshot(path, wanted, "hub")
 
 
 _Place = Callable[[_Search], Located | None]
-_PLACES: tuple[_Place, ...] = (_in_environment, _in_package, _in_cache, _on_hub)
+_HERE: tuple[_Place, ...] = (_in_environment, _in_package, _in_cache)
+_PLACES: tuple[_Place, ...] = (*_HERE, _on_hub)
 _PLACES_WITH_REVISIONS: tuple[_Place, ...] = (_in_cache, _on_hub)
 
 
@@ -265,6 +307,8 @@ def _absent(search: _Search) -> WeightsError:
     wanted = search.wanted
     files = f"{CONFIG} and {wanted.file}" if wanted.needs_config else wanted.file
     source = f" ({files} of {wanted.repo}, revision {search.revision})" if wanted.repo else ""
+    if not wanted.repo and not wanted.bundled:
+        source = ": its checkpoint is not published"
     return WeightsError(
         "\n".join(
             [
@@ -279,16 +323,19 @@ def _absent(search: _Search) -> WeightsError:
 
 def _ways(search: _Search) -> list[str]:
     wanted = search.wanted
+    # Whoever has a checkpoint that is on no Hub has no config.json for it either.
+    names = [wanted.file, CONFIG] if wanted.repo or wanted.needs_config else [wanted.file]
+    files = [f"FOLDER/{wanted.name}/{name}" for name in names]
     ways = [
-        f"--weights PATH: the weights file, or a folder with {wanted.file} and {CONFIG}",
-        f"{VARIABLE}=FOLDER, with the files FOLDER/{wanted.name}/{wanted.file} and"
-        f" FOLDER/{wanted.name}/{CONFIG}",
+        f"--weights PATH: the weights file, or a folder with {' and '.join(names)}",
+        f"{VARIABLE}=FOLDER, with the file{'s'[: len(files) - 1]} {' and '.join(files)}",
     ]
     if wanted.repo is None:
         return ways
     pin = "" if search.revision == "main" else f" --revision {search.revision}"
     return [
         *ways,
-        f"on a machine with network, `hf download {wanted.repo} {CONFIG} {wanted.file}{pin}`, then"
+        f"on a machine with network, `hf download {wanted.repo} {wanted.in_repo(CONFIG)}"
+        f" {wanted.in_repo(wanted.file)}{pin}`, then"
         f" copy its cache folder to {_cache(search)} (or set HF_HOME to a copy of its cache)",
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,41 +23,22 @@ from latentcli.models.presets import (
     preset_of_repo,
     unknown_preset,
 )
-from latentcli.models.pretrained import CONFIG, Checkpoint, Located, at_path, locate, weights_status
+from latentcli.models.pretrained import CONFIG, Checkpoint, Located, at_path, locate
 from latentcli.models.weights import (
     check_sha256,
-    file_sha256,
+    checkpoint_sha256,
     load_into,
     random_state,
-    read_state_dict,
+    read_checkpoint,
 )
 
-FAMILIES = ("fcdm",)
+FAMILIES = ("fcdm", "dinac", "kl", "tiny", "tiny_temporal", "effvit", "linear")
 """Modules of latentcli.models that declare a FAMILY; none is imported before it is used."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Build = Callable[[Mapping[str, Any], LatentSpec | None], Autoencoder]
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCard:
-    """One line of the list of models; the field names are those of `latentcli models --json`."""
-
-    name: str
-    family: str
-    parameters: int
-    latent_channels: int
-    downscale: int
-    size_divisor: int
-    latent_space: str
-    can_encode: bool
-    can_decode: bool
-    weights: str
-    """bundled, cached, hub or missing."""
-    licence: str
-    summary: str
 
 
 def family(name: str) -> Family:
@@ -110,20 +91,22 @@ def load_model(
         return build_model(name_or_path, device=device, dtype=dtype)
     preset = find_preset(name_or_path)
     located = _locate(str(name_or_path), preset, weights, revision, cache_dir)
-    path = located.weights_path
+    path, paths = located.weights_path, (located.weights_path, *located.also)
     if preset and preset.sha256 and located.origin != "flag" and revision is None:
         check_sha256(path, preset.sha256, preset.name)
-    state = read_state_dict(path)
+    state = read_checkpoint(paths)
     kind, config = _network(preset, located.config, str(path.parent))
     config = kind.infer(config, frozenset(state))
     with torch.device("meta"):
         model = (build or kind.build)(config, preset.spec if preset else None)
         plain = (build or kind.build)(config, None) if preset else model
     if preset:
-        _check_geometry(plain, preset, path)
+        _check_geometry(plain, preset, path, kind)
+        model.can_encode &= preset.can_encode
+        model.can_decode &= preset.can_decode
     else:
         # The digest names the same latents wherever the weights were found.
-        model.spec = replace(model.spec, space=f"local-{file_sha256(path)[:12]}")
+        model.spec = replace(model.spec, space=f"local-{checkpoint_sha256(paths)[:12]}")
     load_into(model, state, family=kind, dtype=dtype, device=device, source=str(path))
     model.info = ModelInfo(
         str(name_or_path),
@@ -133,7 +116,7 @@ def load_model(
         located.repo,
         located.revision,
         str(path),
-        file_sha256(path),
+        checkpoint_sha256(paths),
         preset.psnr_floor if preset else None,
         config,
     )
@@ -165,6 +148,9 @@ def build_model(
     state = random_state(lambda: kind.build(config, spec), seed)
     with torch.device("meta"):
         model = kind.build(config, spec)
+    if preset:
+        model.can_encode &= preset.can_encode
+        model.can_decode &= preset.can_decode
     load_into(
         model, state, family=kind, dtype=as_dtype(dtype), device=device, source="random weights"
     )
@@ -174,11 +160,6 @@ def build_model(
     return model
 
 
-def list_models() -> list[ModelCard]:
-    """Every preset, by name; asks no network and reads no weights."""
-    return [_card(load_preset(name)) for name in preset_names()]
-
-
 def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
     """fp32 or bf16, or the torch dtype itself; UsageError for any other."""
     if isinstance(dtype, str):
@@ -186,25 +167,6 @@ def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
     if isinstance(dtype, str) or dtype not in DTYPES.values():
         raise UsageError(f"dtype is {dtype}, allowed are {', '.join(DTYPES)}.")
     return dtype
-
-
-def _card(preset: Preset) -> ModelCard:
-    with torch.device("meta"):
-        model = family(preset.family).build(preset.config, preset.spec)
-    return ModelCard(
-        name=preset.name,
-        family=preset.family,
-        parameters=model.parameter_count(),
-        latent_channels=preset.channels,
-        downscale=preset.downscale,
-        size_divisor=preset.size_divisor,
-        latent_space=preset.space,
-        can_encode=preset.can_encode,
-        can_decode=preset.can_decode,
-        weights=weights_status(preset),
-        licence=preset.licence,
-        summary=preset.summary,
-    )
 
 
 def _locate(
@@ -237,7 +199,8 @@ def _network(
     if preset is None:
         return _recognise(found, where), dict(found or {})
     found = found or {}
-    strange = sorted(set(found) - set(preset.config))
+    # A leading underscore marks notes of the tool that wrote the file, such as its version.
+    strange = sorted(k for k in set(found) - set(preset.config) if not k.startswith("_"))
     if strange:
         logger.warning(
             "%s/%s has keys that preset %s does not know; they are not used: %s",
@@ -246,8 +209,16 @@ def _network(
             preset.name,
             ", ".join(strange),
         )
+    kind = family(preset.family)
+    for key in kind.space_keys:
+        if key in found and found[key] != preset.config.get(key):
+            raise WeightsError(
+                f"{where}/{CONFIG} says {key} = {found[key]!r}, but preset {preset.name} has"
+                f" {preset.config.get(key)!r}: its latents would not be of {preset.space}. These"
+                " are the weights of something else."
+            )
     known = {key: value for key, value in found.items() if key in preset.config}
-    return family(preset.family), {**preset.config, **known}
+    return kind, {**preset.config, **known}
 
 
 def _recognise(config: dict[str, Any] | None, where: str) -> Family:
@@ -265,14 +236,14 @@ def _recognise(config: dict[str, Any] | None, where: str) -> Family:
     )
 
 
-def _check_geometry(model: Autoencoder, preset: Preset, path: Path) -> None:
+def _check_geometry(model: Autoencoder, preset: Preset, path: Path, kind: Family) -> None:
     found, wanted = model.spec.geometry, preset.spec.geometry
     if found != wanted:
         raise WeightsError(
             f"{path.parent / CONFIG} describes an {found} model, but preset {preset.name} is"
             f" {wanted}: these are the weights of something else."
         )
-    if model.can_encode < preset.can_encode:
+    if model.can_encode < preset.can_encode and not kind.halves:
         raise WeightsError(
             f"{path} holds a decoder alone, but preset {preset.name} has an encoder too."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,24 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             " Fetch the file itself: `git lfs pull`, or `hf download`."
         )
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+
+
+def read_checkpoint(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """`read_state_dict` of one file, or of an encoder's and a decoder's file under those prefixes.
+
+    Of two files the encoder's comes first.
+    """
+    if len(paths) == 1:
+        return read_state_dict(paths[0])
+    halves = zip(("encoder", "decoder"), paths, strict=True)
+    return {f"{half}.{k}": v for half, path in halves for k, v in read_state_dict(path).items()}
+
+
+def checkpoint_sha256(paths: Sequence[Path]) -> str:
+    """Digest of a checkpoint: its file's, or the digest of its files' digests in hexadecimal."""
+    digests = [file_sha256(path) for path in paths]
+    whole = hashlib.sha256("".join(digests).encode())
+    return digests[0] if len(digests) == 1 else whole.hexdigest()
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -135,10 +153,11 @@ def random_state(build: Callable[[], Autoencoder], seed: int) -> dict[str, Tenso
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build()
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             is_matrix = parameter.ndim > 1 and len(parameter) > 1
+            is_gain = parameter.ndim == 1 and name.endswith(".weight")
             std = parameter[0].numel() ** -0.5 if is_matrix else 0.02
-            torch.nn.init.normal_(parameter, std=std)
+            torch.nn.init.normal_(parameter, mean=float(is_gain), std=std)
     for name, buffer in model.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             buffer.fill_(float(name.endswith("var")))

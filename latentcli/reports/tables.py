@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 Values = Mapping[str, Any]
 
+UNLIMITED = 100_000
+"""Columns to measure a table in that nothing should fold."""
 PSNR_FIGURES = ("mean", "std", "median", "min", "p5", "p95", "max")
 
 
@@ -62,6 +65,11 @@ def abilities(row: Values) -> str:
     return " ".join(verb for verb in ("encode", "decode") if row[f"can_{verb}"])
 
 
+def short_licence(text: str) -> str:
+    """The licence itself, without what a preset adds after a colon, a semicolon or a bracket."""
+    return re.split(r"[:;(]", text)[0].strip()
+
+
 MODEL_COLUMNS = (
     Column("model", lambda r: r["name"], figure=False),
     Column("params", lambda r: parameters(r["parameters"])),
@@ -70,13 +78,40 @@ MODEL_COLUMNS = (
     Column("latent space", lambda r: r["latent_space"], figure=False),
     Column("can", abilities, figure=False),
     Column("weights", lambda r: r["weights"], figure=False),
-    Column("licence", lambda r: r.get("licence", ""), figure=False),
+    Column("licence", lambda r: short_licence(r.get("licence", "")), figure=False),
 )
 
 
-def models_table(rows: Iterable[Values]) -> Table:
+SPARE = ("licence", "latent space")
+"""What a narrow terminal leaves out of the list, in this order; `models show` tells it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsTable:
+    """The presets, in as many columns as the terminal can show without folding."""
+
+    rows: Sequence[Values]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        left_out: list[str] = []
+        table = self._without(left_out)
+        for header in SPARE:
+            full = console.measure(table, options=options.update_width(UNLIMITED)).maximum
+            if full <= options.max_width:
+                break
+            left_out.append(header)
+            table = self._without(left_out)
+        yield table
+        if left_out:
+            yield Text(f"For the {' and '.join(left_out)}: latentcli models show NAME")
+
+    def _without(self, headers: Sequence[str]) -> Table:
+        return make_table([c for c in MODEL_COLUMNS if c.header not in headers], self.rows)
+
+
+def models_table(rows: Iterable[Values]) -> ModelsTable:
     """The presets."""
-    return make_table(MODEL_COLUMNS, rows)
+    return ModelsTable(tuple(rows))
 
 
 def _psnr_column(name: str) -> Column:
@@ -99,17 +134,30 @@ DELTA_COLUMNS = (
 
 def roundtrip_tables(document: Values) -> Iterator[RenderableType]:
     """PSNR of each model, and the difference to the first one."""
-    yield Text(f"PSNR in dB of {document['images']} images ({settings_text(document)})")
+    yield Text(
+        f"PSNR in dB and SSIM (7x7 windows) of {pictures_text(document)}"
+        f" ({settings_text(document)})"
+    )
     yield make_table(ROUNDTRIP_COLUMNS, document["models"])
     if document.get("delta"):
         yield Text("PSNR difference in dB, image by image")
         yield make_table(DELTA_COLUMNS, document["delta"])
 
 
+def pictures_text(document: Values) -> str:
+    """What the figures are of."""
+    if document.get("media") != "clips":
+        return f"{document['images']} images"
+    plural = "" if document["clips"] == 1 else "s"
+    return f"{document['images']} frames of {document['clips']} clip{plural}"
+
+
 def settings_text(document: Values) -> str:
     """The settings that the figures depend on."""
     told = document["settings"]
     size = told["size"] or f"own size cropped to multiples of {told['divisor']}"
+    if told["steps"] is None:
+        return size
     steps = f"{told['steps']} {told['sampler']} step{'' if told['steps'] == 1 else 's'}"
     guidance = f", path-drop guidance {told['pdg_strength']}" if told["pdg"] else ""
     return f"{size}, {steps}{guidance}, seed {told['seed']}"

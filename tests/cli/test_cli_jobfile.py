@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentcli.cli.jobfile import read_job_file, resolve, section_of
+from latentcli.cli.jobfile import FIELDS, read_job_file, resolve, section_of
 from latentcli.core.errors import UsageError
 from latentcli.jobs.config import (
     SECTIONS,
@@ -96,7 +96,7 @@ def test_numbers_may_stand_for_text(tmp_path: Path) -> None:
     [
         ("[batch]\nbatchsize = 1", "[batch] has no key 'batchsize' for encode (did you mean"),
         ("[batch]\nbatchsize = 1", "allowed are batch_size."),
-        ("[read]\nbatch_size = 1", "it belongs in [batch]; allowed are sources, workers"),
+        ("[read]\nbatch_size = 1", "it belongs in [batch]; allowed are sources, media"),
         ("[preproces]\nsize = 1", "[preproces] (did you mean 'preprocess'?); allowed are read,"),
         ("[decode]\nsteps = 1", "[decode] has no key 'steps' for encode; encode has no settings"),
         ("size = 1", "unknown section [size]"),
@@ -146,7 +146,8 @@ FLAGS_ONLY = {"dry_run"}
 
 @pytest.mark.parametrize("verb", JOBS)
 def test_every_field_has_a_place_in_a_job_file(verb: str) -> None:
-    names = {"model" if f.name == "models" else f.name for f in fields(JOBS[verb])}
+    keys = {field: key for key, field in FIELDS.items()}
+    names = {keys.get(f.name, f.name) for f in fields(JOBS[verb])}
     assert {name for name in names if section_of(name) is None} <= FLAGS_ONLY
 
 

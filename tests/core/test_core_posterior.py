@@ -9,7 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentcli.core.posterior import Posterior
+from latentcli.core.posterior import (
+    GaussianPosterior,
+    PointPosterior,
+    Posterior,
+    posterior_of,
+)
 
 
 def posterior(mean: float, logsnr: float, dtype: torch.dtype = torch.float32) -> Posterior:
@@ -54,3 +59,44 @@ def test_bfloat16_is_lifted_before_the_maths():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"\(1, 2\).*\(2, 1\)"):
         Posterior(torch.zeros(1, 2), torch.zeros(2, 1))
+
+
+def test_a_gaussian_posterior_is_mean_and_scaled_noise():
+    mean, logvar = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    posterior = GaussianPosterior(mean, logvar)
+    noise = torch.randn(2, 3, 4, 5)
+    assert torch.equal(posterior.mode(), mean)
+    torch.testing.assert_close(posterior.sample(noise), mean + logvar.exp().sqrt() * noise)
+    same = [posterior.sample(generator=torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert torch.equal(*same) and not torch.equal(same[0], mean)
+
+
+def test_log_variances_are_clamped():
+    posterior = GaussianPosterior(torch.zeros(1, 1, 1, 2), torch.tensor([[[[-99.0, 99.0]]]]))
+    assert posterior.moments()["logvar"].flatten().tolist() == [-30.0, 20.0]
+    assert posterior.sample(torch.ones(1, 1, 1, 2)).flatten()[1] == pytest.approx(math.exp(10))
+
+
+def test_a_point_has_nothing_to_sample():
+    point = PointPosterior(torch.randn(1, 2, 3, 4).bfloat16())
+    assert point.mode().dtype is torch.float32
+    assert torch.equal(point.sample(torch.ones(1, 2, 3, 4)), point.mode())
+
+
+@pytest.mark.parametrize(
+    "posterior",
+    [
+        Posterior(torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4)),
+        GaussianPosterior(torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4)),
+        PointPosterior(torch.randn(1, 2, 3, 4)),
+    ],
+)
+def test_stored_moments_give_the_posterior_back(posterior):
+    again = posterior_of(posterior.moments())
+    assert type(again) is type(posterior)
+    assert torch.equal(again.mode(), posterior.mode())
+
+
+def test_mean_and_logvar_must_agree():
+    with pytest.raises(ValueError, match="logvar is"):
+        GaussianPosterior(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 5))

@@ -40,8 +40,11 @@ def test_other_parts_are_refused():
 def test_parts_by_state():
     assert parts_of("whitened") == parts_of("raw") == ("latent",)
     assert parts_of("moments") == ("mean", "logsnr")
-    with pytest.raises(ValueError, match="allowed are whitened, raw, moments"):
-        parts_of("scaled")
+    assert parts_of("moments", ("mean", "logvar")) == ("mean", "logvar")
+    assert parts_of("scaled", class_token=True) == ("latent", "class_token")
+    assert parts_of("raw", clips=True) == ("latent", "times", "clock")
+    with pytest.raises(ValueError, match="allowed are whitened, scaled, raw, moments"):
+        parts_of("mean")
 
 
 def test_posterior_words():

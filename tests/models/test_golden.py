@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from goldenkit import (
+    BF16_TOLERANCE,
+    check_decode,
+    check_decoder_network,
+    check_posterior,
+    close,
+    rms_ratio,
+    vectors,
+    weights,
+)
 from torch import Tensor
 
 from latentcli.models.fcdm import FAMILY, FCDMDiffAE
@@ -31,22 +40,7 @@ from latentcli.models.vp_diffusion import (
     time_grid,
 )
 
-TOLERANCE = 5e-6
-"""Largest difference from the reference, relative to the reference's largest value."""
-BF16_TOLERANCE = 2e-2
-"""RMS difference relative to RMS, for a whole network in bfloat16."""
 MODELS = ("fcdm_small", "fcdm_small_p32")
-
-
-def close(got: Tensor, want: Tensor, tolerance: float = TOLERANCE) -> None:
-    assert got.shape == want.shape
-    worst = (got.float() - want.float()).abs().max().item()
-    assert worst <= tolerance * max(want.float().abs().max().item(), 1e-30), worst
-
-
-@cache
-def vectors(path: Path) -> dict[str, Tensor]:
-    return load_file(path)
 
 
 @cache
@@ -66,27 +60,6 @@ def pieces(golden: Path) -> dict[str, Tensor]:
     return vectors(golden / "pieces.safetensors")
 
 
-def weights(pieces: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    prefix = f"{part}.w."
-    return {k.removeprefix(prefix): v for k, v in pieces.items() if k.startswith(prefix)}
-
-
-def decode_settings(name: str) -> InferenceConfig:
-    """ddim_linear_10_pdg2 or ddim_linear_4_strength0.6 to the config it stands for."""
-    sampler, schedule, steps, *rest = name.split("_")
-    extra = {"pdg2": {"pdg": True, "pdg_strength": 2.0}}
-    more = {}
-    for word in rest:
-        more.update(extra.get(word) or {"strength": float(word.removeprefix("strength"))})
-    return InferenceConfig(
-        num_steps=int(steps),
-        sampler={"ddim": "ddim", "dpmpp2m": "dpmpp_2m"}[sampler],
-        schedule=schedule,
-        seed=42,
-        **more,
-    )
-
-
 @pytest.mark.parametrize("batch", ["a", "b"])
 @pytest.mark.parametrize("name", MODELS)
 @torch.inference_mode()
@@ -102,65 +75,21 @@ def test_encoder(golden: Path, name: str, batch: str) -> None:
         h = block(h)
         close(h, io[f"{batch}.enc.block{i}"])
     close(net.encoder(images), io[f"{batch}.enc.projection"])
-    posterior = net.encode_posterior(images)
-    eps = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(7))
-    close(eps, io[f"{batch}.enc.sample_eps_seed7"])
-    for key, got in {
-        "mean": posterior.mean,
-        "logsnr": posterior.logsnr,
-        "alpha": posterior.alpha,
-        "sigma": posterior.sigma,
-        "mode": posterior.mode(),
-        "sample_seed7": posterior.sample(generator=torch.Generator().manual_seed(7)),
-        "whitened": net.encode(images),
-    }.items():
-        close(got, io[f"{batch}.enc.{key}"])
+    check_posterior(net, io, batch)
 
 
 @pytest.mark.parametrize("drop", [False, True])
 @torch.inference_mode()
 def test_decoder_network(golden: Path, drop: bool) -> None:
     net, io = model(golden, "fcdm_small"), vectors(golden / "fcdm_small.io.safetensors")
-    seen: dict[str, Tensor] = {}
-    names = ("patchify", "latent_up", "fuse_in", "fuse_skip", "start_blocks.0", "end_blocks.0")
-    names += () if drop else ("middle_blocks.0", "middle_blocks.1")
-    hooks = [
-        net.decoder.get_submodule(n).register_forward_hook(
-            lambda module, args, out, n=n: seen.__setitem__(n, out)
-        )
-        for n in names
-    ]
     for batch in ("a", "b"):
-        z, t, x_t = (io[f"{batch}.fwd.{n}"] for n in ("z_dewhitened", "t", "x_t"))
-        close(net.decoder(x_t, t, z, drop_middle_blocks=drop), io[f"{batch}.fwd.{_mode(drop)}.x0"])
-        for n, got in seen.items():
-            if f"{batch}.fwd.{_mode(drop)}.{n}" in io:
-                close(got, io[f"{batch}.fwd.{_mode(drop)}.{n}"])
-        close(net.decoder.time_embed(t), io[f"{batch}.fwd.full.cond"])
-        close(torch.stack(net.decoder.modulations(t)), io[f"{batch}.fwd.full.adaln_m"])
-    for hook in hooks:
-        hook.remove()
-    assert set(seen) == set(names)
-
-
-def _mode(drop: bool) -> str:
-    return "drop" if drop else "full"
+        check_decoder_network(net, io, batch, drop)
 
 
 @pytest.mark.parametrize("name", MODELS)
 @torch.inference_mode()
 def test_decode(golden: Path, name: str) -> None:
-    net, io = model(golden, name), vectors(golden / f"{name}.io.safetensors")
-    settings = [k for k in io if k[1:].startswith(".dec.")]
-    assert len(settings) >= 4
-    for key in settings:
-        latents = io[f"{key[0]}.latents"]
-        height, width = io[f"{key[0]}.images"].shape[-2:]
-        got = net.decode(latents, height, width, decode_settings(key[6:]))
-        close(got, io[key])
-    images = io["a.images"]
-    got = net.decode(net.encode(images), inference_config=InferenceConfig(seed=42))
-    close(got, io["a.reconstruct.ddim_linear_1"])
+    check_decode(model(golden, name), vectors(golden / f"{name}.io.safetensors"))
 
 
 @torch.inference_mode()
@@ -279,7 +208,3 @@ def test_bfloat16_stays_close_to_float32(golden: Path, name: str) -> None:
     got = net.decode(io["a.latents"], inference_config=InferenceConfig(seed=42))
     assert rms_ratio(got, io["a.dec.ddim_linear_1"]) < BF16_TOLERANCE
     assert rms_ratio(net.encode_posterior(io["a.images"]).mode(), io["a.enc.mode"]) < BF16_TOLERANCE
-
-
-def rms_ratio(got: Tensor, want: Tensor) -> float:
-    return ((got.float() - want).square().mean() / want.square().mean()).sqrt().item()

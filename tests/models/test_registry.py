@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from latentcli.core.errors import UsageError, WeightsError
 from latentcli.core.types import LatentSpec
-from latentcli.models import pretrained, registry
+from latentcli.models import pretrained
 from latentcli.models.presets import load_preset, preset_names
-from latentcli.models.registry import build_model, family, find_preset, list_models, load_model
+from latentcli.models.registry import build_model, family, find_preset, load_model
 from latentcli.models.weights import file_sha256, random_state
 
 FCDM = family("fcdm")
@@ -77,27 +77,6 @@ def images() -> torch.Tensor:
     return torch.rand(2, 3, 32, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
 
 
-def test_parameter_counts_of_the_published_models() -> None:
-    counts = {card.name: card.parameters for card in list_models()}
-    assert counts["semdisdiffae"] == 88_771_328
-    assert counts["capacitor_decoder"] == 61_933_184
-    assert counts["full_capacitor"] == 114_690_816
-    assert counts["semdisdiffae_p32_v2"] == 156_636_928
-
-
-def test_the_list_of_models_keeps_its_contract() -> None:
-    cards = list_models()
-    assert [card.name for card in cards] == preset_names()
-    contract = (
-        "name family parameters latent_channels downscale size_divisor latent_space can_encode"
-        " can_decode weights licence summary"
-    )
-    for card in cards:
-        assert list(asdict(card)) == contract.split()
-        assert card.weights in ("bundled", "cached", "hub", "missing")
-        assert card.family in registry.FAMILIES
-
-
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_agree_with_what_they_build(name: str) -> None:
     preset = load_preset(name)
@@ -105,7 +84,8 @@ def test_presets_agree_with_what_they_build(name: str) -> None:
         model = family(preset.family).build(preset.config, None)
     assert model.spec.geometry == preset.spec.geometry
     assert preset.size_divisor % model.spec.size_divisor == 0
-    assert (model.can_encode, model.can_decode) == (preset.can_encode, preset.can_decode)
+    # A checkpoint may hold an encoder that the preset does not vouch for.
+    assert model.can_encode >= preset.can_encode and model.can_decode >= preset.can_decode
 
 
 def test_a_folder_is_a_model(folder: Path) -> None:
@@ -199,7 +179,7 @@ def test_presets_by_name_and_by_repository(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_folder_that_tells_no_family(folder: Path) -> None:
     (folder / "config.json").write_text('{"sample_size": 32}')
-    with pytest.raises(WeightsError, match=r"of no family that latentcli knows \(fcdm\)"):
+    with pytest.raises(WeightsError, match=r"of no family that latentcli knows \(fcdm, .*effvit"):
         load_model(folder)
     (folder / "config.json").unlink()
     with pytest.raises(WeightsError, match=r"has no config\.json.* name a preset"):

@@ -1,0 +1,277 @@
+"""Images to latents and back around the FCDM diffusion decoder, whatever network encodes.
+
+The configuration, the whitening, the decode loop and the precision policy that the FCDM and DINAC
+families have in common. Source: the published fcdm_diffae and dinac_ae packages.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from latentcli.core.errors import WeightsError
+from latentcli.core.posterior import AnyPosterior, PointPosterior, Posterior
+from latentcli.core.types import LatentSpec
+from latentcli.models.base import Autoencoder
+from latentcli.models.fcdm_network import FCDMDecoder
+from latentcli.models.vp_diffusion import InferenceConfig, VPSchedule, draw_noise, sample
+from latentcli.models.whitening import dewhiten, whiten
+
+ALIASES = {"batch_norm_eps": "latent_running_stats_eps"}
+"""Config keys under the name that FLUX.2's own batch norm uses."""
+STATS = ("latent_norm_running_mean", "latent_norm_running_var")
+
+
+@dataclass(frozen=True, slots=True)
+class DiffusionAEConfig:
+    """The keys of config.json that both families have, checked."""
+
+    FAMILY_NAME: ClassVar[str]
+    ALLOWED: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Values of the text keys that can be run."""
+    LEAST: ClassVar[Mapping[str, int]] = {}
+    """Least values of whole numbers that need not be positive."""
+
+    in_channels: int = 3
+    patch_size: int = 16
+    model_dim: int = 896
+    encoder_depth: int = 4
+    decoder_depth: int = 8
+    decoder_start_blocks: int = 2
+    decoder_end_blocks: int = 2
+    bottleneck_dim: int = 128
+    mlp_ratio: float = 4.0
+    depthwise_kernel_size: int = 7
+    adaln_low_rank_rank: int = 128
+    bottleneck_posterior_kind: str = "diagonal_gaussian"
+    bottleneck_norm_mode: str = "disabled"
+    logsnr_min: float = -10.0
+    logsnr_max: float = 10.0
+    pixel_noise_std: float = 0.558
+    latent_running_stats_eps: float = 1e-4
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            self._check_number(item.name, item.default)
+        for name, allowed in self.ALLOWED.items():
+            if getattr(self, name) not in allowed:
+                raise WeightsError(
+                    f"The config says {name} = {getattr(self, name)!r}; only"
+                    f" {' and '.join(map(repr, allowed))}, as in the published checkpoints of the"
+                    f" {self.FAMILY_NAME} family, can be run."
+                )
+        if self.middle_blocks < 1:
+            raise WeightsError(
+                f"The config has {self.decoder_depth} decoder blocks, but"
+                f" {self.decoder_start_blocks} start and {self.decoder_end_blocks} end blocks leave"
+                " none in the middle."
+            )
+
+    def _check_number(self, name: str, default: object) -> None:
+        value = getattr(self, name)
+        kinds = {int: (int,), float: (int, float)}.get(type(default))
+        if kinds is None:
+            return
+        if type(value) not in kinds:
+            what = "a whole number" if kinds == (int,) else "a number"
+            raise WeightsError(f"The config says {name} = {value!r}; it must be {what}.")
+        least = self.LEAST.get(name, 1)
+        if kinds == (int,) and value < least:
+            raise WeightsError(f"The config says {name} = {value}; it must be at least {least}.")
+
+    @classmethod
+    def from_mapping(cls, config: Mapping[str, Any]) -> Self:
+        """From a config.json's keys; missing ones take the defaults, unknown ones are errors."""
+        config = {ALIASES.get(key, key): value for key, value in config.items()}
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(config) - known)
+        if unknown:
+            raise WeightsError(
+                f"The config has keys that the {cls.FAMILY_NAME} family does not know:"
+                f" {', '.join(unknown)}. It knows {', '.join(sorted(known))}."
+            )
+        return cls(**config)
+
+    @property
+    def middle_blocks(self) -> int:
+        return self.decoder_depth - self.decoder_start_blocks - self.decoder_end_blocks
+
+    @property
+    def hidden(self) -> int:
+        """Width of the networks' bottleneck layers, encoder and decoder."""
+        return int(self.model_dim * self.mlp_ratio)
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether the encoder gives latents alone, without their logsnr."""
+        return self.bottleneck_posterior_kind == "deterministic"
+
+
+class DiffusionAutoencoder(Autoencoder):
+    """Any encoder with the diffusion decoder; images NCHW in [-1, 1], latents [N, B, H/P, W/P].
+
+    `encode` gives the whitened posterior mode, `decode` takes it. The encoder, a network from
+    images to mean and logsnr [N, 2B, h, w] (or the mean alone), is None in a decoder alone.
+    """
+
+    is_diffusion = True
+    default_space: str
+    """Latent space id of a checkpoint that no preset describes."""
+    least_divisor = 1
+    """Least size divisor that the model's card asks for, whatever the patch size."""
+
+    def __init__(
+        self, config: DiffusionAEConfig, spec: LatentSpec | None, encoder: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = spec or LatentSpec(
+            channels=config.bottleneck_dim,
+            downscale=config.patch_size,
+            size_divisor=max(config.patch_size, self.least_divisor),
+            space=self.default_space,
+        )
+        self.moments = ("mean",) if config.is_deterministic else ("mean", "logsnr")
+        self.can_encode = encoder is not None
+        self.encoder = encoder
+        self.decoder = FCDMDecoder(
+            config.in_channels,
+            config.patch_size,
+            config.model_dim,
+            (config.decoder_start_blocks, config.middle_blocks, config.decoder_end_blocks),
+            config.bottleneck_dim,
+            config.hidden,
+            config.depthwise_kernel_size,
+            config.adaln_low_rank_rank,
+        )
+        self.register_buffer(STATS[0], torch.zeros(config.bottleneck_dim))
+        self.register_buffer(STATS[1], torch.ones(config.bottleneck_dim))
+        self.latent_norm_running_mean: Tensor
+        self.latent_norm_running_var: Tensor
+        self.schedule = VPSchedule(config.logsnr_min, config.logsnr_max)
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Mapping[str, Any], spec: LatentSpec | None = None) -> Self:
+        """An empty model from the keys of a config.json."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str,
+        *,
+        revision: str | None = None,
+        cache_dir: str | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """From a Hub repository or a local folder of config.json and model.safetensors."""
+        from latentcli.models.registry import load_model
+
+        model = load_model(
+            name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            device=device,
+            dtype=dtype,
+            build=cls.from_config,
+        )
+        assert isinstance(model, cls)
+        return model
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.decoder.fuse_in.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.fuse_in.weight.device
+
+    def encode_posterior(self, images: Tensor) -> AnyPosterior:
+        """Posterior of images [N, 3, H, W] in [-1, 1]."""
+        if self.encoder is None:
+            raise WeightsError(
+                "This checkpoint is a decoder alone; it has no encoder to encode with."
+            )
+        self.spec.latent_size(images.shape[-2], images.shape[-1])
+        projection: Tensor = self.encoder(images.to(self.device))
+        if self.config.is_deterministic:
+            return PointPosterior(projection)
+        mean, logsnr = projection.chunk(2, dim=1)
+        return Posterior(mean, logsnr)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Whitened posterior mode, float32 [N, B, h, w], of images [N, 3, H, W] in [-1, 1]."""
+        return self.whiten(self.encode_posterior(images).mode())
+
+    def decode(
+        self,
+        latents: Tensor,
+        height: int | None = None,
+        width: int | None = None,
+        inference_config: InferenceConfig | None = None,
+        *,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Images [N, 3, height, width], float32, the sampler's last state: not clamped.
+
+        `latents` are whitened [N, B, h, w]. `noise` is standard normal [N, 3, height, width];
+        without it one CPU stream of the config's seed serves the whole batch.
+        """
+        self.spec.image_size(latents.shape, height, width)
+        return self.decode_raw(self.dewhiten(latents), height, width, inference_config, noise=noise)
+
+    def decode_raw(
+        self,
+        latents: Tensor,
+        height: int | None = None,
+        width: int | None = None,
+        inference_config: InferenceConfig | None = None,
+        *,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """`decode` for latents that are not whitened."""
+        config = inference_config or InferenceConfig()
+        sides = self.spec.image_size(latents.shape, height, width)
+        shape = (len(latents), self.config.in_channels, *sides)
+        if noise is None:
+            noise = draw_noise(shape, config.seed)
+        if tuple(noise.shape) != shape:
+            raise ValueError(f"noise is {tuple(noise.shape)}, it must be {shape}")
+        noise = noise.to(self.device, torch.float32) * self.config.pixel_noise_std
+        z = latents.to(self.device)
+        return sample(
+            lambda x_t, t: self.decoder(x_t, t, z),
+            lambda x_t, t: self.decoder(x_t, t, z, drop_middle_blocks=True),
+            noise,
+            config,
+            self.schedule,
+        )
+
+    def whiten(self, latents: Tensor) -> Tensor:
+        """Raw latents [N, B, h, w] to zero mean and unit variance per channel, float32."""
+        return whiten(latents, *self._stats(latents), self.config.latent_running_stats_eps)
+
+    def dewhiten(self, latents: Tensor) -> Tensor:
+        """Inverse of `whiten`, float32."""
+        return dewhiten(latents, *self._stats(latents), self.config.latent_running_stats_eps)
+
+    def _stats(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            self.latent_norm_running_mean.to(latents.device),
+            self.latent_norm_running_var.to(latents.device),
+        )
+
+
+def is_fp32_island(name: str) -> bool:
+    """Tensors that the published precision policy keeps in float32 in a bfloat16 network."""
+    return (
+        "norm" in name
+        or name.endswith((".layer_scale", ".grn.gamma", ".grn.beta", ".freqs", ".periods"))
+        or name.startswith(("decoder.path_drop_mask_feature", "decoder.out_proj."))
+    )
