@@ -36,11 +36,12 @@ def decode(
     pdg: o.Pdg = None,
     pdg_strength: o.PdgStrength = None,
     seed: o.Seed = None,
+    num_frames: o.NumFrames = None,
     format: o.Format = None,
     quality: o.Quality = None,
     skip_existing: o.SkipExisting = None,
 ) -> None:
-    """Decode a latent store, or a file of latents, into pictures."""
+    """Decode a latent store, or a file of latents, into pictures or clips."""
     out = output_of(context)
     job, _ = resolve(DecodeJob, "decode", context.params, needs="store")
     from latentcli.jobs.decode import run_decode
@@ -54,6 +55,7 @@ def decode(
 def summary(document: Mapping[str, Any]) -> Iterable[str]:
     """What was done and where the pictures are."""
     yield words.outcome("decoded", document)
-    yield f"Pictures: {document['output']}"
+    what = "Clips" if document.get("media") == "clips" else "Pictures"
+    yield f"{what}: {document['output']}"
     yield from words.slowest(document)
     yield from words.failures(document)

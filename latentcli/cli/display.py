@@ -21,8 +21,6 @@ LIVE_PERIOD = 0.125
 PLAIN_PERIOD = 5.0
 SETTLED = 1.0
 """Seconds after which a rate says something."""
-NOUNS = {"bench": "cases"}
-"""What a verb counts, where it is not images."""
 
 
 class Display(Protocol):
@@ -46,7 +44,7 @@ def facts(snapshot: Snapshot) -> list[str]:
     # The rate of the first moments is that of one batch, and may be wrong a hundredfold.
     if finished or snapshot.done >= snapshot.rate * SETTLED:
         if snapshot.rate > 0:
-            parts.append(rate(snapshot.rate, NOUNS.get(snapshot.verb, "images")))
+            parts.append(rate(snapshot.rate, snapshot.noun))
         if snapshot.eta is not None and not finished:
             parts.append(f"{duration(snapshot.eta)} to go")
     if snapshot.failed:

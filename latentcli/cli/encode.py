@@ -22,12 +22,15 @@ def encode(
     dry_run: o.DryRun = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
+    media: o.Media = None,
     workers: o.Workers = None,
     on_error: o.OnError = None,
     max_bad: o.MaxBad = None,
     retry: o.Retry = None,
     alpha: o.Alpha = None,
     max_pixels: o.MaxPixels = None,
+    stride: o.Stride = None,
+    frames: o.Frames = None,
     size: o.Size = None,
     resize: o.Resize = None,
     filter: o.Filter = None,
@@ -39,10 +42,11 @@ def encode(
     dtype: o.Dtype = None,
     latents: o.Latents = None,
     sample: o.Sample = None,
+    class_token: o.ClassToken = None,
     self_check: o.SelfCheck = None,
     samples_per_shard: o.SamplesPerShard = None,
 ) -> None:
-    """Encode images into a latent store.
+    """Encode images or clips into a latent store.
 
     The same command run again finishes what is missing and nothing else.
     """
@@ -62,9 +66,10 @@ def encode(
 
 def plan(document: Mapping[str, Any]) -> Iterable[str]:
     """What a dry run found out."""
-    yield f"Would encode {words.count(document['to_encode'], 'image')} with {document['model']}."
+    noun = "clip" if document.get("media") == "clips" else "image"
+    yield f"Would encode {words.count(document['to_encode'], noun)} with {document['model']}."
     if document["already_encoded"]:
-        yield f"{words.count(document['already_encoded'], 'image')} are encoded already."
+        yield f"{words.count(document['already_encoded'], noun)} are encoded already."
     size = document["bytes"]
     about = f", about {words.size(size)}" if size is not None else ""
     yield f"Store: {document['store']} ({words.count(document['shards'], 'shard')} to write{about})"

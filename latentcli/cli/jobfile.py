@@ -24,7 +24,7 @@ class JobClass(Protocol):
 
 Job = TypeVar("Job", bound=JobClass)
 
-FIELDS = {"model": "models"}
+FIELDS = {"model": "models", "decoder": "decoders"}
 """Key of a section to the job's field, for jobs that take several of it."""
 
 LISTS = ("resolution", "batch")

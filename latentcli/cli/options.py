@@ -78,7 +78,8 @@ DryRun = Annotated[
 
 # read
 SOURCE_HELP = (
-    "Folders (searched to the bottom), image files, quoted globs, or @list.txt with a path a line."
+    "Folders (searched to the bottom), image or video files, quoted globs, or @list.txt with a path"
+    " a line."
 )
 Sources = Annotated[
     list[str] | None, typer.Argument(metavar="SRC", help=SOURCE_HELP, show_default=False)
@@ -96,6 +97,14 @@ StoreOrFile = Annotated[
         metavar="STORE",
         help="Folder of a store, or one safetensors file of latents.",
         show_default=False,
+    ),
+]
+Media = Annotated[
+    str | None,
+    setting(
+        "media",
+        "Take the sources as images, or as clips (which needs latentcli[video]). auto (default):"
+        " clips where all of them are video files.",
     ),
 ]
 Workers = Annotated[
@@ -153,6 +162,14 @@ MaxPixels = Annotated[
     ),
 ]
 
+Stride = Annotated[
+    Number, setting("stride", "Of a clip, take every Nth frame. Default: 1.", metavar="N")
+]
+Frames = Annotated[
+    Number,
+    setting("frames", "Of a clip, take at most N frames. Default: all of them.", metavar="N"),
+]
+
 # preprocess
 Size = Annotated[
     str | None,
@@ -193,6 +210,16 @@ StoreModel = Annotated[
 Models = Annotated[
     list[str] | None,
     setting("model", f"{MODEL_HELP} Repeat to compare several. Default: fcdm_nano.", "--model"),
+]
+Decoders = Annotated[
+    list[str] | None,
+    setting(
+        "decoder",
+        "Also decode with this model what --model encoded; its latent space must be the same."
+        " Repeat for several. Default: none.",
+        "--decoder",
+        metavar="MODEL",
+    ),
 ]
 Baseline = Annotated[
     str | None,
@@ -237,16 +264,16 @@ Latents = Annotated[
     str | None,
     setting(
         "latents",
-        "What is stored: whitened (default) or raw latents, or the posterior's moments (mean and"
-        " logsnr).",
+        "What is stored: the model's own latents (default; whitened or scaled, as its card has"
+        " them), raw ones, or the posterior's moments.",
     ),
 ]
 FileLatents = Annotated[
     str | None,
     setting(
         "latents",
-        "State of latents in a file that does not say it: whitened, raw or moments."
-        " Default: whitened.",
+        "State of latents in a file that does not say it: raw, or the model's own, whitened or"
+        " scaled (default); a file of moments must be a shard.",
     ),
 ]
 Sample = Annotated[
@@ -255,6 +282,14 @@ Sample = Annotated[
         "sample",
         "Store a sample of the posterior, drawn with this seed. Default: store the mode.",
         metavar="SEED",
+    ),
+]
+ClassToken = Annotated[
+    bool | None,
+    switch(
+        "class_token",
+        "Store the class token that the model predicts beside each latent, in float32."
+        " Default: off.",
     ),
 ]
 SelfCheck = Annotated[
@@ -286,10 +321,27 @@ Seed = Annotated[
     ),
 ]
 
+NumFrames = Annotated[
+    Number,
+    setting(
+        "num_frames",
+        "Frames of a clip that a temporal decoder sees at once. Default: the model's own number.",
+        metavar="N",
+    ),
+]
+
 # encode_image
-Format = Annotated[str | None, setting("format", "Picture files: png (default), jpeg or webp.")]
+Format = Annotated[
+    str | None,
+    setting(
+        "format",
+        "Files: png (default), jpeg or webp; of clips mp4 (default), or a folder of numbered"
+        " pictures.",
+    ),
+]
 Quality = Annotated[
-    Number, setting("quality", "Quality of JPEG and WebP, 1 to 100. Default: 95.", metavar="N")
+    Number,
+    setting("quality", "Quality of JPEG, WebP and MP4, 1 to 100. Default: 95.", metavar="N"),
 ]
 
 # write
@@ -315,7 +367,9 @@ OutputFolder = Annotated[
 ]
 SamplesPerShard = Annotated[
     Number,
-    setting("samples_per_shard", "Inputs per shard. Default: 1000.", metavar="N"),
+    setting(
+        "samples_per_shard", "Inputs per shard. Default: 1000 images or 16 clips.", metavar="N"
+    ),
 ]
 Save = Annotated[
     str | None,

@@ -24,16 +24,20 @@ def roundtrip(
     config: o.Config = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
+    media: o.Media = None,
     workers: o.Workers = None,
     on_error: o.OnError = None,
     max_bad: o.MaxBad = None,
     alpha: o.Alpha = None,
     max_pixels: o.MaxPixels = None,
+    stride: o.Stride = None,
+    frames: o.Frames = None,
     size: o.Size = None,
     resize: o.Resize = None,
     filter: o.Filter = None,
     batch_size: o.BatchSize = None,
     models: o.Models = None,
+    decoders: o.Decoders = None,
     weights: o.Weights = None,
     revision: o.Revision = None,
     device: o.Device = None,
@@ -44,8 +48,9 @@ def roundtrip(
     pdg: o.Pdg = None,
     pdg_strength: o.PdgStrength = None,
     seed: o.Seed = None,
+    num_frames: o.NumFrames = None,
 ) -> None:
-    """Encode and decode images in memory, and measure how well they come back."""
+    """Encode and decode images or clips in memory, and measure how well they come back."""
     out = output_of(context)
     job, given = resolve(RoundtripJob, "roundtrip", context.params, needs="sources")
     say_bundled(out, given)

@@ -59,12 +59,17 @@ def command(*words: str) -> str:
 def outcome(verb: str, document: Mapping[str, Any]) -> str:
     """The first line of a summary; `verb` is the document's own count: encoded or decoded."""
     done, skipped, failed = (int(document[k] or 0) for k in (verb, "skipped", "failed"))
-    took = duration(document["seconds"])
+    took, clips = duration(document["seconds"]), document.get("media") == "clips"
+    noun = "clip" if clips else "image"
     if not done and skipped:
         but = f", {failed:,} failed" if failed else ""
-        return f"Nothing was left to do: {count(skipped, 'image')} {verb} already{but} ({took})."
-    pace = f" ({rate(document['images_per_second'])})" if done else ""
-    parts = [f"{verb.capitalize()} {count(done, 'image')} with {document['model']} in {took}{pace}"]
+        return f"Nothing was left to do: {count(skipped, noun)} {verb} already{but} ({took})."
+    pace = rate(document["images_per_second"], "frames" if clips else "images")
+    frames = f" ({count(document['frames'], 'frame')})" if clips else ""
+    parts = [
+        f"{verb.capitalize()} {count(done, noun)}{frames} with {document['model']} in {took}"
+        + (f" ({pace})" if done else "")
+    ]
     if skipped:
         parts.append(f"{skipped:,} {'was' if skipped == 1 else 'were'} {verb} before")
     if failed:

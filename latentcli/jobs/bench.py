@@ -38,7 +38,7 @@ def run_bench(job: BenchJob, talk: Talk = SILENT) -> dict[str, Any]:
         for size in sizes
         for batch in job.batch
     ]
-    meter = Meter("bench", len(cases), talk.progress)
+    meter = Meter("bench", len(cases), talk.progress, noun="cases")
     meter.begin()
     rows: list[dict[str, Any]] = []
     for case in cases:

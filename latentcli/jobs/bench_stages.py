@@ -20,6 +20,7 @@ from latentcli.jobs.encode import run_encode
 from latentcli.jobs.encode_plan import preprocess_spec, refuse_decoder
 from latentcli.jobs.engine import DEFAULT_BATCH, Engine, encode_batch, load_engine
 from latentcli.jobs.loader import Intake, Recipe, open_chunks, pick_workers
+from latentcli.jobs.media import PER_SHARD
 from latentcli.jobs.meter import IMAGE_STAGES
 from latentcli.jobs.talk import Talk
 from latentcli.shards.inputs import InputList, write_inputs
@@ -54,7 +55,7 @@ def bench_stages(job: BenchJob, talk: Talk) -> dict[str, Any]:
     recipe = Recipe(DecodePolicy(), preprocess_spec(encode, engine.model.spec.size_divisor))
     with tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
         path = Path(folder) / "inputs.jsonl"
-        write_inputs(path, assign_units(found, encode.samples_per_shard))
+        write_inputs(path, assign_units(found, PER_SHARD["images"]))
         intake = Intake(InputList.open(path), recipe)
         workers = pick_workers(job.workers, len(found))
         talk.note(f"The image stages alone, {len(found)} inputs, {workers} workers.")
@@ -89,6 +90,7 @@ def encode_job(job: BenchJob, model: str) -> EncodeJob:
     """The encode job that is taken apart."""
     return EncodeJob(
         sources=job.sources,
+        media="images",
         model=model,
         weights=job.weights,
         revision=job.revision,
@@ -127,10 +129,10 @@ def time_model(engine: Engine, pictures: Sequence[Tensor], batch_size: int, imag
     """Images a second of encode alone, over as many images as the job has."""
     groups = [pictures[i : i + batch_size] for i in range(0, len(pictures), batch_size)]
     batches = [torch.stack(list(group)) for group in groups]
-    encode_batch(engine, batches[0], [""] * len(batches[0]), "whitened")
+    encode_batch(engine, batches[0], [""] * len(batches[0]), engine.model.spec.state)
     start, done = time.perf_counter(), 0
     for batch in itertools.cycle(batches):
-        encode_batch(engine, batch, [""] * len(batch), "whitened")
+        encode_batch(engine, batch, [""] * len(batch), engine.model.spec.state)
         done += len(batch)
         if done >= images:
             return done / (time.perf_counter() - start)

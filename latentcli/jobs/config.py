@@ -10,17 +10,18 @@ import math
 from dataclasses import dataclass
 
 from latentcli.core.errors import UsageError
+from latentcli.core.types import NORMAL_STATES
 
 BUNDLED_MODEL = "fcdm_nano"
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "read": ("sources", "store", "workers", "on_error", "max_bad", "retry"),
-    "decode_image": ("alpha", "max_pixels"),
+    "read": ("sources", "store", "media", "workers", "on_error", "max_bad", "retry"),
+    "decode_image": ("alpha", "max_pixels", "stride", "frames"),
     "preprocess": ("size", "resize", "filter"),
     "batch": ("batch_size",),
-    "model": ("model", "weights", "revision", "device", "dtype", "force"),
-    "encode": ("latents", "sample", "self_check"),
-    "decode": ("steps", "sampler", "schedule", "pdg", "pdg_strength", "seed"),
+    "model": ("model", "decoder", "weights", "revision", "device", "dtype", "force"),
+    "encode": ("latents", "sample", "class_token", "self_check"),
+    "decode": ("steps", "sampler", "schedule", "pdg", "pdg_strength", "seed", "num_frames"),
     "encode_image": ("format", "quality"),
     "write": ("output", "samples_per_shard", "save", "skip_existing"),
     "bench": (
@@ -33,7 +34,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 verify have."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "latents": ("whitened", "raw", "moments"),
+    "latents": (*NORMAL_STATES, "raw", "moments"),
     "resize": ("crop", "none"),
     "filter": ("lanczos", "bicubic", "bilinear", "box"),
     "alpha": ("white", "black", "grey", "drop"),
@@ -42,7 +43,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "retry": ("failed", "changed"),
     "sampler": ("ddim", "dpmpp_2m"),
     "schedule": ("linear", "cosine"),
-    "format": ("png", "jpeg", "webp"),
+    "format": ("png", "jpeg", "webp", "mp4"),
+    "media": ("auto", "images", "clips"),
     "op": ("encode", "decode", "both"),
 }
 
@@ -51,6 +53,9 @@ LEAST: dict[str, int] = {
     "samples_per_shard": 1,
     "max_pixels": 1,
     "steps": 1,
+    "stride": 1,
+    "frames": 1,
+    "num_frames": 1,
     "repeats": 1,
     "batch": 1,
     "workers": 0,
@@ -81,6 +86,12 @@ class ImageIntake:
     """How files become equal-sized pictures; shared by encode and roundtrip."""
 
     sources: tuple[str, ...] = ()
+    media: str = "auto"
+    """images, clips, or auto: clips where all sources are video files, else images."""
+    stride: int = 1
+    """Of a clip, every so many frames."""
+    frames: int | None = None
+    """Of a clip, at most so many frames; None is all of them."""
     size: str | None = None
     """256 or 512x256 (W x H); None keeps each picture's size."""
     resize: str | None = None
@@ -107,6 +118,8 @@ class DecodeSettings:
     pdg: bool = False
     pdg_strength: float = 2.0
     seed: int = 0
+    num_frames: int | None = None
+    """Frames that a temporal decoder sees at once; None is the model's own number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +128,14 @@ class EncodeJob(ModelChoice, ImageIntake):
 
     output: str | None = None
     """The store's folder; None is <name>.<model>.latents in the working directory."""
-    latents: str = "whitened"
+    latents: str | None = None
+    """None is the model's own: whitened, or scaled."""
+    class_token: bool = False
+    """Store the class token that the model predicts beside each latent."""
     sample: int | None = None
     """Seed of a posterior sample; None stores the mode."""
-    samples_per_shard: int = 1000
+    samples_per_shard: int | None = None
+    """None is 1000 images or 16 clips."""
     self_check: bool = True
     retry: str | None = None
     """failed or changed: units with such inputs are encoded again."""
@@ -141,7 +158,8 @@ class DecodeJob(DecodeSettings):
     batch_size: int | None = None
     workers: int | None = None
     """Threads that compress and write pictures; None is one per CPU core up to 8."""
-    format: str = "png"
+    format: str | None = None
+    """None is png, and mp4 for clips."""
     quality: int = 95
     latents: str | None = None
     """State of the latents in a file that does not say it itself."""
@@ -155,6 +173,8 @@ class RoundtripJob(DecodeSettings, ImageIntake):
     """Encode and decode in memory, and compare."""
 
     models: tuple[str, ...] = (BUNDLED_MODEL,)
+    decoders: tuple[str, ...] = ()
+    """Further models that decode what the one model encoded."""
     weights: str | None = None
     revision: str | None = None
     device: str = "auto"

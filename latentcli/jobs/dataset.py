@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from latentcli.core.errors import UsageError
-from latentcli.core.posterior import Posterior
+from latentcli.core.posterior import posterior_of
 from latentcli.core.types import Row
+from latentcli.jobs.clips import fractions_of
 from latentcli.jobs.store import LatentStore, latent_of
 
 GEOMETRY = 6
@@ -22,6 +23,9 @@ GEOMETRY = 6
 
 class LatentDataset(Dataset[dict[str, Any]]):
     """Items {"key", "latent" [C, h, w], "original_size" (W, H), "crop" (l, t, r, b)}.
+
+    "class_token" [features], float32, is there where the store has it. Of a clip, "latent" is
+    [T, C, h, w] and "seconds" [T], float64, says when each frame is shown.
 
     `dtype` casts the latents (None keeps the stored bfloat16). `sample=True` draws a fresh
     posterior sample at every access, which needs a store made with --latents moments. `transform`
@@ -58,20 +62,21 @@ class LatentDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> Any:
         index = range(len(self))[index]
         width, height, *crop = self._geometry[GEOMETRY * index : GEOMETRY * (index + 1)]
+        parts = self.store.parts(self.keys[index])
         item = {
             "key": self.keys[index],
-            "latent": self._latent(self.keys[index]),
+            "latent": self._latent(parts),
             "original_size": (width, height),
             "crop": tuple(crop),
         }
+        if "class_token" in parts:
+            item["class_token"] = parts["class_token"]
+        if "times" in parts:
+            item["seconds"] = parts["times"].double() * float(fractions_of(parts["clock"])[1])
         return item if self.transform is None else self.transform(item)
 
-    def _latent(self, key: str) -> Tensor:
-        parts = self.store.parts(key)
-        if self.sample:
-            latent = Posterior(parts["mean"], parts["logsnr"]).sample()
-        else:
-            latent = latent_of(parts)
+    def _latent(self, parts: Mapping[str, Tensor]) -> Tensor:
+        latent = posterior_of(parts).sample() if self.sample else latent_of(parts)
         return latent if self.dtype is None else latent.to(self.dtype)
 
 

@@ -1,4 +1,4 @@
-"""The decode job: a store or a file of latents in, pictures out."""
+"""The decode job: a store or a file of latents in, pictures or clips out."""
 
 from __future__ import annotations
 
@@ -6,43 +6,47 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentcli.core.errors import SampleError, UsageError
-from latentcli.images.codec import SUFFIX_OF, encode_image
+from latentcli.core.errors import UsageError
+from latentcli.images.clips import load_av
+from latentcli.images.codec import SUFFIX_OF
 from latentcli.jobs.batching import batches
+from latentcli.jobs.clip_decode import decode_clips
 from latentcli.jobs.config import DecodeJob, check_choices
-from latentcli.jobs.encode_plan import BATCH_PIXELS
-from latentcli.jobs.engine import DEFAULT_BATCH, Engine, decode_batch, inference_config, load_engine
+from latentcli.jobs.decode_output import DecodeRun, make_folder, unsafe, unsound, write_picture
+from latentcli.jobs.encode_plan import latent_values, refuse_encoder
+from latentcli.jobs.engine import DEFAULT_BATCH, decode_batch, inference_config, load_engine
 from latentcli.jobs.latent_source import (
-    LatentSample,
     LatentSource,
     check_preset_space,
     check_space,
     open_latents,
-    whitened,
+    own_latents,
 )
 from latentcli.jobs.loader import cores
 from latentcli.jobs.meter import Meter
-from latentcli.jobs.signals import StopRequest, stop_on_signals
+from latentcli.jobs.signals import stop_on_signals
 from latentcli.jobs.talk import SILENT, Talk
-from latentcli.shards.write import atomic_write, write_error
 
 
 def run_decode(job: DecodeJob, talk: Talk = SILENT) -> dict[str, Any]:
     """Decodes every latent; the result is the --json document of `decode`.
 
-    A latent that cannot be decoded counts as failed and is named in `failures`; the rest goes on.
+    A latent or clip that cannot be decoded counts as failed and is named in `failures`; the rest
+    goes on.
     """
     check_choices(job)
     inference_config(job)
     began = time.perf_counter()
     source = open_latents(Path(job.store), job.latents)
+    if file_format(job, source) == "mp4":
+        load_av("write")
     model = model_for(job, source)
     check_preset_space(source, model, force=job.force)
     engine = load_engine(
@@ -52,15 +56,26 @@ def run_decode(job: DecodeJob, talk: Talk = SILENT) -> dict[str, Any]:
         device=job.device,
         dtype=job.dtype,
     )
+    refuse_encoder(engine)
     check_space(source, engine, force=job.force)
     output = Path(job.output or f"{Path(job.store).resolve().stem}.images")
     make_folder(output)
     with stop_on_signals("Add --skip-existing to go on from here.") as stop:
-        run = DecodeRun(
-            job, source, engine, output, Meter("decode", source.count, talk.progress), stop
-        )
-        decode_all(run)
+        noun = "frames" if source.clips else "images"
+        meter = Meter("decode", source.count, talk.progress, noun=noun)
+        run = DecodeRun(job, source, engine, output, meter, stop, file_format(job, source))
+        (decode_clips if source.clips else decode_all)(run)
     return document(run, time.perf_counter() - began)
+
+
+def file_format(job: DecodeJob, source: LatentSource) -> str:
+    """The format of the files; UsageError where pictures are to become a video."""
+    if job.format == "mp4" and not source.clips:
+        raise UsageError(
+            f"--format mp4 is for clips, and {source.path} holds pictures; allowed are"
+            f" {', '.join(SUFFIX_OF)}."
+        )
+    return job.format or ("mp4" if source.clips else "png")
 
 
 def model_for(job: DecodeJob, source: LatentSource) -> str:
@@ -71,32 +86,13 @@ def model_for(job: DecodeJob, source: LatentSource) -> str:
     return model
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeRun:
-    """What the functions below work with."""
-
-    job: DecodeJob
-    source: LatentSource
-    engine: Engine
-    output: Path
-    meter: Meter
-    stop: StopRequest
-    skipped: list[str] = field(default_factory=list)
-    failures: list[dict[str, str]] = field(default_factory=list)
-
-    def path(self, key: str) -> Path:
-        """Where a key's picture goes."""
-        return self.output / f"{key}{SUFFIX_OF[self.job.format]}"
-
-
 def decode_all(run: DecodeRun) -> None:
     """read | batch, decode | encode_image, write: pictures are written by a pool of threads."""
     threads = run.job.workers or min(cores(), 8)
     batch_size = run.job.batch_size or DEFAULT_BATCH[run.engine.device.type]
-    spec = run.engine.model.spec
+    most = batch_size * latent_values(run.engine)
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="encode_image") as pool:
-        most = batch_size * BATCH_PIXELS * spec.channels // spec.downscale**2
         for group in batches(wanted(run), lambda sample: sample.latent, batch_size, most):
             run.stop.check()
             pixels = decode_group(run, group)
@@ -107,16 +103,6 @@ def decode_all(run: DecodeRun) -> None:
             run.meter.advance(len(group))
         while pending:
             pending.popleft().result()
-
-
-def make_folder(path: Path) -> None:
-    """The output folder, before anything costly is done; StoreError where it cannot be."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise UsageError(f"-o {path} is a file; name a folder.") from error
-    except OSError as error:
-        raise write_error(path, error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +117,7 @@ def wanted(run: DecodeRun) -> Iterator[Loaded]:
     """The samples to decode: sound ones whose picture is not there yet, or not asked to be kept."""
     for sample in run.source.samples():
         run.stop.check()
-        reason = unsafe(run, sample)
+        reason = unsafe(run, sample.key, sample.source)
         if reason is None and run.job.skip_existing and run.path(sample.key).exists():
             run.skipped.append(sample.key)
             run.meter.advance(1)
@@ -144,74 +130,31 @@ def wanted(run: DecodeRun) -> Iterator[Loaded]:
             if reason is None:
                 yield loaded
                 continue
-        run.failures.append({"key": sample.key, "error": reason})
+        run.fail(sample.key, reason)
         run.meter.advance(1, 1)
-
-
-def unsafe(run: DecodeRun, sample: LatentSample) -> str | None:
-    """Why a sample's picture must not be written, or None."""
-    parts = PurePosixPath(sample.key).parts
-    if not parts or sample.key.startswith("/") or ".." in parts or "\0" in sample.key:
-        return "the key would leave the output folder"
-    path = run.path(sample.key)
-    if sample.source is not None and same_file(path, sample.source):
-        return f"{path} is the picture that the latent was made from; choose another -o"
-    return None
-
-
-def same_file(path: Path, source: str) -> bool:
-    """Whether both are there and are one file."""
-    try:
-        return path.samefile(source)
-    except OSError:
-        return False
-
-
-def unsound(latent: Tensor, engine: Engine) -> str | None:
-    """Why a latent cannot be decoded, or None."""
-    channels = engine.model.spec.channels
-    if latent.shape[0] != channels:
-        return f"the latent has {latent.shape[0]} channels, the model takes {channels}"
-    sides = [side * engine.model.spec.downscale for side in latent.shape[1:]]
-    if any(side % engine.model.spec.size_divisor for side in sides):
-        return f"the picture would be {sides[1]}x{sides[0]}, which the model's size rule forbids"
-    if not torch.isfinite(latent).all():
-        return "the latent has values that are not finite"
-    return None
 
 
 def decode_group(run: DecodeRun, group: Sequence[Loaded]) -> Tensor:
     """Latents of one shape to uint8 pictures [N, 3, H, W]."""
     with run.meter.stage("decode", len(group)):
         stacked = torch.stack([sample.latent for sample in group])
-        latents = whitened(run.engine, stacked, run.source.state)
+        latents = own_latents(run.engine, stacked, run.source.state)
         return decode_batch(run.engine, latents, [sample.key for sample in group], run.job)
-
-
-def write_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:
-    """encode_image and write: no half picture is ever seen under its name."""
-    start = time.perf_counter()
-    try:
-        data = encode_image(pixels, run.job.format, run.job.quality)
-    except SampleError as error:
-        run.failures.append({"key": key, "error": error.reason})
-        return
-    middle = time.perf_counter()
-    path = run.path(key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, [data])
-    run.meter.add("encode_image", middle - start, 1)
-    run.meter.add("write", time.perf_counter() - middle, 1)
 
 
 def document(run: DecodeRun, seconds: float) -> dict[str, Any]:
     """The --json document."""
-    meter = run.meter
+    meter, clips = run.meter, run.source.clips
+    samples = len(clips) if clips else meter.done
+    left = {*run.skipped, *(failure["key"] for failure in run.failures)}
+    frames = sum(clip.shape[0] for clip in clips if clip.key not in left)
     return {
         "store": str(run.source.path),
         "output": str(run.output),
         "model": run.engine.info.preset_name or run.engine.info.name,
-        "decoded": meter.done - len(run.skipped) - len(run.failures),
+        "decoded": samples - len(run.skipped) - len(run.failures),
+        "media": "clips" if clips else "images",
+        "frames": frames if clips else None,
         "skipped": len(run.skipped),
         "failed": len(run.failures),
         "failures": run.failures,

@@ -5,30 +5,35 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from latentcli.core.errors import SampleError
 from latentcli.core.types import InputRow
-from latentcli.images.codec import IMAGE_SUFFIXES
+from latentcli.jobs.clip_encode import encode_clips
+from latentcli.jobs.clips import ClipRecipe, open_frames
 from latentcli.jobs.config import EncodeJob, allowed_failures, check_choices
 from latentcli.jobs.encode_inputs import Work, plan_work
-from latentcli.jobs.encode_plan import EncodePlan, plan_encode, refuse_decoder_preset
+from latentcli.jobs.encode_plan import EncodePlan, plan_encode, refuse_decoder_preset, settled
 from latentcli.jobs.encode_preview import preview
 from latentcli.jobs.encode_stream import EncodeRun, encode_units
 from latentcli.jobs.engine import Engine, load_engine
 from latentcli.jobs.loader import Recipe, pick_workers, prepare
+from latentcli.jobs.media import find_media
 from latentcli.jobs.meter import IMAGE_STAGES, Meter
 from latentcli.jobs.self_check import self_check
 from latentcli.jobs.signals import StopRequest, stop_on_signals
 from latentcli.jobs.talk import SILENT, Talk
 from latentcli.latents.stats import ChannelSums
+from latentcli.shards.commit import read_record
 from latentcli.shards.layout import FAILURES
 from latentcli.shards.lock import StoreLock
 from latentcli.shards.manifest import Manifest, read_manifest, write_manifest
-from latentcli.shards.plan import FoundInput, find_inputs
+from latentcli.shards.plan import FoundInput
 from latentcli.shards.store import finish, open_for_writing
 
 CHECKED_INPUTS = 4
@@ -46,7 +51,7 @@ def run_encode(job: EncodeJob, talk: Talk = SILENT) -> dict[str, Any]:
     began = time.perf_counter()
     refuse_decoder_preset(job.model)
     with stop_on_signals("Run the same command again to finish the rest.") as stop:
-        found = find_inputs(job.sources, IMAGE_SUFFIXES)
+        found = find_media(job.sources, job.media, talk)
         stop.check()
         engine = load_engine(
             job.model,
@@ -56,13 +61,14 @@ def run_encode(job: EncodeJob, talk: Talk = SILENT) -> dict[str, Any]:
             dtype=job.dtype,
         )
         stop.check()
-        plan = plan_encode(job, engine)
+        job = settled(job, engine)
+        plan = plan_encode(job, engine, found.media)
         if job.dry_run:
-            return preview(plan, found, job.samples_per_shard)
+            return preview(plan, found.inputs)
         with StoreLock(plan.store) as lock:
             if not lock.held:
                 talk.note(f"{plan.store} cannot be locked: see that no other job writes to it.")
-            return encode_store(job, engine, plan, found, stop, talk, began)
+            return encode_store(job, engine, plan, found.inputs, stop, talk, began)
 
 
 def encode_store(
@@ -78,7 +84,7 @@ def encode_store(
     store = plan.store
     open_for_writing(store, plan.manifest)
     manifest = replace(read_manifest(store), status="running")
-    work = plan_work(store, manifest.spec_hash, found, job.samples_per_shard, job.retry, talk)
+    work = plan_work(store, manifest.spec_hash, found, plan.samples_per_shard, job.retry, talk)
     found.clear()
     if work.todo:
         # A store that is added to is not complete until it is finished again.
@@ -86,9 +92,12 @@ def encode_store(
     if work.todo and job.self_check and manifest.self_check is None:
         manifest = checked(manifest, engine, plan, work, talk)
     total = sum(work.inputs.count(unit) for unit in work.todo)
-    meter = Meter("encode", total, talk.progress, max(pick_workers(job.workers, total), 1))
+    if plan.clips is None:
+        meter = Meter("encode", total, talk.progress, max(pick_workers(job.workers, total), 1))
+    else:
+        meter = Meter("encode", total, talk.progress, noun="frames")
     run = EncodeRun(job, engine, plan, manifest, work.inputs, stop, meter)
-    encode_units(run, work.todo)
+    (encode_units if plan.clips is None else encode_clips)(run, work.todo)
     final = finish(store, manifest, work.inputs.units, ChannelSums())
     return document(run, work, final, time.perf_counter() - began)
 
@@ -97,7 +106,10 @@ def checked(
     manifest: Manifest, engine: Engine, plan: EncodePlan, work: Work, talk: Talk
 ) -> Manifest:
     """The manifest with the self-check's figures: run once, before the first shard."""
-    pictures, keys = first_pictures(work.inputs, plan.recipe)
+    if plan.clips is None:
+        pictures, keys = first_pictures(work.inputs, plan.recipe)
+    else:
+        pictures, keys = first_frames(work.inputs, plan.clips)
     if not pictures:
         talk.note("None of the first inputs can be read, so the self-check was left out.")
         return manifest
@@ -116,10 +128,29 @@ def first_pictures(inputs: Iterable[InputRow], recipe: Recipe) -> tuple[list[Ten
     return [pixels for pixels, _ in pairs], [key for _, key in pairs]
 
 
+def first_frames(inputs: Iterable[InputRow], recipe: ClipRecipe) -> tuple[list[Tensor], list[str]]:
+    """The first frame of the first few clips that can be read, of the first few dozen."""
+    pictures: list[Tensor] = []
+    keys: list[str] = []
+    for row in itertools.islice(inputs, 8 * CHECKED_INPUTS):
+        with (
+            suppress(SampleError),
+            open_frames(row.source, replace(recipe, frames=1), Meter("self-check", 1)) as clip,
+        ):
+            pictures += [frame.pixels for frame in clip.frames]
+            keys += [row.key] * (len(pictures) - len(keys))
+        if len(pictures) == CHECKED_INPUTS:
+            break
+    return pictures, keys
+
+
 def document(run: EncodeRun, work: Work, final: Manifest, seconds: float) -> dict[str, Any]:
     """The --json document."""
     meter, store, totals = run.meter, run.plan.store, final.totals
-    encoded_now = meter.done - meter.failed
+    records = [read_record(store, unit) for unit in work.todo]
+    encoded_now = sum(record.encoded for record in records)
+    shapes = (row.latent_shape for record in records for row in record.rows)
+    frames = sum(shape[0] for shape in shapes if shape is not None)
     return {
         "store": str(store),
         "model": final.model["name"],
@@ -130,6 +161,8 @@ def document(run: EncodeRun, work: Work, final: Manifest, seconds: float) -> dic
         "images_per_second": round(meter.final_rate, 2),
         "stages": meter.report(),
         "bottleneck": meter.bottleneck(),
+        "media": "images" if run.plan.clips is None else "clips",
+        "frames": None if run.plan.clips is None else frames,
         "inputs": totals.inputs,
         "changed": work.changed,
         "shards": totals.shards,

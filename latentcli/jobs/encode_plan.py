@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ import torch
 
 import latentcli
 from latentcli.core.errors import UsageError
+from latentcli.core.types import NORMAL_STATES
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec, parse_size, resizer
+from latentcli.jobs.clips import ClipRecipe
 from latentcli.jobs.config import EncodeJob, ImageIntake
 from latentcli.jobs.engine import DEFAULT_BATCH, Engine
 from latentcli.jobs.loader import Recipe
+from latentcli.jobs.media import PER_SHARD
+from latentcli.latents.schema import MOMENTS, parts_of
 from latentcli.models.presets import load_preset, preset_names
 from latentcli.models.registry import find_preset
 from latentcli.shards.manifest import Manifest
@@ -31,24 +36,56 @@ class EncodePlan:
     manifest: Manifest
     recipe: Recipe
     batch_size: int
+    samples_per_shard: int
+    clips: ClipRecipe | None = None
+    """What is done to each clip, where the inputs are clips."""
 
 
-def plan_encode(job: EncodeJob, engine: Engine) -> EncodePlan:
-    """The plan; UsageError where options contradict each other or the model cannot encode."""
+def settled(job: EncodeJob, engine: Engine) -> EncodeJob:
+    """The job with the model's own state of latents filled in.
+
+    UsageError where the model cannot encode, or has not what the job asks for.
+    """
     refuse_decoder(engine)
+    model, name = engine.model, engine.info.name
+    job = replace(job, latents=job.latents or model.spec.state)
     if job.latents == "moments" and job.sample is not None:
-        raise UsageError("--latents moments stores mean and logsnr; leave out --sample.")
+        raise UsageError("--latents moments stores the whole posterior; leave out --sample.")
+    if job.latents in NORMAL_STATES and job.latents != model.spec.state:
+        raise UsageError(
+            f"--latents is {job.latents!r}, but the latents of {name} are {model.spec.state};"
+            f" allowed are {model.spec.state}, raw and moments."
+        )
+    if model.moments == ("mean",) and (job.latents == "moments" or job.sample is not None):
+        asked = "--latents moments" if job.latents == "moments" else "--sample"
+        raise UsageError(
+            f"{name} encodes without chance: its posterior is one point. Leave out {asked}."
+        )
+    if job.class_token and not model.predicts_class:
+        raise UsageError(
+            f"{name} predicts no class token; of the presets the dinac_ae models do. Leave out"
+            " --class-token."
+        )
+    return job
+
+
+def plan_encode(job: EncodeJob, engine: Engine, media: str = "images") -> EncodePlan:
+    """The plan of a settled job; UsageError where options contradict each other."""
     policy = DecodePolicy(job.alpha, job.max_pixels)
     preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
     batch_size = job.batch_size or DEFAULT_BATCH[engine.device.type]
-    spec = job_spec(job, engine, preprocess, batch_size)
+    clips = None
+    if media == "clips":
+        clips = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames)
+    job = replace(job, samples_per_shard=job.samples_per_shard or PER_SHARD[media])
+    spec = job_spec(job, engine, preprocess, batch_size) | clips_spec(clips)
     return EncodePlan(
         store=Path(job.output or default_store(job.sources, engine.info.name)),
         manifest=Manifest(
             tool=f"latentcli {latentcli.__version__}",
             spec=spec,
             model=model_identity(engine),
-            latent_space=engine.model.spec.space_id(job.latents),
+            latent_space=engine.model.spec.space_id(job.latents or ""),
             latent={
                 "channels": engine.model.spec.channels,
                 "downscale": engine.model.spec.downscale,
@@ -59,6 +96,36 @@ def plan_encode(job: EncodeJob, engine: Engine) -> EncodePlan:
         ),
         recipe=Recipe(policy, preprocess),
         batch_size=batch_size,
+        samples_per_shard=job.samples_per_shard or 0,
+        clips=clips,
+    )
+
+
+def clips_spec(clips: ClipRecipe | None) -> dict[str, Any]:
+    """The part of the spec that only stores of clips have."""
+    if clips is None:
+        return {}
+    return {"clips": {"stride": clips.stride, "frames": clips.frames}}
+
+
+def latents_spec(job: EncodeJob, engine: Engine) -> dict[str, Any]:
+    """What is stored of every sample; what is usual goes without saying."""
+    spec: dict[str, Any] = {"state": job.latents, "sample": job.sample, "dtype": "bf16"}
+    if job.latents == "moments" and engine.model.moments != MOMENTS:
+        spec["moments"] = list(engine.model.moments)
+    if job.class_token:
+        spec["class_token"] = True
+    return spec
+
+
+def stored_parts(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """The parts that a store of this spec has of every sample."""
+    latents = spec["latents"]
+    return parts_of(
+        latents["state"],
+        tuple(latents.get("moments", MOMENTS)),
+        class_token=latents.get("class_token", False),
+        clips="clips" in spec,
     )
 
 
@@ -74,7 +141,7 @@ def job_spec(
             "weights_sha256": info.weights_sha256,
             "latent_space": engine.model.spec.space,
         },
-        "latents": {"state": job.latents, "sample": job.sample, "dtype": "bf16"},
+        "latents": latents_spec(job, engine),
         "decode_image": {"alpha": job.alpha, "max_pixels": job.max_pixels},
         "preprocess": {
             "resize": "crop" if preprocess.size else "none",
@@ -112,6 +179,12 @@ def whitening(engine: Engine) -> dict[str, list[float]]:
     return {"mean": mean.tolist(), "std": std.tolist()}
 
 
+def latent_values(engine: Engine) -> int:
+    """Values of the latents of a picture of BATCH_PIXELS."""
+    spec = engine.model.spec
+    return BATCH_PIXELS * spec.channels // spec.downscale**2
+
+
 def batch_elements(batch_size: int) -> int:
     """Values that a batch of pictures may have."""
     return 3 * batch_size * BATCH_PIXELS
@@ -132,20 +205,33 @@ def preprocess_spec(job: ImageIntake, divisor: int) -> PreprocessSpec:
 def refuse_decoder(engine: Engine) -> None:
     """UsageError, naming models that can, where the model cannot encode."""
     if not engine.model.can_encode:
-        raise no_encoder(engine.info.name)
+        raise no_encoder(engine.info.name, engine.model.spec.space)
+
+
+def refuse_encoder(engine: Engine) -> None:
+    """UsageError where the weights are an encoder's alone."""
+    if not engine.model.can_decode:
+        raise UsageError(
+            f"The weights of {engine.info.name} ({engine.info.weights_path}) hold an encoder alone,"
+            " so they cannot decode; give the decoder's too, in one folder or file."
+        )
 
 
 def refuse_decoder_preset(model: str) -> None:
     """`refuse_decoder` for a preset, before its weights are looked for."""
     preset = find_preset(model)
     if preset is not None and not preset.can_encode:
-        raise no_encoder(preset.name)
+        raise no_encoder(preset.name, preset.space)
 
 
-def no_encoder(name: str) -> UsageError:
-    """The error for a model that is a decoder alone."""
-    able = [preset for preset in preset_names() if load_preset(preset).can_encode]
-    return UsageError(f"{name} is a decoder alone and cannot encode; {', '.join(able)} can.")
+def no_encoder(name: str, space: str) -> UsageError:
+    """The error for a model that is a decoder alone; it names models for its latents first."""
+    presets = [load_preset(name) for name in preset_names()]
+    able = [preset for preset in presets if preset.can_encode]
+    kin = [preset for preset in able if preset.space == space]
+    names = ", ".join(preset.name for preset in kin or able)
+    same = " into the same latent space" if kin else ""
+    return UsageError(f"{name} is a decoder alone and cannot encode; {names} can{same}.")
 
 
 def default_store(sources: tuple[str, ...], model: str) -> str:

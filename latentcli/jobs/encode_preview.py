@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from latentcli.jobs.encode_plan import EncodePlan
-from latentcli.latents.schema import parts_of
+from latentcli.jobs.encode_plan import EncodePlan, stored_parts
 from latentcli.shards.commit import done_units
 from latentcli.shards.inputs import InputList
 from latentcli.shards.layout import INPUTS
@@ -17,9 +16,7 @@ BYTES_PER_VALUE = 2
 """bfloat16."""
 
 
-def preview(
-    plan: EncodePlan, found: Sequence[FoundInput], samples_per_shard: int
-) -> dict[str, Any]:
+def preview(plan: EncodePlan, found: Sequence[FoundInput]) -> dict[str, Any]:
     """The --json document of `encode --dry-run`; StoreError where the job would be refused."""
     done, left, shards = 0, 0, 0
     new = list(found)
@@ -28,26 +25,30 @@ def preview(
         units = done_units(plan.store, plan.manifest.spec_hash, frozen)
         done = sum(frozen.count(unit) for unit in units)
         left, shards = len(frozen) - done, frozen.units - len(units)
-        known = {row.source for row in append_units(frozen, new, samples_per_shard)}
+        known = {row.source for row in append_units(frozen, new, plan.samples_per_shard)}
         new = [item for item in new if item.path in known]
     return {
         "dry_run": True,
         "store": str(plan.store),
         "model": plan.manifest.model["name"],
+        "media": "images" if plan.clips is None else "clips",
         "inputs": done + left + len(new),
         "to_encode": left + len(new),
         "already_encoded": done,
-        "shards": shards + -(-len(new) // samples_per_shard),
+        "shards": shards + -(-len(new) // plan.samples_per_shard),
         "bytes": payload(plan, left + len(new)),
     }
 
 
 def payload(plan: EncodePlan, inputs: int) -> int | None:
-    """Bytes of the latents, where all pictures get one size; None where it depends on them."""
-    if plan.recipe.preprocess.size is None:
+    """Bytes of the latents, where all pictures get one size; None where it depends on them.
+
+    Class tokens are not counted.
+    """
+    if plan.recipe.preprocess.size is None or plan.clips is not None:
         return None
     width, height = plan.recipe.preprocess.size
     latent = plan.manifest.latent
     cells = (width // latent["downscale"]) * (height // latent["downscale"])
-    parts = len(parts_of(plan.manifest.spec["latents"]["state"]))
+    parts = len([part for part in stored_parts(plan.manifest.spec) if part != "class_token"])
     return int(inputs * parts * cells * latent["channels"] * BYTES_PER_VALUE)

@@ -26,6 +26,7 @@ from latentcli.latents.stats import ChannelSums
 from latentcli.shards.commit import commit_unit
 from latentcli.shards.inputs import InputList
 from latentcli.shards.manifest import Manifest
+from latentcli.shards.spool import Spooled
 
 BATCHES_BEHIND = 4
 """Encoded batches that may wait to be packed and written."""
@@ -56,7 +57,7 @@ class EncodedUnit:
     number: int
     rows: dict[str, Row] = field(default_factory=dict)
     """By key, in input order; a row is replaced when its picture is encoded."""
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, Tensor | Spooled] = field(default_factory=dict)
     sums: ChannelSums = field(default_factory=ChannelSums)
 
 
@@ -126,19 +127,27 @@ def encode_into(run: EncodeRun, unit: EncodedUnit, batch: Sequence[Picture], lan
     keys = [row.key for row in rows]
     try:
         with run.meter.stage("encode", len(batch)):
-            parts = encode_batch(run.engine, pixels, keys, run.job.latents, run.job.sample)
+            parts = encode_batch(
+                *(run.engine, pixels, keys, run.job.latents or "", run.job.sample),
+                class_token=run.job.class_token,
+            )
     except torch.OutOfMemoryError as error:
-        n, _, height, width = pixels.shape
-        if n > 1:
-            raise LatentCliError(
-                f"The device ran out of memory on a batch of {n} pictures of {width}x{height}."
-                " Start a new store with a smaller --batch-size, or a smaller --size."
-            ) from error
-        reason = f"the device ran out of memory on a picture of {width}x{height}"
+        reason = out_of_memory(pixels, error)
         unit.rows[keys[0]] = replace(rows[0], status="failed", stage="encode", error=reason)
         fail(run, unit.rows[keys[0]])
         return
     lane.submit(collect, run, unit, rows, parts)
+
+
+def out_of_memory(pixels: Tensor, error: torch.OutOfMemoryError) -> str:
+    """The reason for a single picture's row; LatentCliError for a batch, which can be smaller."""
+    n, _, height, width = pixels.shape
+    if n > 1:
+        raise LatentCliError(
+            f"The device ran out of memory on a batch of {n} pictures of {width}x{height}."
+            " Start a new store with a smaller --batch-size, or a smaller --size."
+        ) from error
+    return f"the device ran out of memory on a picture of {width}x{height}"
 
 
 def collect(
@@ -163,16 +172,17 @@ def collect(
 
 def write_unit(run: EncodeRun, unit: EncodedUnit) -> None:
     """write: the shard, then its commit record."""
-    model = run.manifest.model
+    model, state = run.manifest.model, run.job.latents or ""
     metadata = shard_metadata(
         run.engine.model.spec,
-        state=run.job.latents,
-        posterior=posterior_text(run.job.latents, run.job.sample),
+        state=state,
+        posterior=posterior_text(state, run.job.sample),
         model=model["name"],
         model_revision=model["revision"] or "",
         weights_sha256=model["weights_sha256"] or "",
         spec_hash=run.manifest.spec_hash,
         unit=unit.number,
+        clips=run.plan.clips is not None,
     )
     with run.meter.stage("write", len(unit.rows)):
         commit_unit(

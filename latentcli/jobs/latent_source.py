@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,9 @@ from pathlib import Path
 from torch import Tensor
 
 from latentcli.core.errors import StoreError, UsageError
-from latentcli.core.types import LatentSpec
+from latentcli.core.posterior import posterior_of
+from latentcli.core.types import NORMAL_STATES, LatentSpec
+from latentcli.jobs.clips import Clock, fractions_of
 from latentcli.jobs.engine import Engine
 from latentcli.jobs.store import LatentStore
 from latentcli.models.registry import find_preset
@@ -29,19 +32,36 @@ class LatentSample:
 
 
 @dataclass(frozen=True, slots=True)
+class LatentClip:
+    """The latents of one clip, not read yet."""
+
+    key: str
+    shape: tuple[int, ...]
+    """(T, C, h, w)."""
+    read: Callable[[int, int], Tensor]
+    """Reads frames start to stop, [stop - start, C, h, w]."""
+    clock: Callable[[], Clock]
+    source: str | None = None
+    """The video file that it was made from, where that is known."""
+
+
+@dataclass(frozen=True, slots=True)
 class LatentSource:
     """Latents to decode, in order, and what they say of themselves."""
 
     path: Path
     count: int
+    """Pictures; of clips, their frames together."""
     state: str
-    """whitened, raw or moments."""
+    """whitened, scaled, raw or moments."""
     model: str | None
     """The model that made them, where they say it."""
     space: str | None
     """Latent space id without the state."""
     weights_sha256: str | None
     samples: Callable[[], Iterator[LatentSample]]
+    """The pictures; nothing where there are clips."""
+    clips: tuple[LatentClip, ...] = ()
 
     @property
     def space_id(self) -> str:
@@ -60,9 +80,10 @@ def open_latents(path: Path, state: str | None) -> LatentSource:
     store = LatentStore(path)
     told = store.metadata
     space = told.get("latent_space", "").partition("#")[0]
+    clips = tuple(clips_of(store)) if told.get("media") == "clips" else ()
     return LatentSource(
         path=path,
-        count=len(store),
+        count=sum(clip.shape[0] for clip in clips) if clips else len(store),
         state=store.state,
         model=told.get("model"),
         space=space or None,
@@ -70,9 +91,38 @@ def open_latents(path: Path, state: str | None) -> LatentSource:
         samples=lambda: (
             LatentSample(row.key, partial(read_latent, store, row.key), row.source or None)
             for row in store.rows()
-            if row.status == "ok"
+            if row.status == "ok" and not clips
         ),
+        clips=clips,
     )
+
+
+def clips_of(store: LatentStore) -> Iterator[LatentClip]:
+    """The clips of a store, in order."""
+    for row in store.rows():
+        if row.status == "ok" and row.latent_shape is not None:
+            yield LatentClip(
+                row.key,
+                row.latent_shape,
+                partial(read_frames, store, row.key),
+                partial(read_clock, store, row.key),
+                row.source or None,
+            )
+
+
+def read_frames(store: LatentStore, key: str, start: int, stop: int) -> Tensor:
+    """Frames of a clip's latents [n, C, h, w]; of moments, the modes."""
+    if store.state != "moments":
+        return store.frames(key, start, stop)
+    names = ("mean", "logsnr", "logvar")
+    held = [name for name in names if store.has_part(key, name)]
+    return posterior_of({name: store.frames(key, start, stop, name) for name in held}).mode()
+
+
+def read_clock(store: LatentStore, key: str) -> Clock:
+    """When the frames of a clip are shown."""
+    times = store.frames(key, 0, sys.maxsize, "times").tolist()
+    return Clock(times, *fractions_of(store.frames(key, 0, sys.maxsize, "clock")))
 
 
 def read_latent(store: LatentStore, key: str) -> Tensor:
@@ -141,6 +191,6 @@ def compare_spaces(source: LatentSource, name: str, spec: LatentSpec) -> None:
         )
 
 
-def whitened(engine: Engine, latents: Tensor, state: str) -> Tensor:
-    """Latents [N, C, h, w] as the model's decode takes them."""
-    return latents.float() if state == "whitened" else engine.model.whiten(latents)
+def own_latents(engine: Engine, latents: Tensor, state: str) -> Tensor:
+    """Latents [N, C, h, w] in a state, as the model's decode takes them."""
+    return latents.float() if state in NORMAL_STATES else engine.model.whiten(latents)

@@ -35,6 +35,8 @@ class Snapshot:
     """Items a second since the first batch came."""
     shares: dict[str, float]
     """Stage to its share of the busiest stage, in [0, 1]."""
+    noun: str = "images"
+    """What is counted."""
 
     @property
     def eta(self) -> float | None:
@@ -57,6 +59,8 @@ class Meter:
     total: int
     listener: Listener = ignore
     workers: int = 1
+    noun: str = "images"
+    """What is counted: images, frames or cases."""
     stages: dict[str, StageTime] = field(default_factory=dict)
     done: int = 0
     failed: int = 0
@@ -149,7 +153,8 @@ class Meter:
         most = max((self.wall(s) for s in self.stages), default=0.0) or 1.0
         shares = {s: self.wall(s) / most for s in self.stages}
         return Snapshot(
-            self.verb, self.done, self.total, self.failed, self.elapsed, self.rate, shares
+            *(self.verb, self.done, self.total, self.failed, self.elapsed, self.rate, shares),
+            self.noun,
         )
 
     def report(self) -> dict[str, Any]:

@@ -1,75 +1,46 @@
-"""Pictures through one or more models and back, in memory; how close they come back, out."""
+"""Pictures or clips through models and back, in memory; how close they come back, out."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from latentcli.core.errors import LatentCliError, UsageError
-from latentcli.core.types import Picture
-from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy, encode_image
-from latentcli.jobs.batching import batches
+from latentcli.core.types import LatentSpec
+from latentcli.images.codec import DecodePolicy
+from latentcli.jobs.clips import ClipRecipe
 from latentcli.jobs.config import RoundtripJob, allowed_failures, check_choices
 from latentcli.jobs.encode_plan import (
-    batch_elements,
     preprocess_spec,
     refuse_decoder,
     refuse_decoder_preset,
+    refuse_encoder,
 )
-from latentcli.jobs.encode_stream import timed
-from latentcli.jobs.engine import (
-    DEFAULT_BATCH,
-    Engine,
-    decode_batch,
-    encode_batch,
-    inference_config,
-    load_engine,
-)
-from latentcli.jobs.loader import Intake, Recipe, open_chunks, pick_workers
+from latentcli.jobs.engine import Engine, inference_config, load_engine
+from latentcli.jobs.loader import Intake, Recipe, pick_workers
+from latentcli.jobs.media import Found, find_media
 from latentcli.jobs.meter import Meter
-from latentcli.jobs.signals import StopRequest, stop_on_signals
+from latentcli.jobs.roundtrip_stream import (
+    Contender,
+    Roundtrip,
+    compare_clips,
+    compare_images,
+    name_of,
+)
+from latentcli.jobs.signals import stop_on_signals
 from latentcli.jobs.talk import SILENT, Talk
-from latentcli.metrics.psnr import psnr, summarise
-from latentcli.metrics.ssim import ssim
+from latentcli.metrics.psnr import summarise
+from latentcli.models.registry import find_preset
 from latentcli.shards.inputs import InputList, write_inputs
-from latentcli.shards.plan import assign_units, find_inputs
-from latentcli.shards.write import atomic_write
+from latentcli.shards.plan import assign_units
 
 UNIT = 1000
 """Inputs to a unit of the list that the workers look rows up in."""
-
-
-@dataclass(slots=True)
-class Contender:
-    """One model of the comparison and its figures so far."""
-
-    engine: Engine
-    psnr: list[float] = field(default_factory=list)
-    ssim: list[float] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """Short enough for a table and a folder."""
-        return self.engine.info.preset_name or Path(self.engine.info.name).name
-
-
-@dataclass(frozen=True, slots=True)
-class Roundtrip:
-    """What the functions below work with."""
-
-    job: RoundtripJob
-    contenders: Sequence[Contender]
-    meter: Meter
-    stop: StopRequest
 
 
 def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
@@ -77,134 +48,128 @@ def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
     check_choices(job)
     allowed_failures(job.max_bad, 0)
     inference_config(job)
-    if len({Path(name).name for name in job.models}) < len(job.models):
-        raise UsageError("Two --model have the same name; their figures could not be told apart.")
-    if job.weights is not None and len(job.models) > 1:
-        raise UsageError("--weights belongs to one model; give one --model with it.")
-    for name in job.models:
-        refuse_decoder_preset(name)
-    found = find_inputs(job.sources, IMAGE_SUFFIXES)
-    contenders = [Contender(engine) for engine in load_engines(job)]
-    preprocess = preprocess_spec(job, math.lcm(*divisors(contenders)))
+    check_models(job)
+    found = find_media(job.sources, job.media, talk)
+    contenders = load_contenders(job)
+    preprocess = preprocess_spec(job, divisor(contenders))
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="latentcli-"))
         path = Path(folder) / "inputs.jsonl"
-        write_inputs(path, assign_units(found, UNIT))
-        recipe = Recipe(DecodePolicy(job.alpha, job.max_pixels), preprocess)
-        intake = Intake(InputList.open(path), recipe)
+        write_inputs(path, assign_units(found.inputs, UNIT))
+        inputs = InputList.open(path)
         stop = stack.enter_context(stop_on_signals("Nothing was kept."))
-        workers = pick_workers(job.workers, len(found))
-        meter = Meter("roundtrip", len(found), talk.progress, max(workers, 1))
-        run = Roundtrip(job, contenders, meter, stop)
-        failures = compare_all(run, intake, workers)
-    if not contenders[0].psnr:
+        total, sound = len(found.inputs), None
+        if found.media == "clips":
+            meter = Meter("roundtrip", total, talk.progress, noun="frames")
+            run = Roundtrip(job, contenders, meter, stop)
+            recipe = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames)
+            sound = compare_clips(run, inputs, recipe)
+        else:
+            workers = pick_workers(job.workers, total)
+            meter = Meter("roundtrip", total, talk.progress, max(workers, 1))
+            run = Roundtrip(job, contenders, meter, stop)
+            recipes = Recipe(DecodePolicy(job.alpha, job.max_pixels), preprocess)
+            compare_images(run, Intake(inputs, recipes), workers)
+    if not contenders[0].figures["psnr"]:
         raise LatentCliError(
-            f"None of the {len(found)} inputs could be used; the first: {failures[0]['error']}."
+            f"None of the {total} inputs could be used; the first: {run.failures[0]['error']}."
         )
-    return document(run, failures, preprocess.size)
+    return document(run, found, sound, preprocess.size)
 
 
-def load_engines(job: RoundtripJob) -> list[Engine]:
-    """All models of the comparison; UsageError where one cannot do both ways."""
-    engines = [
-        load_engine(
-            name,
-            weights=job.weights,
-            revision=job.revision,
-            device=job.device,
-            dtype=job.dtype,
+def check_models(job: RoundtripJob) -> None:
+    """UsageError for what is wrong with the models, before any weights are looked for."""
+    if len({Path(name).name for name in (*job.models, *job.decoders)}) < len(job.models) + len(
+        job.decoders
+    ):
+        raise UsageError(
+            "Two --model or --decoder have the same name; their figures could not be told apart."
         )
-        for name in job.models
-    ]
+    if job.weights is not None and len(job.models) > 1:
+        raise UsageError("--weights belongs to one model; give one --model with it.")
+    if job.decoders and len(job.models) > 1:
+        raise UsageError("--decoder decodes what one --model encoded; give one --model with it.")
+    for name in job.models:
+        refuse_decoder_preset(name)
+    encoder = find_preset(job.models[0])
+    for name in job.decoders:
+        preset = find_preset(name)
+        if encoder is not None and preset is not None:
+            check_pair(encoder.name, encoder.spec.space_id(encoder.state), preset.name, preset.spec)
+
+
+def check_pair(encoder: str, made: str, decoder: str, spec: LatentSpec) -> None:
+    """UsageError, with both ids named, where a decoder is for another latent space."""
+    taken = spec.space_id(spec.state)
+    if made != taken:
+        raise UsageError(
+            f"{encoder} gives latents of {made}, but {decoder} decodes {taken}; --decoder must be"
+            " of the same latent space."
+        )
+
+
+def load_contenders(job: RoundtripJob) -> list[Contender]:
+    """All models of the comparison; UsageError where one lacks the half that it is here for.
+
+    A model that only encodes is no contender itself, but its decoders are.
+    """
+    engines = [load(job, name, job.weights) for name in job.models]
     for engine in engines:
         refuse_decoder(engine)
-    return engines
+        if not job.decoders:
+            refuse_encoder(engine)
+    contenders = [Contender(engine, engine) for engine in engines if engine.model.can_decode]
+    for name in job.decoders:
+        decoder, encoder = load(job, name, None), engines[0]
+        refuse_encoder(decoder)
+        made = encoder.model.spec
+        check_pair(
+            name_of(encoder), made.space_id(made.state), name_of(decoder), decoder.model.spec
+        )
+        contenders.append(Contender(encoder, decoder))
+    return contenders
 
 
-def divisors(contenders: Sequence[Contender]) -> list[int]:
-    """Size divisor of each model."""
-    return [contender.engine.model.spec.size_divisor for contender in contenders]
+def load(job: RoundtripJob, name: str, weights: str | None) -> Engine:
+    """A model as the job runs it."""
+    return load_engine(
+        name, weights=weights, revision=job.revision, device=job.device, dtype=job.dtype
+    )
 
 
-def compare_all(run: Roundtrip, intake: Intake, workers: int) -> list[dict[str, str]]:
-    """The whole stream; gives the inputs that failed."""
-    failures: list[dict[str, str]] = []
-
-    def pictures() -> Iterator[Picture]:
-        for chunk in timed(chunks, run.meter):
-            for row, pixels in chunk.pictures():
-                if pixels is not None:
-                    yield Picture(row, pixels)
-                    continue
-                failures.append({"key": row.key, "error": f"{row.stage}: {row.error}"})
-                if run.job.on_error == "stop":
-                    raise LatentCliError(
-                        f"{row.source} failed at {row.stage}: {row.error} (--on-error stop)."
-                    )
-                run.meter.advance(1, 1)
-
-    size = run.job.batch_size or DEFAULT_BATCH[run.contenders[0].engine.device.type]
-    most = batch_elements(size)
-    with open_chunks(intake, range(intake.inputs.units), workers) as chunks:
-        for batch in batches(pictures(), lambda picture: picture.pixels, size, most):
-            run.stop.check()
-            compare_batch(run, batch)
-            run.meter.advance(len(batch))
-    return failures
-
-
-def compare_batch(run: Roundtrip, batch: Sequence[Picture]) -> None:
-    """encode, round to bfloat16 as a store would, decode, measure: for every model."""
-    pixels = torch.stack([picture.pixels for picture in batch])
-    keys = [picture.row.key for picture in batch]
-    for contender in run.contenders:
-        with run.meter.stage("encode", len(batch)):
-            latent = encode_batch(contender.engine, pixels, keys, "whitened")["latent"]
-        with run.meter.stage("decode", len(batch)):
-            stored = latent.bfloat16().float()
-            decoded = decode_batch(contender.engine, stored, keys, run.job)
-        with run.meter.stage("metrics", len(batch)):
-            contender.psnr += psnr(pixels, decoded).tolist()
-            if min(pixels.shape[2:]) >= 11:
-                contender.ssim += ssim(pixels, decoded).tolist()
-        if run.job.save is not None:
-            save(run, Path(run.job.save) / contender.name, keys, decoded)
-
-
-def save(run: Roundtrip, folder: Path, keys: Sequence[str], decoded: Tensor) -> None:
-    """Reconstructions as PNG under <save>/<model>/<key>.png."""
-    with run.meter.stage("write", len(keys)):
-        for key, picture in zip(keys, decoded, strict=True):
-            path = folder / f"{key}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, [encode_image(picture, "png")])
+def divisor(contenders: Sequence[Contender]) -> int:
+    """Sides of pictures that suit every model are multiples of this."""
+    engines = [engine for c in contenders for engine in (c.encoder, c.decoder)]
+    return math.lcm(*(engine.model.spec.size_divisor for engine in engines))
 
 
 def document(
-    run: Roundtrip, failures: list[dict[str, str]], size: tuple[int, int] | None
+    run: Roundtrip, found: Found, clips: int | None, size: tuple[int, int] | None
 ) -> dict[str, Any]:
     """The --json document, with all settings that change the figures."""
     job, meter = run.job, run.meter
     return {
-        "images": len(run.contenders[0].psnr),
+        "media": found.media,
+        "clips": clips,
+        "images": len(run.contenders[0].figures["psnr"]),
         "models": [figures(contender) for contender in run.contenders],
         "delta": delta(run.contenders),
-        "failed": len(failures),
-        "failures": failures,
+        "failed": len(run.failures),
+        "failures": run.failures,
         "saved": job.save,
         "settings": {
             "size": "x".join(map(str, size)) if size else None,
             "resize": "crop" if size else "none",
-            "divisor": math.lcm(*divisors(run.contenders)),
+            "divisor": divisor(run.contenders),
             "filter": job.filter if size else None,
-            "latents": "whitened mode, rounded to bf16",
-            "steps": job.steps,
-            "sampler": job.sampler,
-            "schedule": job.schedule,
-            "pdg": job.pdg,
-            "pdg_strength": job.pdg_strength if job.pdg else None,
-            "seed": job.seed,
+            "latents": "the model's own (mode), rounded to bf16",
+            "stride": job.stride if clips is not None else None,
+            "frames": job.frames,
+            "num_frames": job.num_frames,
+            **decode_settings(run),
             "psnr": "per image, clamped, rounded to 8 bits, peak 255",
+            "ssim": "per image, 7x7 uniform windows, sample covariance (scikit-image's default)",
+            "ssim_gaussian": "per image, 11x11 Gaussian windows, sigma 1.5 (the paper's)",
         },
         "seconds": round(time.perf_counter() - meter.started, 3),
         "images_per_second": round(meter.final_rate, 2),
@@ -213,18 +178,29 @@ def document(
     }
 
 
+def decode_settings(run: Roundtrip) -> dict[str, Any]:
+    """How diffusion decoders were run; None where there is none among the models."""
+    names = ("steps", "sampler", "schedule", "pdg", "seed")
+    if not any(contender.decoder.model.is_diffusion for contender in run.contenders):
+        return dict.fromkeys((*names, "pdg_strength"))
+    told = {name: getattr(run.job, name) for name in names}
+    return told | {"pdg_strength": run.job.pdg_strength if run.job.pdg else None}
+
+
 def figures(contender: Contender) -> dict[str, Any]:
     """One model's part of the document."""
-    engine = contender.engine
+    engine = contender.decoder
     return {
         "model": contender.name,
+        "encoder": name_of(contender.encoder),
+        "decoder": name_of(engine),
         "geometry": engine.model.spec.geometry,
         "latent_space": engine.model.spec.space,
-        "weights_sha256": engine.info.weights_sha256,
+        "weights_sha256": contender.encoder.info.weights_sha256,
+        "decoder_sha256": engine.info.weights_sha256,
         "device": engine.device_name,
         "dtype": engine.dtype,
-        "psnr": rounded(contender.psnr),
-        "ssim": rounded(contender.ssim) if contender.ssim else None,
+        **{name: rounded(v) if v else None for name, v in contender.figures.items()},
     }
 
 
@@ -247,5 +223,5 @@ def delta(contenders: Sequence[Contender]) -> list[dict[str, Any]] | None:
 
 def differences(a: Contender, b: Contender) -> list[float]:
     """PSNR of a minus PSNR of b, picture by picture; 0 where both are identical to the source."""
-    pairs = zip(a.psnr, b.psnr, strict=True)
+    pairs = zip(a.figures["psnr"], b.figures["psnr"], strict=True)
     return [0.0 if x == y else x - y for x, y in pairs]

@@ -17,13 +17,13 @@ from latentcli.metrics.psnr import psnr
 MAX_SIDE = 512
 """Larger pictures are checked by their middle: enough to tell right from wrong."""
 RMS_RANGE = (0.25, 4.0)
-"""RMS that whitened latents of a few photographs may have; it is 1 over the training set."""
+"""RMS that the latents of a few photographs may have; it is 1 over the training set."""
 MEAN_LIMIT = 1.5
-"""Largest offset of all whitened channels together, in standard deviations."""
+"""Largest offset of all channels together, in standard deviations."""
 CHANNEL_MEAN_LIMIT = 8.0
-"""Largest offset of one whitened channel; a few photographs of one scene may lie far out."""
+"""Largest offset of one channel; a few photographs of one scene may lie far out."""
 CHANNEL_STD_LIMIT = 8.0
-"""Largest standard deviation of one whitened channel over a few photographs."""
+"""Largest standard deviation of one channel over a few photographs."""
 REMEDY = "Check --model and --weights, or go on anyway with --no-self-check."
 
 
@@ -37,7 +37,7 @@ def self_check(engine: Engine, pictures: Sequence[Tensor], keys: Sequence[str]) 
     latents: list[Tensor] = []
     for picture, key in zip(pictures, keys, strict=True):
         pixels = middle(picture, engine.model.spec.size_divisor)[None]
-        latent = encode_batch(engine, pixels, [key], "whitened")["latent"].bfloat16()
+        latent = encode_batch(engine, pixels, [key], engine.model.spec.state)["latent"].bfloat16()
         latents.append(latent[0].float().flatten(1))
         if engine.model.can_decode:
             values.append(
@@ -57,7 +57,7 @@ def middle(picture: Tensor, divisor: int) -> Tensor:
 
 
 def describe(latents: Tensor, psnrs: Sequence[float], keys: Sequence[str]) -> dict[str, Any]:
-    """Figures of whitened latents [C, cells] and of the PSNR of each picture."""
+    """Figures of latents [C, cells] and of the PSNR of each picture."""
     finite = torch.isfinite(latents).all().item()
     shown = torch.nan_to_num(latents.double(), posinf=0.0, neginf=0.0)
     ranked = sorted(psnrs)
@@ -91,16 +91,17 @@ def judge(figures: dict[str, Any], floor: float | None, name: str) -> None:
     rms, mean = figures["latent_rms"], figures["latent_mean"]
     if not RMS_RANGE[0] <= rms <= RMS_RANGE[1] or abs(mean) > MEAN_LIMIT:
         raise SelfCheckError(
-            f"Self-check: the whitened latents of the first {count} inputs have RMS {rms:g} and"
-            f" mean {mean:g}; they should be near 1 and 0. The whitening statistics do not belong"
-            f" to these weights, or the weights are not {name}'s. {REMEDY}"
+            f"Self-check: the latents of the first {count} inputs have RMS {rms:g} and mean"
+            f" {mean:g}; they should be near 1 and 0. The whitening statistics, or the scaling"
+            f" factor, do not belong to these weights, or the weights are not {name}'s. {REMEDY}"
         )
     worst_mean, worst_std = figures["channel_mean_max"], figures["channel_std_max"]
     if worst_mean > CHANNEL_MEAN_LIMIT or worst_std > CHANNEL_STD_LIMIT:
         raise SelfCheckError(
-            f"Self-check: a channel of {name}'s whitened latents of the first {count} inputs has"
+            f"Self-check: a channel of {name}'s latents of the first {count} inputs has"
             f" mean {worst_mean:g} or standard deviation {worst_std:g}; they should be near 0 and"
-            f" 1. The whitening statistics do not belong to these weights. {REMEDY}"
+            f" 1. The whitening statistics, or the scaling factor, do not belong to these weights."
+            f" {REMEDY}"
         )
     median = figures["psnr_median"]
     if floor is not None and median is not None and median < floor:

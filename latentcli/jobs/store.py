@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from latentcli.core.posterior import Posterior
+from latentcli.core.posterior import posterior_of
 from latentcli.core.types import Row
 from latentcli.latents.pack import unpack
 from latentcli.shards.manifest import Manifest
@@ -42,7 +42,7 @@ class LatentStore:
 
     @property
     def state(self) -> str:
-        """whitened, raw or moments."""
+        """whitened, scaled, raw or moments."""
         return self._reader.metadata.get("state", "whitened")
 
     def __len__(self) -> int:
@@ -55,7 +55,10 @@ class LatentStore:
         return key in self._reader
 
     def __getitem__(self, key: str) -> Tensor:
-        """The latent [C, h, w] as stored; of moments, the mode. StoreError for an unknown key."""
+        """The latent [C, h, w] as stored, of a clip [T, C, h, w]; of moments, the mode.
+
+        StoreError for an unknown key.
+        """
         return latent_of(self.parts(key))
 
     def keys(self) -> Iterator[str]:
@@ -63,8 +66,16 @@ class LatentStore:
         return self._reader.keys()
 
     def parts(self, key: str) -> dict[str, Tensor]:
-        """All tensors of a key: latent, or mean and logsnr."""
+        """All tensors of a key: latent, or the moments; class_token; times and clock of a clip."""
         return unpack(self._reader.tensors(key), key)
+
+    def frames(self, key: str, start: int, stop: int, part: str = "latent") -> Tensor:
+        """Frames `start` to `stop` of a clip's part, [n, C, h, w]; reads no more than those."""
+        return self._reader.frames(key, part, start, stop)
+
+    def has_part(self, key: str, part: str) -> bool:
+        """Whether a key has a tensor of this name."""
+        return self._reader.has_part(key, part)
 
     def row(self, key: str) -> Row:
         """What became of an input: sizes, crop, notes, or why it failed."""
@@ -80,7 +91,7 @@ class LatentStore:
 
 
 def latent_of(parts: Mapping[str, Tensor]) -> Tensor:
-    """The latent among the parts of a sample; of moments, the mode (float32)."""
+    """The latent among the parts of a sample; of moments, the posterior's mode (float32)."""
     if "latent" in parts:
         return parts["latent"]
-    return Posterior(parts["mean"], parts["logsnr"]).mode()
+    return posterior_of(parts).mode()

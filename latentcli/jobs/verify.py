@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentcli.core.errors import WeightsError
+from latentcli.core.errors import SampleError, WeightsError
 from latentcli.core.types import InputRow, Row
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.clips import ClipRecipe, frame_key, open_frames
 from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.encode_plan import stored_parts
 from latentcli.jobs.engine import Engine, encode_batch, load_engine
 from latentcli.jobs.loader import Recipe, prepare
 from latentcli.jobs.meter import IMAGE_STAGES, Meter
 from latentcli.jobs.store import LatentStore
 from latentcli.jobs.talk import SILENT, Talk
-from latentcli.latents.schema import STORED_PARTS
 from latentcli.shards.manifest import Manifest, read_manifest
 from latentcli.shards.verify import verify_shards
 
@@ -30,14 +32,17 @@ Storing in bfloat16 rounds by up to 0.4%; another batch size, device or thread c
 network's own rounding."""
 
 
+CHECKED_FRAMES = 8
+"""Frames at the start of a clip that are encoded again."""
+
+
 def run_verify(job: VerifyJob, talk: Talk = SILENT) -> dict[str, Any]:
     """The --json document of `verify`; StoreError where there is no store."""
     store = Path(job.store)
     manifest = read_manifest(store)
-    state = manifest.spec["latents"]["state"]
     problems: list[dict[str, Any]] = [
         {"unit": p.unit, "key": p.key, "kind": p.kind, "problem": p.what}
-        for p in verify_shards(store, STORED_PARTS[state])
+        for p in verify_shards(store, stored_parts(manifest.spec))
     ]
     again = None
     if job.samples and not problems:
@@ -78,7 +83,7 @@ def encode_again(job: VerifyJob, manifest: Manifest, talk: Talk) -> dict[str, An
     meter = Meter("verify", len(rows), talk.progress)
     meter.begin()
     worst, problems, gone = 0.0, [], 0
-    for row, pixels in pictures(rows, spec):
+    for row, pixels in (clips if "clips" in spec else pictures)(rows, spec):
         if pixels is None:
             gone += 1
             problems.append(problem(row, f"the input cannot be read any more: {row.error}"))
@@ -117,27 +122,54 @@ def spread(rows: Iterable[Row], total: int, count: int) -> list[Row]:
     return [row for place, row in enumerate(rows) if place in places]
 
 
+def preprocessing(spec: Any) -> PreprocessSpec:
+    """How the store's pictures were brought to size."""
+    told = spec["preprocess"]
+    size = tuple(told["size"]) if told["size"] else None
+    return PreprocessSpec(size, told["divisor"], told["filter"] or "lanczos")
+
+
 def pictures(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]:
-    """The rows' inputs, prepared as the store's spec says."""
-    size = spec["preprocess"]["size"]
-    preprocess = PreprocessSpec(
-        tuple(size) if size else None,
-        spec["preprocess"]["divisor"],
-        spec["preprocess"]["filter"] or "lanczos",
-    )
+    """The rows' inputs [1, 3, H, W], prepared as the store's spec says; None where they fail."""
     policy = DecodePolicy(spec["decode_image"]["alpha"], spec["decode_image"]["max_pixels"])
-    recipe = Recipe(policy, preprocess)
+    recipe = Recipe(policy, preprocessing(spec))
     for row in rows:
         source = InputRow(row.key, row.source, 0)
-        yield prepare(source, recipe, dict.fromkeys(IMAGE_STAGES, 0.0))
+        now, pixels = prepare(source, recipe, dict.fromkeys(IMAGE_STAGES, 0.0))
+        yield now, None if pixels is None else pixels[None]
+
+
+def clips(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]:
+    """The first frames of the rows' clips, [n, 3, H, W]."""
+    told = spec["clips"]
+    most = min(told["frames"] or CHECKED_FRAMES, CHECKED_FRAMES)
+    limit = spec["decode_image"]["max_pixels"]
+    recipe = ClipRecipe(limit, preprocessing(spec), told["stride"], most)
+    for row in rows:
+        try:
+            with open_frames(row.source, recipe, Meter("verify", most)) as clip:
+                yield row, torch.stack([frame.pixels for frame in clip.frames])
+        except (SampleError, RuntimeError) as error:
+            reason = error.reason if isinstance(error, SampleError) else "it has no frame"
+            yield replace(row, error=reason), None
 
 
 def compare(engine: Engine, spec: Any, key: str, pixels: Tensor, store: LatentStore) -> float:
     """Largest RMS difference of a part, relative to the stored part's RMS."""
-    latents = spec["latents"]
-    fresh = encode_batch(engine, pixels[None], [key], latents["state"], latents["sample"])
-    stored = store.parts(key)
-    return max(relative_rms(fresh[part][0], stored[part].float()) for part in fresh)
+    latents, is_clip = spec["latents"], "clips" in spec
+    keys = [frame_key(key, i) for i in range(len(pixels))] if is_clip else [key]
+    fresh = encode_batch(
+        *(engine, pixels, keys, latents["state"], latents["sample"]),
+        class_token=latents.get("class_token", False),
+    )
+    stored = store.parts(key) if not is_clip else {}
+    return max(
+        relative_rms(
+            part if is_clip else part[0],
+            (store.frames(key, 0, len(pixels), name) if is_clip else stored[name]).float(),
+        )
+        for name, part in fresh.items()
+    )
 
 
 def relative_rms(fresh: Tensor, stored: Tensor) -> float:

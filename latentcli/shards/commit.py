@@ -13,7 +13,7 @@ from latentcli.shards.documents import field, load_object, pretty
 from latentcli.shards.inputs import InputList
 from latentcli.shards.layout import record_path, shard_name, shard_path
 from latentcli.shards.rows import row_from_json, row_to_json
-from latentcli.shards.write import atomic_write, sync_folder, write_error, write_safetensors
+from latentcli.shards.write import Pieces, atomic_write, sync_folder, write_error, write_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ _FIELDS: dict[str, tuple[type | None, ...]] = {
 def commit_unit(
     store: Path,
     unit: int,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor | Pieces],
     metadata: Mapping[str, str],
     *,
     spec_hash: str,
@@ -111,7 +111,7 @@ def commit_unit(
     return record
 
 
-def _check_tensors(tensors: Mapping[str, Tensor], rows: Sequence[Row]) -> None:
+def _check_tensors(tensors: Mapping[str, object], rows: Sequence[Row]) -> None:
     keys = [row.key for row in rows]
     if len(set(keys)) != len(keys):
         raise ValueError("a key has two rows in one unit")

@@ -143,6 +143,21 @@ class StoreReader:
         row = self.row(key)
         raise StoreError(f"{key!r} has no latent in {self.path}: {row.stage}: {row.error}.")
 
+    def frames(self, key: str, part: str, start: int, stop: int) -> Tensor:
+        """Frames `start` to `stop` of a part of a clip; StoreError where there is no such part."""
+        shard = self._holder(key, part)
+        if shard is None:
+            raise StoreError(f"{self.path} has no {part} of {key!r}.")
+        return shard.file.rows(f"{key}/{part}", start, stop)
+
+    def has_part(self, key: str, part: str) -> bool:
+        """Whether a key has a tensor of this name."""
+        return self._holder(key, part) is not None
+
+    def _holder(self, key: str, part: str) -> _Shard | None:
+        shards = (self._shard(unit) for unit in self._index.units(key))
+        return next((s for s in shards if f"{key}/{part}" in s.names.get(key, ())), None)
+
     @cached_property
     def _encoded(self) -> int:
         if self.manifest is not None and self.manifest.status == "complete":
@@ -192,6 +207,6 @@ def _shard_rows(shard: SafetensorsFile) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     for name, entry in shard.entries.items():
         key = name.rpartition("/")[0]
-        if key not in rows and len(entry.shape) == 3:
+        if key not in rows and len(entry.shape) in (3, 4):
             rows[key] = Row(key=key, source="", status="ok", latent_shape=entry.shape)
     return dict(sorted(rows.items()))

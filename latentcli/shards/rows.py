@@ -63,5 +63,7 @@ _ROW_FIELDS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
     "resized_size": _integers(2),
     "crop": _integers(4),
     "latent_shape": _integers(None),
+    "frame_rate": _optional_text,
+    "time_base": _optional_text,
     "notes": _texts,
 }

@@ -72,6 +72,35 @@ class SafetensorsFile:
         flat = torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
         return flat.view(entry.shape)
 
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows `start` to `stop` of a tensor's first axis, read into memory of their own.
+
+        Unlike `tensor`, what was read of a long tensor does not stay in memory. StoreError for an
+        unknown name or where the file cannot be read.
+        """
+        import torch
+
+        if name not in self.entries:
+            raise StoreError(f"{self.path} has no tensor {name!r}.")
+        entry = self.entries[name]
+        start, stop, _ = slice(start, stop).indices(entry.shape[0])
+        row = (entry.end - entry.begin) // max(entry.shape[0], 1)
+        count = max(stop - start, 0)
+        data = bytearray(count * row)
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._start + entry.begin + start * row)
+                got = file.readinto(data)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be read: {error.strerror}.") from error
+        if got != len(data):
+            raise StoreError(f"{self.path} is damaged: it ends within tensor {name!r}.")
+        shape = (count, *entry.shape[1:])
+        dtype = dtypes()[entry.dtype]
+        if not data:
+            return torch.empty(shape, dtype=dtype)
+        return torch.frombuffer(data, dtype=dtype).view(shape)
+
     def close(self) -> None:
         """Lets go of the mapping; the system frees it with the last tensor that uses it."""
         # Not mmap.close(): that would pull the memory away from under living tensors.

@@ -10,12 +10,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from latentcli.core.errors import StoreError
 from latentcli.shards.dtypes import MAX_HEADER_BYTES, code_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Bytes = bytes | memoryview
@@ -31,6 +32,20 @@ _REASONS = {
     errno.EROFS: "the file system is read-only",
 }
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Pieces(Protocol):
+    """A tensor that comes in pieces of bytes, as `Spooled` does."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def element_size(self) -> int: ...
+
+    def pieces(self) -> Iterator[bytes]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +112,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+    path: Path, tensors: Mapping[str, Tensor | Pieces], metadata: Mapping[str, str]
 ) -> FileDigest:
     """Writes a safetensors file whose bytes depend on its content alone.
 
     Header entries are sorted by name, after the metadata; the data lies without holes, widest
     dtype first (so that every tensor is aligned), then by name. Tensors may be on any device; no
-    more than one is copied at a time. ValueError for a dtype or name that the format lacks.
+    more than one is copied at a time, and of one in pieces no more than a piece is in memory.
+    ValueError for a dtype or name that the format lacks.
     """
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header = _header(tensors, order, metadata)
@@ -115,7 +131,9 @@ def write_safetensors(
     return atomic_write(path, _safetensors_bytes(header, (tensors[name] for name in order)))
 
 
-def _header(tensors: Mapping[str, Tensor], order: list[str], metadata: Mapping[str, str]) -> bytes:
+def _header(
+    tensors: Mapping[str, Tensor | Pieces], order: list[str], metadata: Mapping[str, str]
+) -> bytes:
     entries: dict[str, Any] = {}
     end = 0
     for name in order:
@@ -136,11 +154,16 @@ def _header(tensors: Mapping[str, Tensor], order: list[str], metadata: Mapping[s
     return text + b" " * (-len(text) % 8)
 
 
-def _safetensors_bytes(header: bytes, tensors: Iterable[Tensor]) -> Iterator[Bytes]:
+def _safetensors_bytes(header: bytes, tensors: Iterable[Tensor | Pieces]) -> Iterator[Bytes]:
+    import torch
+
     yield len(header).to_bytes(8, "little")
     yield header
     for tensor in tensors:
-        yield tensor_bytes(tensor)
+        if isinstance(tensor, torch.Tensor):
+            yield tensor_bytes(tensor)
+        else:
+            yield from tensor.pieces()
 
 
 def tensor_bytes(tensor: Tensor) -> Bytes:

@@ -1,0 +1,73 @@
+"""A decoded frame in; the time when it is shown, and its pixels as they are shown, out."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+
+class Clock:
+    """Gives every frame a time, later than the one before, where the file's are not so."""
+
+    def __init__(self, frame_rate: Fraction, time_base: Fraction, by_dts: bool) -> None:
+        self._ticks = 1 / (frame_rate * time_base)
+        # An AVI has only the times of decoding, which FFmpeg also gives out as those of showing.
+        self._by_dts = by_dts
+        self._shift = 0
+        self._time = -1
+        self._known = (0, 0)
+        self._index = -1
+
+    def read(self, frame: VideoFrame) -> int:
+        """The time of the next frame; each frame is read once, in order."""
+        self._index += 1
+        stated = frame.dts if self._by_dts else frame.pts
+        if stated is None:
+            index, time = self._known
+            time += round((self._index - index) * self._ticks)
+        else:
+            if self._index == 0:
+                self._shift = max(0, -stated)
+            time = stated + self._shift
+            self._known = (self._index, time)
+        self._time = max(time, self._time + 1)
+        return self._time
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn by quarters, and a mirroring, that make frames upright: transpose, then flip."""
+
+    swaps: bool
+    flips: tuple[int, ...]
+    """Axes of [H, W, 3]."""
+    note: str
+    """Empty where there is nothing to do."""
+
+    @classmethod
+    def of(cls, frame: VideoFrame) -> Self:
+        """The display matrix (a b u; c d v; x y w) takes (x, y) to (a x + c y, b x + d y)."""
+        data: Any = frame.side_data.get("DISPLAYMATRIX")
+        if data is None:
+            return cls(False, (), "")
+        order = "<i4" if sys.byteorder == "little" else ">i4"
+        a, b, _, c, d = np.frombuffer(bytes(data), order)[:5].tolist()
+        if (a or d) and (b or c):
+            return cls(False, (), f"rotation by {frame.rotation} degrees not applied")
+        right, down = (c, b) if b else (a, d)
+        flips = tuple(axis for axis, sign in ((0, down), (1, right)) if sign < 0)
+        return cls(bool(b), flips, "rotation applied" if b or flips else "")
+
+    def apply(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """uint8 [H, W, 3] as stored to the same, contiguous, as shown."""
+        if self.swaps:
+            pixels = pixels.swapaxes(0, 1)
+        return np.ascontiguousarray(np.flip(pixels, self.flips) if self.flips else pixels)

@@ -1,0 +1,264 @@
+"""A video file in; its frames as upright 8-bit RGB pictures, one after the other, out.
+
+PyAV reads the files, an extra of the package. Its FFmpeg also knows playlists, web addresses and
+text drawn as pictures; only files on the disk, in the containers listed here, are opened.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from latentcli.core.errors import SampleError, UsageError
+from latentcli.images.clip_containers import Fault, find_fault
+from latentcli.images.clip_frames import Clock, Turn
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+CLIP_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"))
+"""Lower-case suffixes that a folder scan takes as clips."""
+
+_CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,gif,apng"
+_GUESSED_RATE = Fraction(25)
+_HDR = {16: "PQ", 18: "HLG"}
+
+
+@dataclass(frozen=True, slots=True)
+class ClipInfo:
+    """What is known of a clip once its first frame is decoded."""
+
+    size: tuple[int, int]
+    """(W, H) of every frame, so after the rotation that the file asks for."""
+    frame_rate: Fraction
+    """Frames per second, on average; guessed where the file does not say."""
+    time_base: Fraction
+    """Seconds per tick of a frame's time."""
+    frames: int | None
+    """As the container states it, which may be wrong; None where it does not."""
+    notes: tuple[str, ...]
+    """What was done, or left undone, to the frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame as a person sees it."""
+
+    image: Image.Image
+    """Mode RGB, upright. Pixels are not stretched to the sample aspect ratio."""
+    time: int
+    """When it is shown, in ticks of the clip's time base; at least 0, and more than the last."""
+
+
+class Clip:
+    """An open clip. Its frames come once, in the order in which they are shown."""
+
+    def __init__(self, info: ClipInfo, frames: Iterator[Frame]) -> None:
+        self.info = info
+        self._frames = frames
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self._frames
+
+
+@contextmanager
+def open_clip(
+    path: str, *, max_pixels: int, stride: int = 1, limit: int | None = None
+) -> Iterator[Clip]:
+    """Opens a clip that gives frames 0, stride, 2 * stride and so on, at most `limit` of them.
+
+    No more than a few frames are in memory. The pixels are those of swscale's conversion to
+    rgb24, by the matrix and range that the file states; transparency is dropped, and neither
+    interlacing nor HDR is undone. A clip with several video streams gives the one that FFmpeg
+    ranks best. Times are the container's; a clip that begins before 0 is moved to begin at 0.
+
+    SampleError of the stage "read" where there is no such file, and of "decode_image" where it is
+    not a video, has more than `max_pixels` in a frame, or changes its frame size, and, after the
+    frames before it, where it is damaged or breaks off. Frames behind the `limit` are not looked
+    at, and a transport stream that was cut between two packets looks whole. UsageError without
+    PyAV.
+    """
+    if stride < 1 or (limit is not None and limit < 1):
+        raise ValueError(f"stride is {stride} and limit {limit}; both must be at least 1")
+    av = load_av("read")
+    with _opened(av, path) as container:
+        stream = _video_stream(av, container)
+        _check_size(stream.codec_context.width, stream.codec_context.height, max_pixels)
+        stream.thread_type = "AUTO"
+        decoded = _decoded(av, path, container, stream)
+        first = next(decoded, None)
+        if first is None:
+            raise SampleError("decode_image", "clip has no frame that can be decoded")
+        _check_size(first.width, first.height, max_pixels)
+        turn = Turn.of(first)
+        info = _describe(container, stream, first, turn)
+        clock = Clock(info.frame_rate, info.time_base, by_dts=container.format.name == "avi")
+        last = None if limit is None else stride * (limit - 1)
+        yield Clip(info, _shown(chain([first], decoded), clock, turn, stride, last))
+
+
+def load_av(verb: str) -> ModuleType:
+    """PyAV, or a UsageError that says how to get it; `verb` is what is done to video."""
+    try:
+        import av
+    except ImportError as error:
+        raise UsageError(
+            f"to {verb} video, PyAV is needed and is not installed ({error}):"
+            " pip install 'latentcli[video]'"
+        ) from error
+    return av
+
+
+def _opened(av: Any, path: str) -> InputContainer:
+    try:
+        status = Path(path).stat()
+        if status.st_size == 0:
+            raise SampleError("decode_image", "file is empty (0 bytes)")
+        # The prefix keeps a name such as http: or concat: from being more than a name.
+        container: InputContainer = av.open(
+            f"file:{path}",
+            container_options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
+    except (OSError, ValueError) as error:
+        raise _refusal(error) from error
+    return container
+
+
+def _refusal(error: OSError | ValueError) -> SampleError:
+    """InvalidDataError is a ValueError too; a format that is not on the list gives EINVAL."""
+    number = getattr(error, "errno", None)
+    if number is None or number == errno.EINVAL or number not in errno.errorcode:
+        text = getattr(error, "strerror", None) or str(error)
+        return SampleError("decode_image", f"not a video, or its header is damaged ({text})")
+    return SampleError("read", getattr(error, "strerror", None) or str(error))
+
+
+def _video_stream(av: Any, container: InputContainer) -> VideoStream:
+    stream: Any = container.streams.best("video")
+    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+        kinds = sorted({other.type for other in container.streams})
+        raise SampleError(
+            "decode_image", f"no video stream; there is {' and '.join(kinds) or 'none'}"
+        )
+    if stream.codec_context is None:
+        raise SampleError("decode_image", "its video codec is not one that FFmpeg decodes")
+    return stream  # type: ignore[no-any-return]
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise SampleError(
+            "decode_image",
+            f"frames are {width}x{height}, {width * height:,} pixels; the limit is"
+            f" {max_pixels:,} (--max-pixels raises it)",
+        )
+
+
+def _decoded(
+    av: Any, path: str, container: InputContainer, stream: VideoStream
+) -> Iterator[VideoFrame]:
+    """All frames of the stream in the order of showing; SampleError where it is not whole."""
+    frames = packets = 0
+    size, trouble = None, ""
+    try:
+        for packet in container.demux(stream):
+            # What stands before a broken packet still waits in the decoder.
+            broken = packet.is_corrupt
+            packets += packet.size > 0 and not broken
+            for frame in stream.decode(None if broken else packet):
+                if frame.is_corrupt:
+                    raise ValueError("a frame lacks some of its data")
+                size = size or (frame.width, frame.height)
+                if (frame.width, frame.height) != size:
+                    raise _size_change(size, frame, frames)
+                yield frame
+                frames += 1
+            if broken:
+                trouble = "a packet lacks some of its data"
+                break
+    except (av.FFmpegError, ValueError) as error:
+        trouble = getattr(error, "strerror", None) or str(error)
+    fault = _find_fault(path, container, stream, packets, trouble)
+    if fault is not None:
+        noun = "frame" if frames == 1 else "frames"
+        reason = f"clip is {fault.state} after {frames:,} {noun}: {fault.reason}"
+        raise SampleError("decode_image", reason)
+
+
+def _size_change(size: tuple[int, int], frame: VideoFrame, frames: int) -> SampleError:
+    return SampleError(
+        "decode_image",
+        f"frames change from {size[0]}x{size[1]} to {frame.width}x{frame.height} after"
+        f" {frames:,} of them; a clip has frames of one size",
+    )
+
+
+def _find_fault(
+    path: str, container: InputContainer, stream: VideoStream, packets: int, trouble: str
+) -> Fault | None:
+    """Why the frames ended before the clip did, or None where they did not.
+
+    An MP4 lists all its packets, but for a fragmented one, and leaves out of its index here what
+    an edit list hides. FFmpeg ends without an error where the file lacks some.
+    """
+    if "mp4" in container.format.name and stream.frames > 0:
+        promised = len(stream.index_entries)
+        if packets < promised:
+            return Fault(
+                "cut short", f"it promises {promised:,} frames; data is there for {packets:,}"
+            )
+        return Fault("damaged", trouble) if trouble else None
+    try:
+        fault = find_fault(path, container.format.name)
+    except OSError as error:
+        fault = Fault("unreadable", error.strerror or str(error))
+    return fault or (Fault("damaged", trouble) if trouble else None)
+
+
+def _describe(
+    container: InputContainer, stream: VideoStream, first: VideoFrame, turn: Turn
+) -> ClipInfo:
+    width, height = first.width, first.height
+    notes = [turn.note] if turn.note else []
+    aspect = stream.sample_aspect_ratio
+    if aspect and aspect != 1:
+        notes.append(f"pixel aspect {aspect.numerator}:{aspect.denominator} not applied")
+    if first.interlaced_frame:
+        notes.append("interlaced")
+    if first.color_trc in _HDR:
+        notes.append(f"HDR ({_HDR[first.color_trc]}) not mapped to sRGB")
+    if len(container.streams.video) > 1:
+        notes.append(f"one of {len(container.streams.video)} video streams")
+    if (first.pts or 0) < 0:
+        notes.append("moved to begin at time 0")
+    return ClipInfo(
+        size=(height, width) if turn.swaps else (width, height),
+        frame_rate=stream.average_rate or stream.guessed_rate or _GUESSED_RATE,
+        time_base=stream.time_base or Fraction(1, 1_000_000),
+        frames=stream.frames or None,
+        notes=tuple(notes),
+    )
+
+
+def _shown(
+    frames: Iterator[VideoFrame], clock: Clock, turn: Turn, stride: int, last: int | None
+) -> Iterator[Frame]:
+    for index, frame in enumerate(frames):
+        time = clock.read(frame)
+        if index % stride == 0:
+            pixels = turn.apply(frame.to_ndarray(format="rgb24"))
+            yield Frame(Image.fromarray(pixels), time)
+        if index == last:
+            return

@@ -1,0 +1,109 @@
+"""Latents of clips in; a video file, or a folder of numbered pictures, for each of them out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from torch import Tensor
+
+from latentcli.core.errors import SampleError
+from latentcli.images.clip_writer import ClipWriter
+from latentcli.jobs.clips import frame_key
+from latentcli.jobs.decode_output import DecodeRun, save_picture, unsafe, unsound
+from latentcli.jobs.encode_plan import latent_values
+from latentcli.jobs.engine import DEFAULT_BATCH, decode_batch
+from latentcli.jobs.latent_source import LatentClip, own_latents
+from latentcli.jobs.loader import cores
+
+THREADS = 8
+"""Most threads that compress pictures."""
+
+
+def decode_clips(run: DecodeRun) -> None:
+    """Clip after clip, chunk after chunk: no more than a chunk of frames is in memory."""
+    for clip in run.source.clips:
+        run.stop.check()
+        reason = unsafe(run, clip.key, clip.source)
+        if reason is None and run.job.skip_existing and is_written(run, clip):
+            run.skipped.append(clip.key)
+            run.meter.advance(clip.shape[0])
+            continue
+        done = run.meter.done
+        try:
+            if reason is not None:
+                raise SampleError("write", reason)
+            (write_video if run.format == "mp4" else write_frames)(run, clip)
+        except SampleError as error:
+            run.fail(clip.key, error.reason)
+            run.meter.advance(clip.shape[0] - (run.meter.done - done), 1)
+
+
+def is_written(run: DecodeRun, clip: LatentClip) -> bool:
+    """Whether the clip's file, or every one of its frames, is there."""
+    if run.format == "mp4":
+        return run.path(clip.key).exists()
+    frames = range(clip.shape[0])
+    return all(run.path(frame_key(clip.key, index)).exists() for index in frames)
+
+
+def chunks(run: DecodeRun, clip: LatentClip) -> Iterator[tuple[int, Tensor]]:
+    """(number of the first frame, uint8 pictures [n, 3, H, W]); SampleError for unsound latents.
+
+    The last chunk of a clip has the frames that are left.
+    """
+    step = chunk_frames(run, clip)
+    for start in range(0, clip.shape[0], step):
+        run.stop.check()
+        stop = min(start + step, clip.shape[0])
+        with run.meter.stage("read", stop - start):
+            latents = clip.read(start, stop)
+        run.meter.begin()
+        if (reason := unsound(latents, run.engine)) is not None:
+            raise SampleError("decode", f"{reason} (frames {start} to {stop - 1})")
+        keys = [frame_key(clip.key, index) for index in range(start, stop)]
+        with run.meter.stage("decode", stop - start):
+            own = own_latents(run.engine, latents, run.source.state)
+            pixels = decode_batch(run.engine, own, keys, run.job, frames=True)
+        yield start, pixels
+
+
+def chunk_frames(run: DecodeRun, clip: LatentClip) -> int:
+    """Frames that are decoded at once: those that see each other, or a batch."""
+    model = run.engine.model
+    if model.is_video:
+        return run.job.num_frames or model.frames_per_chunk
+    batch = run.job.batch_size or DEFAULT_BATCH[run.engine.device.type]
+    _, channels, h, w = clip.shape
+    return max(1, min(batch, batch * latent_values(run.engine) // (channels * h * w)))
+
+
+def write_video(run: DecodeRun, clip: LatentClip) -> None:
+    """One MP4 file with the times of the clip's frames."""
+    f = run.engine.model.spec.downscale
+    size = (clip.shape[3] * f, clip.shape[2] * f)
+    clock, path = clip.clock(), run.path(clip.key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ClipWriter(path, size, clock.frame_rate, clock.time_base, run.job.quality) as writer:
+        for start, pixels in chunks(run, clip):
+            with run.meter.stage("encode_image", len(pixels)):
+                for index, picture in enumerate(pixels, start):
+                    writer.add(picture, clock.times[index])
+            run.meter.advance(len(pixels))
+
+
+def write_frames(run: DecodeRun, clip: LatentClip) -> None:
+    """A folder of pictures named by the frame's number, from 000000 on."""
+    threads = run.job.workers or min(cores(), THREADS)
+    pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="encode_image") as pool:
+        for start, pixels in chunks(run, clip):
+            for index, picture in enumerate(pixels, start):
+                key = frame_key(clip.key, index)
+                pending.append(pool.submit(save_picture, run, key, picture))
+            while len(pending) > 4 * threads:
+                pending.popleft().result()
+            run.meter.advance(len(pixels))
+        while pending:
+            pending.popleft().result()

@@ -1,0 +1,111 @@
+"""Decoded pictures in, files out; and why a sample must not be decoded or written."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from latentcli.core.errors import SampleError, UsageError
+from latentcli.images.codec import SUFFIX_OF, encode_image
+from latentcli.jobs.config import DecodeJob
+from latentcli.jobs.engine import Engine
+from latentcli.jobs.latent_source import LatentSource
+from latentcli.jobs.meter import Meter
+from latentcli.jobs.signals import StopRequest
+from latentcli.shards.write import atomic_write, write_error
+
+SUFFIXES = SUFFIX_OF | {"mp4": ".mp4"}
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRun:
+    """What the functions below work with."""
+
+    job: DecodeJob
+    source: LatentSource
+    engine: Engine
+    output: Path
+    meter: Meter
+    stop: StopRequest
+    format: str
+    """Of the files: the job's, or the usual one."""
+    skipped: list[str] = field(default_factory=list)
+    """Keys."""
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+    def path(self, key: str) -> Path:
+        """Where a key's picture or clip goes."""
+        return self.output / f"{key}{SUFFIXES[self.format]}"
+
+    def fail(self, key: str, reason: str) -> None:
+        """Notes a sample that gives no file."""
+        self.failures.append({"key": key, "error": reason})
+
+
+def make_folder(path: Path) -> None:
+    """The output folder, before anything costly is done; StoreError where it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UsageError(f"-o {path} is a file; name a folder.") from error
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def unsafe(run: DecodeRun, key: str, source: str | None) -> str | None:
+    """Why the picture or clip of a sample must not be written, or None."""
+    parts = PurePosixPath(key).parts
+    if not parts or key.startswith("/") or ".." in parts or "\0" in key:
+        return "the key would leave the output folder"
+    path = run.path(key)
+    if source is not None and same_file(path, source):
+        return f"{path} is the file that the latent was made from; choose another -o"
+    return None
+
+
+def same_file(path: Path, source: str) -> bool:
+    """Whether both are there and are one file."""
+    try:
+        return path.samefile(source)
+    except OSError:
+        return False
+
+
+def unsound(latent: Tensor, engine: Engine) -> str | None:
+    """Why a latent [..., C, h, w] cannot be decoded, or None."""
+    channels, found = engine.model.spec.channels, latent.shape[-3]
+    if found != channels:
+        return f"the latent has {found} channels, the model takes {channels}"
+    sides = [side * engine.model.spec.downscale for side in latent.shape[-2:]]
+    if any(side % engine.model.spec.size_divisor for side in sides):
+        return f"the picture would be {sides[1]}x{sides[0]}, which the model's size rule forbids"
+    if not torch.isfinite(latent).all():
+        return "the latent has values that are not finite"
+    return None
+
+
+def write_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:
+    """`save_picture`; a picture that the format cannot hold counts as failed."""
+    try:
+        save_picture(run, key, pixels)
+    except SampleError as error:
+        run.fail(key, error.reason)
+
+
+def save_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:
+    """encode_image and write: no half picture is ever seen under its name.
+
+    SampleError where the format cannot hold the picture.
+    """
+    start = time.perf_counter()
+    data = encode_image(pixels, run.format, run.job.quality)
+    middle = time.perf_counter()
+    path = run.path(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, [data])
+    run.meter.add("encode_image", middle - start, 1)
+    run.meter.add("write", time.perf_counter() - middle, 1)
