@@ -10,14 +10,19 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
+import av
+import numpy as np
 import pytest
 import typer.main
+from PIL import Image
 
 from latentcli.cli.app import app, main
 from latentcli.core import errors
-from latentcli.jobs.catalog import list_models
+from latentcli.models.presets import load_preset, preset_names
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,6 +81,7 @@ def workspace(photographs, tmp_path_factory) -> Iterator[Path]:
     """A working directory with photos/, and weights for the presets that are named."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(photographs, folder / "photos")
+    panned(folder / "photos" / "astronaut.png", folder / "clip.mp4")
     for name in BORROWED:
         bundled = ROOT / "latentcli" / "models" / "bundled" / "fcdm_nano"
         shutil.copytree(bundled, folder / "weights" / name)
@@ -85,6 +91,18 @@ def workspace(photographs, tmp_path_factory) -> Iterator[Path]:
         patch.setenv("LATENTCLI_WEIGHTS", str(folder / "weights"))
         patch.chdir(folder)
         yield folder
+
+
+def panned(photograph: Path, clip: Path) -> None:
+    """A clip of 36 frames of 128x128 that moves over a photograph."""
+    pixels = np.asarray(Image.open(photograph).convert("RGB"))
+    with av.open(str(clip), "w") as file:
+        stream = file.add_stream("libx264", rate=12)
+        stream.width = stream.height = 128
+        for step in range(36):
+            part = np.ascontiguousarray(pixels[step : step + 128, step : step + 128])
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(part, format="rgb24")))
+        file.mux(stream.encode(None))
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +120,16 @@ def run(command: str) -> Result:
     return Result(code, text.getvalue())
 
 
+@pytest.fixture(scope="module")
+def model_table() -> ModuleType:
+    """scripts/model_table.py, which is in no package."""
+    spec = spec_from_file_location("model_table", ROOT / "scripts" / "model_table.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def plain(line: str) -> str:
     """A line without its figures, units of size and widths of columns."""
     line = re.sub(r"-?\d[\d.,x%]*", "#", line)
@@ -113,7 +141,7 @@ def plain(line: str) -> str:
 
 def test_there_are_commands_of_every_verb():
     verbs = {shlex.split(quote.command)[1] for quote in QUOTES}
-    assert verbs >= {"encode", "decode", "roundtrip", "bench", "inspect", "verify"}
+    assert verbs >= {"encode", "decode", "roundtrip", "bench", "models", "inspect", "verify"}
 
 
 def test_commands_succeed(results):
@@ -168,7 +196,7 @@ def known_options() -> set[str]:
 
 def test_named_options_exist():
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
-    of_others = {"--help", "--slow", "--check", "--durations"}
+    of_others = {"--help", "--slow", "--check", "--durations", "--write"}
     assert named - of_others <= known_options()
     assert "--slow" in (ROOT / "scripts" / "test.sh").read_text(encoding="utf-8")
 
@@ -179,20 +207,22 @@ def test_named_variables_exist():
     assert named <= known
 
 
-def test_models_table_is_true():
-    written = re.findall(r"^\| `(\w+)` \| (.*) \|$", README, re.MULTILINE)
-    expected = []
-    for row in list_models():
-        verbs = [verb for verb in ("encode", "decode") if row[f"can_{verb}"]]
-        cells = (
-            f"{row['parameters'] / 1e6:.1f}M",
-            f"f{row['downscale']}c{row['latent_channels']}",
-            str(row["size_divisor"]),
-            ", ".join(verbs),
-            row["licence"],
-        )
-        expected.append((row["name"], " | ".join(cells)))
-    assert written == expected
+def test_models_table_is_that_of_the_presets(model_table):
+    presets = [load_preset(name) for name in preset_names()]
+    wanted = model_table.table(presets)
+    assert model_table.with_table(README, wanted) == README, (
+        "the README and configs/models disagree: run python scripts/model_table.py --write"
+    )
+    rows = [line for line in wanted.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(presets)
+    (row,) = (row for row in rows if "`full_capacitor`" in row)
+    cells = "114.7M | f16c128 | 32 | data-archetype/full_capacitor | encode, decode | see the"
+    assert cells in row
+
+
+def test_the_table_needs_its_markers(model_table):
+    with pytest.raises(ValueError, match="end of models"):
+        model_table.with_table("no table", "")
 
 
 def test_exit_codes_are_true():
