@@ -20,6 +20,13 @@ SLOWEST = {
 }
 """Stage to what it means that the others wait for it."""
 
+SLOWEST_OF_CLIPS = {
+    "decode_image": "decoding the video, which uses every core already",
+    "preprocess": "resizing the frames; a clip of fewer pixels would help",
+    "encode_image": "compressing the frames; --format jpeg takes less time than png or mp4",
+}
+"""The same where it is different for clips."""
+
 
 def count(number: int, noun: str) -> str:
     """1 image, 2,000 images."""
@@ -81,7 +88,8 @@ def slowest(document: Mapping[str, Any]) -> Iterator[str]:
     """The bottleneck in words, where one is known."""
     stage = document.get("bottleneck")
     if stage in SLOWEST:
-        yield f"The slowest stage was {stage}: {SLOWEST[stage]}."
+        words = SLOWEST | (SLOWEST_OF_CLIPS if document.get("media") == "clips" else {})
+        yield f"The slowest stage was {stage}: {words[stage]}."
 
 
 def failures(document: Mapping[str, Any]) -> Iterator[str]:

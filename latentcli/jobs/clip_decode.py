@@ -23,7 +23,7 @@ THREADS = 8
 
 def decode_clips(run: DecodeRun) -> None:
     """Clip after clip, chunk after chunk: no more than a chunk of frames is in memory."""
-    for clip in run.source.clips:
+    for clip in run.source.clips or ():
         run.stop.check()
         reason = unsafe(run, clip.key, clip.source)
         if reason is None and run.job.skip_existing and is_written(run, clip):

@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from torch import Tensor
 
+from latentcli.core.errors import SampleError
 from latentcli.core.types import Row
 from latentcli.images.clips import ClipInfo, Frame, open_clip
 from latentcli.images.preprocess import PreparedPixels, PreprocessSpec, preprocess
@@ -87,7 +88,13 @@ def prepared(frames: Iterable[Frame], spec: PreprocessSpec, meter: Meter) -> Ite
     stream = iter(frames)
     while True:
         start = time.perf_counter()
-        frame = next(stream, None)
+        try:
+            frame = next(stream, None)
+        except SampleError:
+            raise
+        except Exception as error:  # one strange clip must not end a job of thousands
+            reason = f"{type(error).__name__}: {error}"
+            raise SampleError("decode_image", reason) from error
         middle = time.perf_counter()
         meter.add("decode_image", middle - start, 0 if frame is None else 1)
         if frame is None:

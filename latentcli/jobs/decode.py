@@ -61,21 +61,21 @@ def run_decode(job: DecodeJob, talk: Talk = SILENT) -> dict[str, Any]:
     output = Path(job.output or f"{Path(job.store).resolve().stem}.images")
     make_folder(output)
     with stop_on_signals("Add --skip-existing to go on from here.") as stop:
-        noun = "frames" if source.clips else "images"
+        noun = "images" if source.clips is None else "frames"
         meter = Meter("decode", source.count, talk.progress, noun=noun)
         run = DecodeRun(job, source, engine, output, meter, stop, file_format(job, source))
-        (decode_clips if source.clips else decode_all)(run)
+        (decode_all if source.clips is None else decode_clips)(run)
     return document(run, time.perf_counter() - began)
 
 
 def file_format(job: DecodeJob, source: LatentSource) -> str:
     """The format of the files; UsageError where pictures are to become a video."""
-    if job.format == "mp4" and not source.clips:
+    if job.format == "mp4" and source.clips is None:
         raise UsageError(
             f"--format mp4 is for clips, and {source.path} holds pictures; allowed are"
             f" {', '.join(SUFFIX_OF)}."
         )
-    return job.format or ("mp4" if source.clips else "png")
+    return job.format or ("png" if source.clips is None else "mp4")
 
 
 def model_for(job: DecodeJob, source: LatentSource) -> str:
@@ -145,16 +145,16 @@ def decode_group(run: DecodeRun, group: Sequence[Loaded]) -> Tensor:
 def document(run: DecodeRun, seconds: float) -> dict[str, Any]:
     """The --json document."""
     meter, clips = run.meter, run.source.clips
-    samples = len(clips) if clips else meter.done
+    samples = meter.done if clips is None else len(clips)
     left = {*run.skipped, *(failure["key"] for failure in run.failures)}
-    frames = sum(clip.shape[0] for clip in clips if clip.key not in left)
+    frames = sum(clip.shape[0] for clip in clips or () if clip.key not in left)
     return {
         "store": str(run.source.path),
         "output": str(run.output),
         "model": run.engine.info.preset_name or run.engine.info.name,
         "decoded": samples - len(run.skipped) - len(run.failures),
-        "media": "clips" if clips else "images",
-        "frames": frames if clips else None,
+        "media": "images" if clips is None else "clips",
+        "frames": None if clips is None else frames,
         "skipped": len(run.skipped),
         "failed": len(run.failures),
         "failures": run.failures,

@@ -144,13 +144,21 @@ def first_frames(inputs: Iterable[InputRow], recipe: ClipRecipe) -> tuple[list[T
     return pictures, keys
 
 
+def counts(store: Path, units: Iterable[int]) -> tuple[int, int]:
+    """(inputs encoded, frames of them where they are clips); holds one record at a time."""
+    encoded = frames = 0
+    for unit in units:
+        for row in read_record(store, unit).rows:
+            if row.latent_shape is not None:
+                encoded += 1
+                frames += row.latent_shape[0]
+    return encoded, frames
+
+
 def document(run: EncodeRun, work: Work, final: Manifest, seconds: float) -> dict[str, Any]:
     """The --json document."""
     meter, store, totals = run.meter, run.plan.store, final.totals
-    records = [read_record(store, unit) for unit in work.todo]
-    encoded_now = sum(record.encoded for record in records)
-    shapes = (row.latent_shape for record in records for row in record.rows)
-    frames = sum(shape[0] for shape in shapes if shape is not None)
+    encoded_now, frames = counts(store, work.todo)
     return {
         "store": str(store),
         "model": final.model["name"],

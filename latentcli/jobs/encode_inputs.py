@@ -49,24 +49,31 @@ def plan_work(
         write_inputs(path, assign_units(found, samples_per_shard))
     frozen = InputList.open(path)
     changed = changed_rows(frozen, found)
-    stale = {row.unit for row in changed} if retry == "changed" else set()
-    for unit in stale:
-        # Before the list forgets what they were made from.
-        drop_record(store, unit)
+    done = done_units(store, spec_hash, frozen)
+    done -= {unit for unit in done if is_retried(store, unit, retry, changed)}
     new = new_rows(store, frozen, found, samples_per_shard)
     if new:
         talk.note(f"{len(new):,} inputs are new since the store was made; they are appended.")
-    if new or stale:
-        kept = updated(frozen, changed) if stale else iter(frozen)
-        write_inputs(path, itertools.chain(kept, new))
+    # What is encoded now is listed as it is now; but no record may stand beside a line that it
+    # was not made from.
+    fresh = [row for row in changed if row.unit not in done]
+    for unit in {row.unit for row in fresh}:
+        drop_record(store, unit)
+    if new or fresh:
+        write_inputs(path, itertools.chain(updated(frozen, fresh), new))
         frozen = InputList.open(path)
-    elif changed:
-        talk.note(changed_note(changed))
-    done = done_units(store, spec_hash, frozen)
-    if retry == "failed":
-        done = {unit for unit in done if not read_record(store, unit).failed}
+    kept = [row for row in changed if row.unit in done]
+    if kept:
+        talk.note(changed_note(kept))
     todo = tuple(unit for unit in range(frozen.units) if unit not in done)
-    return Work(frozen, todo, 0 if stale else len(changed))
+    return Work(frozen, todo, len(kept))
+
+
+def is_retried(store: Path, unit: int, retry: str | None, changed: Sequence[InputRow]) -> bool:
+    """Whether a unit that is done is to be done again."""
+    if retry == "failed":
+        return read_record(store, unit).failed > 0
+    return retry == "changed" and any(row.unit == unit for row in changed)
 
 
 def new_rows(

@@ -203,9 +203,17 @@ def preprocess_spec(job: ImageIntake, divisor: int) -> PreprocessSpec:
 
 
 def refuse_decoder(engine: Engine) -> None:
-    """UsageError, naming models that can, where the model cannot encode."""
-    if not engine.model.can_encode:
-        raise no_encoder(engine.info.name, engine.model.spec.space)
+    """UsageError where the model cannot encode, or its weights are a decoder's alone."""
+    if engine.model.can_encode:
+        return
+    info = engine.info
+    preset = find_preset(info.name)
+    if preset is not None and preset.can_encode:
+        raise UsageError(
+            f"The weights of {info.name} ({info.weights_path}) hold a decoder alone, so they cannot"
+            " encode; give the encoder's too, in one folder or file."
+        )
+    raise no_encoder(info.name, engine.model.spec.space)
 
 
 def refuse_encoder(engine: Engine) -> None:

@@ -117,7 +117,8 @@ def fail(run: EncodeRun, row: Row) -> None:
             f"{row.source} failed at {row.stage}: {row.error}. The job stops at the first failure"
             " (--on-error stop); what is committed stays, and the same command goes on."
         )
-    run.meter.advance(1, 1)
+    # Of clips, the frames are counted.
+    run.meter.advance(1 if run.plan.clips is None else 0, 1)
 
 
 def encode_into(run: EncodeRun, unit: EncodedUnit, batch: Sequence[Picture], lane: Lane) -> None:

@@ -61,7 +61,8 @@ class LatentSource:
     weights_sha256: str | None
     samples: Callable[[], Iterator[LatentSample]]
     """The pictures; nothing where there are clips."""
-    clips: tuple[LatentClip, ...] = ()
+    clips: tuple[LatentClip, ...] | None = None
+    """None where there are pictures."""
 
     @property
     def space_id(self) -> str:
@@ -80,10 +81,10 @@ def open_latents(path: Path, state: str | None) -> LatentSource:
     store = LatentStore(path)
     told = store.metadata
     space = told.get("latent_space", "").partition("#")[0]
-    clips = tuple(clips_of(store)) if told.get("media") == "clips" else ()
+    clips = tuple(clips_of(store)) if told.get("media") == "clips" else None
     return LatentSource(
         path=path,
-        count=sum(clip.shape[0] for clip in clips) if clips else len(store),
+        count=len(store) if clips is None else sum(clip.shape[0] for clip in clips),
         state=store.state,
         model=told.get("model"),
         space=space or None,
@@ -91,7 +92,7 @@ def open_latents(path: Path, state: str | None) -> LatentSource:
         samples=lambda: (
             LatentSample(row.key, partial(read_latent, store, row.key), row.source or None)
             for row in store.rows()
-            if row.status == "ok" and not clips
+            if row.status == "ok" and clips is None
         ),
         clips=clips,
     )
@@ -166,7 +167,8 @@ def check_space(source: LatentSource, engine: Engine, *, force: bool) -> None:
         return
     spec, info = engine.model.spec, engine.info
     compare_spaces(source, info.name, spec)
-    same_model = source.model in (info.preset_name, info.name)
+    # A decoder alone made no latents: its file is another one than the encoder's in any case.
+    same_model = engine.model.can_encode and source.model in (info.preset_name, info.name)
     made, here = source.weights_sha256, info.weights_sha256
     if same_model and made and here and made != here:
         raise UsageError(

@@ -79,7 +79,8 @@ class Roundtrip:
         self.failures.append({"key": key, "error": f"{stage}: {error}"})
         if self.job.on_error == "stop":
             raise LatentCliError(f"{source} failed at {stage}: {error} (--on-error stop).")
-        self.meter.advance(1, 1)
+        # Of clips, the frames are counted.
+        self.meter.advance(1 if self.meter.noun == "images" else 0, 1)
 
 
 Measured = list[dict[str, list[float]]]

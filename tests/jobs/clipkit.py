@@ -32,7 +32,6 @@ def clips_in(folder: Path, lengths: Sequence[int] = NUMBERS, first: int = 0) -> 
 def cut(source: Path, target: Path, share: float = 0.6) -> Path:
     """A copy of a clip whose index is whole and whose last frames are gone."""
     fast = target.with_suffix(".fast.mp4")
-    clip_files.av.open(str(source)).close()
     remux(source, fast)
     data = fast.read_bytes()
     fast.unlink()

@@ -75,6 +75,16 @@ def test_the_store_describes_itself(store):
     assert (opened.metadata["media"], opened.state, len(opened)) == ("clips", "whitened", 1)
 
 
+def test_channel_statistics_are_those_of_every_frame(folder, tmp_path):
+    encode(folder, tmp_path / "store", MODEL, samples_per_shard=2)
+    parts = latents_of(tmp_path / "store")
+    latents = torch.cat([parts[f"c{number:02d}/latent"] for number in range(len(NUMBERS))])
+    told = read_manifest(tmp_path / "store").channels
+    channels = latents.double().transpose(0, 1).flatten(1)
+    assert told["mean"] == pytest.approx(channels.mean(1).tolist(), abs=1e-6)
+    assert told["std"] == pytest.approx(channels.std(1, correction=0).tolist(), rel=1e-5, abs=1e-7)
+
+
 def test_frames_are_brought_to_size_as_pictures_are(clip, tmp_path):
     encode(clip, tmp_path / "clip", MODEL, size="64x48")
     pictures = as_pictures(clip, tmp_path / "pictures")

@@ -17,6 +17,8 @@ from clipkit import MODEL, NUMBERS, clips_in, frames_of, unfinished
 from jobkit import decode, encode, environment, interrupt_after, tree
 
 from latentcli.core.errors import Interrupted
+from latentcli.jobs.meter import Snapshot
+from latentcli.jobs.talk import Talk
 from latentcli.shards.verify import verify_shards
 
 KILLS = 4
@@ -34,7 +36,7 @@ def reference(clips, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("batches", [1, 2, 4, 6, 9])
+@pytest.mark.parametrize("batches", [1, 2, 3, 6, 11])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_and_run_again(batches, number, clips, reference, tmp_path):
     store = tmp_path / "store"
@@ -45,6 +47,20 @@ def test_interrupted_and_run_again(batches, number, clips, reference, tmp_path):
     told = encode(clips, store, MODEL, samples_per_shard=2)
     assert told["encoded"] + told["skipped"] == len(NUMBERS)
     assert tree(store) == tree(reference)
+
+
+def test_a_long_clip_is_left_at_once(clips, tmp_path):
+    done: list[int] = []
+
+    def progress(snapshot: Snapshot) -> None:
+        done.append(snapshot.done)
+        if len(done) == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    clip = make_clip(tmp_path / "long.mp4", 60)
+    with pytest.raises(Interrupted):
+        encode(clip, tmp_path / "store", MODEL, Talk(progress=progress))
+    assert done == [3, 6]
 
 
 @pytest.mark.parametrize("form", ["mp4", "png"])

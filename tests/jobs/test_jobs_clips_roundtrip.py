@@ -118,7 +118,7 @@ def test_figures_of_clips(tmp_path):
         expected.append(psnrs(pixels, decoded))
     assert (found["media"], found["clips"], found["images"]) == ("clips", 3, 19)
     check(found["models"][0]["psnr"], np.concatenate(expected))
-    assert found["models"][0]["ssim"]["mean"] > 0.8
+    assert 0.6 < found["models"][0]["ssim"]["mean"] < found["models"][0]["ssim_gaussian"]["mean"]
 
 
 @torch.inference_mode()

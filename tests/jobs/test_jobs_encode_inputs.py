@@ -69,6 +69,22 @@ def test_failed_inputs_are_tried_again_where_asked(mixed, model, tmp_path):
     assert list(verify_shards(store)) == []
     after = {path: path.stat().st_ino for path in (store / "shards").iterdir()}
     assert {path.stem for path in after if after[path] != before[path]} == {"000002", "000005"}
+    # The list has the repaired file as it is now, so nobody is told that it changed.
+    notes: list[str] = []
+    assert encode(pictures, store, model, Talk(note=notes.append))["changed"] == 0
+    assert notes == []
+
+
+def test_inputs_that_changed_before_their_turn_are_listed_as_they_were_encoded(model, tmp_path):
+    pictures, store = toy_pictures(tmp_path / "pictures", 12), tmp_path / "store"
+    encode(pictures, store, model)
+    (store / "shards" / "000001.json").unlink()
+    shutil.copy(pictures / "000" / "000000.jpg", pictures / "000" / "000005.jpg")
+    notes: list[str] = []
+    found = encode(pictures, store, model, Talk(note=notes.append))
+    assert (found["encoded"], found["changed"], notes) == (4, 0, [])
+    encode(pictures, tmp_path / "fresh", model)
+    assert tree(store) == tree(tmp_path / "fresh")
 
 
 def test_changed_inputs_are_told_and_encoded_again_where_asked(model, tmp_path):
