@@ -213,6 +213,7 @@ FAMILY = Family(
     recognises=recognises,
     build=build,
     adapt=without_prefix,
+    space_keys=("scaling_factor",),
     fp32_islands=is_fp32_island,
     tiny={"width_list": [16, 16, 16, 32, 32, 32], "depth_list": [0, 1, 1, 0, 0, 0]},
 )

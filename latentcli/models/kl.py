@@ -220,7 +220,7 @@ FAMILY = Family(
     adapt=adapt,
     infer=infer,
     halves=True,
-    space_keys=("scaling_factor", "shift_factor"),
+    space_keys=("scaling_factor", "shift_factor", "latents_mean", "latents_std", "batch_norm_eps"),
     tiny={
         "autoencoder": FLUX2,
         "block_out_channels": [8, 8, 16, 16],

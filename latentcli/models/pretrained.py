@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -34,8 +35,13 @@ from latentcli.models.presets import Preset
 VARIABLE = "LATENTCLI_WEIGHTS"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-SUFFIXES = (".safetensors", ".pth", ".pt")
+USUAL = (WEIGHTS, "diffusion_pytorch_model.safetensors")
+"""Names under which repositories keep their weights, ours and diffusers'."""
+PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", *PICKLES)
 HALVES = ("encoder", "decoder")
+LISTED = 8
+"""How many files an error lists."""
 BUNDLED = Path(__file__).parent / "bundled"
 
 
@@ -48,6 +54,7 @@ class Checkpoint:
     repo: str | None = None
     """Hub repository; None of a checkpoint that is bundled, or not published at all."""
     file: str = WEIGHTS
+    """The weights file; a repository without a preset may have any of USUAL."""
     revision: str = "main"
     bundled: str | None = None
     subfolder: str = ""
@@ -58,6 +65,11 @@ class Checkpoint:
     @classmethod
     def of_preset(cls, p: Preset) -> Self:
         return cls(p.name, p.repo, p.file, p.revision, p.bundled, p.subfolder, needs_config=False)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names that the weights may have in the repository, in the order in which to ask."""
+        return USUAL if self.needs_config and self.file in USUAL else (self.file,)
 
     def in_repo(self, name: str) -> str:
         """A file's path in the repository."""
@@ -106,7 +118,7 @@ def locate(
         other = "a weights path" if weights is not None else f"{wanted.name}, which is {why},"
         raise UsageError(f"{other} has no revisions: leave out the revision {revision!r}.")
     if weights is not None:
-        return at_path(Path(weights), wanted.file, "flag", wanted.subfolder)
+        return at_path(Path(weights), wanted.file, "flag", wanted.subfolder, wanted.name)
     search = _Search(wanted, revision or wanted.revision, cache_dir, [])
     for place in _PLACES if revision is None else _PLACES_WITH_REVISIONS:
         if found := place(search):
@@ -136,11 +148,12 @@ def weights_status(preset: Preset) -> str:
 
 
 def at_path(
-    path: Path, file: str = WEIGHTS, origin: str = "folder", subfolder: str = ""
+    path: Path, file: str = WEIGHTS, origin: str = "folder", subfolder: str = "", name: str = ""
 ) -> Located:
-    """The weights at `path`: a file, or a folder that holds `file` or one other .safetensors.
+    """The weights at `path`: a file, or a folder that holds `file` or a file of a usual name.
 
-    Failing those, a folder may hold one .pth for the encoder and one for the decoder, so named.
+    Failing those, a folder may hold one .safetensors; or one .pth for the encoder and one for the
+    decoder, so named, those of the preset `name` first; or one file that torch saved.
 
     A config.json counts only beside a file under the name that a Hub repository gives it: any
     other file may share its folder with strangers.
@@ -150,7 +163,7 @@ def at_path(
         raise WeightsError(f"There are no weights at {path}: no such file or folder.")
     if path.is_dir() and subfolder and (path / subfolder / file).is_file():
         path = path / subfolder
-    chosen, *also = _in_folder(path, file) if path.is_dir() else [path]
+    chosen, *also = _in_folder(path, file, name) if path.is_dir() else [path]
     if chosen.suffix not in SUFFIXES:
         raise WeightsError(
             f"{path} is no weights file: it must end in {', '.join(SUFFIXES)}, or be a folder"
@@ -161,17 +174,32 @@ def at_path(
     return Located(chosen, config, origin, also=tuple(also))
 
 
-def _in_folder(folder: Path, file: str) -> list[Path]:
-    if (folder / file).is_file():
-        return [folder / file]
+def _in_folder(folder: Path, file: str, name: str) -> list[Path]:
+    for usual in (file, *USUAL):
+        if (folder / usual).is_file():
+            return [folder / usual]
     others = sorted(folder.glob("*.safetensors"))
     if len(others) == 1:
         return others
-    halves = [sorted(folder.glob(f"*{half}*.pth")) for half in HALVES]
-    if not others and all(len(found) == 1 for found in halves):
-        return [path for found in halves for path in found]
-    found = f"{len(others)} other .safetensors files" if others else "no .safetensors file"
-    raise WeightsError(f"The folder {folder} has no {file} and {found}; it must hold {file}.")
+    for start in (f"{name}_", "*"):
+        halves = [sorted(folder.glob(f"{start}{half}*.pth")) for half in HALVES]
+        if not others and all(len(found) == 1 for found in halves):
+            return [path for found in halves for path in found]
+    pickles = sorted(path for path in folder.iterdir() if path.suffix in PICKLES)
+    if not others and len(pickles) == 1:
+        return pickles
+    raise WeightsError(_undecided(folder, file, [*others, *pickles]))
+
+
+def _undecided(folder: Path, file: str, others: list[Path]) -> str:
+    if not others:
+        return f"The folder {folder} has no {file} and no other weights file; it must hold {file}."
+    names = [path.name for path in others]
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return (
+        f"The folder {folder} has no {file}, and of its other weights files it cannot be told which"
+        f" is meant: {', '.join(names[:LISTED])}{more}. Name the file, or keep {file} there."
+    )
 
 
 def _read_config(weights_path: Path) -> dict[str, Any] | None:
@@ -197,7 +225,7 @@ def _in_environment(search: _Search) -> Located | None:
     for name in names:
         folder = Path(root).expanduser() / name
         if folder.is_dir():
-            return at_path(folder, wanted.file, "env", wanted.subfolder)
+            return at_path(folder, wanted.file, "env", wanted.subfolder, wanted.name)
         search.looked.append(f"{VARIABLE}: no folder {folder}")
     return None
 
@@ -216,19 +244,20 @@ def _in_cache(search: _Search) -> Located | None:
     wanted = search.wanted
     if wanted.repo is None:
         return None
-    path = try_to_load_from_cache(
-        wanted.repo,
-        wanted.in_repo(wanted.file),
-        cache_dir=search.cache_dir,
-        revision=search.revision,
-    )
-    if isinstance(path, str):
-        found = _of_snapshot(Path(path), wanted, "cached")
-        if found.config is not None or not wanted.needs_config:
-            return found
-    what = f"{CONFIG} and {wanted.file}" if wanted.needs_config else wanted.file
+    for file in wanted.files:
+        path = try_to_load_from_cache(
+            wanted.repo,
+            wanted.in_repo(file),
+            cache_dir=search.cache_dir,
+            revision=search.revision,
+        )
+        if isinstance(path, str):
+            found = _of_snapshot(Path(path), wanted, "cached")
+            if found.config is not None or not wanted.needs_config:
+                return found
     search.looked.append(
-        f"the Hugging Face cache: no {what} of revision {search.revision} in {_cache(search)}"
+        f"the Hugging Face cache: no {_files(wanted)} of revision {search.revision} in"
+        f" {_cache(search)}"
     )
     return None
 
@@ -264,22 +293,35 @@ def _on_hub(search: _Search) -> Located | None:
 
 def _download(search: _Search, repo: str) -> Located:
     wanted, revision = search.wanted, search.revision
-    needed = [CONFIG, wanted.file] if wanted.needs_config else [wanted.file]
+
     # Asked once, without the client's retries: a cluster node without network must not wait.
-    for name in needed:
+    def ask(name: str) -> None:
         get_hf_file_metadata(hf_hub_url(repo, wanted.in_repo(name), revision=revision))
 
     def download(name: str, revision: str) -> Path:
         file = wanted.in_repo(name)
         return Path(hf_hub_download(repo, file, revision=revision, cache_dir=search.cache_dir))
 
-    path = download(wanted.file, revision)
+    if wanted.needs_config:
+        ask(CONFIG)
+    path = download(_first(wanted.files, ask), revision)
     try:
         download(CONFIG, _commit(path, wanted))
     except EntryNotFoundError:
         if wanted.needs_config:
             raise
     return _of_snapshot(path, wanted, "hub")
+
+
+def _first(names: Sequence[str], ask: Callable[[str], None]) -> str:
+    """The first name that the repository has; where it has none, the last one's error."""
+    *others, last = names
+    for name in others:
+        with suppress(EntryNotFoundError):
+            ask(name)
+            return name
+    ask(last)
+    return last
 
 
 _Place = Callable[[_Search], Located | None]
@@ -303,10 +345,16 @@ def _reason(error: Exception, revision: str) -> str:
     return f"not reached ({type(error).__name__}: {lines[0]})"
 
 
+def _files(wanted: Checkpoint) -> str:
+    weights = " or ".join(wanted.files)
+    return f"{CONFIG} and {weights}" if wanted.needs_config else weights
+
+
 def _absent(search: _Search) -> WeightsError:
     wanted = search.wanted
-    files = f"{CONFIG} and {wanted.file}" if wanted.needs_config else wanted.file
-    source = f" ({files} of {wanted.repo}, revision {search.revision})" if wanted.repo else ""
+    source = (
+        f" ({_files(wanted)} of {wanted.repo}, revision {search.revision})" if wanted.repo else ""
+    )
     if not wanted.repo and not wanted.bundled:
         source = ": its checkpoint is not published"
     return WeightsError(
@@ -333,9 +381,10 @@ def _ways(search: _Search) -> list[str]:
     if wanted.repo is None:
         return ways
     pin = "" if search.revision == "main" else f" --revision {search.revision}"
+    other = "".join(f" (or {name}, if it has that)" for name in wanted.files[1:])
     return [
         *ways,
         f"on a machine with network, `hf download {wanted.repo} {wanted.in_repo(CONFIG)}"
-        f" {wanted.in_repo(wanted.file)}{pin}`, then"
+        f" {wanted.in_repo(wanted.file)}{pin}`{other}, then"
         f" copy its cache folder to {_cache(search)} (or set HF_HOME to a copy of its cache)",
     ]

@@ -81,8 +81,8 @@ def load_model(
 ) -> Autoencoder:
     """A model with its weights, in eval mode and frozen; its `info` says where they came from.
 
-    `name_or_path` is a preset, a Hub id (org/name), a folder of config.json and model.safetensors,
-    or a preset's .toml file. `weights` is a file or folder to use instead of the known places.
+    `name_or_path` is a preset, a Hub id (org/name), a folder of config.json and the weights, or a
+    preset's .toml file. `weights` is a file or folder to use instead of the known places.
     `dtype` is float32 ("fp32") or bfloat16 ("bf16"). `build` replaces the family's constructor.
     UsageError for an unknown name, WeightsError for weights that are absent, damaged or misfit.
     """
@@ -94,6 +94,8 @@ def load_model(
     path, paths = located.weights_path, (located.weights_path, *located.also)
     if preset and preset.sha256 and located.origin != "flag" and revision is None:
         check_sha256(path, preset.sha256, preset.name)
+    if preset:
+        _tell_of_namesake(preset, path)
     state = read_checkpoint(paths)
     kind, config = _network(preset, located.config, str(path.parent))
     config = kind.infer(config, frozenset(state))
@@ -199,8 +201,14 @@ def _network(
     if preset is None:
         return _recognise(found, where), dict(found or {})
     found = found or {}
-    # A leading underscore marks notes of the tool that wrote the file, such as its version.
-    strange = sorted(k for k in set(found) - set(preset.config) if not k.startswith("_"))
+    _refuse_other_class(preset, found, where)
+    # A leading underscore marks notes of the tool that wrote the file, such as its version; null is
+    # how diffusers writes that a key is not used.
+    strange = sorted(
+        key
+        for key, value in found.items()
+        if key not in preset.config and not key.startswith("_") and value is not None
+    )
     if strange:
         logger.warning(
             "%s/%s has keys that preset %s does not know; they are not used: %s",
@@ -221,6 +229,17 @@ def _network(
     return kind, {**preset.config, **known}
 
 
+def _refuse_other_class(preset: Preset, found: Mapping[str, Any], where: str) -> None:
+    """WeightsError where a config.json names the class of another family's network."""
+    named = found.get("_class_name")
+    others = (name for name in FAMILIES if named and name != preset.family)
+    if any(family(name).recognises(found) for name in others):
+        raise WeightsError(
+            f"{where}/{CONFIG} is that of an {named}, but preset {preset.name} is of the family"
+            f" {preset.family}: these are the weights of something else."
+        )
+
+
 def _recognise(config: dict[str, Any] | None, where: str) -> Family:
     if config is None:
         raise WeightsError(
@@ -234,6 +253,27 @@ def _recognise(config: dict[str, Any] | None, where: str) -> Family:
         f"{where}/{CONFIG} is of no family that latentcli knows ({', '.join(FAMILIES)}); its keys"
         f" are {', '.join(sorted(config)) or 'none'}."
     )
+
+
+def _tell_of_namesake(preset: Preset, path: Path) -> None:
+    """Warns of a file named after another preset of the same network and other latents.
+
+    Nothing in such a file tells the two apart: TAESD's for SD 1 and for SDXL have the same shapes.
+    """
+    presets = [p for p in map(load_preset, preset_names()) if p.family == preset.family]
+    meant = [p for p in presets if p.name in path.stem.lower() or p.file == path.name]
+    likely = max(meant, key=lambda p: (p.file == path.name, len(p.name)), default=preset)
+    of_one_shape = likely.spec.geometry == preset.spec.geometry
+    if path.name != preset.file and of_one_shape and likely.space != preset.space:
+        logger.warning(
+            "%s is named as the weights of %s are, and is loaded as %s: their shapes are the same,"
+            " but %s latents are not %s latents.",
+            path,
+            likely.name,
+            preset.name,
+            likely.space,
+            preset.space,
+        )
 
 
 def _check_geometry(model: Autoencoder, preset: Preset, path: Path, kind: Family) -> None:

@@ -20,7 +20,7 @@ from latentcli.core.posterior import PointPosterior
 from latentcli.core.types import LatentSpec
 from latentcli.models.base import Autoencoder, Family
 from latentcli.models.tiny_config import CLASS_NAME, TinyConfig
-from latentcli.models.tiny_network import TinyDecoder, TinyEncoder
+from latentcli.models.tiny_network import TinyDecoder, TinyEncoder, soft_clamp
 
 PTH_NAME = re.compile(r"(?:(encoder|decoder)\.)?(\d+)\.(.+)")
 """A tensor of the .pth files: layer number and the rest; a pair of files has prefixes."""
@@ -99,8 +99,8 @@ class TinyAutoencoder(Autoencoder):
         if self.decoder is None or not self.can_decode:
             raise WeightsError("This model is an encoder alone; it has no decoder to decode with.")
         self.spec.image_size(latents.shape, height, width)
-        z = F.pixel_shuffle(latents.to(self.device, self.dtype), self.config.patch_size)
-        images = self.decoder(z).float() * 2 - 1
+        z = F.pixel_shuffle(latents.to(self.device, torch.float32), self.config.patch_size)
+        images: Tensor = self.decoder(soft_clamp(z).to(self.dtype)).float() * 2 - 1
         return images * 2 - 1 if self.config.output_range == (0.0, 1.0) else images
 
     def whiten(self, latents: Tensor) -> Tensor:
@@ -151,13 +151,19 @@ def adapt(state: dict[str, Tensor], model: Autoencoder) -> dict[str, Tensor]:
 
 
 def _model_names(names: Iterable[str]) -> dict[str, str]:
-    """Our name of each tensor; without a prefix, only an encoder has a layer 0."""
+    """Our name of each tensor.
+
+    Without a prefix, only an encoder's .pth has a layer 0, and only diffusers' encoder a layer 1
+    with weights.
+    """
     names = list(names)
-    bare = "encoder" if any(name.startswith("0.") for name in names) else "decoder"
+    bare = "encoder" if any(name.startswith(("0.", "layers.1.")) for name in names) else "decoder"
     return {name: _model_name(name, bare) for name in names}
 
 
 def _model_name(name: str, bare: str) -> str:
+    if name.startswith("layers."):
+        return f"{bare}.{name}"
     match = PTH_NAME.fullmatch(name)
     if match is None:
         return name

@@ -113,7 +113,7 @@ class TinyConfig:
     @property
     def downscale(self) -> int:
         """Pixels per stored latent cell; every stage but one halves the picture."""
-        return self.patch_size * 2 ** (len(self.num_encoder_blocks) - 1)
+        return self.patch_size << (len(self.num_encoder_blocks) - 1)
 
 
 def _frozen(value: Any) -> Any:

@@ -16,6 +16,11 @@ POOL_RATIO = 4
 """Channels inside the pool branch, per channel outside."""
 
 
+def soft_clamp(latents: Tensor) -> Tensor:
+    """Latents bent into (-CLAMP, CLAMP), as the decoder takes them."""
+    return CLAMP * torch.tanh(latents / CLAMP)
+
+
 class TinyBlock(nn.Module):
     """Three 3x3 convolutions and an identity, at [N, D, h, w].
 
@@ -76,6 +81,7 @@ class TinyEncoder(nn.Module):
 class TinyDecoder(nn.Module):
     """Latents [N, C, h, w] to images [N, 3, H, W], about [0, 1]; every stage but the last doubles.
 
+    The latents are `soft_clamp`ed already: that is done in float32, whatever this network's dtype.
     `blocks` counts each stage's blocks. `pool` gives the first stage's their pool branch.
     """
 
@@ -93,4 +99,4 @@ class TinyDecoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(CLAMP * torch.tanh(latents / CLAMP))  # type: ignore[no-any-return]
+        return self.layers(latents)  # type: ignore[no-any-return]

@@ -245,6 +245,7 @@ FAMILY = Family(
     recognises=recognises,
     build=build,
     adapt=without_prefix,
+    space_keys=("scaling_factor",),
     fp32_islands=is_fp32_island,
     tiny={"width": 32, "num_blocks": [1, 1, 1, 1], "attention_head_dim": 16},
 )

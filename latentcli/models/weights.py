@@ -19,6 +19,10 @@ from latentcli.models.base import Autoencoder, Family
 
 LISTED = 8
 """How many names of each kind of misfit an error lists."""
+WRAPPERS = ("module.", "_orig_mod.")
+"""Prefixes that torch's own wrappers, DataParallel and compile, leave on every name."""
+COUNTER = "num_batches_tracked"
+"""A batch norm's count of training steps, which nothing here reads."""
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -37,7 +41,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} is a Git LFS pointer, a text of about 130 bytes in place of the weights."
             " Fetch the file itself: `git lfs pull`, or `hf download`."
         )
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
+    return _unwrapped(read(path))
+
+
+def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in WRAPPERS:
+        if state and all(name.startswith(prefix) for name in state):
+            return _unwrapped({name.removeprefix(prefix): t for name, t in state.items()})
+    return state
 
 
 def read_checkpoint(paths: Sequence[Path]) -> dict[str, Tensor]:
@@ -76,7 +88,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors (or is damaged), and reading it would run code from"
             " the file. It was not read; use a safetensors file."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    # torch's reader of older files meets damage with whatever its parser stumbles over.
+    except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} is no complete PyTorch file: {reason}") from error
     return _tensors_of(content, path)
@@ -130,7 +143,7 @@ def load_into(
     Ordinary weights are cast to `dtype`; the family's islands and all float buffers are float32.
     Names and shapes must fit exactly; WeightsError lists what does not. `source` names the file.
     """
-    state = family.adapt(dict(state), model)
+    state = family.adapt({name: _whole(name, t) for name, t in state.items()}, model)
     expected = model.state_dict()
     _check_fit(expected, state, source)
     buffers = {name for name, _ in model.named_buffers()}
@@ -143,6 +156,11 @@ def load_into(
     stray = [n for n, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
     assert not stray, f"{stray} are in no state dict, so no checkpoint can fill them"
     return model.requires_grad_(False).eval()
+
+
+def _whole(name: str, tensor: Tensor) -> Tensor:
+    """A counter that a cast of the whole file has made a float is whole again."""
+    return tensor.long() if name.endswith(COUNTER) else tensor
 
 
 def random_state(build: Callable[[], Autoencoder], seed: int) -> dict[str, Tensor]:

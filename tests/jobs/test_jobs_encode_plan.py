@@ -115,6 +115,6 @@ def test_a_decoder_preset_is_refused_before_its_weights_are_looked_for(
     mixed, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UsageError, match="decoder alone and cannot encode; fcdm_nano, full_cap"):
+    with pytest.raises(UsageError, match="cannot encode; flux2, flux2_small_decoder, taef2"):
         encode(mixed, tmp_path / "store", "capacitor_decoder")
     assert not (tmp_path / "store").exists()

@@ -93,6 +93,17 @@ def test_shapes_and_batches(small):
 
 
 @torch.inference_mode()
+def test_epsilons_are_the_published_ones(small):
+    """The reference's variances are too large to tell 1e-5 from anything smaller."""
+    norms = [m for m in small.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert {norm.eps for norm in norms} == {1e-5}
+    rms = small.project_out.op_list[0]
+    faint = torch.full((1, len(rms.weight), 1, 1), 1e-5**0.5)
+    weight, bias = (p[None, :, None, None] for p in (rms.weight, rms.bias))
+    torch.testing.assert_close(rms(faint), weight / 2**0.5 + bias)
+
+
+@torch.inference_mode()
 def test_output_range(small):
     other = toy({**FAMILY.tiny, "output_range": [0, 1]})
     torch.testing.assert_close(other.decode(latents(2)), small.decode(latents(2)) * 2 - 1)

@@ -165,6 +165,24 @@ def test_a_preset_with_a_copy_of_the_repository(tmp_path, caplog):
         load_model(tmp_path / "toy.toml", weights=tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batch_norm_eps", 1e-3),
+        ("latents_mean", [0.5, 0.5]),
+        ("latents_std", [2.0, 2.0]),
+        ("scaling_factor", 0.5),
+    ],
+)
+def test_a_copy_that_would_change_what_latents_mean_is_refused(tmp_path, key, value):
+    (tmp_path / "toy.toml").write_text(
+        PRESET.replace("[weights]", "batch_norm_eps = 1e-4\n[weights]")
+    )
+    folder_of(tmp_path / "vae", TINY | {key: value}, tiny_state())
+    with pytest.raises(WeightsError, match=f"says {key} = .* would not be of flux2"):
+        load_model(tmp_path / "toy.toml", weights=tmp_path / "vae")
+
+
 @pytest.mark.parametrize("rules", [TO_ORIGINAL, TO_LDM, TO_OLDER], ids=["bfl", "ldm", "older"])
 def test_every_spelling_loads_to_the_same_values(rules):
     state = tiny_state()

@@ -64,6 +64,27 @@ def test_latents_of_the_published_models(name: str, spec: LatentSpec) -> None:
     assert presets.load_preset(name).can_encode == (name != "capacitor_decoder")
 
 
+SPACES = {
+    "flux2#whitened": {"flux2", "flux2_small_decoder", "taef2", "capacitor_decoder"},
+    "sdxl#scaled": {"sdxl", "taesdxl", "tae192", "effvit_sdxl"},
+    "svd#scaled": {"svd", "tae192_svd", "effvit_svd", "tae_temporal"},
+    "sd1#scaled": {"taesd"},
+    "sd3#scaled": {"taesd3"},
+    "flux1#scaled": {"taef1"},
+}
+"""Latent spaces that other people's models share; all other presets have one of their own."""
+
+
+def test_whose_latents_are_whose() -> None:
+    found: dict[str, set[str]] = {}
+    for name in presets.preset_names():
+        preset = presets.load_preset(name)
+        found.setdefault(preset.spec.space_id(preset.state), set()).add(name)
+    own = {space: names for space, names in found.items() if space not in SPACES}
+    assert {space: found[space] for space in SPACES} == SPACES
+    assert all(len(names) == 1 and space.endswith("#whitened") for space, names in own.items())
+
+
 def test_listing_loads_no_torch() -> None:
     code = (
         "import sys; from latentcli.models.presets import load_preset, preset_names;"
@@ -120,6 +141,7 @@ def test_a_repository_without_a_preset() -> None:
         ('repo = "org/name"', 'repo = "name"', "weights.repo is 'name', it must be org/name"),
         ('repo = "org/name"', "", "[weights] needs repo or bundled"),
         ("[latents]", '[images]\nrange = "0..1"\n[latents]', "images.range is '0..1'"),
+        ("[latents]", "[images]\nrange = [0, 1]\n[latents]", "[0, 1], it must be [-1, 1]"),
         ("[latents]", 'sha256 = "abc"\n[latents]', "weights.sha256 is 'abc', it must be 64"),
         ("[latents]", 'file = "../x.safetensors"\n[latents]', "without a folder"),
         ("[latents]", "[capabilities]\ncan_encode = 1\n[latents]", "it must be true or false"),

@@ -90,7 +90,7 @@ def test_an_environment_folder_without_weights_is_an_error_not_a_reason_to_look_
     (tmp_path / "env" / "toy").mkdir(parents=True)
     put_in_cache(tmp_path / "hub")
     monkeypatch.setenv("LATENTCLI_WEIGHTS", str(tmp_path / "env"))
-    with pytest.raises(WeightsError, match=r"has no model\.safetensors and no \.safetensors file"):
+    with pytest.raises(WeightsError, match=r"has no model\.safetensors and no other weights file"):
         locate(TOY)
 
 
@@ -99,9 +99,32 @@ def test_a_folder_may_hold_one_file_under_another_name(tmp_path: Path) -> None:
     found = at_path(tmp_path)
     assert (found.weights_path, found.config, found.origin) == (path, {"a": 1}, "folder")
     put(tmp_path, file="raw.safetensors")
-    with pytest.raises(WeightsError, match=r"no model\.safetensors and 2 other"):
+    with pytest.raises(WeightsError, match=r"is meant: ema\.safetensors, raw\.safetensors\. Name"):
         at_path(tmp_path)
+    diffusers = put(tmp_path, file="diffusion_pytorch_model.safetensors")
+    assert at_path(tmp_path).weights_path == diffusers
     assert at_path(put(tmp_path)).weights_path.name == "model.safetensors"
+
+
+def test_a_folder_may_hold_what_torch_saved(tmp_path: Path) -> None:
+    for file in ("diffusion_pytorch_model.bin", "vae.ckpt", "tae192_v7.pth"):
+        path = put(tmp_path / file, file=file)
+        assert at_path(path.parent).weights_path == at_path(path).weights_path == path
+    put(path.parent, file="tae192_v8.pth")
+    with pytest.raises(WeightsError, match=r"is meant: tae192_v7\.pth, tae192_v8\.pth\. Name"):
+        at_path(path.parent)
+
+
+def test_of_many_pairs_of_halves_the_presets_own_counts(tmp_path: Path) -> None:
+    for name in ("taesd", "taesdxl", "taesd3"):
+        for half in ("encoder", "decoder"):
+            put(tmp_path, file=f"{name}_{half}.pth")
+    for name in ("taesd", "taesd3"):
+        found = locate(Checkpoint(name, file="absent", needs_config=False), weights=tmp_path)
+        names = [path.name for path in (found.weights_path, *found.also)]
+        assert names == [f"{name}_encoder.pth", f"{name}_decoder.pth"]
+    with pytest.raises(WeightsError, match="taesd3_decoder"):
+        locate(Checkpoint("taef1", file="absent", needs_config=False), weights=tmp_path)
 
 
 def test_a_config_counts_beside_a_published_name_only(tmp_path: Path) -> None:
@@ -114,9 +137,9 @@ def test_a_config_counts_beside_a_published_name_only(tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_weights(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no such file or folder"):
         at_path(tmp_path / "absent.safetensors")
-    (tmp_path / "weights.bin").write_bytes(b"")
-    with pytest.raises(WeightsError, match=r"must end in \.safetensors, \.pth, \.pt"):
-        at_path(tmp_path / "weights.bin")
+    (tmp_path / "weights.gguf").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"must end in \.safetensors, \.pth, \.pt, \.bin, "):
+        at_path(tmp_path / "weights.gguf")
 
 
 @pytest.mark.parametrize(("text", "told"), [("{", "cannot be read as JSON"), ("[1]", "holds list")])
@@ -159,7 +182,7 @@ def test_a_revision_is_not_looked_for_where_there_are_none(
 def test_a_hub_id_without_a_preset_needs_the_config_too(tmp_path: Path) -> None:
     wanted = Checkpoint("org/name", repo="org/name")
     put_in_cache(tmp_path / "hub")
-    with pytest.raises(WeightsError, match=r"no config\.json and model\.safetensors of revision"):
+    with pytest.raises(WeightsError, match=r"no config\.json and model\.safetensors or diff"):
         locate(wanted)
     put_in_cache(tmp_path / "hub", commit=COMMIT, **{"config.json": b'{"a": 1}'})
     assert locate(wanted).config == {"a": 1}
@@ -323,6 +346,20 @@ def test_the_hub_gives_two_files_once(hub: Hub, tmp_path: Path) -> None:
     (moved,) = locate_elsewhere(tmp_path / "empty", hub.url, asked, HF_HUB_CACHE=cache)
     assert moved == again
     assert len(hub.files_asked) == before, "what is cached is not asked for again"
+
+
+def test_the_hub_gives_diffusers_file_name(hub: Hub, tmp_path: Path) -> None:
+    name = "diffusion_pytorch_model.safetensors"
+    hub.files[name] = hub.files.pop("model.safetensors")
+    asked = ("org/name", None, "model.safetensors")
+    (found,) = locate_elsewhere(tmp_path, hub.url, asked)
+    (offline,) = locate_elsewhere(tmp_path, hub.url, asked, HF_HUB_OFFLINE="1")
+    assert Path(found["weights_path"]).name == name
+    assert (found["config"], offline) == ({"a": 1}, {**found, "origin": "cached"})
+    del hub.files[name]
+    (message,) = locate_elsewhere(tmp_path / "other", hub.url, asked)
+    assert f"no file {name} at revision main" in message
+    assert f"config.json model.safetensors` (or {name}, if it has that)" in message
 
 
 def test_the_hub_gives_the_revision(hub: Hub, tmp_path: Path) -> None:

@@ -80,6 +80,8 @@ def images() -> torch.Tensor:
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_agree_with_what_they_build(name: str) -> None:
     preset = load_preset(name)
+    if preset.family == "kl":
+        pytest.importorskip("diffusers")
     with torch.device("meta"):
         model = family(preset.family).build(preset.config, None)
     assert model.spec.geometry == preset.spec.geometry
@@ -199,6 +201,59 @@ def test_unknown_config_keys_beside_a_preset_are_reported(
     model = load_model(preset_file, weights=strange)
     assert "flux2_note" in caplog.text
     assert model.config.pixel_noise_std == 0.25, "the checkpoint's own config knows better"
+
+
+def test_null_keys_beside_a_preset_say_nothing(
+    preset_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_model(preset_file, weights=save_checkpoint(tmp_path / "null", shift_factor=None))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("name", "like", "file", "told"),
+    [
+        (
+            "taesd",
+            "taesd",
+            "taesdxl_decoder.pth",
+            "as the weights of taesdxl are, and is loaded as",
+        ),
+        ("taesdxl", "taesd", "taesd_decoder.pth", "sd1 latents are not sdxl latents"),
+        ("taesd", "taesd", "taesd_decoder.pth", ""),
+        ("taesd", "taesd", "my.pth", ""),
+        ("effvit_sdxl", "effvit_svd", "ex_svd_effvit.pth", "svd latents are not sdxl latents"),
+        ("effvit_svd", "effvit_svd", "ex_svd_effvit.pth", ""),
+    ],
+)
+def test_a_file_that_is_named_as_another_presets_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, like: str, file: str, told: str
+) -> None:
+    preset = load_preset(like)
+    model = family(preset.family).build(preset.config, None)
+    torch.save(model.state_dict(), tmp_path / file)
+    load_model(name, weights=tmp_path / file)
+    assert (told in caplog.text) if told else not caplog.records
+
+
+@pytest.mark.parametrize("name", ["effvit_sdxl", "tae_temporal"])
+def test_a_config_of_other_latents_beside_a_decoder_is_refused(tmp_path: Path, name: str) -> None:
+    preset = load_preset(name)
+    torch.save({"a": torch.zeros(1)}, tmp_path / preset.file)
+    (tmp_path / "config.json").write_text('{"scaling_factor": 0.5}')
+    with pytest.raises(WeightsError, match=r"says scaling_factor = 0\.5, but preset"):
+        load_model(name, weights=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["taesd", "full_capacitor", "tae192"])
+def test_a_config_of_another_familys_class_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "some.pth")
+    (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL", "act_fn": "silu"}')
+    with pytest.raises(WeightsError, match=f"is that of an AutoencoderKL, but preset {name} is of"):
+        load_model(name, weights=tmp_path)
+    assert not caplog.records
 
 
 def test_a_checkpoint_of_another_geometry_is_refused(preset_file: Path, tmp_path: Path) -> None:

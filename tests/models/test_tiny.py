@@ -144,6 +144,28 @@ def test_half_a_checkpoint_is_half_a_model(tmp_path: Path, half: str) -> None:
         calls[half]()
 
 
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+def test_a_half_under_diffusers_names_without_its_prefix(tmp_path: Path, half: str) -> None:
+    state = weights()
+    bare = {n.removeprefix(f"{half}."): t for n, t in state.items() if n.startswith(half)}
+    assert "layers.0.weight" in bare
+    torch.save(bare, tmp_path / "half.bin")
+    model = load_model("taesd", weights=tmp_path / "half.bin")
+    assert (model.can_encode, model.can_decode) == (half == "encoder", half == "decoder")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+@torch.inference_mode()
+def test_in_bfloat16_the_latents_are_clamped_before_they_are_rounded(tmp_path: Path) -> None:
+    save_file(weights(), tmp_path / "whole.safetensors")
+    model = load_model("taesd", weights=tmp_path / "whole.safetensors", dtype="bf16")
+    seen: list[torch.Tensor] = []
+    model.decoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * 3
+    model.decode(latents)
+    assert torch.equal(seen[0], (3 * torch.tanh(latents / 3)).bfloat16())
+
+
 def test_the_stock_encoder_of_tae192_may_be_missing(tmp_path: Path) -> None:
     state = weights("tae192")
     decoder = {name: t for name, t in state.items() if name.startswith("decoder.")}

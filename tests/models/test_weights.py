@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,54 @@ def test_a_pytorch_file_of_tensors_is_read(tmp_path: Path, suffix: str, nested: 
     path = tmp_path / f"a{suffix}"
     torch.save({"state_dict": SMALL, "epoch": 3} if nested else SMALL, path)
     assert same(read_state_dict(path), SMALL)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_prefixes_of_torchs_wrappers_are_taken_off(tmp_path: Path, prefix: str) -> None:
+    wrapped = {prefix + name: tensor for name, tensor in SMALL.items()}
+    torch.save({"state_dict": wrapped}, tmp_path / "a.ckpt")
+    assert same(read_state_dict(tmp_path / "a.ckpt"), SMALL)
+    save_file(wrapped | {"c": torch.ones(1)}, tmp_path / "a.safetensors")
+    assert set(read_state_dict(tmp_path / "a.safetensors")) == {*wrapped, "c"}, "not of all names"
+
+
+def test_a_counter_that_was_cast_with_the_weights_is_whole_again() -> None:
+    effvit = family("effvit")
+    state = random_state(lambda: effvit.build(effvit.tiny, None), seed=1)
+    halved = {name: tensor.half() for name, tensor in state.items()}
+    with torch.device("meta"):
+        model = effvit.build(effvit.tiny, None)
+    load_into(model, halved, family=effvit, dtype=torch.float32, device="cpu", source="a.pth")
+    counters = [t for name, t in model.state_dict().items() if name.endswith("_tracked")]
+    assert len(counters) == 2 and {t.dtype for t in counters} == {torch.int64}
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_damaged_pytorch_file_is_an_error_in_words_or_is_read(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("torn") / "torn.pth"
+    zipped = data.draw(st.booleans())
+    torch.save(SMALL, path, _use_new_zipfile_serialization=zipped)
+    content = bytearray(path.read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    with suppress(WeightsError):
+        read_state_dict(path)
+
+
+def test_damage_that_torchs_older_reader_asserts_against(tmp_path: Path) -> None:
+    path = tmp_path / "torn.pth"
+    torch.save(SMALL, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    keys = re.search(rb"\d{9,}", whole)
+    assert keys is not None
+    path.write_bytes(whole[: keys.start()] + b"x" + whole[keys.start() + 1 :])
+    with pytest.raises(WeightsError, match=r"torn\.pth is no complete PyTorch file"):
+        read_state_dict(path)
 
 
 class Malice:
