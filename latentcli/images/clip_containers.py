@@ -145,10 +145,12 @@ def _png(file: BinaryIO, size: int) -> Fault | None:
     return _no_end(size)
 
 
-def _transport(_file: BinaryIO, size: int) -> Fault | None:
+def _transport(file: BinaryIO, size: int) -> Fault | None:
     # Plain packets, packets with a time before them, and packets with a checksum after them.
-    if all(size % packet for packet in (188, 192, 204)):
-        return Fault("cut short", f"its {size:,} bytes end inside a packet")
+    for packet, sync in ((188, 0), (192, 4), (204, 0)):
+        if _at(file, sync, 1) == _at(file, sync + packet, 1) == b"\x47":
+            whole = size % packet == 0
+            return None if whole else Fault("cut short", f"its {size:,} bytes end inside a packet")
     return None
 
 

@@ -19,7 +19,7 @@ class Clock:
 
     def __init__(self, frame_rate: Fraction, time_base: Fraction, by_dts: bool) -> None:
         self._ticks = 1 / (frame_rate * time_base)
-        # An AVI has only the times of decoding, which FFmpeg also gives out as those of showing.
+        # An AVI begins at 0 and has only the times of decoding, which run ahead of the showing.
         self._by_dts = by_dts
         self._shift = 0
         self._time = -1
@@ -35,7 +35,7 @@ class Clock:
             time += round((self._index - index) * self._ticks)
         else:
             if self._index == 0:
-                self._shift = max(0, -stated)
+                self._shift = -stated if self._by_dts or stated < 0 else 0
             time = stated + self._shift
             self._known = (self._index, time)
         self._time = max(time, self._time + 1)

@@ -17,8 +17,8 @@ from torch import Tensor
 from latentcli.core.errors import SampleError, UsageError
 from latentcli.images.clips import load_av
 
-# libswscale: average the four pixels that share a chroma sample, and round exactly. The plain
-# default takes every second column and is 0.4 levels further off.
+# libswscale: average the four pixels that share a chroma sample, and round exactly. By default it
+# takes every second column, and a colour chart comes back twice as far off.
 _AREA, _FULL_CHROMA, _EXACT = 0x20, 0x4000, 0x40000
 _BT709 = 1
 _LIMITED_RANGE = 1
@@ -64,6 +64,8 @@ class ClipWriter:
         self._last: int | None = None
 
     def __enter__(self) -> Self:
+        # FFmpeg itself creates the file only with the first packet.
+        self._temporary.touch()
         ticks = str(self._base.denominator)
         self._container = self._av.open(
             f"file:{self._temporary}",

@@ -6,7 +6,6 @@ text drawn as pictures; only files on the disk, in the containers listed here, a
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,36 +121,32 @@ def load_av(verb: str) -> ModuleType:
 
 def _opened(av: Any, path: str) -> InputContainer:
     try:
-        status = Path(path).stat()
-        if status.st_size == 0:
-            raise SampleError("decode_image", "file is empty (0 bytes)")
+        with Path(path).open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise SampleError("read", error.strerror or str(error)) from error
+    if empty:
+        raise SampleError("decode_image", "file is empty (0 bytes)")
+    try:
         # The prefix keeps a name such as http: or concat: from being more than a name.
         container: InputContainer = av.open(
             f"file:{path}",
             container_options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
             metadata_errors="replace",
         )
-    except (OSError, ValueError) as error:
-        raise _refusal(error) from error
-    return container
-
-
-def _refusal(error: OSError | ValueError) -> SampleError:
-    """InvalidDataError is a ValueError too; a format that is not on the list gives EINVAL."""
-    number = getattr(error, "errno", None)
-    if number is None or number == errno.EINVAL or number not in errno.errorcode:
+    except (av.FFmpegError, ValueError) as error:
         text = getattr(error, "strerror", None) or str(error)
-        return SampleError("decode_image", f"not a video, or its header is damaged ({text})")
-    return SampleError("read", getattr(error, "strerror", None) or str(error))
+        reason = f"not a video, or its header is damaged ({text})"
+        raise SampleError("decode_image", reason) from error
+    return container
 
 
 def _video_stream(av: Any, container: InputContainer) -> VideoStream:
     stream: Any = container.streams.best("video")
     if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
-        kinds = sorted({other.type for other in container.streams})
-        raise SampleError(
-            "decode_image", f"no video stream; there is {' and '.join(kinds) or 'none'}"
-        )
+        kinds = " and ".join(sorted({str(other.type) for other in container.streams}))
+        found = f"there is {kinds}" if kinds else "there is no other either"
+        raise SampleError("decode_image", f"no video stream; {found}")
     if stream.codec_context is None:
         raise SampleError("decode_image", "its video codec is not one that FFmpeg decodes")
     return stream  # type: ignore[no-any-return]
@@ -171,7 +166,7 @@ def _decoded(
 ) -> Iterator[VideoFrame]:
     """All frames of the stream in the order of showing; SampleError where it is not whole."""
     frames = packets = 0
-    size, trouble = None, ""
+    size, trouble, ended = None, "", True
     try:
         for packet in container.demux(stream):
             # What stands before a broken packet still waits in the decoder.
@@ -189,8 +184,9 @@ def _decoded(
                 trouble = "a packet lacks some of its data"
                 break
     except (av.FFmpegError, ValueError) as error:
-        trouble = getattr(error, "strerror", None) or str(error)
-    fault = _find_fault(path, container, stream, packets, trouble)
+        trouble, ended = getattr(error, "strerror", None) or str(error), False
+    promised = _promised(container, stream) if ended else None
+    fault = _find_fault(path, container.format.name, packets, promised, trouble)
     if fault is not None:
         noun = "frame" if frames == 1 else "frames"
         reason = f"clip is {fault.state} after {frames:,} {noun}: {fault.reason}"
@@ -205,26 +201,32 @@ def _size_change(size: tuple[int, int], frame: VideoFrame, frames: int) -> Sampl
     )
 
 
+def _promised(container: InputContainer, stream: VideoStream) -> int | None:
+    """Packets that the container lists, which an MP4 does unless it is fragmented.
+
+    What an edit list hides is not in FFmpeg's index.
+    """
+    listed = "mp4" in container.format.name and stream.frames > 0
+    return len(stream.index_entries) if listed else None
+
+
 def _find_fault(
-    path: str, container: InputContainer, stream: VideoStream, packets: int, trouble: str
+    path: str, container: str, packets: int, promised: int | None, trouble: str
 ) -> Fault | None:
     """Why the frames ended before the clip did, or None where they did not.
 
-    An MP4 lists all its packets, but for a fragmented one, and leaves out of its index here what
-    an edit list hides. FFmpeg ends without an error where the file lacks some.
+    FFmpeg ends without an error where a file lacks some of its packets.
     """
-    if "mp4" in container.format.name and stream.frames > 0:
-        promised = len(stream.index_entries)
+    damage = Fault("damaged", trouble) if trouble else None
+    if promised is not None:
         if packets < promised:
-            return Fault(
-                "cut short", f"it promises {promised:,} frames; data is there for {packets:,}"
-            )
-        return Fault("damaged", trouble) if trouble else None
+            reason = f"it promises {promised:,} frames; data is there for {packets:,}"
+            return Fault("cut short", reason)
+        return damage
     try:
-        fault = find_fault(path, container.format.name)
+        return find_fault(path, container) or damage
     except OSError as error:
-        fault = Fault("unreadable", error.strerror or str(error))
-    return fault or (Fault("damaged", trouble) if trouble else None)
+        return Fault("unreadable", error.strerror or str(error))
 
 
 def _describe(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
-av: Any = __import__("pytest").importorskip("av")
+av: Any = pytest.importorskip("av")
 
 BLOCK = 8
 BITS = 12
@@ -26,6 +27,7 @@ CODECS = {
     ".gif": ("gif", "gif"),
     ".apng": ("apng", "apng"),
 }
+BITS_PER_SECOND = {"mpeg4": 1_000_000, "mpeg2video": 1_000_000}
 PIXELS = {"gif": "rgb8", "apng": "rgb24"}
 # Long groups with B-frames that lean on the next group's first picture.
 OPEN_GOP = {"x264-params": "open-gop=1:bframes=4:keyint=12:b-adapt=0"}
@@ -36,10 +38,11 @@ PRESET = {
 
 
 def numbered(index: int, width: int = 128, height: int = 64) -> np.ndarray:
-    """uint8 [H, W, 3]: the number in 12 black and white blocks, over a slowly moving scene."""
+    """uint8 [H, W, 3]: the number in 12 black and white blocks, over a noisy moving scene."""
     y, x = np.mgrid[0:height, 0:width]
     scene = np.stack([x + 3 * index, 2 * y + index, x + y], axis=-1) % 256
-    pixels = (scene // 2 + 40).astype(np.uint8)
+    noise = np.random.default_rng(index).integers(0, 40, (height, width, 1))
+    pixels = (scene // 2 + 40 + noise).astype(np.uint8)
     for bit in range(BITS):
         top, left = BLOCK * (bit // 6), BLOCK * (bit % 6)
         pixels[top : top + BLOCK, left : left + BLOCK] = 255 * (index >> bit & 1)
@@ -84,6 +87,8 @@ def make_clip(
         stream = file.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height = size
         stream.pix_fmt = PIXELS.get(codec, "yuv420p")
+        if codec in BITS_PER_SECOND:
+            stream.bit_rate = BITS_PER_SECOND[codec]
         stream.time_base = stream.codec_context.time_base = base
         if prepare is not None:
             prepare(stream)
@@ -92,6 +97,25 @@ def make_clip(
             frame.pts, frame.time_base = times[index] if times else index, base
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
+    return path
+
+
+def repeat_clip(source: Path, path: Path, times: int) -> Path:
+    """The same packets again and again, without a second encoding; no B-frames in `source`."""
+    with av.open(str(path), "w") as out:
+        stream, offset = None, 0
+        for _ in range(times):
+            with av.open(str(source)) as file:
+                video = file.streams.video[0]
+                stream = stream or out.add_stream_from_template(video)
+                for packet in file.demux(video):
+                    if packet.size:
+                        packet.pts += offset
+                        packet.dts += offset
+                        end = packet.pts + packet.duration
+                        packet.stream = stream
+                        out.mux(packet)
+                offset = end
     return path
 
 

@@ -18,6 +18,7 @@ from latentcli.images.clip_writer import ClipWriter
 from latentcli.images.clips import ClipInfo, Frame, open_clip
 
 THIRTIETH = Fraction(1, 30)
+RATE = (Fraction(30), THIRTIETH)
 # fmt: off
 COLOURS = [
     (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255),
@@ -70,6 +71,12 @@ def test_colours_come_back(tmp_path, quality, tolerance):
         assert inside.max() <= tolerance
 
 
+def test_edges_of_colour_stay_in_place(tmp_path):
+    _, (frame,) = read(write(tmp_path / "chart.mp4", [chart()], [0], quality=100))
+    # swscale's default conversion, which skips columns, is at 1.36.
+    assert np.abs(np.asarray(frame.image).astype(int) - chart()).mean() < 1
+
+
 def test_the_file_says_which_colours_it_has(tmp_path):
     path = write(tmp_path / "chart.mp4", [chart()], [0])
     with av.open(str(path)) as file:
@@ -100,6 +107,7 @@ def test_times_are_kept_exactly(tmp_path, base, times):
     assert [number_of(frame.image) for frame in frames] == list(range(len(times)))
     assert [frame.time * info.time_base for frame in frames] == [time * base for time in times]
     assert info.frames == len(times)
+    assert info.time_base == Fraction(1, base.denominator)
 
 
 @pytest.mark.parametrize("rate", [Fraction(24), Fraction(30000, 1001), Fraction(45000, 1499)])
@@ -131,7 +139,7 @@ def test_more_quality_is_closer_and_larger(tmp_path):
         figures.append(psnr(np.asarray(read(path)[1][3].image), pictures[3]))
     assert sizes == sorted(sizes)
     assert figures == sorted(figures)
-    assert figures[0] < 25 < figures[3]
+    assert figures[0] < 20 < figures[3]
 
 
 def test_lossless_quality_loses_only_colour_resolution(tmp_path):
@@ -154,9 +162,6 @@ def test_a_failed_clip_leaves_the_folder_as_it_was(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"what was there"
-
-
-RATE = (Fraction(30), THIRTIETH)
 
 
 def test_a_name_appears_when_the_clip_is_whole(tmp_path):
