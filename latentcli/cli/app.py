@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     out = Output(asked("json", words, os.environ), asked("quiet", words, os.environ))
     debug = asked("debug", words, os.environ)
+    logging.getLogger(NAME).setLevel(logging.ERROR if out.quiet else logging.WARNING)
     try:
         run(without_debug(words) or ["--help"], out)
     except typer.Exit as end:

@@ -86,7 +86,11 @@ Sources = Annotated[
 ]
 BenchSources = Annotated[
     list[str] | None,
-    typer.Argument(metavar="SRC", help=f"With --stages: {SOURCE_HELP}", show_default=False),
+    typer.Argument(
+        metavar="SRC",
+        help=f"With --stages: {SOURCE_HELP.replace('image or video files', 'image files')}",
+        show_default=False,
+    ),
 ]
 Store = Annotated[
     str | None, typer.Argument(metavar="STORE", help="Folder of a store.", show_default=False)
@@ -112,7 +116,7 @@ Workers = Annotated[
     setting(
         "workers",
         "Processes that read and prepare images; 0 does it in the main one. Default: one per CPU"
-        " core, up to 8.",
+        " core, up to 8. Clips are read by threads of the main one.",
         metavar="N",
     ),
 ]
@@ -158,7 +162,9 @@ Alpha = Annotated[
 MaxPixels = Annotated[
     Number,
     setting(
-        "max_pixels", "Refuse pictures of more pixels than this. Default: 89478485.", metavar="N"
+        "max_pixels",
+        "Refuse pictures, and clips with frames, of more pixels than this. Default: 89478485.",
+        metavar="N",
     ),
 ]
 
@@ -196,7 +202,9 @@ Filter = Annotated[
 # batch
 BatchSize = Annotated[
     Number,
-    setting("batch_size", "Images per batch. Default: 8 on a CPU, 32 on a GPU.", metavar="N"),
+    setting(
+        "batch_size", "Images, or frames, per batch. Default: 8 on a CPU, 32 on a GPU.", metavar="N"
+    ),
 ]
 
 # model
@@ -216,9 +224,9 @@ Decoders = Annotated[
     setting(
         "decoder",
         "Also decode with this model what --model encoded; its latent space must be the same."
-        " Repeat for several. Default: none.",
+        " NAME=PATH gives its weights. Repeat for several. Default: none.",
         "--decoder",
-        metavar="MODEL",
+        metavar="NAME",
     ),
 ]
 Baseline = Annotated[
@@ -359,7 +367,7 @@ OutputFolder = Annotated[
     str | None,
     setting(
         "output",
-        "Folder of the pictures. Default: <store name>.images here.",
+        "Folder of the pictures or clips. Default: <store name>.images here.",
         "--output",
         "-o",
         metavar="DIR",
@@ -380,7 +388,8 @@ Save = Annotated[
     ),
 ]
 SkipExisting = Annotated[
-    bool | None, switch("skip_existing", "Leave pictures that are there already. Default: off.")
+    bool | None,
+    switch("skip_existing", "Leave pictures and clips that are there already. Default: off."),
 ]
 
 # bench

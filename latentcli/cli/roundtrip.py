@@ -59,7 +59,9 @@ def roundtrip(
     with out.talk() as talk:
         document = run_roundtrip(job, talk)
     out.show(document, data=tables, talk=summary)
-    check_failed(document["failed"], document["images"] + document["failed"], job.max_bad)
+    # A clip fails as a whole, so clips are counted and not their frames.
+    sound = document["images"] if document["clips"] is None else document["clips"]
+    check_failed(document["failed"], sound + document["failed"], job.max_bad)
 
 
 def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:

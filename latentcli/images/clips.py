@@ -6,6 +6,7 @@ text drawn as pictures; only files on the disk, in the containers listed here, a
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-CLIP_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"))
+# fmt: off
+CLIP_SUFFIXES = frozenset((
+    ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi",
+    ".mpg", ".mpeg", ".ts", ".mts", ".m2ts",
+))
+# fmt: on
 """Lower-case suffixes that a folder scan takes as clips."""
 
 _CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,gif,apng"
@@ -121,6 +127,10 @@ def load_av(verb: str) -> ModuleType:
 
 def _opened(av: Any, path: str) -> InputContainer:
     try:
+        info = Path(path).stat()
+        # A pipe without a writer would block an open for ever.
+        if not stat.S_ISREG(info.st_mode):
+            raise SampleError("read", "it is no regular file but a folder, a device or a pipe")
         with Path(path).open("rb") as file:
             empty = not file.read(1)
     except OSError as error:

@@ -11,19 +11,24 @@ from torch import Tensor
 from latentcli.core.errors import SampleError
 from latentcli.images.clip_writer import ClipWriter
 from latentcli.jobs.clips import frame_key
-from latentcli.jobs.decode_output import DecodeRun, save_picture, unsafe, unsound
+from latentcli.jobs.decode_output import DecodeRun, make_parent, save_picture, unsafe, unsound
 from latentcli.jobs.encode_plan import latent_values
 from latentcli.jobs.engine import DEFAULT_BATCH, decode_batch
 from latentcli.jobs.latent_source import LatentClip, own_latents
 from latentcli.jobs.loader import cores
+from latentcli.shards.write import write_error
 
 THREADS = 8
 """Most threads that compress pictures."""
+LATE_START = 10
+"""Seconds; a clip that begins later than this on its own clock, as a recorded broadcast does, is
+written to begin at 0."""
 
 
 def decode_clips(run: DecodeRun) -> None:
     """Clip after clip, chunk after chunk: no more than a chunk of frames is in memory."""
-    for clip in run.source.clips or ():
+    assert run.source.clips is not None
+    for clip in run.source.clips():
         run.stop.check()
         reason = unsafe(run, clip.key, clip.source)
         if reason is None and run.job.skip_existing and is_written(run, clip):
@@ -84,17 +89,28 @@ def write_video(run: DecodeRun, clip: LatentClip) -> None:
     f = run.engine.model.spec.downscale
     size = (clip.shape[3] * f, clip.shape[2] * f)
     clock, path = clip.clock(), run.path(clip.key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with ClipWriter(path, size, clock.frame_rate, clock.time_base, run.job.quality) as writer:
-        for start, pixels in chunks(run, clip):
-            with run.meter.stage("encode_image", len(pixels)):
-                for index, picture in enumerate(pixels, start):
-                    writer.add(picture, clock.times[index])
-            run.meter.advance(len(pixels))
+    begin = clock.times[0] if clock.times[0] * clock.time_base > LATE_START else 0
+    make_parent(path)
+    try:
+        with ClipWriter(path, size, clock.frame_rate, clock.time_base, run.job.quality) as writer:
+            for start, pixels in chunks(run, clip):
+                with run.meter.stage("encode_image", len(pixels)):
+                    for index, picture in enumerate(pixels, start):
+                        writer.add(picture, clock.times[index] - begin)
+                run.meter.advance(len(pixels))
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def write_frames(run: DecodeRun, clip: LatentClip) -> None:
     """A folder of pictures named by the frame's number, from 000000 on."""
+    behind = run.path(frame_key(clip.key, clip.shape[0]))
+    if behind.exists():
+        raise SampleError(
+            "write",
+            f"{behind} is there, a frame behind the clip's last; move the old frames away, or"
+            " choose another -o",
+        )
     threads = run.job.workers or min(cores(), THREADS)
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="encode_image") as pool:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 
 from latentcli.core.errors import SampleError
 from latentcli.core.types import InputRow, Row
@@ -14,12 +13,14 @@ from latentcli.jobs.batching import batches
 from latentcli.jobs.clips import (
     ClipFrame,
     ClipRecipe,
+    all_counted,
     clip_row,
     clock_of,
     count_frames,
     expected_frames,
     frame_key,
     open_frames,
+    pixels_of,
 )
 from latentcli.jobs.encode_plan import batch_elements
 from latentcli.jobs.encode_stream import EncodedUnit, EncodeRun, fail, out_of_memory, write_unit
@@ -63,7 +64,7 @@ def encode_clips(run: EncodeRun, todo: Sequence[int]) -> None:
         finally:
             for tensor in spooled:
                 tensor.drop()
-    run.meter.total = run.meter.done
+    all_counted(run.meter)
 
 
 def encode_clip(
@@ -77,7 +78,7 @@ def encode_clip(
     """Adds a clip to its unit, or its row of failure; `progress` is (clips before, clips)."""
     clip = EncodedClip(Row(source.key, source.source, "ok"), f"{unit.number:06d}-{len(unit.rows)}")
     try:
-        with open_frames(source.source, recipe, run.meter) as opened:
+        with open_frames(source.source, recipe, run.meter, run.stop.check) as opened:
             count_frames(run.meter, expected_frames(opened.info, recipe), *progress)
             size = run.plan.batch_size
             for batch in batches(opened.frames, pixels_of, size, batch_elements(size)):
@@ -100,11 +101,6 @@ def encode_clip(
         drop(clip)
         raise
     keep(unit, clip, clock, spooled)
-
-
-def pixels_of(frame: ClipFrame) -> Tensor:
-    """A frame's pixels."""
-    return frame.pixels
 
 
 def encode_frames(run: EncodeRun, clip: EncodedClip, batch: Sequence[ClipFrame]) -> None:

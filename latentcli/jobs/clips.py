@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -18,7 +18,9 @@ from latentcli.jobs.meter import Meter
 from latentcli.jobs.prefetch import prefetch
 
 AHEAD = 16
-"""Frames that are prepared ahead of the model."""
+"""Frames that are prepared ahead of the model, unless they are large."""
+AHEAD_PIXELS = 2**24
+"""Pixels of the frames that wait: of 3840x2160, two frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +71,31 @@ class OpenedClip:
 
 
 @contextmanager
-def open_frames(source: str, recipe: ClipRecipe, meter: Meter) -> Iterator[OpenedClip]:
+def open_frames(
+    source: str, recipe: ClipRecipe, meter: Meter, waiting: Callable[[], None] | None = None
+) -> Iterator[OpenedClip]:
     """Opens a clip; its frames are decoded by a thread ahead of who takes them.
 
-    SampleError, here or between frames, where the clip cannot be read to its end.
+    `waiting` is called while the next frame is not there yet. SampleError, here or between frames,
+    where the clip cannot be read to its end.
     """
     with (
         open_clip(
             source, max_pixels=recipe.max_pixels, stride=recipe.stride, limit=recipe.frames
         ) as clip,
-        prefetch(prepared(clip, recipe.preprocess, meter), AHEAD) as frames,
+        prefetch(
+            prepared(clip, recipe.preprocess, meter),
+            ahead(clip.info.size, recipe.preprocess),
+            waiting,
+        ) as frames,
     ):
         yield OpenedClip(clip.info, frames)
+
+
+def ahead(size: tuple[int, int], spec: PreprocessSpec) -> int:
+    """Frames to prepare ahead, of a clip whose frames are of `size`, (W, H)."""
+    width, height = spec.size or size
+    return max(2, min(AHEAD, AHEAD_PIXELS // (width * height)))
 
 
 def prepared(frames: Iterable[Frame], spec: PreprocessSpec, meter: Meter) -> Iterator[ClipFrame]:
@@ -136,6 +151,11 @@ def fractions_of(clock: Tensor) -> tuple[Fraction, Fraction]:
     return Fraction(rate, rate_per), Fraction(base, base_per)
 
 
+def pixels_of(frame: ClipFrame) -> Tensor:
+    """A frame's pixels."""
+    return frame.pixels
+
+
 def frame_key(key: str, index: int) -> str:
     """Name of one frame of a clip: its picture's, and the seed of its noise."""
     return f"{key}/{index:06d}"
@@ -146,3 +166,10 @@ def count_frames(meter: Meter, expected: int | None, clip: int, clips: int) -> N
     mean = meter.done / clip if clip else 0.0
     until = meter.done + (mean if expected is None else expected)
     meter.total = max(round(until * clips / (clip + 1)), meter.done)
+
+
+def all_counted(meter: Meter) -> None:
+    """Ends the guessing: every frame that there was is done; tells a listener that saw a guess."""
+    if meter.total != meter.done:
+        meter.total = meter.done
+        meter.listener(meter.snapshot())

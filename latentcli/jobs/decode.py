@@ -20,7 +20,7 @@ from latentcli.jobs.batching import batches
 from latentcli.jobs.clip_decode import decode_clips
 from latentcli.jobs.config import DecodeJob, check_choices
 from latentcli.jobs.decode_output import DecodeRun, make_folder, unsafe, unsound, write_picture
-from latentcli.jobs.encode_plan import latent_values, refuse_encoder
+from latentcli.jobs.encode_plan import check_state, latent_values, refuse_encoder
 from latentcli.jobs.engine import DEFAULT_BATCH, decode_batch, inference_config, load_engine
 from latentcli.jobs.latent_source import (
     LatentSource,
@@ -57,6 +57,7 @@ def run_decode(job: DecodeJob, talk: Talk = SILENT) -> dict[str, Any]:
         dtype=job.dtype,
     )
     refuse_encoder(engine)
+    check_state(job.latents, engine)
     check_space(source, engine, force=job.force)
     output = Path(job.output or f"{Path(job.store).resolve().stem}.images")
     make_folder(output)
@@ -145,16 +146,18 @@ def decode_group(run: DecodeRun, group: Sequence[Loaded]) -> Tensor:
 def document(run: DecodeRun, seconds: float) -> dict[str, Any]:
     """The --json document."""
     meter, clips = run.meter, run.source.clips
-    samples = meter.done if clips is None else len(clips)
     left = {*run.skipped, *(failure["key"] for failure in run.failures)}
-    frames = sum(clip.shape[0] for clip in clips or () if clip.key not in left)
+    lengths = [] if clips is None else [c.shape[0] for c in clips() if c.key not in left]
+    done = len(lengths)
+    if clips is None:
+        done = meter.done - len(run.skipped) - len(run.failures)
     return {
         "store": str(run.source.path),
         "output": str(run.output),
         "model": run.engine.info.preset_name or run.engine.info.name,
-        "decoded": samples - len(run.skipped) - len(run.failures),
+        "decoded": done,
         "media": "images" if clips is None else "clips",
-        "frames": None if clips is None else frames,
+        "frames": None if clips is None else sum(lengths),
         "skipped": len(run.skipped),
         "failed": len(run.failures),
         "failures": run.failures,

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from latentcli.core.errors import SampleError, UsageError
+from latentcli.core.errors import SampleError, StoreError, UsageError
 from latentcli.images.codec import SUFFIX_OF, encode_image
 from latentcli.jobs.config import DecodeJob
 from latentcli.jobs.engine import Engine
@@ -56,6 +56,20 @@ def make_folder(path: Path) -> None:
         raise write_error(path, error) from error
 
 
+def make_parent(path: Path) -> None:
+    """The folder of a file that is to be written; StoreError where it cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        blocker = next(above for above in path.parents if above.exists() and not above.is_dir())
+        raise StoreError(
+            f"{path} cannot be written: {blocker} is there and is no folder. Move it away, or"
+            " choose another -o."
+        ) from error
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
 def unsafe(run: DecodeRun, key: str, source: str | None) -> str | None:
     """Why the picture or clip of a sample must not be written, or None."""
     parts = PurePosixPath(key).parts
@@ -64,6 +78,8 @@ def unsafe(run: DecodeRun, key: str, source: str | None) -> str | None:
     path = run.path(key)
     if source is not None and same_file(path, source):
         return f"{path} is the file that the latent was made from; choose another -o"
+    if source is not None and path.exists() and same_file(path.parent, str(Path(source).parent)):
+        return f"{path} is there already, in the folder of the inputs; choose another -o"
     return None
 
 
@@ -105,7 +121,7 @@ def save_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:
     data = encode_image(pixels, run.format, run.job.quality)
     middle = time.perf_counter()
     path = run.path(key)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     atomic_write(path, [data])
     run.meter.add("encode_image", middle - start, 1)
     run.meter.add("write", time.perf_counter() - middle, 1)

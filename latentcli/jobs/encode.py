@@ -23,7 +23,7 @@ from latentcli.jobs.encode_preview import preview
 from latentcli.jobs.encode_stream import EncodeRun, encode_units
 from latentcli.jobs.engine import Engine, load_engine
 from latentcli.jobs.loader import Recipe, pick_workers, prepare
-from latentcli.jobs.media import find_media
+from latentcli.jobs.media import check_clip_options, find_media
 from latentcli.jobs.meter import IMAGE_STAGES, Meter
 from latentcli.jobs.self_check import self_check
 from latentcli.jobs.signals import StopRequest, stop_on_signals
@@ -52,6 +52,7 @@ def run_encode(job: EncodeJob, talk: Talk = SILENT) -> dict[str, Any]:
     refuse_decoder_preset(job.model)
     with stop_on_signals("Run the same command again to finish the rest.") as stop:
         found = find_media(job.sources, job.media, talk)
+        check_clip_options(job, found.media)
         stop.check()
         engine = load_engine(
             job.model,
@@ -64,11 +65,12 @@ def run_encode(job: EncodeJob, talk: Talk = SILENT) -> dict[str, Any]:
         job = settled(job, engine)
         plan = plan_encode(job, engine, found.media)
         if job.dry_run:
-            return preview(plan, found.inputs)
+            return preview(plan, found.inputs) | {"left_out": found.left_out}
         with StoreLock(plan.store) as lock:
             if not lock.held:
                 talk.note(f"{plan.store} cannot be locked: see that no other job writes to it.")
-            return encode_store(job, engine, plan, found.inputs, stop, talk, began)
+            told = encode_store(job, engine, plan, found.inputs, stop, talk, began)
+            return told | {"left_out": found.left_out}
 
 
 def encode_store(

@@ -51,11 +51,7 @@ def settled(job: EncodeJob, engine: Engine) -> EncodeJob:
     job = replace(job, latents=job.latents or model.spec.state)
     if job.latents == "moments" and job.sample is not None:
         raise UsageError("--latents moments stores the whole posterior; leave out --sample.")
-    if job.latents in NORMAL_STATES and job.latents != model.spec.state:
-        raise UsageError(
-            f"--latents is {job.latents!r}, but the latents of {name} are {model.spec.state};"
-            f" allowed are {model.spec.state}, raw and moments."
-        )
+    check_state(job.latents, engine)
     if model.moments == ("mean",) and (job.latents == "moments" or job.sample is not None):
         asked = "--latents moments" if job.latents == "moments" else "--sample"
         raise UsageError(
@@ -69,6 +65,18 @@ def settled(job: EncodeJob, engine: Engine) -> EncodeJob:
     return job
 
 
+def check_state(state: str | None, engine: Engine) -> None:
+    """UsageError where --latents calls the model's own latents by the other name."""
+    own = engine.model.spec.state
+    if state in NORMAL_STATES and state != own:
+        point = engine.model.moments == ("mean",)
+        allowed = f"{own} and raw" if point else f"{own}, raw and moments"
+        raise UsageError(
+            f"--latents is {state!r}, but the latents of {engine.info.name} are {own};"
+            f" allowed are {allowed}."
+        )
+
+
 def plan_encode(job: EncodeJob, engine: Engine, media: str = "images") -> EncodePlan:
     """The plan of a settled job; UsageError where options contradict each other."""
     policy = DecodePolicy(job.alpha, job.max_pixels)
@@ -77,6 +85,8 @@ def plan_encode(job: EncodeJob, engine: Engine, media: str = "images") -> Encode
     clips = None
     if media == "clips":
         clips = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames)
+        # Video is decoded without its transparency, whatever is asked for.
+        job = replace(job, alpha="drop")
     job = replace(job, samples_per_shard=job.samples_per_shard or PER_SHARD[media])
     spec = job_spec(job, engine, preprocess, batch_size) | clips_spec(clips)
     return EncodePlan(

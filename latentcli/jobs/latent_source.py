@@ -61,8 +61,8 @@ class LatentSource:
     weights_sha256: str | None
     samples: Callable[[], Iterator[LatentSample]]
     """The pictures; nothing where there are clips."""
-    clips: tuple[LatentClip, ...] | None = None
-    """None where there are pictures."""
+    clips: Callable[[], Iterator[LatentClip]] | None = None
+    """The clips; None where there are pictures."""
 
     @property
     def space_id(self) -> str:
@@ -81,10 +81,10 @@ def open_latents(path: Path, state: str | None) -> LatentSource:
     store = LatentStore(path)
     told = store.metadata
     space = told.get("latent_space", "").partition("#")[0]
-    clips = tuple(clips_of(store)) if told.get("media") == "clips" else None
+    clips = partial(clips_of, store) if told.get("media") == "clips" else None
     return LatentSource(
         path=path,
-        count=len(store) if clips is None else sum(clip.shape[0] for clip in clips),
+        count=len(store) if clips is None else sum(clip.shape[0] for clip in clips()),
         state=store.state,
         model=told.get("model"),
         space=space or None,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -22,10 +22,13 @@ class _End(Generic[T]):
 
 
 @contextmanager
-def prefetch(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
+def prefetch(
+    items: Iterable[T], depth: int, waiting: Callable[[], None] | None = None
+) -> Iterator[Iterator[T]]:
     """Iterates over `items` in a thread, at most `depth` of them ahead, in order.
 
-    What `items` raises comes out where its next item would. The thread ends with the block.
+    What `items` raises comes out where its next item would; `waiting` is called now and then while
+    there is none, and may raise too. The thread ends with the block.
     """
     queue: Queue[T | _End[T]] = Queue(depth)
     over = threading.Event()
@@ -35,6 +38,13 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
             with suppress(Full):
                 queue.put(entry, timeout=PATIENCE)
                 return
+
+    def get() -> T | _End[T]:
+        while True:
+            with suppress(Empty):
+                return queue.get(timeout=PATIENCE)
+            if waiting is not None:
+                waiting()
 
     def work() -> None:
         try:
@@ -48,7 +58,7 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
             put(_End())
 
     def take() -> Iterator[T]:
-        while not isinstance(entry := queue.get(), _End):
+        while not isinstance(entry := get(), _End):
             yield entry
         if entry.error is not None:
             raise entry.error

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from latentcli.core.errors import LatentCliError, UsageError
+from latentcli.core.errors import LatentCliError, UsageError, WeightsError
 from latentcli.core.types import LatentSpec
 from latentcli.images.codec import DecodePolicy
 from latentcli.jobs.clips import ClipRecipe
@@ -23,7 +23,7 @@ from latentcli.jobs.encode_plan import (
 )
 from latentcli.jobs.engine import Engine, inference_config, load_engine
 from latentcli.jobs.loader import Intake, Recipe, pick_workers
-from latentcli.jobs.media import Found, find_media
+from latentcli.jobs.media import Found, check_clip_options, find_media
 from latentcli.jobs.meter import Meter
 from latentcli.jobs.roundtrip_stream import (
     Contender,
@@ -50,6 +50,7 @@ def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
     inference_config(job)
     check_models(job)
     found = find_media(job.sources, job.media, talk)
+    check_clip_options(job, found.media)
     contenders = load_contenders(job)
     preprocess = preprocess_spec(job, divisor(contenders))
     with ExitStack() as stack:
@@ -79,9 +80,9 @@ def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
 
 def check_models(job: RoundtripJob) -> None:
     """UsageError for what is wrong with the models, before any weights are looked for."""
-    if len({Path(name).name for name in (*job.models, *job.decoders)}) < len(job.models) + len(
-        job.decoders
-    ):
+    decoders = [with_weights(decoder)[0] for decoder in job.decoders]
+    names = [Path(name).name for name in (*job.models, *decoders)]
+    if len(set(names)) < len(names):
         raise UsageError(
             "Two --model or --decoder have the same name; their figures could not be told apart."
         )
@@ -92,7 +93,7 @@ def check_models(job: RoundtripJob) -> None:
     for name in job.models:
         refuse_decoder_preset(name)
     encoder = find_preset(job.models[0])
-    for name in job.decoders:
+    for name in decoders:
         preset = find_preset(name)
         if encoder is not None and preset is not None:
             check_pair(encoder.name, encoder.spec.space_id(encoder.state), preset.name, preset.spec)
@@ -113,14 +114,14 @@ def load_contenders(job: RoundtripJob) -> list[Contender]:
 
     A model that only encodes is no contender itself, but its decoders are.
     """
-    engines = [load(job, name, job.weights) for name in job.models]
+    engines = [load(job, name, job.weights, job.revision) for name in job.models]
     for engine in engines:
         refuse_decoder(engine)
         if not job.decoders:
             refuse_encoder(engine)
     contenders = [Contender(engine, engine) for engine in engines if engine.model.can_decode]
-    for name in job.decoders:
-        decoder, encoder = load(job, name, None), engines[0]
+    for text in job.decoders:
+        decoder, encoder = load_decoder(job, text), engines[0]
         refuse_encoder(decoder)
         made = encoder.model.spec
         check_pair(
@@ -130,11 +131,27 @@ def load_contenders(job: RoundtripJob) -> list[Contender]:
     return contenders
 
 
-def load(job: RoundtripJob, name: str, weights: str | None) -> Engine:
-    """A model as the job runs it."""
-    return load_engine(
-        name, weights=weights, revision=job.revision, device=job.device, dtype=job.dtype
-    )
+def load(
+    job: RoundtripJob, name: str, weights: str | None = None, revision: str | None = None
+) -> Engine:
+    """A model as the job runs it; --weights and --revision are those of --model alone."""
+    return load_engine(name, weights=weights, revision=revision, device=job.device, dtype=job.dtype)
+
+
+def load_decoder(job: RoundtripJob, text: str) -> Engine:
+    """The model of a --decoder; WeightsError says how such a one gets its weights."""
+    name, weights = with_weights(text)
+    try:
+        return load(job, name, weights)
+    except WeightsError as error:
+        hint = f"For a decoder, write --decoder {name}=PATH where this says --weights PATH."
+        raise WeightsError(f"{error}\n{hint}") from error
+
+
+def with_weights(text: str) -> tuple[str, str | None]:
+    """(name, path of the weights or None) of NAME or NAME=PATH; a folder's name may hold a =."""
+    name, _, path = (text, "", "") if Path(text).exists() else text.partition("=")
+    return name, path or None
 
 
 def divisor(contenders: Sequence[Contender]) -> int:
@@ -156,6 +173,7 @@ def document(
         "delta": delta(run.contenders),
         "failed": len(run.failures),
         "failures": run.failures,
+        "left_out": found.left_out,
         "saved": job.save,
         "settings": {
             "size": "x".join(map(str, size)) if size else None,

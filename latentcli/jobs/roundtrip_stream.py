@@ -18,10 +18,12 @@ from latentcli.jobs.batching import batches
 from latentcli.jobs.clips import (
     ClipFrame,
     ClipRecipe,
+    all_counted,
     count_frames,
     expected_frames,
     frame_key,
     open_frames,
+    pixels_of,
 )
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.encode_plan import batch_elements
@@ -120,7 +122,7 @@ def compare_clips(run: Roundtrip, inputs: InputList, recipe: ClipRecipe) -> int:
     sound = 0
     for number, row in enumerate(inputs):
         try:
-            with open_frames(row.source, recipe, run.meter) as clip:
+            with open_frames(row.source, recipe, run.meter, run.stop.check) as clip:
                 expected = expected_frames(clip.info, recipe)
                 count_frames(run.meter, expected, number, len(inputs))
                 measured = list(compare_frames(run, row, clip.frames))
@@ -131,7 +133,7 @@ def compare_clips(run: Roundtrip, inputs: InputList, recipe: ClipRecipe) -> int:
             continue
         keep(run, measured)
         sound += 1
-    run.meter.total = run.meter.done
+    all_counted(run.meter)
     return sound
 
 
@@ -143,7 +145,7 @@ def compare_frames(
     temporal = [chunk for chunk in chunks if chunk is not None]
     size, first = math.lcm(*temporal) if temporal else run.batch_size, 0
     most = None if temporal else batch_elements(size)
-    for batch in batches(frames, lambda frame: frame.pixels, size, most):
+    for batch in batches(frames, pixels_of, size, most):
         run.stop.check()
         run.meter.begin()
         keys = [frame_key(row.key, first + i) for i in range(len(batch))]

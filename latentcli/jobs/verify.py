@@ -14,9 +14,10 @@ from latentcli.core.errors import SampleError, WeightsError
 from latentcli.core.types import InputRow, Row
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.clips import ClipRecipe, frame_key, open_frames
+from latentcli.jobs.batching import batches
+from latentcli.jobs.clips import ClipRecipe, frame_key, open_frames, pixels_of
 from latentcli.jobs.config import VerifyJob
-from latentcli.jobs.encode_plan import stored_parts
+from latentcli.jobs.encode_plan import batch_elements, stored_parts
 from latentcli.jobs.engine import Engine, encode_batch, load_engine
 from latentcli.jobs.loader import Recipe, prepare
 from latentcli.jobs.meter import IMAGE_STAGES, Meter
@@ -33,7 +34,7 @@ network's own rounding."""
 
 
 CHECKED_FRAMES = 8
-"""Frames at the start of a clip that are encoded again."""
+"""Frames at the start of a clip that are encoded again; fewer where they are large."""
 
 
 def run_verify(job: VerifyJob, talk: Talk = SILENT) -> dict[str, Any]:
@@ -80,10 +81,11 @@ def encode_again(job: VerifyJob, manifest: Manifest, talk: Talk) -> dict[str, An
     store = LatentStore(job.store)
     encoded = (row for row in store.rows() if row.status == "ok")
     rows = spread(encoded, len(store), job.samples)
-    meter = Meter("verify", len(rows), talk.progress)
+    is_clips = "clips" in spec
+    meter = Meter("verify", len(rows), talk.progress, noun="clips" if is_clips else "images")
     meter.begin()
     worst, problems, gone = 0.0, [], 0
-    for row, pixels in (clips if "clips" in spec else pictures)(rows, spec):
+    for row, pixels in (clips if is_clips else pictures)(rows, spec):
         if pixels is None:
             gone += 1
             problems.append(problem(row, f"the input cannot be read any more: {row.error}"))
@@ -148,10 +150,15 @@ def clips(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]
     for row in rows:
         try:
             with open_frames(row.source, recipe, Meter("verify", most)) as clip:
-                yield row, torch.stack([frame.pixels for frame in clip.frames])
-        except (SampleError, RuntimeError) as error:
-            reason = error.reason if isinstance(error, SampleError) else "it has no frame"
-            yield replace(row, error=reason), None
+                groups = batches(clip.frames, pixels_of, most, batch_elements(most))
+                frames = [frame.pixels for frame in next(groups, [])]
+        except SampleError as error:
+            yield replace(row, error=error.reason), None
+            continue
+        if frames:
+            yield row, torch.stack(frames)
+        else:
+            yield replace(row, error="it has no frame"), None
 
 
 def compare(engine: Engine, spec: Any, key: str, pixels: Tensor, store: LatentStore) -> float:

@@ -70,7 +70,7 @@ def _path(path: str, suffixes: frozenset[str]) -> Source:
     files = [_found(entry) for entry in walk(path) if _counts(entry, suffixes)]
     if not files:
         raise UsageError(
-            f"{path} holds no images: looked for {_names(suffixes)} in it and in the folders"
+            f"{path} holds no inputs: looked for {_names(suffixes)} in it and in the folders"
             " below; hidden files and folders are skipped."
         )
     return Source(path, files)
@@ -86,7 +86,7 @@ def _glob(source: str, suffixes: frozenset[str]) -> Source:
     files = [_found(path) for path in paths if _counts(path, suffixes)]
     if not files:
         raise UsageError(
-            f"{source} matches {len(paths) or 'no'} files and no image among them: looked for"
+            f"{source} matches {len(paths) or 'no'} files and no input among them: looked for"
             f" {_names(suffixes)}."
         )
     return Source(anchor, files)

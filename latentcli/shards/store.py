@@ -70,6 +70,12 @@ def _check_empty(store: Path) -> None:
 
 
 def _mismatch(store: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    if ("clips" in old) != ("clips" in new):
+        there, now = ("clips", "images") if "clips" in old else ("images", "clips")
+        return (
+            f"{store} holds latents of {there}, and the inputs given now are {now}. Choose another"
+            " output folder (-o); nothing was changed in it."
+        )
     fields = differing_fields(old, new)
     shown = "; ".join(f"{name} is {a!r} there and {b!r} now" for name, a, b in fields[:_SHOWN])
     more = f"; and {len(fields) - _SHOWN} more" if len(fields) > _SHOWN else ""

@@ -17,9 +17,15 @@ from clipkit import (
     frames_of,
 )
 from jobkit import decode, encode, latents_of, rows_of, toy_pictures, tree
+from PIL import Image
 
 import latentcli
+from latentcli.core.errors import StoreError, UsageError
 from latentcli.images.clips import open_clip
+from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.clips import ahead
+from latentcli.jobs.inspect import inspect_store
+from latentcli.jobs.meter import Snapshot
 from latentcli.jobs.talk import Talk
 from latentcli.shards.manifest import read_manifest
 
@@ -203,13 +209,15 @@ def test_pictures_among_clips_are_what_is_encoded(both, tmp_path):
     assert len(notes) == 1
     assert notes[0].startswith("2 video files among the pictures are left out: ")
     assert "c00.mp4" in notes[0] and "--media clips" in notes[0]
+    assert told["left_out"] == 2
+    assert encode(both, tmp_path / "plan", MODEL, dry_run=True)["left_out"] == 2
 
 
 def test_asked_for_clips_only_clips_are_encoded(both, tmp_path):
     notes: list[str] = []
     told = encode(both, tmp_path / "store", MODEL, Talk(note=notes.append), media="clips")
     assert (told["media"], told["encoded"], told["frames"]) == ("clips", 3, 10)
-    assert notes == []
+    assert notes == [] and told["left_out"] == 0
     assert latents_of(tmp_path / "store")["moving/latent"].shape == (5, 128, 4, 8)
     decode(tmp_path / "store", tmp_path / "out")
     assert frames_of(tmp_path / "out" / "moving.mp4") == frames_of(both / "moving.gif")
@@ -244,3 +252,74 @@ def test_some_frames_of_a_clip(store):
     assert torch.equal(opened.frames("odd", 2, 4, "times"), latents_of(store)["odd/times"][2:4])
     with pytest.raises(latentcli.core.errors.StoreError, match="class_token"):
         opened.frames("odd", 0, 1, "class_token")
+
+
+def test_pictures_are_not_added_to_clips(clip, store, tmp_path):
+    with pytest.raises(StoreError, match="holds latents of clips, and the inputs given now are im"):
+        encode(toy_pictures(tmp_path / "pictures", 1), store, MODEL)
+    encode(tmp_path / "pictures", tmp_path / "images", MODEL)
+    with pytest.raises(StoreError, match="holds latents of images, and the inputs given now are c"):
+        encode(clip, tmp_path / "images", MODEL)
+
+
+def test_the_last_word_counts_every_frame(tmp_path):
+    """A container that does not tell its frames makes the total a guess until the end."""
+    make_clip(tmp_path / "a.mkv", 9)
+    make_clip(tmp_path / "b.mkv", 2)
+    seen: list[Snapshot] = []
+    encode(tmp_path, tmp_path / "store", MODEL, Talk(progress=seen.append))
+    assert seen[0].total != 11
+    assert (seen[-1].done, seen[-1].total) == (11, 11)
+    seen.clear()
+    encode(tmp_path, tmp_path / "store", MODEL, Talk(progress=seen.append))
+    assert seen == []
+
+
+def test_a_store_of_clips_is_described(folder, tmp_path):
+    encode(folder, tmp_path / "store", MODEL)
+    found = inspect_store(str(tmp_path / "store"))
+    assert (found["media"], found["encoded"]) == ("clips", len(NUMBERS))
+    assert found["frames"] == sum(NUMBERS)
+
+
+def test_webp_pictures_are_no_clips(tmp_path):
+    source = clips_in(tmp_path / "clips", [2])
+    Image.new("RGB", (64, 64)).save(source / "thumbnail.webp")
+    told = encode(source, tmp_path / "store", MODEL, media="clips")
+    assert (told["encoded"], told["failed"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("frame", "size", "expected"),
+    [
+        ((128, 64), None, 16),
+        ((1920, 1080), None, 8),
+        ((3840, 2160), None, 2),
+        ((7680, 4320), None, 2),
+        ((7680, 4320), (256, 256), 16),
+    ],
+)
+def test_few_large_frames_are_ahead_of_the_model(frame, size, expected):
+    assert ahead(frame, PreprocessSpec(size, 16)) == expected
+
+
+def test_clips_and_pictures_that_are_named_together_are_refused(clip, tmp_path):
+    pictures = toy_pictures(tmp_path / "pictures", 2)
+    with pytest.raises(UsageError, match=r"odd\.mp4 is a video file, named together"):
+        encode_job_of(clip, pictures, tmp_path / "store")
+
+
+@pytest.mark.parametrize(("name", "value"), [("stride", 2), ("frames", 3)])
+def test_what_is_for_clips_is_not_asked_of_pictures(name, value, tmp_path):
+    pictures = toy_pictures(tmp_path / "pictures", 2)
+    with pytest.raises(UsageError, match=f"--{name} is for clips"):
+        encode(pictures, tmp_path / "store", MODEL, **{name: value})
+
+
+def test_alpha_is_no_setting_of_clips(clip, tmp_path):
+    encode(clip, tmp_path / "store", MODEL, alpha="black")
+    assert encode(clip, tmp_path / "store", MODEL, alpha="white")["skipped"] == 1
+
+
+def encode_job_of(clip, pictures, store):
+    return encode(clip, store, MODEL, sources=(str(clip), str(pictures)))

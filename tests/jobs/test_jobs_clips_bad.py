@@ -15,9 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from latentcli.core.errors import LatentCliError, StoreError
+from latentcli.core.types import Row
 from latentcli.images.clip_writer import ClipWriter
 from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.meter import Snapshot
 from latentcli.jobs.talk import Talk
+from latentcli.jobs.verify import clips as first_frames
 from latentcli.jobs.verify import run_verify
 from latentcli.shards.manifest import read_manifest
 from latentcli.shards.verify import verify_shards
@@ -207,3 +210,22 @@ def fill_with_nan(shard: Path, name: str, frame: int) -> None:
     tensors = load_file(shard)
     tensors[name][frame] = torch.nan
     save_file(tensors, shard, metadata)
+
+
+def test_clips_are_what_verify_counts(own):
+    seen: list[Snapshot] = []
+    run_verify(VerifyJob(store=str(own[1]), device="cpu"), Talk(progress=seen.append))
+    assert (seen[-1].noun, seen[-1].total) == ("clips", len(NUMBERS))
+
+
+def test_large_frames_are_verified_a_few_at_a_time(tmp_path):
+    """No more pixels at once than a batch of eight pictures of a megapixel has."""
+    make_clip(tmp_path / "large.mp4", 3, size=(2048, 2048))
+    row = Row("large", str(tmp_path / "large.mp4"), "ok")
+    spec = {
+        "clips": {"stride": 1, "frames": None},
+        "decode_image": {"max_pixels": 10**8},
+        "preprocess": {"size": None, "divisor": 16, "filter": None},
+    }
+    ((_, pixels),) = first_frames([row], spec)
+    assert pixels is not None and pixels.shape == (2, 3, 2048, 2048)

@@ -24,7 +24,7 @@ from jobkit import decode, encode, latents_of, pictures_of, rows_of, toy_picture
 from PIL import Image
 
 import latentcli
-from latentcli.core.errors import UsageError
+from latentcli.core.errors import StoreError, UsageError
 from latentcli.images.clips import open_clip
 from latentcli.images.codec import to_float, to_uint8
 from latentcli.jobs.clips import frame_key
@@ -221,3 +221,58 @@ def test_frames_of_another_size_rule_are_cropped(tmp_path):
     assert first.image.size == (128, 64)
     assert np.abs(np.asarray(first.image).astype(float) - source).mean() < 12
     assert isinstance(first.image, Image.Image)
+
+
+@pytest.mark.parametrize(("form", "name"), [("mp4", "sub"), ("png", "sub")])
+def test_a_file_where_a_folder_must_be(form, name, tmp_path):
+    clips_in(tmp_path / "clips" / "sub", [2])
+    make_clip(tmp_path / "clips" / "z.mp4", 2)
+    encode(tmp_path / "clips", tmp_path / "store", MODEL)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(StoreError, match="sub is there and is no folder"):
+        decode(tmp_path / "store", tmp_path / "out", format=form)
+    assert (tmp_path / "out" / name).read_text() == "mine"
+
+
+def test_a_folder_where_a_video_must_be(store, tmp_path):
+    (tmp_path / "odd.mp4").mkdir()
+    with pytest.raises(StoreError, match=r"odd\.mp4 cannot be written"):
+        decode(store, tmp_path)
+    assert unfinished(tmp_path) == []
+
+
+def test_nothing_in_the_folder_of_the_inputs_is_written_over(tmp_path):
+    (tmp_path / "in").mkdir()
+    source = make_clip(tmp_path / "in" / "a.mov", 3)
+    mine = make_clip(tmp_path / "in" / "a.mp4", 2)
+    before = mine.read_bytes()
+    encode(source, tmp_path / "store", MODEL)
+    told = decode(tmp_path / "store", tmp_path / "in")
+    assert told["failed"] == 1 and mine.read_bytes() == before
+    assert "is there already, in the folder of the inputs" in told["failures"][0]["error"]
+    assert decode(tmp_path / "store", tmp_path / "out")["decoded"] == 1
+    assert decode(tmp_path / "store", tmp_path / "out")["decoded"] == 1
+
+
+def test_frames_of_a_longer_clip_are_not_mixed_in(tmp_path):
+    for count in (5, 3):
+        folder = tmp_path / f"in{count}"
+        folder.mkdir()
+        encode(make_clip(folder / "a.mp4", count), tmp_path / f"store{count}", MODEL)
+    decode(tmp_path / "store5", tmp_path / "out", format="png")
+    told = decode(tmp_path / "store3", tmp_path / "out", format="png")
+    assert told["failed"] == 1 and "a frame behind the clip's last" in told["failures"][0]["error"]
+    assert decode(tmp_path / "store5", tmp_path / "out", format="png")["failed"] == 0
+
+
+def test_a_late_clock_is_no_silence_to_sit_through(tmp_path):
+    times = [100_000 + 40 * i for i in range(4)]
+    clip = make_clip(tmp_path / "late.mkv", 4, times=times)
+    encode(clip, tmp_path / "store", MODEL)
+    stored = latents_of(tmp_path / "store")["late/times"].tolist()
+    assert [time - stored[0] for time in stored] == [0, 40, 80, 120] and stored[0] >= 100_000
+    assert decode(tmp_path / "store", tmp_path / "out")["failed"] == 0
+    with open_clip(str(tmp_path / "out" / "late.mp4"), max_pixels=10**6) as opened:
+        found = [float(frame.time * opened.info.time_base) for frame in opened]
+    assert found == pytest.approx([0, 0.04, 0.08, 0.12], abs=1e-6)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latentcli.cli.jobfile import FIELDS
 from latentcli.core.errors import UsageError
 from latentcli.jobs.config import (
     CHOICES,
@@ -90,12 +91,12 @@ def test_a_share_is_never_more_than_all(percent, inputs):
 
 def test_every_section_names_fields_of_jobs_once():
     named = [name for section in SECTIONS.values() for name in section]
-    known = {item.name for job in JOBS for item in fields(job)}
+    known = {item.name for job in JOBS for item in fields(job)} | FIELDS.keys()
     assert len(named) == len(set(named))
     assert set(named) <= known
     for job in (EncodeJob, DecodeJob, RoundtripJob):
         missing = {item.name for item in fields(job)} - set(named)
-        assert missing <= {"dry_run", "models"}, missing
+        assert missing <= {"dry_run", *FIELDS.values()}, missing
 
 
 def test_importing_the_jobs_loads_no_torch():

@@ -69,3 +69,16 @@ def test_an_error_of_the_block_ends_the_thread():
         next(items)
         raise KeyError
     assert not threads()
+
+
+def test_who_waits_may_give_up():
+    def slow():
+        time.sleep(0.5)
+        yield 1
+
+    def stop():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError), prefetch(slow(), 1, stop) as items:
+        next(items)
+    assert not threads()

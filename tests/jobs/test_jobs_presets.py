@@ -10,9 +10,10 @@ import torch
 from jobkit import decode, encode, latents_of, pictures_of
 from PIL import Image
 from presetkit import TOY_WIDTHS, toy_checkpoint
+from safetensors.torch import load_file, save_file
 
 import latentcli
-from latentcli.core.errors import UsageError
+from latentcli.core.errors import UsageError, WeightsError
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.roundtrip import run_roundtrip
 from latentcli.models.presets import load_preset, preset_names
@@ -117,6 +118,26 @@ def test_decoders_refuse_to_encode_and_decode_their_own_space(name, photos, clip
     assert len(pictures_of(tmp_path / "out" / "c" / "c")) == 5
 
 
+def test_halves_in_files_of_their_own(weights, photos, tmp_path):
+    whole = load_file(weights / "taesd" / "diffusion_pytorch_model.safetensors")
+    halves = {}
+    for half in ("encoder", "decoder"):
+        folder = tmp_path / half
+        folder.mkdir()
+        config = (weights / "taesd" / "config.json").read_text()
+        (folder / "config.json").write_text(config)
+        halves[half] = folder / "diffusion_pytorch_model.safetensors"
+        part = {name: tensor for name, tensor in whole.items() if name.startswith(half)}
+        save_file(part, halves[half])
+    encode(photos, tmp_path / "store", "taesd", weights=str(halves["encoder"]))
+    found = decode(tmp_path / "store", tmp_path / "out", weights=str(halves["decoder"]))
+    assert found["decoded"] == 3
+    with pytest.raises(UsageError, match="hold an encoder alone, so they cannot decode"):
+        decode(tmp_path / "store", tmp_path / "no", weights=str(halves["encoder"]))
+    with pytest.raises(UsageError, match=r"taesd .* hold a decoder alone, so they cannot encode"):
+        encode(photos, tmp_path / "no", "taesd", weights=str(halves["decoder"]))
+
+
 def test_spaces_do_not_mix_although_their_shapes_are_equal(photos, tmp_path):
     encode(photos, tmp_path / "store", "full_capacitor")
     both = "data-archetype/full_capacitor#whitened.*flux2#whitened"
@@ -186,6 +207,17 @@ def test_one_encoding_is_decoded_by_every_model_of_its_space(photos, tmp_path):
     assert all((abs(want[k].astype(int) - got[k].astype(int)) <= 1).all() for k in want)
 
 
+def test_a_revision_is_the_models_and_not_its_decoders(weights, photos, tmp_path, monkeypatch):
+    cached = tmp_path / "models--madebyollin--taef2"
+    (cached / "snapshots").mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "snapshots" / ("1" * 40)).symlink_to(weights / "taef2")
+    (cached / "refs" / "v9").write_text("1" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    told = roundtrip(photos, "taef2", "capacitor_decoder", revision="v9")
+    assert [row["model"] for row in told["models"]] == ["taef2", "taef2-capacitor_decoder"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -198,3 +230,27 @@ def test_one_encoding_is_decoded_by_every_model_of_its_space(photos, tmp_path):
 def test_pairs_that_make_no_sense(photos, options, words):
     with pytest.raises(UsageError, match=words):
         run_roundtrip(RoundtripJob(sources=(str(photos),), device="cpu", workers=0, **options))
+
+
+def test_a_decoder_may_come_with_its_weights(photos, weights, tmp_path, monkeypatch):
+    want = roundtrip(photos, "sdxl", "tae192")["models"][1]
+    path = weights / "tae192" / "ex_v6.pth"
+    monkeypatch.setenv("LATENTCLI_WEIGHTS", str(tmp_path))
+    sdxl = str(weights / "sdxl")
+    toy = str(tmp_path / "toy.pth")
+    Path(toy).symlink_to(path)
+    with pytest.raises(WeightsError, match=r"write --decoder tae192=PATH where this says"):
+        roundtrip(photos, "sdxl", "tae192", weights=sdxl)
+    # A lone file comes without the toy's config.json, so it is of the wrong width.
+    with pytest.raises(WeightsError, match="do not fit the network"):
+        roundtrip(photos, "sdxl", f"tae192={toy}", weights=sdxl)
+    got = roundtrip(photos, "sdxl", f"tae192={weights / 'tae192'}", weights=sdxl)["models"][1]
+    assert got["model"] == "sdxl-tae192" and got["psnr"] == want["psnr"]
+
+
+def test_a_file_of_latents_is_not_taken_for_another_kind(tmp_path):
+    save_file({"a": torch.zeros(4, 8, 8)}, tmp_path / "z.safetensors")
+    words = "--latents is 'whitened', but the latents of taesdxl are scaled"
+    with pytest.raises(UsageError, match=words):
+        decode(tmp_path / "z.safetensors", tmp_path / "out", model="taesdxl", latents="whitened")
+    assert decode(tmp_path / "z.safetensors", tmp_path / "out", model="taesdxl")["decoded"] == 1

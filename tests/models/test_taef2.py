@@ -18,7 +18,9 @@ from latentcli.metrics.ssim import ssim
 from latentcli.models.registry import load_model
 
 BF16_LEAST = 50.0
-"""dB of bfloat16's picture against float32's, peak-to-peak 2; the reference has 52.6."""
+"""dB of bfloat16's picture against float32's, for a range of 2. Measured on CPU: 55.3."""
+BF16_LATENTS = 0.03
+"""RMS of bfloat16's latents minus float32's. Measured on CPU: 0.014; the reference has 0.019."""
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +93,6 @@ def test_all_files_give_one_model(model, folder, crop, tmp_path):
 
 @torch.inference_mode()
 def test_a_whole_photograph(model, shared):
-    reference = json.loads((shared / "facts" / "parity" / "taef2_reference.json").read_text())
-    assert "33.34" in json.dumps(reference)
     rgb = np.asarray(Image.open(shared / "images" / "kodak" / "kodim23.png").convert("RGB"))
     pixels = pixels_of(torch.from_numpy(rgb.copy()))
     back = to_uint8(model.decode(model.encode(to_float(pixels))))
@@ -103,12 +103,13 @@ def test_a_whole_photograph(model, shared):
 @torch.inference_mode()
 def test_bfloat16_is_close(model, folder, crop):
     small = load_model("taef2", weights=folder, dtype="bf16")
-    images = to_float(pixels_of(crop["rgb"]))[..., :32, :32]
-    want = model.decode(model.encode(images))
-    got = small.decode(small.encode(images))
+    images = to_float(pixels_of(crop["rgb"]))
+    exact, rounded = model.encode(images), small.encode(images)
+    assert 0 < (rounded - exact).square().mean().sqrt().item() < BF16_LATENTS
+    got = small.decode(rounded)
     assert got.dtype is torch.float32
-    error = (got - want).square().mean().item()
-    assert 10 * np.log10(4 / error) > BF16_LEAST - 4
+    error = (got - model.decode(exact)).square().mean().item()
+    assert 10 * np.log10(4 / error) > BF16_LEAST
 
 
 @torch.inference_mode()

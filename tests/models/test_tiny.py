@@ -166,6 +166,33 @@ def test_in_bfloat16_the_latents_are_clamped_before_they_are_rounded(tmp_path: P
     assert torch.equal(seen[0], (3 * torch.tanh(latents / 3)).bfloat16())
 
 
+def test_published_names_map_one_to_one_both_ways() -> None:
+    state = weights()
+    halves = {half: pth_names(state, half) for half in ("encoder", "decoder")}
+    assert [len(part) for part in halves.values()] == [67, 67]
+    pair = {f"{half}.{name}": t for half, part in halves.items() for name, t in part.items()}
+    model = built("taesd")
+    for published in (state, pair, *halves.values()):
+        ours = FAMILY.adapt(published, model)
+        assert len(ours) == len(published) and ours.keys() <= state.keys()
+        assert all(ours[name] is state[name] for name in ours)
+    assert FAMILY.adapt(pair, model).keys() == state.keys()
+
+
+def test_names_that_are_no_layers_stay_as_they_are() -> None:
+    strangers = {name: torch.zeros(1) for name in ("decoder.0.weight", "conv_in.weight", "bias")}
+    assert FAMILY.adapt(strangers, built("taesd")).keys() == strangers.keys()
+
+
+@torch.inference_mode()
+def test_an_encoder_that_is_not_to_be_used_is_refused(tmp_path: Path) -> None:
+    torch.save(weights("tae192"), tmp_path / "ex_v6.pth")
+    model = load_model("tae192", weights=tmp_path)
+    assert model.encoder is not None
+    with pytest.raises(WeightsError, match="decoder alone"):
+        model.encode(torch.zeros(1, 3, 8, 8))
+
+
 def test_the_stock_encoder_of_tae192_may_be_missing(tmp_path: Path) -> None:
     state = weights("tae192")
     decoder = {name: t for name, t in state.items() if name.startswith("decoder.")}
@@ -194,6 +221,29 @@ def test_misfits_are_named(tmp_path: Path, change, words: str) -> None:
         load_model("taesd", weights=tmp_path / "x.pth")
 
 
+@pytest.mark.parametrize(
+    ("half", "lost", "told"),
+    [
+        ("encoder", "0.weight", "1 missing: encoder.layers.0.weight"),
+        ("decoder", "1.weight", "1 missing: decoder.layers.0.weight"),
+    ],
+)
+def test_a_half_that_lost_a_tensor_is_still_known_for_what_it_is(tmp_path, half, lost, told):
+    part = pth_names(weights(), half)
+    del part[lost]
+    torch.save(part, tmp_path / "x.pth")
+    with pytest.raises(WeightsError) as caught:
+        load_model("taesd", weights=tmp_path / "x.pth")
+    assert told in str(caught.value) and "extra" not in str(caught.value)
+
+
+def test_a_file_of_neither_half_is_compared_with_the_whole_network(tmp_path: Path) -> None:
+    save_file({"conv_in.weight": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError) as caught:
+        load_model("taesd", weights=tmp_path / "x.safetensors")
+    assert "134 missing" in str(caught.value) and "1 extra: conv_in.weight" in str(caught.value)
+
+
 def test_the_weights_of_another_variant_are_refused(tmp_path: Path) -> None:
     save_file(weights("taesd3"), tmp_path / "x.safetensors")
     with pytest.raises(WeightsError, match="of another shape"):
@@ -208,10 +258,27 @@ def test_a_diffusers_folder_is_a_model(tmp_path: Path) -> None:
     assert model.spec.geometry == "f8c4" and model.spec.space.startswith("local-")
 
 
+def test_a_checkpoint_tells_of_its_pool_branches_where_the_config_is_silent(tmp_path: Path) -> None:
+    config = {"_class_name": "AutoencoderTiny", "latent_channels": 32}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    state = weights("taef2")
+    save_file(state, tmp_path / "diffusion_pytorch_model.safetensors")
+    assert load_model(tmp_path).state_dict().keys() == state.keys()
+
+
+def test_only_configs_of_the_family_are_recognised() -> None:
+    keys = {"num_encoder_blocks": [1, 3, 3, 3], "num_decoder_blocks": [3, 3, 3, 1]}
+    assert FAMILY.recognises(keys)
+    assert FAMILY.recognises({"_class_name": "AutoencoderTiny"})
+    assert not FAMILY.recognises({"_class_name": "AutoencoderKL"} | keys)
+    assert not FAMILY.recognises({"num_decoder_blocks": [3, 3, 3, 1]})
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
         ({"act_fn": "silu"}, "only 'relu'"),
+        ({"scaling_factor": 0.18215}, "only 1.0, which every published"),
         ({"latent_channels": 0}, "latent_channels = 0; it must be a positive"),
         ({"output_range": [0, 2]}, r"must be \[-1, 1\] or \[0, 1\]"),
         ({"num_encoder_blocks": [1, 3]}, "different numbers of stages"),

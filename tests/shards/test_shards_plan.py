@@ -96,7 +96,7 @@ def test_list(photos, monkeypatch):
     [
         ("nowhere", ["nowhere", "does not exist"]),
         ("", ["empty"]),
-        ("none", ["holds no images", ".jpg, .png"]),
+        ("none", ["holds no inputs", ".jpg, .png"]),
         ("*.gif", ["*.gif matches no files", ".jpg, .png"]),
         ("nowhere/**/*.jpg", ["matches no files"]),
         ("no*/**/*.txt", ["matches no files"]),
