@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 from torch import Tensor
 
 from latentcli.core.errors import SampleError
 from latentcli.images.clip_writer import ClipWriter
 from latentcli.jobs.clips import frame_key
-from latentcli.jobs.decode_output import DecodeRun, make_parent, save_picture, unsafe, unsound
+from latentcli.jobs.decode_output import (
+    DecodeRun,
+    make_parent,
+    save_picture,
+    unsafe,
+    unsound,
+    writing,
+)
 from latentcli.jobs.encode_plan import latent_values
 from latentcli.jobs.engine import DEFAULT_BATCH, decode_batch
 from latentcli.jobs.latent_source import LatentClip, own_latents
-from latentcli.jobs.loader import cores
 from latentcli.shards.write import write_error
 
-THREADS = 8
-"""Most threads that compress pictures."""
 LATE_START = 10
 """Seconds; a clip that begins later than this on its own clock, as a recorded broadcast does, is
 written to begin at 0."""
@@ -30,7 +32,8 @@ def decode_clips(run: DecodeRun) -> None:
     assert run.source.clips is not None
     for clip in run.source.clips():
         run.stop.check()
-        reason = unsafe(run, clip.key, clip.source)
+        target = clip.key if run.format == "mp4" else frame_key(clip.key, 0)
+        reason = unsafe(run, target, clip.source)
         if reason is None and run.job.skip_existing and is_written(run, clip):
             run.skipped.append(clip.key)
             run.meter.advance(clip.shape[0])
@@ -40,6 +43,7 @@ def decode_clips(run: DecodeRun) -> None:
             if reason is not None:
                 raise SampleError("write", reason)
             (write_video if run.format == "mp4" else write_frames)(run, clip)
+            run.lengths.append(clip.shape[0])
         except SampleError as error:
             run.fail(clip.key, error.reason)
             run.meter.advance(clip.shape[0] - (run.meter.done - done), 1)
@@ -111,15 +115,8 @@ def write_frames(run: DecodeRun, clip: LatentClip) -> None:
             f"{behind} is there, a frame behind the clip's last; move the old frames away, or"
             " choose another -o",
         )
-    threads = run.job.workers or min(cores(), THREADS)
-    pending: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="encode_image") as pool:
+    with writing(run) as submit:
         for start, pixels in chunks(run, clip):
             for index, picture in enumerate(pixels, start):
-                key = frame_key(clip.key, index)
-                pending.append(pool.submit(save_picture, run, key, picture))
-            while len(pending) > 4 * threads:
-                pending.popleft().result()
+                submit(save_picture, run, frame_key(clip.key, index), picture)
             run.meter.advance(len(pixels))
-        while pending:
-            pending.popleft().result()

@@ -108,12 +108,11 @@ def encode_frames(run: EncodeRun, clip: EncodedClip, batch: Sequence[ClipFrame])
     key, first = clip.row.key, len(clip.times)
     pixels = torch.stack([frame.pixels for frame in batch])
     keys = [frame_key(key, first + i) for i in range(len(batch))]
-    job = run.job
-    assert job.latents is not None
     try:
         with run.meter.stage("encode", len(batch)):
             parts = encode_batch(
-                run.engine, pixels, keys, job.latents, job.sample, class_token=job.class_token
+                *(run.engine, pixels, keys, run.plan.state, run.job.sample),
+                class_token=run.job.class_token,
             )
     except torch.OutOfMemoryError as error:
         raise SampleError("encode", out_of_memory(pixels, error)) from error
@@ -127,7 +126,8 @@ def encode_frames(run: EncodeRun, clip: EncodedClip, batch: Sequence[ClipFrame])
             if part not in clip.spools:
                 clip.spools[part] = Spool(run.plan.store, f"{clip.name}-{part}")
             clip.spools[part].add(rows)
-        clip.sums.add(stored("", next(iter(parts.values()))))
+            if part == next(iter(parts)):
+                clip.sums.add(rows)
     clip.times += [frame.time for frame in batch]
     run.meter.advance(len(batch))
 
@@ -135,15 +135,13 @@ def encode_frames(run: EncodeRun, clip: EncodedClip, batch: Sequence[ClipFrame])
 def keep(unit: EncodedUnit, clip: EncodedClip, clock: list[int], spooled: list[Spooled]) -> None:
     """Takes a finished clip into its unit."""
     key = clip.row.key
-    for part, spool in clip.spools.items():
-        tensor = spool.close()
-        spooled.append(tensor)
-        unit.tensors[tensor_name(key, part)] = tensor
+    tensors = {part: spool.close() for part, spool in clip.spools.items()}
+    spooled += tensors.values()
+    unit.tensors |= {tensor_name(key, part): tensor for part, tensor in tensors.items()}
     unit.tensors[tensor_name(key, "times")] = torch.tensor(clip.times, dtype=torch.int64)
     unit.tensors[tensor_name(key, "clock")] = torch.tensor(clock, dtype=torch.int64)
     unit.sums.merge(clip.sums)
-    shape = next(iter(clip.spools.values())).close().shape
-    unit.rows[key] = replace(clip.row, latent_shape=shape)
+    unit.rows[key] = replace(clip.row, latent_shape=next(iter(tensors.values())).shape)
 
 
 def drop(clip: EncodedClip) -> None:

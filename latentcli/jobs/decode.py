@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,14 @@ from latentcli.images.codec import SUFFIX_OF
 from latentcli.jobs.batching import batches
 from latentcli.jobs.clip_decode import decode_clips
 from latentcli.jobs.config import DecodeJob, check_choices
-from latentcli.jobs.decode_output import DecodeRun, make_folder, unsafe, unsound, write_picture
+from latentcli.jobs.decode_output import (
+    DecodeRun,
+    make_folder,
+    unsafe,
+    unsound,
+    write_picture,
+    writing,
+)
 from latentcli.jobs.encode_plan import check_state, latent_values, refuse_encoder
 from latentcli.jobs.engine import DEFAULT_BATCH, decode_batch, inference_config, load_engine
 from latentcli.jobs.latent_source import (
@@ -29,7 +34,6 @@ from latentcli.jobs.latent_source import (
     open_latents,
     own_latents,
 )
-from latentcli.jobs.loader import cores
 from latentcli.jobs.meter import Meter
 from latentcli.jobs.signals import stop_on_signals
 from latentcli.jobs.talk import SILENT, Talk
@@ -45,7 +49,8 @@ def run_decode(job: DecodeJob, talk: Talk = SILENT) -> dict[str, Any]:
     inference_config(job)
     began = time.perf_counter()
     source = open_latents(Path(job.store), job.latents)
-    if file_format(job, source) == "mp4":
+    format = file_format(job, source)
+    if format == "mp4":
         load_av("write")
     model = model_for(job, source)
     check_preset_space(source, model, force=job.force)
@@ -64,7 +69,7 @@ def run_decode(job: DecodeJob, talk: Talk = SILENT) -> dict[str, Any]:
     with stop_on_signals("Add --skip-existing to go on from here.") as stop:
         noun = "images" if source.clips is None else "frames"
         meter = Meter("decode", source.count, talk.progress, noun=noun)
-        run = DecodeRun(job, source, engine, output, meter, stop, file_format(job, source))
+        run = DecodeRun(job, source, engine, output, meter, stop, format)
         (decode_all if source.clips is None else decode_clips)(run)
     return document(run, time.perf_counter() - began)
 
@@ -89,21 +94,15 @@ def model_for(job: DecodeJob, source: LatentSource) -> str:
 
 def decode_all(run: DecodeRun) -> None:
     """read | batch, decode | encode_image, write: pictures are written by a pool of threads."""
-    threads = run.job.workers or min(cores(), 8)
     batch_size = run.job.batch_size or DEFAULT_BATCH[run.engine.device.type]
     most = batch_size * latent_values(run.engine)
-    pending: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="encode_image") as pool:
+    with writing(run) as submit:
         for group in batches(wanted(run), lambda sample: sample.latent, batch_size, most):
             run.stop.check()
             pixels = decode_group(run, group)
             for sample, picture in zip(group, pixels, strict=True):
-                pending.append(pool.submit(write_picture, run, sample.key, picture))
-            while len(pending) > 4 * threads:
-                pending.popleft().result()
+                submit(write_picture, run, sample.key, picture)
             run.meter.advance(len(group))
-        while pending:
-            pending.popleft().result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,19 +144,15 @@ def decode_group(run: DecodeRun, group: Sequence[Loaded]) -> Tensor:
 
 def document(run: DecodeRun, seconds: float) -> dict[str, Any]:
     """The --json document."""
-    meter, clips = run.meter, run.source.clips
-    left = {*run.skipped, *(failure["key"] for failure in run.failures)}
-    lengths = [] if clips is None else [c.shape[0] for c in clips() if c.key not in left]
-    done = len(lengths)
-    if clips is None:
-        done = meter.done - len(run.skipped) - len(run.failures)
+    meter, clips = run.meter, run.source.clips is not None
+    pictures = meter.done - len(run.skipped) - len(run.failures)
     return {
         "store": str(run.source.path),
         "output": str(run.output),
         "model": run.engine.info.preset_name or run.engine.info.name,
-        "decoded": done,
-        "media": "images" if clips is None else "clips",
-        "frames": None if clips is None else sum(lengths),
+        "decoded": len(run.lengths) if clips else pictures,
+        "media": "clips" if clips else "images",
+        "frames": sum(run.lengths) if clips else None,
         "skipped": len(run.skipped),
         "failed": len(run.failures),
         "failures": run.failures,

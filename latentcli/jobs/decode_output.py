@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -14,10 +18,13 @@ from latentcli.images.codec import SUFFIX_OF, encode_image
 from latentcli.jobs.config import DecodeJob
 from latentcli.jobs.engine import Engine
 from latentcli.jobs.latent_source import LatentSource
+from latentcli.jobs.loader import cores
 from latentcli.jobs.meter import Meter
 from latentcli.jobs.signals import StopRequest
 from latentcli.shards.write import atomic_write, write_error
 
+MOST_THREADS = 8
+"""That compress and write pictures, unless the user says otherwise."""
 SUFFIXES = SUFFIX_OF | {"mp4": ".mp4"}
 
 
@@ -33,6 +40,8 @@ class DecodeRun:
     stop: StopRequest
     format: str
     """Of the files: the job's, or the usual one."""
+    lengths: list[int] = field(default_factory=list)
+    """Frames of each clip that was decoded."""
     skipped: list[str] = field(default_factory=list)
     """Keys."""
     failures: list[dict[str, str]] = field(default_factory=list)
@@ -70,6 +79,26 @@ def make_parent(path: Path) -> None:
         raise write_error(path, error) from error
 
 
+@contextmanager
+def writing(run: DecodeRun) -> Iterator[Callable[..., None]]:
+    """A pool of threads; the block's value queues a call, and waits where too many wait already.
+
+    What a call raises comes out of a later one, or at the end.
+    """
+    threads = run.job.workers or min(cores(), MOST_THREADS)
+    pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="encode_image") as pool:
+
+        def submit(call: Callable[..., None], *args: object) -> None:
+            pending.append(pool.submit(call, *args))
+            while len(pending) > 4 * threads:
+                pending.popleft().result()
+
+        yield submit
+        while pending:
+            pending.popleft().result()
+
+
 def unsafe(run: DecodeRun, key: str, source: str | None) -> str | None:
     """Why the picture or clip of a sample must not be written, or None."""
     parts = PurePosixPath(key).parts
@@ -78,7 +107,9 @@ def unsafe(run: DecodeRun, key: str, source: str | None) -> str | None:
     path = run.path(key)
     if source is not None and same_file(path, source):
         return f"{path} is the file that the latent was made from; choose another -o"
-    if source is not None and path.exists() and same_file(path.parent, str(Path(source).parent)):
+    # With --skip-existing, what is there stays.
+    beside = source is not None and same_file(path.parent, str(Path(source).parent))
+    if beside and path.exists() and not run.job.skip_existing:
         return f"{path} is there already, in the folder of the inputs; choose another -o"
     return None
 

@@ -29,7 +29,6 @@ from latentcli.jobs.self_check import self_check
 from latentcli.jobs.signals import StopRequest, stop_on_signals
 from latentcli.jobs.talk import SILENT, Talk
 from latentcli.latents.stats import ChannelSums
-from latentcli.shards.commit import read_record
 from latentcli.shards.layout import FAILURES
 from latentcli.shards.lock import StoreLock
 from latentcli.shards.manifest import Manifest, read_manifest, write_manifest
@@ -146,21 +145,10 @@ def first_frames(inputs: Iterable[InputRow], recipe: ClipRecipe) -> tuple[list[T
     return pictures, keys
 
 
-def counts(store: Path, units: Iterable[int]) -> tuple[int, int]:
-    """(inputs encoded, frames of them where they are clips); holds one record at a time."""
-    encoded = frames = 0
-    for unit in units:
-        for row in read_record(store, unit).rows:
-            if row.latent_shape is not None:
-                encoded += 1
-                frames += row.latent_shape[0]
-    return encoded, frames
-
-
 def document(run: EncodeRun, work: Work, final: Manifest, seconds: float) -> dict[str, Any]:
     """The --json document."""
     meter, store, totals = run.meter, run.plan.store, final.totals
-    encoded_now, frames = counts(store, work.todo)
+    encoded_now, clips = run.committed["encoded"], run.plan.clips is not None
     return {
         "store": str(store),
         "model": final.model["name"],
@@ -171,8 +159,8 @@ def document(run: EncodeRun, work: Work, final: Manifest, seconds: float) -> dic
         "images_per_second": round(meter.final_rate, 2),
         "stages": meter.report(),
         "bottleneck": meter.bottleneck(),
-        "media": "images" if run.plan.clips is None else "clips",
-        "frames": None if run.plan.clips is None else frames,
+        "media": "clips" if clips else "images",
+        "frames": run.committed["frames"] if clips else None,
         "inputs": totals.inputs,
         "changed": work.changed,
         "shards": totals.shards,

@@ -35,6 +35,8 @@ class EncodePlan:
     store: Path
     manifest: Manifest
     recipe: Recipe
+    state: str
+    """Of the latents that are stored."""
     batch_size: int
     samples_per_shard: int
     clips: ClipRecipe | None = None
@@ -82,6 +84,7 @@ def plan_encode(job: EncodeJob, engine: Engine, media: str = "images") -> Encode
     policy = DecodePolicy(job.alpha, job.max_pixels)
     preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
     batch_size = job.batch_size or DEFAULT_BATCH[engine.device.type]
+    state = job.latents or engine.model.spec.state
     clips = None
     if media == "clips":
         clips = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames)
@@ -95,7 +98,7 @@ def plan_encode(job: EncodeJob, engine: Engine, media: str = "images") -> Encode
             tool=f"latentcli {latentcli.__version__}",
             spec=spec,
             model=model_identity(engine),
-            latent_space=engine.model.spec.space_id(job.latents or ""),
+            latent_space=engine.model.spec.space_id(state),
             latent={
                 "channels": engine.model.spec.channels,
                 "downscale": engine.model.spec.downscale,
@@ -105,6 +108,7 @@ def plan_encode(job: EncodeJob, engine: Engine, media: str = "images") -> Encode
             preprocessing=spec["preprocess"],
         ),
         recipe=Recipe(policy, preprocess),
+        state=state,
         batch_size=batch_size,
         samples_per_shard=job.samples_per_shard or 0,
         clips=clips,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -44,6 +45,8 @@ class EncodeRun:
     inputs: InputList
     stop: StopRequest
     meter: Meter
+    committed: Counter[str] = field(default_factory=Counter)
+    """Inputs encoded by this run and, of clips, their frames."""
 
     @property
     def intake(self) -> Intake:
@@ -129,7 +132,7 @@ def encode_into(run: EncodeRun, unit: EncodedUnit, batch: Sequence[Picture], lan
     try:
         with run.meter.stage("encode", len(batch)):
             parts = encode_batch(
-                *(run.engine, pixels, keys, run.job.latents or "", run.job.sample),
+                *(run.engine, pixels, keys, run.plan.state, run.job.sample),
                 class_token=run.job.class_token,
             )
     except torch.OutOfMemoryError as error:
@@ -173,7 +176,7 @@ def collect(
 
 def write_unit(run: EncodeRun, unit: EncodedUnit) -> None:
     """write: the shard, then its commit record."""
-    model, state = run.manifest.model, run.job.latents or ""
+    model, state = run.manifest.model, run.plan.state
     metadata = shard_metadata(
         run.engine.model.spec,
         state=state,
@@ -186,7 +189,7 @@ def write_unit(run: EncodeRun, unit: EncodedUnit) -> None:
         clips=run.plan.clips is not None,
     )
     with run.meter.stage("write", len(unit.rows)):
-        commit_unit(
+        record = commit_unit(
             run.plan.store,
             unit.number,
             unit.tensors,
@@ -195,3 +198,7 @@ def write_unit(run: EncodeRun, unit: EncodedUnit) -> None:
             rows=list(unit.rows.values()),
             channels=unit.sums.to_json() if unit.sums.count else None,
         )
+    run.committed["encoded"] += record.encoded
+    if run.plan.clips is not None:
+        shapes = (row.latent_shape for row in record.rows)
+        run.committed["frames"] += sum(shape[0] for shape in shapes if shape is not None)

@@ -32,7 +32,6 @@ TOLERANCES = {"fp32": 0.02, "bf16": 0.08}
 Storing in bfloat16 rounds by up to 0.4%; another batch size, device or thread count adds the
 network's own rounding."""
 
-
 CHECKED_FRAMES = 8
 """Frames at the start of a clip that are encoded again; fewer where they are large."""
 
@@ -169,14 +168,11 @@ def compare(engine: Engine, spec: Any, key: str, pixels: Tensor, store: LatentSt
         *(engine, pixels, keys, latents["state"], latents["sample"]),
         class_token=latents.get("class_token", False),
     )
-    stored = store.parts(key) if not is_clip else {}
-    return max(
-        relative_rms(
-            part if is_clip else part[0],
-            (store.frames(key, 0, len(pixels), name) if is_clip else stored[name]).float(),
-        )
-        for name, part in fresh.items()
-    )
+    if is_clip:
+        held = {name: store.frames(key, 0, len(pixels), name) for name in fresh}
+    else:
+        held = {name: part[None] for name, part in store.parts(key).items()}
+    return max(relative_rms(part, held[name].float()) for name, part in fresh.items())
 
 
 def relative_rms(fresh: Tensor, stored: Tensor) -> float:

@@ -21,7 +21,7 @@ OUTPUT_RANGES = ((-1, 1), (0, 1))
 
 
 def without_prefix(state: dict[str, Tensor], model: Autoencoder) -> dict[str, Tensor]:
-    """The state without a prefix that all its names share, such as `decoder.` or `module.`.
+    """The state without a prefix that all its names share, such as `decoder.`.
 
     Unchanged where a name is the model's own already, or none becomes so.
     """

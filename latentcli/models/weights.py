@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentcli.core.errors import WeightsError
 from latentcli.models.base import Autoencoder, Family
+from latentcli.models.pretrained import HALVES
 
 LISTED = 8
 """How many names of each kind of misfit an error lists."""
@@ -59,7 +60,7 @@ def read_checkpoint(paths: Sequence[Path]) -> dict[str, Tensor]:
     """
     if len(paths) == 1:
         return read_state_dict(paths[0])
-    halves = zip(("encoder", "decoder"), paths, strict=True)
+    halves = zip(HALVES, paths, strict=True)
     return {f"{half}.{k}": v for half, path in halves for k, v in read_state_dict(path).items()}
 
 

@@ -276,3 +276,13 @@ def test_a_late_clock_is_no_silence_to_sit_through(tmp_path):
     with open_clip(str(tmp_path / "out" / "late.mp4"), max_pixels=10**6) as opened:
         found = [float(frame.time * opened.info.time_base) for frame in opened]
     assert found == pytest.approx([0, 0.04, 0.08, 0.12], abs=1e-6)
+
+
+@pytest.mark.parametrize("format", ["mp4", "png"])
+def test_what_is_there_is_skipped_in_the_folder_of_the_inputs_too(format, tmp_path):
+    (tmp_path / "in").mkdir()
+    encode(make_clip(tmp_path / "in" / "a.mov", 3), tmp_path / "store", MODEL)
+    for expected in ((1, 0, 3), (0, 1, 0)):
+        told = decode(tmp_path / "store", tmp_path / "in", format=format, skip_existing=True)
+        assert (told["decoded"], told["skipped"], told["frames"]) == expected
+        assert told["failed"] == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import clip_files
 import pytest
 import torch
-from jobkit import decode, encode, latents_of, pictures_of
+from jobkit import cli, decode, encode, latents_of, pictures_of
 from PIL import Image
 from presetkit import TOY_WIDTHS, toy_checkpoint
 from safetensors.torch import load_file, save_file
@@ -254,3 +254,12 @@ def test_a_file_of_latents_is_not_taken_for_another_kind(tmp_path):
     with pytest.raises(UsageError, match=words):
         decode(tmp_path / "z.safetensors", tmp_path / "out", model="taesdxl", latents="whitened")
     assert decode(tmp_path / "z.safetensors", tmp_path / "out", model="taesdxl")["decoded"] == 1
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_file_that_is_named_after_another_model_is_told_unless_quiet(quiet, photos, tmp_path):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "taesdxl.pth")
+    words = ["encode", photos, "--model", "taesd", "--weights", tmp_path / "taesdxl.pth"]
+    told = cli(*words, "-o", tmp_path / "store", *(["--quiet"] if quiet else []))
+    assert told.returncode == 1 and "do not fit the network" in told.stderr
+    assert ("is named as the weights of taesdxl are" in told.stderr) is not quiet

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-import zlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,12 @@ import torch
 from torch import Tensor
 
 from latentcli.models.base import Autoencoder, Family
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from parity.facts import seeded
+
+__all__ = ["arrays", "close", "load", "manifest", "seeded", "seeded_state"]
 
 TOLERANCE = 1e-4
 """Largest difference from the reference, relative to the reference's standard deviation."""
@@ -21,25 +26,6 @@ def manifest(shared: Path, name: str) -> dict[str, tuple[int, ...]]:
     """Shape of each tensor of a published state dict."""
     document = json.loads((shared / "facts" / "manifests" / f"{name}.json").read_text())
     return {key: tuple(shape) for key, (shape, _) in document.items()}
-
-
-def seeded(name: str, shape: tuple[int, ...]) -> Tensor:
-    """The weight that the reference numbers were made with: its name is its seed."""
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    if name.endswith("num_batches_tracked"):
-        return torch.zeros(shape, dtype=torch.int64)
-    if name.endswith("running_var"):
-        return 0.5 + torch.rand(shape, generator=generator)
-    normal = torch.randn(shape, generator=generator)
-    if name.endswith("running_mean"):
-        return 0.1 * normal
-    if name.endswith("mix_factor"):
-        return normal
-    if name.endswith((".bias", ".b")):
-        return 0.05 * normal
-    if len(shape) == 1:
-        return 1 + 0.1 * normal
-    return normal / math.sqrt(math.prod(shape[1:]))
 
 
 def seeded_state(shared: Path, name: str) -> dict[str, Tensor]:
