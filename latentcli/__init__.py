@@ -7,19 +7,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["LatentDataset", "LatentStore", "__version__", "load_model", "open_store"]
+__all__ = [
+    "LatentDataset",
+    "LatentStore",
+    "__version__",
+    "load_latents",
+    "load_model",
+    "open_store",
+    "safetensors_decoder",
+]
 
 _HOMES = {
     "load_model": "latentcli.models.registry",
     "open_store": "latentcli.jobs.store",
     "LatentStore": "latentcli.jobs.store",
     "LatentDataset": "latentcli.jobs.dataset",
+    "load_latents": "latentcli.shards.webdataset",
+    "safetensors_decoder": "latentcli.shards.webdataset",
 }
 
 if TYPE_CHECKING:
     from latentcli.jobs.dataset import LatentDataset
     from latentcli.jobs.store import LatentStore, open_store
     from latentcli.models.registry import load_model
+    from latentcli.shards.webdataset import load_latents, safetensors_decoder
 
 
 def __getattr__(name: str) -> Any:

@@ -1,11 +1,12 @@
 """Encode jobs killed at random moments and restarted until done; a verdict out.
 
 Each run starts a fresh store, is sent a real SIGKILL one to three times (while it starts, while it
-writes shards, while it finishes), and is restarted until it ends by itself. The folder must then be
-byte for byte that of an undisturbed job, without a temporary file, with every input exactly once,
-and no loader process may outlive its parent. Exit code 1 where any of that fails.
+writes shards, while it finishes), and is restarted until it ends by itself. The store must then be
+byte for byte that of an undisturbed job, with every input exactly once and without a temporary
+file; none may be in the system's folder either, and no process may outlive the job. Exit code 1
+where any of that fails. A path is a way to run a job: see kill_paths.py.
 
-    python scripts/kill_test.py --kills 20
+    python scripts/kill_test.py --path all --kills 20
 """
 
 from __future__ import annotations
@@ -13,35 +14,37 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-ORPHAN_SECONDS = 20.0
-"""Loader processes look for their parent every five seconds."""
+from kill_paths import PATHS, Job, Toy, encode_command
+from kill_processes import ORPHAN_SECONDS, all_gone, gone, in_session, living, start, strike
+from kill_processes import wait_for as wait_for
+from kill_stores import Seen, look, tree
+from kill_toys import toy_model, toy_pictures, toy_tars
+
+__all__ = [
+    "encode_command", "gone", "in_session", "start", "toy_model", "toy_pictures", "toy_tars",
+    "tree", "wait_for",
+]  # fmt: skip
+
 PHASES = ("start-up", "shards", "shards", "finish")
 """What a kill aims at; shards take most of a real job's time."""
-SIZES = ((64, 48), (48, 64), (64, 64), (80, 48))
+OTHERS_OWN = ("ray", "torchinductor_*", "torchelastic_*")
+"""What Ray, torch and torchrun leave in the system's folder after every run, undisturbed or not."""
+DONE = (0, 3)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One encode job and what an undisturbed run of it gave."""
-
-    command: tuple[str, ...]
-    """Without the output folder."""
-    units: int
-    reference: Mapping[str, bytes | None]
-    startup: float
-    """Seconds until the store's first file."""
-    writing: float
-    """Seconds from there to the last commit record."""
+LAST_SECONDS = 120.0
+"""Within which Ray's own processes end too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,182 +54,167 @@ class Outcome:
     kills: tuple[str, ...]
     """Where each kill struck."""
     problems: tuple[str, ...]
+    restart: float
+    """Seconds from the last start to the end."""
 
 
-def toy_model(folder: Path, seed: int = 0) -> Path:
-    """A folder of config.json and model.safetensors: the FCDM family's toy size, seeded weights."""
-    from safetensors.torch import save_file
+def undisturbed(
+    command: Sequence[str] | Job, store: Path | str, units: int = 0, like: Path | None = None
+) -> Job:
+    """Runs the job once and measures its phases; RuntimeError where it fails.
 
-    from latentcli.models.fcdm import FAMILY
-    from latentcli.models.weights import random_state
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(dict(FAMILY.tiny)))
-    state = random_state(lambda: FAMILY.build(FAMILY.tiny, None), seed)
-    save_file(state, folder / "model.safetensors")
-    return folder
-
-
-def toy_pictures(
-    folder: Path, count: int, sizes: Sequence[tuple[int, int]] = SIZES, bad_every: int = 0
-) -> Path:
-    """Small JPEGs of these sizes in turn, in folders of a thousand; some of them are cut short."""
-    import numpy as np
-    from PIL import Image
-
-    for i in range(count):
-        width, height = sizes[i % len(sizes)]
-        y, x = np.mgrid[0:height, 0:width] / 16
-        waves = [np.sin(x * (1 + i % 7) + i), np.cos(y + i / 3), np.sin(x + y * (i % 5))]
-        path = folder / f"{i // 1000:03d}" / f"{i:06d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.round(127.5 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
-        Image.fromarray(pixels).save(path, quality=90)
-        if bad_every and i % bad_every == bad_every - 1:
-            path.write_bytes(path.read_bytes()[:300])
-    return folder
-
-
-def tree(folder: Path) -> dict[str, bytes | None]:
-    """Every name below a folder with its bytes (None for a folder), hidden ones too."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in sorted(folder.rglob("*"))
-    }
-
-
-def start(job: Sequence[str], store: Path) -> subprocess.Popen[bytes]:
-    """The job in a session of its own, so that its loader processes can be told."""
-    return subprocess.Popen(
-        [*job, "--output", str(store)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
-    """Waits until the condition holds (true) or the process has ended (false)."""
-    while not condition():
-        if process.poll() is not None:
-            return condition()
-        time.sleep(0.001)
-    return True
-
-
-def undisturbed(command: Sequence[str], store: Path, units: int) -> Job:
-    """Runs the job once and measures its phases; RuntimeError where it fails."""
+    `like` is the store of a run in one process, from which it must not differ.
+    """
+    job = command if isinstance(command, Job) else Job(tuple(command), units)
+    seen = look(store)
     begin = time.perf_counter()
-    process = start(command, store)
-    wait_for((store / "manifest.json").exists, process)
+    process = start(job.command, store, job.variables)
+    wait_for(seen.begun, process, seen.pause)
     startup = time.perf_counter() - begin
-    last = store / "shards" / f"{units - 1:06d}.json"
-    wait_for(last.exists, process)
+    wait_for(lambda: seen.records() >= job.units, process, seen.pause)
     writing = time.perf_counter() - begin - startup
     _, errors = process.communicate()
-    if process.returncode not in (0, 3):
+    if process.returncode not in DONE:
         raise RuntimeError(f"the undisturbed job failed:\n{errors.decode()}")
-    return Job(tuple(command), units, tree(store), startup, writing)
+    job = replace(job, reference=seen.contents(), startup=startup, writing=writing)
+    if like is not None and (problems := check(replace(job, reference=tree(like)), store)):
+        raise RuntimeError(f"the undisturbed job differs from one process: {problems}")
+    return job
 
 
-def kill_once(job: Job, store: Path, phase: str, chance: random.Random) -> str | None:
+def kill_once(job: Job, store: Path | str, phase: str, chance: random.Random) -> str | None:
     """Starts the job and kills it in a phase; where it was, or None if it ended before."""
-    process = start(job.command, store)
-    shards = store / "shards"
-    reached = True
+    process = start(job.command, store, job.variables)
+    struck = kill_in(job, process, look(store), phase, chance)
+    process.communicate()
+    if struck is None or process.returncode in DONE:
+        return None
+    return struck
+
+
+def kill_in(
+    job: Job, process: subprocess.Popen[bytes], seen: Seen, phase: str, chance: random.Random
+) -> str | None:
+    """Strikes a running job in a phase; where it was, or None if it ended before."""
+    if seen.records() >= job.units:
+        phase = "start-up"  # there is nothing left to encode
     if phase == "start-up":
+        reached = wait_for(seen.begun, process) if job.lives_on else True
         time.sleep(chance.uniform(0, 0.95 * job.startup))
     elif phase == "shards":
-        done = len(list(shards.glob("*.json")))
-        wanted = chance.randint(min(done + 1, job.units), job.units)
-        reached = wait_for(lambda: len(list(shards.glob("*.json"))) >= wanted, process)
+        wanted = chance.randint(min(seen.records() + 1, job.units), job.units)
+        reached = wait_for(lambda: seen.records() >= wanted, process, seen.pause)
         time.sleep(chance.uniform(0, job.writing / job.units))
     else:
-        last = shards / f"{job.units - 1:06d}.json"
-        reached = wait_for(last.exists, process)
+        last = job.units - 1 if job.lives_on else job.units
+        reached = wait_for(lambda: seen.records() >= last, process, seen.pause)
         time.sleep(chance.uniform(0, 0.02))
-    if reached:
-        process.kill()
-    process.communicate()
-    if process.returncode != -signal.SIGKILL:
+    who, pids = job.victims(process, chance)
+    if not reached or not pids or process.poll() is not None:
         return None
-    return f"{phase} at {len(list(shards.glob('*.json')))} of {job.units} units"
+    strike(pids)
+    return f"{who}{', ' if who else ''}{phase} at {seen.records()} of {job.units} units"
 
 
-def in_session(leader: int) -> list[int]:
-    """Processes that were started by `leader`, itself left out."""
-    return [pid for pid in _pids() if pid != leader and _session(pid) == leader]
-
-
-def _pids() -> Iterator[int]:
-    return (int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())
-
-
-def _session(pid: int) -> int:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return -1
-    return -1 if fields[0] == "Z" else int(fields[3])
-
-
-def gone(leader: int, seconds: float = ORPHAN_SECONDS) -> bool:
-    """Whether all processes of a killed leader end within some seconds."""
-    end = time.perf_counter() + seconds
-    while in_session(leader):
-        if time.perf_counter() > end:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def check(job: Job, store: Path) -> list[str]:
+def check(job: Job, store: Path | str) -> list[str]:
     """What differs from the undisturbed run, in words."""
-    found = tree(store)
+    found = look(store).contents()
     names = sorted(job.reference.keys() | found.keys())
     problems = [f"{name} is missing" for name in names if name not in found]
     problems += [f"{name} is too many" for name in names if name not in job.reference]
     both = job.reference.keys() & found.keys()
     problems += [f"{name} differs" for name in sorted(both) if found[name] != job.reference[name]]
-    return problems + counted(store)
+    return problems + counted(found)
 
 
-def counted(store: Path) -> list[str]:
+def counted(found: Mapping[str, bytes | None]) -> list[str]:
     """Inputs that are in no commit record, or in several."""
-    listed = [json.loads(line)["key"] for line in (store / "inputs.jsonl").open()]
-    done: list[str] = []
-    for record in sorted((store / "shards").glob("*.json")):
-        done += [row["key"] for row in json.loads(record.read_text())["rows"]]
-    lost, twice = set(listed) - set(done), len(done) - len(set(done))
-    return [f"{len(lost)} inputs are lost"] * bool(lost) + [f"{twice} are there twice"] * bool(
-        twice
-    )
+    lines = (found.get("inputs.jsonl") or b"").splitlines()
+    listed = [json.loads(line) for line in lines]
+    records = [json.loads(data) for name, data in found.items() if is_record(name) and data]
+    tars = any("source" in record for record in records)
+    done = [row["key"] for record in records for row in record["rows"]]
+    named = [record["source"] for record in records] if tars else done
+    lost = {row["source" if tars else "key"] for row in listed} - set(named)
+    twice = len(done) - len(set(done)) + len(named) - len(set(named))
+    told = {"inputs are lost": len(lost), "are there twice": twice}
+    return [f"{count} {what}" for what, count in told.items() if count]
 
 
-def one_run(job: Job, store: Path, chance: random.Random, kills: int) -> Outcome:
+def is_record(name: str) -> bool:
+    """Whether a file of a store is a commit record."""
+    return re.fullmatch(r"shards/\d+\.json", name) is not None
+
+
+def one_run(
+    job: Job, store: Path | str, chance: random.Random, kills: int, left: Counter[str]
+) -> Outcome:
     """A fresh store, killed up to `kills` times, then restarted until done, and checked.
 
     A kill that comes after the job's own end counts for nothing: then the run starts anew.
+    `left` takes in what the killed processes left in the system's temporary folder.
     """
     struck: list[str] = []
+    problems: list[str] = []
     while not struck:
-        shutil.rmtree(store, ignore_errors=True)
+        look(store).clear()
         for _ in range(kills):
             where = kill_once(job, store, chance.choice(PHASES), chance)
             if where is None:
                 break
             struck.append(where)
-    return Outcome(tuple(struck), tuple(restarted(job, store)))
+            problems += [] if all_gone() else [f"outlived the kill: {living()}"]
+            left.update(cleared(job))
+    begin = time.perf_counter()
+    problems += restarted(job, store)
+    return Outcome(tuple(struck), tuple(problems), time.perf_counter() - begin)
 
 
-def restarted(job: Job, store: Path) -> list[str]:
+def one_run_through(
+    job: Job, store: Path | str, chance: random.Random, kills: int, left: Counter[str]
+) -> Outcome:
+    """A fresh store, and a job that is struck up to `kills` times and must get to its end."""
+    struck: list[str] = []
+    seen = look(store)
+    while not struck:
+        seen.clear()
+        begin = time.perf_counter()
+        process = start(job.command, store, job.variables)
+        for phase in sorted((chance.choice(PHASES) for _ in range(kills)), key=ORDER.index):
+            where = kill_in(job, process, seen, phase, chance)
+            struck += [where] if where else []
+        errors = process.communicate()[1].decode()
+    problems = [] if process.returncode in DONE else [f"the job failed: {errors.strip()}"]
+    problems += check(job, store) if process.returncode in DONE else []
+    problems += [] if all_gone() else [f"outlived the job: {living()}"]
+    left.update(cleared(job))
+    return Outcome(tuple(struck), tuple(problems), time.perf_counter() - begin)
+
+
+ORDER = ("start-up", "shards", "finish")
+
+
+def cleared(job: Job) -> list[str]:
+    """Empties the job's temporary folder; what was in it and is of ours, without its numbers."""
+    if "TMPDIR" not in job.variables:
+        return []
+    found = []
+    for path in sorted(Path(job.variables["TMPDIR"]).iterdir()):
+        if any(path.match(pattern) for pattern in OTHERS_OWN):
+            continue
+        found.append(re.sub(r"(?<=latentcli-)\w+", "*", re.sub(r"\d+", "*", path.name)))
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return found
+
+
+def restarted(job: Job, store: Path | str) -> list[str]:
     """Runs the job to its end; what is then wrong, in words."""
-    process = start(job.command, store)
+    process = start(job.command, store, job.variables)
     _, errors = process.communicate()
-    if process.returncode not in (0, 3):
+    if process.returncode not in DONE:
         return [f"the restart failed: {errors.decode().strip()}"]
-    left = [] if gone(process.pid) else ["loader processes outlived the job"]
-    return check(job, store) + left
+    left = [] if gone(process.pid) and all_gone() else [f"outlived the job: {living()}"]
+    return check(job, store) + left + [f"{name} is left in TMPDIR" for name in cleared(job)]
 
 
 def orphans_end(job: Job, store: Path) -> bool:
@@ -235,24 +223,61 @@ def orphans_end(job: Job, store: Path) -> bool:
     wait_for(lambda: any((store / "shards").glob("*.json")), process)
     if not in_session(process.pid):
         raise RuntimeError("the job has no loader processes to look at")
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.communicate()
     return gone(process.pid)
 
 
-def encode_command(
-    pictures: Path, model: str, workers: int, samples_per_shard: int
-) -> tuple[str, ...]:
-    """`latentcli encode` as it is run here."""
-    return (
-        *(sys.executable, "-m", "latentcli", "encode", str(pictures), "--model", model),
-        *("--resize", "none", "--batch-size", "3", "--workers", str(workers), "--max-bad", "100%"),
-        *("--samples-per-shard", str(samples_per_shard), "--no-self-check", "--device", "cpu"),
+def try_path(name: str, toy: Toy, kills: int, chance: random.Random) -> int:
+    """All runs of a path; how many of them went wrong."""
+    scratch = toy.folder / "t"
+    scratch.mkdir()
+    failed = struck = 0
+    slowest = 0.0
+    left: Counter[str] = Counter()
+    with PATHS[name](toy) as (root, found):
+        place = (lambda store: f"{root}/{store}") if isinstance(root, str) else root.joinpath
+        jobs = []
+        for number, job in enumerate(found):
+            private = {**job.variables, "TMPDIR": str(scratch)}
+            job = undisturbed(replace(job, variables=private), place(f"reference{number}"))
+            jobs.append(job)
+            print(
+                f"{name}: {job.units} units: undisturbed {job.startup:.1f} s start-up,"
+                f" {job.writing:.1f} s encoding",
+                flush=True,
+            )
+        if name.startswith(("torchrun", "ray")):
+            single = undisturbed(toy.command(toy.pictures()), toy.folder / "single", toy.units)
+            same = all(job.reference == single.reference for job in jobs)
+            print(f"{name}: undisturbed {'equals' if same else 'DIFFERS FROM'} one process's store")
+            failed += not same
+        for number in range(1, kills + 1):
+            job = jobs[number % len(jobs)]
+            run = one_run_through if job.lives_on else one_run
+            outcome = run(job, place(f"run{number}"), chance, chance.choice((1, 1, 2, 3)), left)
+            verdict = "; ".join(outcome.problems) or "identical"
+            print(f"run {number:2d}: killed {' / '.join(outcome.kills)}: {verdict}", flush=True)
+            failed += bool(outcome.problems)
+            struck += len(outcome.kills)
+            slowest = max(slowest, outcome.restart)
+            if not outcome.problems:
+                look(place(f"run{number}")).clear()
+    if not all_gone(LAST_SECONDS, passed_over=()):
+        print(f"{name}: still there: {living()}")
+        failed += 1
+    told = ", ".join(f"{count} x {what}" for what, count in sorted(left.items())) or "nothing"
+    print(
+        f"{name}: {kills} runs, {struck} kills, {failed} of the runs not identical; the slowest"
+        f" last run took {slowest:.1f} s; killed processes left in TMPDIR: {told}",
+        flush=True,
     )
+    return failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--path", choices=[*PATHS, "all"], default="folder")
     parser.add_argument("--model", help="default: a toy model with random weights")
     parser.add_argument("--kills", type=int, default=20, help="runs, each killed at least once")
     parser.add_argument("--inputs", type=int, default=240)
@@ -260,31 +285,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
-    chance = random.Random(options.seed)
-    with tempfile.TemporaryDirectory(prefix="latentcli-kill-") as name:
-        folder = Path(name)
-        model = options.model or str(toy_model(folder / "model"))
-        pictures = toy_pictures(folder / "pictures", options.inputs, bad_every=10)
-        units = -(-options.inputs // options.samples_per_shard)
-        command = encode_command(pictures, model, options.workers, options.samples_per_shard)
-        job = undisturbed(command, folder / "reference", units)
-        print(
-            f"{options.inputs} inputs in {units} units, {options.workers} workers: undisturbed"
-            f" {job.startup:.1f} s start-up, {job.writing:.1f} s encoding"
-        )
-        failed = kills = 0
-        for number in range(1, options.kills + 1):
-            wanted = chance.choice((1, 1, 2, 3))
-            outcome = one_run(job, folder / f"run{number}", chance, wanted)
-            verdict = "; ".join(outcome.problems) or "identical"
-            print(f"run {number:2d}: killed {', '.join(outcome.kills)}: {verdict}", flush=True)
-            failed += bool(outcome.problems)
-            kills += len(outcome.kills)
-        orphaned = bool(options.workers) and not orphans_end(job, folder / "orphans")
-    print(f"{options.kills} runs, {kills} kills, {failed} of the runs not identical")
-    if orphaned:
-        print(f"loader processes of a killed job live longer than {ORPHAN_SECONDS:.0f} s")
-    return int(failed > 0 or orphaned)
+    failed = 0
+    for name in PATHS if options.path == "all" else [options.path]:
+        with tempfile.TemporaryDirectory(prefix="lk-", ignore_cleanup_errors=True) as folder:
+            root = Path(folder)
+            model = options.model or str(toy_model(root / "model"))
+            sizes = options.inputs, options.samples_per_shard, options.workers
+            toy = Toy(root, model, *sizes)
+            failed += try_path(name, toy, options.kills, random.Random(options.seed))
+            if name == "folder" and options.workers:
+                job = Job(toy.command(toy.pictures()), toy.units)
+                if not orphans_end(job, root / "orphans"):
+                    print(f"loader processes of a killed job live over {ORPHAN_SECONDS:.0f} s")
+                    failed += 1
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kill_test import in_session, start, toy_model, toy_pictures
+from measure import high_water
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +29,6 @@ class Peak:
     main: float
     worker: float
     seconds: float
-
-
-def high_water(pid: int) -> float:
-    """MiB that a process held at most so far; 0 where it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def worker_high_water(pid: int) -> float:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from latentcli.core.types import InputRow
+from latentcli.images.codec import DecodePolicy
+from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.auto_batch import LARGEST, auto_batch_size
 from latentcli.jobs.config import DecodeSettings, EncodeJob
 from latentcli.jobs.encode import run_encode
-from latentcli.jobs.engine import decode_batch, encode_batch, load_engine
+from latentcli.jobs.engine import (
+    DeviceTimer,
+    decode_batch,
+    encode_batch,
+    encode_on_device,
+    load_engine,
+)
+from latentcli.jobs.fitting import Fitting
+from latentcli.jobs.intake import Recipe, prepare
 from latentcli.jobs.store import open_store
+from latentcli.latents.pack import pack
 from latentcli.metrics.psnr import psnr
 
 pytestmark = pytest.mark.cuda
@@ -45,3 +60,90 @@ def test_encode_on_cuda(cuda: str, photographs: Path, tmp_path: Path) -> None:
     for key in cpu:
         difference = (cpu[key].float() - gpu[key].float()).square().mean().sqrt()
         assert difference < 0.05 * cpu[key].float().square().mean().sqrt()
+
+
+def test_what_is_packed_behind_the_device_is_what_was_encoded(cuda: str) -> None:
+    """Batches are queued on the GPU, and another thread copies them back, as the job does it."""
+    engine = load_engine("fcdm_nano", device=cuda, dtype="bf16")
+    chance = torch.Generator().manual_seed(0)
+    batches = [
+        torch.randint(0, 256, (8, 3, 64, 96), dtype=torch.uint8, generator=chance)
+        for _ in range(12)
+    ]
+    keys = [str(i) for i in range(8)]
+    expected = [encode_batch(engine, pixels, keys, "whitened", flip=True) for pixels in batches]
+    with ThreadPoolExecutor(1) as lane:
+        waiting = []
+        for pixels in batches:
+            with DeviceTimer(engine.device) as timer:
+                parts = encode_on_device(engine, pixels.clone(), keys, "whitened", flip=True)
+            waiting.append((lane.submit(pack, keys, parts), timer))
+        packed = [future.result() for future, _ in waiting]
+    for got, parts in zip(packed, expected, strict=True):
+        for part, values in parts.items():
+            stored = torch.stack([got.tensors[f"{key}/{part}"] for key in keys])
+            assert torch.equal(stored, values.bfloat16())
+    assert all(0 < timer.seconds() < 60 for _, timer in waiting)
+
+
+def test_a_batch_size_that_is_found_works(cuda: str) -> None:
+    engine = load_engine("fcdm_nano", device=cuda, dtype="bf16")
+    size = auto_batch_size(engine, PreprocessSpec((256, 256), 16))
+    assert 1 <= size <= LARGEST
+    pixels = torch.zeros(size, 3, 256, 256, dtype=torch.uint8)
+    latent = encode_batch(engine, pixels, [str(i) for i in range(size)], "whitened")["latent"]
+    assert latent.shape[0] == size and latent.isfinite().all()
+
+
+def test_too_little_memory_is_survived(cuda: str) -> None:
+    """The process may take no more than a quarter of what the whole batch needs."""
+    engine = load_engine("fcdm_nano", device=cuda, dtype="bf16")
+    count = 64
+    pixels = torch.randint(0, 256, (count, 3, 512, 512), dtype=torch.uint8)
+    keys = [str(i) for i in range(count)]
+    encode = partial(encode_on_device, engine, state="whitened")
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    whole = encode(pixels, keys)["latent"].cpu()
+    need = torch.cuda.max_memory_allocated() - before
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(engine.device).total_memory
+    notes: list[str] = []
+    fitting = Fitting(notes.append)
+    torch.cuda.set_per_process_memory_fraction((before + need / 4) / total)
+    try:
+        halved = fitting.encode(encode, pixels, keys)["latent"].cpu()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert notes and 1 <= fitting.sizes[3, 512, 512] < count
+    difference = (halved - whole).square().mean().sqrt()
+    assert difference < 0.05 * whole.square().mean().sqrt()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_job_gives_what_its_batches_give(
+    cuda: str, photographs: Path, tmp_path: Path, workers: int
+) -> None:
+    job = EncodeJob(
+        sources=(str(photographs),),
+        output=str(tmp_path / "store"),
+        device=cuda,
+        size="128",
+        flip="both",
+        workers=workers,
+    )
+    document = run_encode(job)
+    assert document["failed"] == 0 and document["batch_size"] >= 1
+    assert document["stages"]["encode"]["seconds"] > 0
+    store, engine = open_store(tmp_path / "store"), load_engine("fcdm_nano", device=cuda)
+    recipe = Recipe(DecodePolicy(), PreprocessSpec((128, 128), engine.model.spec.size_divisor))
+    rows = [InputRow(row.key, row.source, 0) for row in store.rows()]
+    pixels = [prepare(row, recipe, {})[1] for row in rows]
+    keys = [row.key for row in rows]
+    size = document["batch_size"]
+    for start in range(0, len(keys), size):
+        batch = torch.stack([p for p in pixels[start : start + size] if p is not None])
+        names = keys[start : start + size]
+        for part, values in encode_batch(engine, batch, names, "whitened", flip=True).items():
+            for key, value in zip(names, values, strict=True):
+                assert torch.equal(store.parts(key)[part], value.bfloat16())

@@ -8,6 +8,9 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
@@ -82,6 +85,7 @@ def workspace(photographs, tmp_path_factory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(photographs, folder / "photos")
     panned(folder / "photos" / "astronaut.png", folder / "clip.mp4")
+    sharded(folder / "photos", folder / "shards")
     for name in BORROWED:
         bundled = ROOT / "latentcli" / "models" / "bundled" / "fcdm_nano"
         shutil.copytree(bundled, folder / "weights" / name)
@@ -91,6 +95,19 @@ def workspace(photographs, tmp_path_factory) -> Iterator[Path]:
         patch.setenv("LATENTCLI_WEIGHTS", str(folder / "weights"))
         patch.chdir(folder)
         yield folder
+
+
+def sharded(photos: Path, shards: Path) -> None:
+    """The photographs in two tars, each with a caption."""
+    shards.mkdir()
+    paths = sorted(photos.iterdir())
+    for number, part in enumerate((paths[:5], paths[5:])):
+        with tarfile.open(shards / f"{number:03d}.tar", "w") as tar:
+            for path in part:
+                tar.add(path, path.name)
+                info = tarfile.TarInfo(f"{path.stem}.txt")
+                info.size = len(path.stem)
+                tar.addfile(info, io.BytesIO(path.stem.encode()))
 
 
 def panned(photograph: Path, clip: Path) -> None:
@@ -111,7 +128,23 @@ def results(workspace) -> list[Result]:
     return [run(quote.command) for quote in QUOTES if quote.command not in NOT_RUN]
 
 
+def run_in_shell(command: str) -> Result:
+    """A pipeline, as a shell that notices failures runs it."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env=os.environ | {"PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    return Result(done.returncode, done.stdout)
+
+
 def run(command: str) -> Result:
+    if "|" in command or "--devices" in command or not command.startswith("latentcli "):
+        return run_in_shell(command)
     program, *words = shlex.split(command)
     assert program == "latentcli", f"the README's console blocks may not run {program}"
     text = io.StringIO()

@@ -18,14 +18,17 @@ from latentcli.cli.decode import decode
 from latentcli.cli.encode import encode
 from latentcli.cli.inspect import inspect
 from latentcli.cli.models import models, show
-from latentcli.cli.options import NOTHING, plain
 from latentcli.cli.output import Output, asked
+from latentcli.cli.plan import plan
 from latentcli.cli.roundtrip import roundtrip
+from latentcli.cli.setting import NOTHING, plain
+from latentcli.cli.slurm import slurm
 from latentcli.cli.verify import verify
 from latentcli.core.errors import Interrupted, LatentCliError
+from latentcli.jobs.signals import stop_at_once
 
 NAME = "latentcli"
-COMMANDS = (encode, decode, roundtrip, bench, models, inspect, verify)
+COMMANDS = (encode, plan, decode, roundtrip, bench, models, inspect, verify, slurm)
 SUBCOMMANDS = {models: (show,)}
 """Commands that have further ones below them, and run alone too."""
 EPILOG = (
@@ -81,12 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The model's CPU threads must not burn the cores that loader processes need while they wait
     # for each other. OpenMP reads this when torch is loaded, and a user's own setting stays.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # A process of the job that is gone is told in a sentence of ours, not in a page of torch's.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     words = list(sys.argv[1:] if argv is None else argv)
-    out = Output(asked("json", words, os.environ), asked("quiet", words, os.environ))
+    out = Output(asked("json", words, os.environ), asked("quiet", words, os.environ), tuple(words))
     debug = asked("debug", words, os.environ)
     logging.getLogger(NAME).setLevel(logging.ERROR if out.quiet else logging.WARNING)
     try:
-        run(without_debug(words) or ["--help"], out)
+        with stop_at_once():
+            run(without_debug(words) or ["--help"], out)
     except typer.Exit as end:
         return end.exit_code
     except (Exception, KeyboardInterrupt) as error:
@@ -114,7 +120,8 @@ def explain(error: BaseException) -> tuple[str, int, str | None]:
     if isinstance(error, LatentCliError):
         return str(error), error.exit_code, None
     if isinstance(error, KeyboardInterrupt):
-        return "Stopped by SIGINT. Run the same command again.", Interrupted.exit_code, None
+        name = error.args[0] if error.args else "SIGINT"
+        return f"Stopped by {name}. Run the same command again.", Interrupted.exit_code, None
     if hasattr(error, "format_message"):  # Typer's own; its classes moved between versions
         context = getattr(error, "ctx", None)
         usage = context.get_usage().strip() if context else None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from latentcli.cli import check_options as c
 from latentcli.cli import options as o
 from latentcli.cli import words
 from latentcli.cli.jobfile import resolve
@@ -23,14 +24,14 @@ def bench(
     config: o.Config = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
-    op: o.Op = None,
-    resolution: o.Resolution = None,
-    batch: o.BenchBatch = None,
+    op: c.Op = None,
+    resolution: c.Resolution = None,
+    batch: c.BenchBatch = None,
     baseline: o.Baseline = None,
-    warmup: o.Warmup = None,
-    repeats: o.Repeats = None,
-    random_weights: o.RandomWeights = None,
-    stages: o.Stages = None,
+    warmup: c.Warmup = None,
+    repeats: c.Repeats = None,
+    random_weights: c.RandomWeights = None,
+    stages: c.Stages = None,
     workers: o.Workers = None,
     size: o.Size = None,
     batch_size: o.BatchSize = None,

@@ -12,6 +12,7 @@ from latentcli.cli import words
 from latentcli.cli.jobfile import resolve
 from latentcli.cli.output import check_failed, output_of
 from latentcli.jobs.config import DecodeJob
+from latentcli.jobs.standard import check_stdin, reserved_stdout
 
 
 def decode(
@@ -44,9 +45,12 @@ def decode(
     """Decode a latent store, or a file of latents, into pictures or clips."""
     out = output_of(context)
     job, _ = resolve(DecodeJob, "decode", context.params, needs="store")
-    from latentcli.jobs.decode import run_decode
+    out.stdout_is_taken = job.output == "-"
+    if job.store == "-":
+        check_stdin()
+    with reserved_stdout(out.stdout_is_taken), out.talk() as talk:
+        from latentcli.jobs.decode import run_decode
 
-    with out.talk() as talk:
         document = run_decode(job, talk)
     out.show(document, talk=summary)
     check_failed(document["failed"], document["decoded"] + document["failed"], "0")
@@ -56,6 +60,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     """What was done and where the pictures are."""
     yield words.outcome("decoded", document)
     what = "Clips" if document.get("media") == "clips" else "Pictures"
-    yield f"{what}: {document['output']}"
+    piped = document["output"] == "-"
+    yield f"{what}: {'a tar stream on standard output' if piped else document['output']}"
     yield from words.slowest(document)
     yield from words.failures(document)

@@ -6,6 +6,7 @@ Both write to the console of stderr, at most as often as their period says.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -14,11 +15,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from latentcli.cli.words import duration, rate
+from latentcli.cli.words import digits, duration, rate
+from latentcli.jobs.bottleneck import StageView
 from latentcli.jobs.meter import Snapshot
 
 LIVE_PERIOD = 0.125
 PLAIN_PERIOD = 5.0
+LIMIT_PERIOD = 60.0
+"""Seconds before a log is told what limits the job, and between two such lines."""
 SETTLED = 1.0
 """Seconds after which a rate says something."""
 
@@ -38,37 +42,68 @@ class Display(Protocol):
 
 
 def facts(snapshot: Snapshot) -> list[str]:
-    """done/total, rate, time to go and failures, in words."""
-    parts = [f"{snapshot.done:,}/{snapshot.total:,}"]
-    finished = snapshot.done >= snapshot.total
+    """What is done of how much, rate, time to go, failures and ranks, in words."""
+    parts = [counted(snapshot)]
     # The rate of the first moments is that of one batch, and may be wrong a hundredfold.
-    if finished or snapshot.done >= snapshot.rate * SETTLED:
+    if snapshot.finished or snapshot.done >= snapshot.rate * SETTLED:
         if snapshot.rate > 0:
             parts.append(rate(snapshot.rate, snapshot.noun))
-        if snapshot.eta is not None and not finished:
+        if snapshot.eta is not None and not snapshot.finished:
             parts.append(f"{duration(snapshot.eta)} to go")
     if snapshot.failed:
         parts.append(f"{snapshot.failed:,} failed")
+    if snapshot.ranks > 1:
+        parts.append(f"{snapshot.ranks:,} ranks")
     return parts
 
 
-def picture(snapshot: Snapshot) -> RenderableType:
-    """The live display: a bar, its figures, and a small bar for each stage."""
-    share = snapshot.done / max(snapshot.total, 1)
-    whole = bars(40)
-    whole.add_row(snapshot.verb, ProgressBar(total=1.0, completed=share), f"{share:.0%}")
-    stages = bars(16)
-    for stage, part in snapshot.shares.items():
-        bar = ProgressBar(total=1.0, completed=part, finished_style="bar.complete")
-        stages.add_row(f"  {stage}", bar, f"{part:.0%}")
-    return Group(whole, Text(f"  {', '.join(facts(snapshot))}", overflow="fold"), stages)
+def counted(snapshot: Snapshot) -> str:
+    """12/50; 12/~50 where the total is a guess; 12 images where there is none, or it was wrong."""
+    done, total = snapshot.done, snapshot.total
+    if total is None or (snapshot.total_is_guess and done > total):
+        return f"{done:,} {snapshot.noun}"
+    return f"{done:,}/{'~' if snapshot.total_is_guess else ''}{total:,}"
+
+
+def picture(snapshot: Snapshot, *, closing: bool = False) -> RenderableType:
+    """The live display: a bar, its figures, a row for each stage, and what limits the job.
+
+    Stages are those of the last seconds; of the whole job when `closing`, and the limit is left to
+    the summary then.
+    """
+    window = snapshot.whole if closing else snapshot.recent
+    whole, stages = bars(40), bars(16)
+    if snapshot.total is None:
+        whole.add_row(snapshot.verb)
+    else:
+        share = min(snapshot.done / max(snapshot.total, 1), 1.0)
+        about = "~" if snapshot.total_is_guess else ""
+        bar = ProgressBar(total=1.0, completed=share)
+        whole.add_row(snapshot.verb, bar, f"{about}{share:.0%}")
+    for view in window.views():
+        bar = ProgressBar(total=1.0, completed=view.share, finished_style="bar.complete")
+        stages.add_row(f"  {view.name}", bar, busy(view), pace(view))
+    verdict = None if closing else window.verdict()
+    limit = [] if verdict is None else [Text(verdict.sentence, overflow="fold")]
+    return Group(whole, Text(f"  {', '.join(facts(snapshot))}", overflow="fold"), stages, *limit)
+
+
+def busy(view: StageView) -> str:
+    """1.9 of 2, or a percentage where one thread does the stage."""
+    return f"{view.share:.0%}" if view.lanes == 1 else f"{view.busy:.1f} of {view.lanes}"
+
+
+def pace(view: StageView) -> str:
+    """153/s, or nothing where no item came out in the window."""
+    return f"{digits(view.rate)}/s" if view.rate > 0 else ""
 
 
 def bars(width: int) -> Table:
-    """An empty grid for a name, a bar of at most `width` columns and a percentage."""
+    """An empty grid for a name, a bar of at most `width` columns and figures."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True, overflow="ellipsis")
     grid.add_column(min_width=4, max_width=width)
+    grid.add_column(no_wrap=True, justify="right")
     grid.add_column(no_wrap=True, justify="right")
     return grid
 
@@ -88,7 +123,7 @@ class LiveDisplay:
 
     def close(self) -> None:
         if self.last is not None:
-            self.live.update(picture(self.last))
+            self.live.update(picture(self.last, closing=True))
         self.live.stop()
 
     def note(self, text: str) -> None:
@@ -103,17 +138,24 @@ class LiveDisplay:
 
 
 class PlainDisplay:
-    """Lines for a log: one every few seconds, and the last."""
+    """Lines for a log: one every few seconds, the last, and now and then a new limit of the job."""
 
-    def __init__(self, console: Console, period: float = PLAIN_PERIOD) -> None:
+    def __init__(
+        self,
+        console: Console,
+        period: float = PLAIN_PERIOD,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.console = console
         self.period = period
+        self.clock = clock
         self.last: Snapshot | None = None
         self.printed: Snapshot | None = None
-        self.began = time.monotonic()
+        self.limit: str | None = None
+        self.began = self.judged = clock()
 
     def start(self) -> None:
-        self.began = time.monotonic()
+        self.began = self.judged = self.clock()
 
     def close(self) -> None:
         if self.last is not None and self.last is not self.printed:
@@ -124,14 +166,24 @@ class PlainDisplay:
 
     def progress(self, snapshot: Snapshot) -> None:
         self.last = snapshot
-        if time.monotonic() - self.began >= self.period:
+        if self.clock() - self.began >= self.period:
             self.show(snapshot)
+            self.judge(snapshot)
 
     def show(self, snapshot: Snapshot) -> None:
         """Prints the snapshot's line; the next one waits for its period."""
-        self.began = time.monotonic()
+        self.began = self.clock()
         self.printed = snapshot
         self.note(f"{snapshot.verb} {', '.join(facts(snapshot))}")
+
+    def judge(self, snapshot: Snapshot) -> None:
+        """Prints which stage is the limit, unless it is the one that was told last."""
+        if self.clock() - self.judged < LIMIT_PERIOD:
+            return
+        verdict = snapshot.verdict()
+        if verdict is not None and verdict.stage != self.limit:
+            self.limit, self.judged = verdict.stage, self.clock()
+            self.note(verdict.sentence)
 
 
 class NoDisplay:

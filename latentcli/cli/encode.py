@@ -1,7 +1,8 @@
-"""`latentcli encode`: images in, a latent store out."""
+"""`latentcli encode`: images, clips or tars in, a latent store or a tar stream out."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,13 +11,16 @@ import typer
 from latentcli.cli import options as o
 from latentcli.cli import words
 from latentcli.cli.jobfile import resolve
-from latentcli.cli.output import check_failed, output_of, say_bundled
+from latentcli.cli.output import Output, check_failed, output_of, say_bundled
+from latentcli.cli.plan_tables import plan_tables
 from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.ranks import is_launched
+from latentcli.jobs.standard import check_pipe, check_stdin, is_piped, reserved_stdout
 
 
 def encode(
     context: typer.Context,
-    sources: o.Sources = None,
+    sources: o.EncodeSources = None,
     output: o.OutputStore = None,
     config: o.Config = None,
     dry_run: o.DryRun = None,
@@ -27,6 +31,9 @@ def encode(
     on_error: o.OnError = None,
     max_bad: o.MaxBad = None,
     retry: o.Retry = None,
+    compare: o.Compare = None,
+    time_limit: o.TimeLimit = None,
+    allow_pipe: o.AllowPipe = None,
     alpha: o.Alpha = None,
     max_pixels: o.MaxPixels = None,
     stride: o.Stride = None,
@@ -34,51 +41,73 @@ def encode(
     size: o.Size = None,
     resize: o.Resize = None,
     filter: o.Filter = None,
-    batch_size: o.BatchSize = None,
+    area: o.Area = None,
+    bucket_rule: o.BucketRule = None,
+    bucket_step: o.BucketStep = None,
+    bucket_min: o.BucketMin = None,
+    bucket_max: o.BucketMax = None,
+    no_upscale: o.NoUpscale = None,
+    buckets: o.BucketFile = None,
+    batch_size: o.EncodeBatchSize = None,
     model: o.Model = None,
     weights: o.Weights = None,
     revision: o.Revision = None,
     device: o.Device = None,
+    devices: o.Devices = None,
+    engine: o.EngineName = None,
     dtype: o.Dtype = None,
     latents: o.Latents = None,
     sample: o.Sample = None,
+    flip: o.Flip = None,
     class_token: o.ClassToken = None,
     self_check: o.SelfCheck = None,
+    shard_format: o.ShardFormat = None,
     samples_per_shard: o.SamplesPerShard = None,
 ) -> None:
-    """Encode images or clips into a latent store.
+    """Encode images, clips or tar shards into a latent store.
 
     The same command run again finishes what is missing and nothing else.
     """
     out = output_of(context)
     job, given = resolve(EncodeJob, "encode", context.params, needs="sources")
-    say_bundled(out, given)
-    from latentcli.jobs.encode import run_encode
+    run(out, job, given)
 
-    with out.talk() as talk:
+
+def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
+    """Runs the job, here or in processes of its own, and shows what came of it."""
+    out.stdout_is_taken = job.output == "-"
+    if is_piped(job):
+        check_pipe(job)
+    if "-" in job.sources:
+        check_stdin()
+    shared = job.engine == "local" and not job.dry_run
+    if job.devices is not None and shared and not is_launched(os.environ):
+        from latentcli.jobs.launch import launch
+
+        raise typer.Exit(launch(out.words, job.devices, job.device, os.environ))
+    say_bundled(out, given)
+    with reserved_stdout(out.stdout_is_taken), out.talk() as talk:
+        from latentcli.jobs.encode import run_encode
+
         document = run_encode(job, talk)
+    if not document:  # another process of this job has it
+        return
     if job.dry_run:
-        out.show(document, data=plan)
+        out.show(document, data=plan_tables)
         return
     out.show(document, talk=summary)
     check_failed(document["failed"], document["inputs"], job.max_bad)
-
-
-def plan(document: Mapping[str, Any]) -> Iterable[str]:
-    """What a dry run found out."""
-    noun = "clip" if document.get("media") == "clips" else "image"
-    yield f"Would encode {words.count(document['to_encode'], noun)} with {document['model']}."
-    if document["already_encoded"]:
-        yield f"{words.count(document['already_encoded'], noun)} are encoded already."
-    size = document["bytes"]
-    about = f", about {words.size(size)}" if size is not None else ""
-    yield f"Store: {document['store']} ({words.count(document['shards'], 'shard')} to write{about})"
 
 
 def summary(document: Mapping[str, Any]) -> Iterable[str]:
     """What was done, where it is, what failed and what to do next."""
     store = document["store"]
     yield words.outcome("encoded", document)
+    if store == "-":
+        yield f"Standard output: a tar stream of {words.size(document['bytes'])}."
+        yield from words.slowest(document)
+        yield from words.failures(document)
+        return
     yield (
         f"Store: {store} ({words.count(document['shards'], 'shard')},"
         f" {words.size(document['bytes'])}, {document['geometry']}, {document['latent_space']})"

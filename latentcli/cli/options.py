@@ -1,4 +1,4 @@
-"""A job's field in, its command-line option out: one spelling and one help text each.
+"""Every job's fields in, their command-line options out: one spelling and one help text each.
 
 No option has a default here: None means "not given", and jobfile.py fills it from the job file or
 the job's own default. So the defaults that help texts name are checked by a test.
@@ -6,59 +6,11 @@ the job's own default. So the defaults that help texts name are checked by a tes
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from latentcli.cli.jobfile import section_of
-from latentcli.jobs.config import CHOICES
-
-WIDEST = 16
-"""Columns of choices that the help's second column shows; the text names them all anyway."""
-Number = str | None
-"""Numbers stay text here: jobfile.py reads them, and tells a wrong one as it does in a job file."""
-NOTHING = " "
-"""What a switch takes, for the help's second column."""
-
-
-def variable(name: str) -> str:
-    """The environment variable of an option."""
-    return f"LATENTCLI_{name.upper()}"
-
-
-def setting(name: str, text: str, *flags: str, metavar: str | None = None, env: bool = True) -> Any:
-    """The option of a job's field: --name unless flags say otherwise, in its stage's panel."""
-    choices = CHOICES.get(name, ())
-    shown = "|".join(choices)
-    return typer.Option(
-        *(flags or (f"--{name.replace('_', '-')}",)),
-        help=text,
-        metavar=metavar or (shown if len(shown) <= WIDEST else name.upper()) or None,
-        envvar=variable(name) if env else None,
-        show_envvar=False,
-        show_default=False,
-        rich_help_panel=section_of(name),
-        autocompletion=(lambda: list(choices)) if choices else None,
-    )
-
-
-def switch(name: str, text: str) -> Any:
-    """A setting that is on or off: --name or --no-name."""
-    dashed = name.replace("_", "-")
-    return setting(name, text, f"--{dashed}/--no-{dashed}", metavar=NOTHING)
-
-
-def plain(name: str, text: str, *, metavar: str = NOTHING) -> Any:
-    """An option that belongs to the command and not to the job; it stands in the first panel."""
-    return typer.Option(
-        f"--{name.replace('_', '-')}",
-        help=text,
-        metavar=metavar,
-        envvar=variable(name),
-        show_envvar=False,
-        show_default=False,
-    )
-
+from latentcli.cli.setting import Number, plain, setting, switch
 
 # The command itself.
 Config = Annotated[
@@ -78,11 +30,17 @@ DryRun = Annotated[
 
 # read
 SOURCE_HELP = (
-    "Folders (searched to the bottom), image or video files, quoted globs, or @list.txt with a path"
-    " a line."
+    "Folders (searched to the bottom), image or video files, tar shards ({000..099}.tar), quoted"
+    " globs, URLs (s3://, gs://, hf://), or @list.txt with a path a line."
 )
 Sources = Annotated[
     list[str] | None, typer.Argument(metavar="SRC", help=SOURCE_HELP, show_default=False)
+]
+EncodeSources = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SRC", help=f"{SOURCE_HELP} - is a tar stream on stdin.", show_default=False
+    ),
 ]
 BenchSources = Annotated[
     list[str] | None,
@@ -99,7 +57,8 @@ StoreOrFile = Annotated[
     str | None,
     typer.Argument(
         metavar="STORE",
-        help="Folder of a store, or one safetensors file of latents.",
+        help="Folder or URL of a store, one of its shards, a safetensors file of latents, or - for"
+        " a tar stream of latents on stdin.",
         show_default=False,
     ),
 ]
@@ -144,9 +103,34 @@ MaxBad = Annotated[
     str | None,
     setting(
         "max_bad",
-        "Inputs that may fail before the exit code is 3: a number or a share such as 0.5%."
-        " Default: 0.",
+        "Inputs that may fail: a number or a share such as 0.5%. When more have, the job stops with"
+        " exit code 3; 100% never does. Default: none may, but the job goes on to the end.",
         metavar="N|N%",
+    ),
+]
+
+Compare = Annotated[
+    str | None,
+    setting(
+        "compare",
+        "How a changed input is told: by size and time (stat, default), or by the digest of its"
+        " bytes, which reads every input.",
+    ),
+]
+TimeLimit = Annotated[
+    Number,
+    setting(
+        "time_limit",
+        "Seconds that one input may take to be read and prepared before it counts as failed; needs"
+        " --workers of 1 or more. 0 is no limit. Default: 120.",
+        metavar="S",
+    ),
+]
+AllowPipe = Annotated[
+    bool | None,
+    switch(
+        "allow_pipe",
+        "Let sources of the form pipe:COMMAND run a shell, whose output is a tar. Default: off.",
     ),
 ]
 
@@ -190,8 +174,61 @@ Resize = Annotated[
     str | None,
     setting(
         "resize",
-        "crop: resize and crop to --size. none: no resize, only crop the centre to the model's"
-        " size rule. Default: crop with --size, none without.",
+        "crop: resize and crop to --size. bucket: to a bucket of like aspect ratio, see --area."
+        " none: no resize, only crop the centre to the model's size rule. Default: crop with"
+        " --size, bucket with --area or --buckets, else none.",
+    ),
+]
+Area = Annotated[
+    str | None,
+    setting(
+        "area",
+        "Of buckets, the pixels of each: 1024 is as many as 1024x1024 has. Default: no buckets.",
+        metavar="N|WxH",
+    ),
+]
+BucketRule = Annotated[
+    str | None,
+    setting(
+        "bucket_rule",
+        "How buckets are made and chosen: area (default; nearest aspect ratio), or as kohya's"
+        " sd-scripts or musubi-tuner do, so that caches line up with theirs.",
+    ),
+]
+BucketStep = Annotated[
+    Number,
+    setting(
+        "bucket_step",
+        "Bucket sides are multiples of this. Default: 64, and 16 for musubi.",
+        metavar="N",
+    ),
+]
+BucketMin = Annotated[
+    Number,
+    setting(
+        "bucket_min",
+        "Shortest side of a bucket. Default: the rule's own; 256 for kohya.",
+        metavar="N",
+    ),
+]
+BucketMax = Annotated[
+    Number,
+    setting(
+        "bucket_max",
+        "Longest side of a bucket. Default: the rule's own; 1024 for kohya.",
+        metavar="N",
+    ),
+]
+NoUpscale = Annotated[
+    bool | None,
+    switch("no_upscale", "Never enlarge: a small picture gets a smaller bucket. Default: off."),
+]
+BucketFile = Annotated[
+    str | None,
+    setting(
+        "buckets",
+        "File of the buckets, one WIDTHxHEIGHT a line, instead of --area. Default: none.",
+        metavar="FILE",
     ),
 ]
 Filter = Annotated[
@@ -204,6 +241,15 @@ BatchSize = Annotated[
     Number,
     setting(
         "batch_size", "Images, or frames, per batch. Default: 8 on a CPU, 32 on a GPU.", metavar="N"
+    ),
+]
+EncodeBatchSize = Annotated[
+    Number,
+    setting(
+        "batch_size",
+        "Images, or frames, per batch. Default: that of the store that is gone on with; else 8 on a"
+        " CPU, and on a GPU what a short trial finds.",
+        metavar="N",
     ),
 ]
 
@@ -256,6 +302,23 @@ Device = Annotated[
         "device", "auto (default: a GPU if there is one), cpu, cuda or cuda:N.", metavar="DEVICE"
     ),
 ]
+Devices = Annotated[
+    str | None,
+    setting(
+        "devices",
+        "all, a number, or a list such as 0,2: one process for each of these GPUs; with --device"
+        " cpu so many processes. Default: one process.",
+        metavar="N|LIST",
+    ),
+]
+EngineName = Annotated[
+    str | None,
+    setting(
+        "engine",
+        "local (default), or ray: units go to actors of a Ray cluster, as many as --devices says"
+        " (needs latentcli[ray]).",
+    ),
+]
 Dtype = Annotated[
     str | None,
     setting("dtype", "Network's dtype; auto (default) is bf16 on a GPU and fp32 on a CPU."),
@@ -290,6 +353,13 @@ Sample = Annotated[
         "sample",
         "Store a sample of the posterior, drawn with this seed. Default: store the mode.",
         metavar="SEED",
+    ),
+]
+Flip = Annotated[
+    str | None,
+    setting(
+        "flip",
+        "both: store the latent of the mirrored picture too, from one image decode. Default: none.",
     ),
 ]
 ClassToken = Annotated[
@@ -357,7 +427,8 @@ OutputStore = Annotated[
     str | None,
     setting(
         "output",
-        "Folder of the store; one that exists is resumed. Default: <name>.<model>.latents here.",
+        "Folder or URL of the store; one that exists is resumed. - writes a tar stream to stdout."
+        " Default: <name>.<model>.latents here.",
         "--output",
         "-o",
         metavar="OUT",
@@ -367,7 +438,8 @@ OutputFolder = Annotated[
     str | None,
     setting(
         "output",
-        "Folder of the pictures or clips. Default: <store name>.images here.",
+        "Folder of the pictures or clips; - writes a tar stream to stdout. Default: <store"
+        " name>.images here.",
         "--output",
         "-o",
         metavar="DIR",
@@ -376,7 +448,18 @@ OutputFolder = Annotated[
 SamplesPerShard = Annotated[
     Number,
     setting(
-        "samples_per_shard", "Inputs per shard. Default: 1000 images or 16 clips.", metavar="N"
+        "samples_per_shard",
+        "Inputs per shard. Default: 1000 images or 16 clips; a tar always becomes one shard.",
+        metavar="N",
+    ),
+]
+ShardFormat = Annotated[
+    str | None,
+    setting(
+        "shard_format",
+        "Of the shards: safetensors (default), or webdataset: tars, with everything else in a"
+        " tar's samples passed on as it is.",
+        "--format",
     ),
 ]
 Save = Annotated[
@@ -390,43 +473,4 @@ Save = Annotated[
 SkipExisting = Annotated[
     bool | None,
     switch("skip_existing", "Leave pictures and clips that are there already. Default: off."),
-]
-
-# bench
-Op = Annotated[str | None, setting("op", "What is timed: encode, decode or both (default).")]
-Resolution = Annotated[
-    list[str] | None,
-    setting(
-        "resolution",
-        "Image sizes, repeated or with commas: 256,512x384. Default: 256.",
-        metavar="N|WxH",
-    ),
-]
-BenchBatch = Annotated[
-    list[str] | None,
-    setting("batch", "Batch sizes, repeated or with commas. Default: 1,8.", metavar="N"),
-]
-Warmup = Annotated[
-    Number, setting("warmup", "Untimed calls before the timed ones. Default: 2.", metavar="N")
-]
-Repeats = Annotated[
-    Number, setting("repeats", "Timed calls; the median counts. Default: 10.", metavar="N")
-]
-RandomWeights = Annotated[
-    bool | None,
-    switch("random_weights", "Time the network without its weights at hand. Default: off."),
-]
-Stages = Annotated[
-    bool | None,
-    switch("stages", "Time each stage of a whole encode job of SRC instead. Default: off."),
-]
-
-# verify
-Samples = Annotated[
-    Number,
-    setting(
-        "samples",
-        "Inputs to encode again and compare; 0 checks the files alone. Default: 8.",
-        metavar="N",
-    ),
 ]

@@ -55,6 +55,10 @@ class Output:
 
     as_json: bool = False
     quiet: bool = False
+    words: tuple[str, ...] = ()
+    """The command line."""
+    stdout_is_taken: bool = False
+    """Whether stdout is a tar stream; the JSON document is then talk, and goes to stderr."""
     documented: bool = field(default=False, init=False)
     """Whether the JSON document is out."""
 
@@ -107,7 +111,7 @@ class Output:
     def _document(self, document: Any) -> None:
         self.documented = True
         text = json.dumps(finite(document), indent=2, allow_nan=False)
-        self.stdout.out(text, highlight=False)
+        (self.stderr if self.stdout_is_taken else self.stdout).out(text, highlight=False)
 
     def fail(self, message: str, exit_code: int, usage: str | None = None) -> int:
         """An error on stderr, and as the JSON document where none is out yet; its exit code."""
@@ -133,11 +137,13 @@ def say_bundled(out: Output, given: frozenset[str]) -> None:
         out.say([BUNDLED_NOTE])
 
 
-def check_failed(failed: int, inputs: int, max_bad: str) -> None:
-    """TooManyFailures where more inputs failed than --max-bad allows."""
+def check_failed(failed: int, inputs: int, max_bad: str | None) -> None:
+    """TooManyFailures where more inputs failed than --max-bad allows; without it, none may."""
     allowed = allowed_failures(max_bad, inputs)
     if failed > allowed:
+        rule = f"--max-bad {max_bad} allows {allowed:,}"
+        if max_bad is None:
+            rule = "none may: --max-bad allows some"
         raise TooManyFailures(
-            f"{failed:,} of {inputs:,} inputs failed and --max-bad {max_bad} allows {allowed:,}."
-            " Everything else is done."
+            f"{failed:,} of {inputs:,} inputs failed and {rule}. Everything else is done."
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from latentcli.cli import check_options as c
 from latentcli.cli import options as o
 from latentcli.cli import words
 from latentcli.cli.jobfile import resolve
@@ -24,7 +25,8 @@ def verify(
     config: o.Config = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
-    samples: o.Samples = None,
+    samples: c.Samples = None,
+    repair: c.Repair = None,
     weights: o.Weights = None,
     device: o.Device = None,
 ) -> None:
@@ -38,7 +40,19 @@ def verify(
     out.show(document, data=tables)
     if not document["ok"]:
         problems = words.count(len(document["problems"]), "problem")
-        raise StoreError(f"{document['store']} is not as it was written: {problems}.")
+        cure = advice(document, job.repair)
+        raise StoreError(f"{document['store']} is not as it was written: {problems}.{cure}")
+
+
+def advice(document: Mapping[str, Any], repair: bool) -> str:
+    """What to do about the problems, where a command helps."""
+    again = "the encode command that made the store, run again,"
+    if taken := document["repaired"]:
+        units = words.count(len(taken), "unit")
+        return f" {units} taken back: {again} makes what is missing and nothing else."
+    if not repair and any(item["repairable"] for item in document["problems"]):
+        return f" With --repair the damaged units are taken back; then {again} makes them anew."
+    return ""
 
 
 def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:

@@ -54,8 +54,12 @@ def duration(seconds: float) -> str:
 
 def rate(per_second: float | None, noun: str = "images") -> str:
     """153 images/s, with as many digits as mean something."""
-    value = per_second or 0.0
-    return f"{value:,.{0 if value >= 100 else 1 if value >= 1 else 2}f} {noun}/s"
+    return f"{digits(per_second or 0.0)} {noun}/s"
+
+
+def digits(value: float) -> str:
+    """153, 9.5 or 0.25: as many digits as mean something."""
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 1 else 2}f}"
 
 
 def command(*words: str) -> str:
@@ -85,8 +89,11 @@ def outcome(verb: str, document: Mapping[str, Any]) -> str:
 
 
 def slowest(document: Mapping[str, Any]) -> Iterator[str]:
-    """The bottleneck in words, where one is known."""
-    stage = document.get("bottleneck")
+    """The bottleneck in words, where one is known: the limit, or else what took longest."""
+    stage, reason = document.get("bottleneck"), document.get("bottleneck_reason")
+    if reason:
+        yield f"{reason}."
+        return
     if stage in SLOWEST:
         words = SLOWEST | (SLOWEST_OF_CLIPS if document.get("media") == "clips" else {})
         yield f"The slowest stage was {stage}: {words[stage]}."
@@ -97,7 +104,7 @@ def failures(document: Mapping[str, Any]) -> Iterator[str]:
     listed = document.get("failures")
     if not listed:
         return
-    reasons = Counter(reason(row) for row in rows_of(listed))
+    reasons = Counter(document.get("reasons") or (reason(row) for row in rows_of(listed)))
     where = f", listed in {listed}" if isinstance(listed, str) else ""
     yield f"{count(document['failed'], 'input')} failed{where}:"
     for text, number in reasons.most_common(3):

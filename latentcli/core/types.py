@@ -123,6 +123,28 @@ class Row:
     """Seconds per tick of a clip's frame times, as a fraction such as 1/15360."""
     notes: tuple[str, ...] = ()
     """What a policy did to this picture: orientation, colour, alpha, animation."""
+    sha256: str | None = None
+    """Hexadecimal digest of the input's bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a sample in a tar."""
+
+    field: str
+    """What follows the sample's key and a dot, as it is in the tar: jpg, txt, seg.png."""
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The files of one key in a tar, in their order there; or why they are refused."""
+
+    key: str
+    """Without the dot that ends it; folders and dots inside it are kept."""
+    members: tuple[Member, ...]
+    problem: str | None = None
+    """Why there is nothing to encode, in plain words; then there are no members."""
 
 
 @dataclass(frozen=True, slots=True)

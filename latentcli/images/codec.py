@@ -233,10 +233,13 @@ def _wide_colour(opened: ImageFile.ImageFile, data: bytes) -> npt.NDArray[Any] |
         tile._replace(args=(_SECOND_BYTES[rawmode], *rest))
         for tile, (_, *rest) in zip(twin.tile, args, strict=True)
     ]
-    second = np.asarray(twin).astype(np.uint16)
+    first, second = np.asarray(opened), np.asarray(twin)
     if rawmode == "LA;16B":
-        return second[..., 0::2] << 8 | second[..., 1::2]
-    return np.asarray(opened).astype(np.uint16) << 8 | second
+        first, second = second[..., 0::2], second[..., 1::2]
+    wide: npt.NDArray[Any] = first.astype(np.uint16)
+    wide <<= 8
+    wide |= second
+    return wide
 
 
 def _wide_grey(opened: Image.Image) -> npt.NDArray[Any]:
@@ -261,7 +264,11 @@ def _wide_grey(opened: Image.Image) -> npt.NDArray[Any]:
 
 def _narrow(wide: npt.NDArray[Any], key: Any) -> Image.Image:
     """uint16 [H, W] or [H, W, C] to 8 bits; pixels equal to `key` become transparent."""
-    image = Image.fromarray(((wide.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    narrow = np.empty(wide.shape, np.uint8)
+    # Row by row: of a large picture, 32 bits a value would take gigabytes.
+    for row, values in zip(narrow, wide, strict=True):
+        row[...] = (values.astype(np.uint32) + 128) // 257
+    image = Image.fromarray(narrow)
     if key is not None and image.mode in ("L", "RGB"):
         opaque = (wide != np.asarray(key)).reshape(*wide.shape[:2], -1).any(axis=2)
         image.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentcli.core.errors import SampleError, UsageError
+from latentcli.images.buckets import Buckets, check_size, check_step, covering_size
 
 FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
@@ -32,19 +33,25 @@ class PreprocessSpec:
     """How every picture of a job is brought to size."""
 
     size: tuple[int, int] | None
-    """(W, H) in pixels, or None: no resize, centre crop to multiples of the divisor."""
+    """(W, H) in pixels, or None: buckets, or no resize and a centre crop to whole cells."""
     divisor: int
     """Width and height must be multiples of this."""
     filter: str = "lanczos"
     """A key of FILTERS."""
+    buckets: Buckets | None = None
+    """Where each picture's size comes from, if not from `size`."""
 
     def __post_init__(self) -> None:
         if self.divisor < 1:
             raise ValueError(f"size divisor is {self.divisor}, it must be at least 1")
         if self.filter not in FILTERS:
             raise UsageError(f"filter is {self.filter!r}; allowed are {', '.join(FILTERS)}")
+        if self.size is not None and self.buckets is not None:
+            raise ValueError("pictures get one size or buckets, not both")
         if self.size is not None:
-            _check_size(self.size, self.divisor)
+            check_size(self.size, self.divisor)
+        if self.buckets is not None:
+            check_step(self.buckets.step, self.divisor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +80,9 @@ def preprocess(image: Image.Image, spec: PreprocessSpec) -> PreparedPixels:
 
     With a size, the picture is scaled so that it just covers the target: one side matches exactly,
     the other is rounded to the nearest pixel. Crop offsets are half of what is over, rounded down.
+    With buckets, the target is the picture's bucket, and the bucket rule does the rounding.
     """
-    resized = image.size if spec.size is None else _covering_size(image.size, spec.size)
-    target = spec.size or _whole_cells(image.size, spec.divisor)
+    resized, target = _sizes(image.size, spec)
     crop = _centre(resized, target)
     if resized != image.size:
         return PreparedPixels(_resize_crop(image, resized, crop, spec.filter), resized, crop)
@@ -84,22 +91,14 @@ def preprocess(image: Image.Image, spec: PreprocessSpec) -> PreparedPixels:
     return PreparedPixels(pixels, resized, crop)
 
 
-def _check_size(size: tuple[int, int], divisor: int) -> None:
-    if min(size) > 0 and not any(side % divisor for side in size):
-        return
-    up = "x".join(str(max(1, -(-side // divisor)) * divisor) for side in size)
-    down = "x".join(str(max(1, side // divisor) * divisor) for side in size)
-    nearest = up if up == down else f"{up} or {down}"
-    raise UsageError(
-        f"size is {size[0]}x{size[1]}; this model needs multiples of {divisor}: try {nearest}"
-    )
-
-
-def _covering_size(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    (w, h), (width, height) = size, target
-    if w * height >= width * h:
-        return max(width, (2 * w * height + h) // (2 * h)), height
-    return width, max(height, (2 * h * width + w) // (2 * w))
+def _sizes(size: tuple[int, int], spec: PreprocessSpec) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(W, H) of the resized picture and of what is cropped from it."""
+    if spec.buckets is not None:
+        target = spec.buckets.pick(size)
+        return spec.buckets.resized(size, target), target
+    if spec.size is not None:
+        return covering_size(size, spec.size), spec.size
+    return size, _whole_cells(size, spec.divisor)
 
 
 def _whole_cells(size: tuple[int, int], divisor: int) -> tuple[int, int]:

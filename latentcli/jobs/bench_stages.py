@@ -17,11 +17,12 @@ from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy
 from latentcli.jobs.config import BenchJob, EncodeJob
 from latentcli.jobs.encode import run_encode
-from latentcli.jobs.encode_plan import preprocess_spec, refuse_decoder
+from latentcli.jobs.encode_plan import refuse_decoder
 from latentcli.jobs.engine import DEFAULT_BATCH, Engine, encode_batch, load_engine
-from latentcli.jobs.loader import Intake, Recipe, open_chunks, pick_workers
+from latentcli.jobs.loader import Intake, Recipe, open_chunks, pick_workers, unit_tasks
 from latentcli.jobs.media import PER_SHARD
 from latentcli.jobs.meter import IMAGE_STAGES
+from latentcli.jobs.sizes import preprocess_spec
 from latentcli.jobs.talk import Talk
 from latentcli.shards.inputs import InputList, write_inputs
 from latentcli.shards.plan import assign_units, find_inputs
@@ -108,7 +109,8 @@ def time_images(intake: Intake, workers: int, keep: int) -> tuple[float, list[Te
     began = start = time.perf_counter()
     rows, done = 0, 0
     kept: list[Tensor] = []
-    with open_chunks(intake, range(intake.inputs.units), workers) as chunks:
+    tasks = unit_tasks(intake, range(intake.inputs.units))
+    with open_chunks(intake, tasks, workers) as chunks:
         for number, chunk in enumerate(chunks):
             # As in the job: the clock runs from when every worker has given its first chunk.
             rows += len(chunk.rows)

@@ -33,7 +33,7 @@ def decode_clips(run: DecodeRun) -> None:
     for clip in run.source.clips():
         run.stop.check()
         target = clip.key if run.format == "mp4" else frame_key(clip.key, 0)
-        reason = unsafe(run, target, clip.source)
+        reason = clip.problem or unsafe(run, target, clip.source)
         if reason is None and run.job.skip_existing and is_written(run, clip):
             run.skipped.append(clip.key)
             run.meter.advance(clip.shape[0])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from tempfile import NamedTemporaryFile
 
 import torch
 
 from latentcli.core.errors import SampleError
-from latentcli.core.types import InputRow, Row
+from latentcli.core.types import Member, Row
 from latentcli.jobs.batching import batches
 from latentcli.jobs.clips import (
     ClipFrame,
-    ClipRecipe,
     all_counted,
     clip_row,
     clock_of,
@@ -23,11 +24,21 @@ from latentcli.jobs.clips import (
     pixels_of,
 )
 from latentcli.jobs.encode_plan import batch_elements
-from latentcli.jobs.encode_stream import EncodedUnit, EncodeRun, fail, out_of_memory, write_unit
-from latentcli.jobs.engine import encode_batch
+from latentcli.jobs.encode_stream import (
+    SEEN,
+    EncodeRun,
+    encode_fitting,
+    fail,
+    keep_others,
+    new_unit,
+)
+from latentcli.jobs.encode_unit import EncodedUnit
+from latentcli.jobs.tar_intake import timed
+from latentcli.jobs.tar_source import Digesting, open_tar
 from latentcli.latents.pack import not_finite, stored
 from latentcli.latents.schema import tensor_name
 from latentcli.latents.stats import ChannelSums
+from latentcli.shards.commit import TarOrigin
 from latentcli.shards.spool import Spool, Spooled
 
 
@@ -44,41 +55,81 @@ class EncodedClip:
     sums: ChannelSums = field(default_factory=ChannelSums)
 
 
-def encode_clips(run: EncodeRun, todo: Sequence[int]) -> None:
+@dataclass(frozen=True, slots=True)
+class ClipInput:
+    """One clip that is to be encoded."""
+
+    row: Row
+    path: str | None
+    """Of its file, there until the next clip is asked for; None where its tar refused it."""
+    others: tuple[Member, ...] = ()
+    """What else its sample in a tar holds."""
+
+
+def encode_clips(run: EncodeRun, groups: Iterable[tuple[int, Iterable[ClipInput]]]) -> None:
     """Clip after clip: its frames are decoded ahead, encoded in batches, and spooled to the disk.
 
-    So memory does not grow with the length of a clip, nor with the clips of a unit.
+    A group is a unit and its clips. So memory does not grow with the length of a clip, nor with the
+    clips of a unit.
     """
-    recipe = run.plan.clips
-    assert recipe is not None
-    clips, number = sum(run.inputs.count(unit) for unit in todo), 0
-    for index in todo:
-        unit = EncodedUnit(index)
+    clips = len(run.inputs) if run.tars is None else None
+    number = 0
+    for index, inputs in groups:
+        unit = new_unit(run, index)
         spooled: list[Spooled] = []
         try:
-            for source in run.inputs.rows(index):
-                encode_clip(run, unit, recipe, source, spooled, (number, clips))
+            for clip in inputs:
+                encode_clip(run, unit, clip, spooled, (number, clips))
                 number += 1
             run.stop.check()
-            write_unit(run, unit)
+            run.sink(run, unit)
         finally:
             for tensor in spooled:
                 tensor.drop()
+            unit.spill.drop()
     all_counted(run.meter)
+
+
+def clip_inputs(run: EncodeRun, index: int) -> Iterator[ClipInput]:
+    """The clips of a unit of the input list: files, or what a tar holds."""
+    if run.tars is None:
+        yield from (ClipInput(Row(r.key, r.source, "ok"), r.source) for r in run.inputs.rows(index))
+        return
+    (tar,) = run.inputs.rows(index)
+    with open_tar(tar.source, run.tars.check) as stream:
+        digesting = Digesting(stream)
+        for raw in timed(run.tars.samples(tar, digesting), run.meter):
+            if raw.data is None:
+                yield ClipInput(raw.row, None)
+                continue
+            suffix = PurePosixPath(raw.row.source).suffix
+            # PyAV reads a file at its ease, forwards and backwards.
+            with NamedTemporaryFile(prefix="latentcli-", suffix=suffix) as file:
+                file.write(raw.data)
+                file.flush()
+                yield ClipInput(raw.row, file.name, raw.others)
+        run.tars.origins[index] = TarOrigin(tar.source, digesting.digest_of_all())
 
 
 def encode_clip(
     run: EncodeRun,
     unit: EncodedUnit,
-    recipe: ClipRecipe,
-    source: InputRow,
+    given: ClipInput,
     spooled: list[Spooled],
-    progress: tuple[int, int],
+    progress: tuple[int, int | None],
 ) -> None:
     """Adds a clip to its unit, or its row of failure; `progress` is (clips before, clips)."""
-    clip = EncodedClip(Row(source.key, source.source, "ok"), f"{unit.number:06d}-{len(unit.rows)}")
+    row = given.row
+    run.team.add(SEEN, 1)
+    if given.path is None:
+        unit.rows[row.key] = row
+        fail(run, row)
+        return
+    recipe = run.plan.clips
+    assert recipe is not None
+    clip = EncodedClip(row, f"{unit.number:06d}-{len(unit.rows)}")
     try:
-        with open_frames(source.source, recipe, run.meter, run.stop.check) as opened:
+        with open_frames(given.path, recipe, run.meter, run.stop.check) as opened:
             count_frames(run.meter, expected_frames(opened.info, recipe), *progress)
             size = run.plan.batch_size
             for batch in batches(opened.frames, pixels_of, size, batch_elements(size)):
@@ -92,15 +143,16 @@ def encode_clip(
             clock = clock_of(opened.info.frame_rate / recipe.stride, opened.info.time_base)
     except SampleError as error:
         drop(clip)
-        unit.rows[source.key] = replace(
+        unit.rows[row.key] = replace(
             clip.row, status="failed", stage=error.stage, error=error.reason
         )
-        fail(run, unit.rows[source.key])
+        fail(run, unit.rows[row.key])
         return
     except BaseException:
         drop(clip)
         raise
     keep(unit, clip, clock, spooled)
+    keep_others(run, unit, row.key, given.others)
 
 
 def encode_frames(run: EncodeRun, clip: EncodedClip, batch: Sequence[ClipFrame]) -> None:
@@ -110,12 +162,11 @@ def encode_frames(run: EncodeRun, clip: EncodedClip, batch: Sequence[ClipFrame])
     keys = [frame_key(key, first + i) for i in range(len(batch))]
     try:
         with run.meter.stage("encode", len(batch)):
-            parts = encode_batch(
-                *(run.engine, pixels, keys, run.plan.state, run.job.sample),
-                class_token=run.job.class_token,
-            )
+            parts = {name: part.cpu() for name, part in encode_fitting(run, pixels, keys).items()}
     except torch.OutOfMemoryError as error:
-        raise SampleError("encode", out_of_memory(pixels, error)) from error
+        height, width = pixels.shape[-2:]
+        reason = f"the device ran out of memory on a frame of {width}x{height}"
+        raise SampleError("encode", reason) from error
     with run.meter.stage("write", len(batch)):
         for part, values in parts.items():
             rows = stored(part, values)
@@ -124,7 +175,7 @@ def encode_frames(run: EncodeRun, clip: EncodedClip, batch: Sequence[ClipFrame])
                     "encode", f"the {part} of frame {first + bad[0]} is not finite in {rows.dtype}"
                 )
             if part not in clip.spools:
-                clip.spools[part] = Spool(run.plan.store, f"{clip.name}-{part}")
+                clip.spools[part] = Spool(run.spilled_to, f"{clip.name}-{part}")
             clip.spools[part].add(rows)
             if part == next(iter(parts)):
                 clip.sums.add(rows)

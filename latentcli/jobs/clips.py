@@ -94,7 +94,7 @@ def open_frames(
 
 def ahead(size: tuple[int, int], spec: PreprocessSpec) -> int:
     """Frames to prepare ahead, of a clip whose frames are of `size`, (W, H)."""
-    width, height = spec.size or size
+    width, height = spec.size or (spec.buckets.pick(size) if spec.buckets else size)
     return max(2, min(AHEAD, AHEAD_PIXELS // (width * height)))
 
 
@@ -161,8 +161,10 @@ def frame_key(key: str, index: int) -> str:
     return f"{key}/{index:06d}"
 
 
-def count_frames(meter: Meter, expected: int | None, clip: int, clips: int) -> None:
+def count_frames(meter: Meter, expected: int | None, clip: int, clips: int | None) -> None:
     """Sets the meter's total to a guess: clip number `clip` (from 0) of `clips` begins now."""
+    if clips is None:
+        return
     mean = meter.done / clip if clip else 0.0
     until = meter.done + (mean if expected is None else expected)
     meter.total = max(round(until * clips / (clip + 1)), meter.done)

@@ -6,8 +6,8 @@ Importing this loads no torch. Every field has the name of its option, so `--bat
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 
 from latentcli.core.errors import UsageError
 from latentcli.core.types import NORMAL_STATES
@@ -15,27 +15,42 @@ from latentcli.core.types import NORMAL_STATES
 BUNDLED_MODEL = "fcdm_nano"
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "read": ("sources", "store", "media", "workers", "on_error", "max_bad", "retry"),
+    "read": (
+        *("sources", "store", "media", "workers", "on_error", "max_bad", "retry"),
+        *("compare", "time_limit", "allow_pipe"),
+    ),
     "decode_image": ("alpha", "max_pixels", "stride", "frames"),
-    "preprocess": ("size", "resize", "filter"),
+    "preprocess": (
+        *("size", "resize", "filter"),
+        *("area", "bucket_rule", "bucket_step", "bucket_min", "bucket_max"),
+        *("no_upscale", "buckets"),
+    ),
     "batch": ("batch_size",),
-    "model": ("model", "decoder", "weights", "revision", "device", "dtype", "force"),
-    "encode": ("latents", "sample", "class_token", "self_check"),
+    "model": (
+        *("model", "decoder", "weights", "revision", "device", "dtype", "force"),
+        *("devices", "engine"),
+    ),
+    "encode": ("latents", "sample", "flip", "class_token", "self_check"),
     "decode": ("steps", "sampler", "schedule", "pdg", "pdg_strength", "seed", "num_frames"),
     "encode_image": ("format", "quality"),
-    "write": ("output", "samples_per_shard", "save", "skip_existing"),
+    "write": ("output", "shard_format", "samples_per_shard", "save", "skip_existing"),
     "bench": (
         *("op", "resolution", "batch", "baseline", "warmup", "repeats"),
         *("random_weights", "stages"),
     ),
-    "verify": ("samples",),
+    "verify": ("samples", "repair"),
 }
 """Sections of a job file and the fields that stand in each: the stages, and what only bench and
 verify have."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "latents": (*NORMAL_STATES, "raw", "moments"),
-    "resize": ("crop", "none"),
+    "resize": ("crop", "none", "bucket"),
+    "bucket_rule": ("area", "kohya", "musubi"),
+    "flip": ("none", "both"),
+    "shard_format": ("safetensors", "webdataset"),
+    "compare": ("stat", "digest"),
+    "engine": ("local", "ray"),
     "filter": ("lanczos", "bicubic", "bilinear", "box"),
     "alpha": ("white", "black", "grey", "drop"),
     "dtype": ("auto", "bf16", "fp32"),
@@ -63,6 +78,10 @@ LEAST: dict[str, int] = {
     "samples": 0,
     "pdg_strength": 0,
     "quality": 1,
+    "bucket_step": 1,
+    "bucket_min": 1,
+    "bucket_max": 1,
+    "time_limit": 0,
 }
 """Smallest value of a field that is a number, or several."""
 MOST: dict[str, int] = {"quality": 100}
@@ -95,7 +114,21 @@ class ImageIntake:
     size: str | None = None
     """256 or 512x256 (W x H); None keeps each picture's size."""
     resize: str | None = None
-    """crop or none; None is crop with a size and none without."""
+    """crop, none or bucket; None is crop with a size, bucket with an area or a file, else none."""
+    area: str | None = None
+    """Of buckets, the pixels of each: 1024 is 1024x1024 of them, 1280x720 that many."""
+    bucket_rule: str = "area"
+    """How buckets are made and chosen: ours, kohya's or musubi's."""
+    bucket_step: int | None = None
+    """Bucket sides are multiples of it; None is the rule's own: 64, or 16 for musubi."""
+    bucket_min: int | None = None
+    """Shortest side of kohya's and our own buckets; None is the rule's own."""
+    bucket_max: int | None = None
+    """Longest side; None is the rule's own: 1024 for kohya, or what the area needs."""
+    no_upscale: bool = False
+    """Pictures smaller than their bucket are not enlarged: the bucket becomes smaller."""
+    buckets: str | None = None
+    """A file of buckets, one WIDTHxHEIGHT a line."""
     filter: str = "lanczos"
     alpha: str = "white"
     max_pixels: int = 89_478_485
@@ -103,9 +136,12 @@ class ImageIntake:
     """None is 8 on a CPU and 32 on a GPU."""
     workers: int | None = None
     """Loader processes; None is one per CPU core up to 8, and 0 for a handful of inputs."""
+    time_limit: float = 120.0
+    """Seconds that one input may take in a loader process; 0 is no limit."""
     on_error: str = "skip"
-    max_bad: str = "0"
-    """Failed inputs that still count as success: a number or a percentage such as 0.5%."""
+    max_bad: str | None = None
+    """Failed inputs that still count as success, a number or a percentage such as 0.5%; the job
+    stops when there are more. None allows none, but goes on to the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +163,20 @@ class EncodeJob(ModelChoice, ImageIntake):
     """Images to a latent store."""
 
     output: str | None = None
-    """The store's folder; None is <name>.<model>.latents in the working directory."""
+    """The store's folder or URL, or - for a tar stream on stdout; None is <name>.<model>.latents in
+    the working directory."""
+    shard_format: str = "safetensors"
+    """safetensors or webdataset."""
+    devices: str | None = None
+    """all, a number or a list such as 0,2: one process for each; None is one process."""
+    engine: str = "local"
+    """local, or ray: units go to actors of a Ray cluster."""
+    allow_pipe: bool = False
+    """Whether sources of the form pipe:COMMAND may run a shell."""
+    compare: str = "stat"
+    """How a changed input is told: by size and time, or by the digest of its bytes."""
+    flip: str = "none"
+    """both stores the latent of the mirrored picture as well."""
     latents: str | None = None
     """None is the model's own: whitened, or scaled."""
     class_token: bool = False
@@ -215,6 +264,8 @@ class VerifyJob:
     store: str = ""
     samples: int = 8
     """Inputs that are encoded again and compared; 0 leaves the model alone."""
+    repair: bool = False
+    """Take damaged units back, so that the next encode does them again."""
     weights: str | None = None
     device: str = "auto"
 
@@ -236,13 +287,14 @@ def check_choices(job: object) -> None:
                 raise UsageError(f"--{option} is {number}; it must be at least {least}{top}.")
 
 
-def allowed_failures(max_bad: str, inputs: int) -> int:
-    """How many of `inputs` may fail: `max_bad` is a number or a percentage."""
-    text = max_bad.strip()
+def allowed_failures(max_bad: str | None, inputs: int) -> int:
+    """How many of `inputs` may fail: `max_bad` is a number or a percentage, None is 0."""
+    text = "0" if max_bad is None else max_bad.strip()
     try:
-        number = float(text.removesuffix("%"))
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < math.inf or (text.endswith("%") and number > 100):
+        # Decimal: in floats, 0.57% of 10,000 is less than 57.
+        number = Decimal(text.removesuffix("%"))
+    except InvalidOperation:
+        number = Decimal(-1)
+    if not number.is_finite() or number < 0 or (text.endswith("%") and number > 100):
         raise UsageError(f"--max-bad is {max_bad!r}; give a number such as 10, or 0.5%.")
     return int(inputs * number / 100) if text.endswith("%") else int(number)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,12 @@ from latentcli.core.posterior import posterior_of
 from latentcli.core.types import Row
 from latentcli.jobs.clips import fractions_of
 from latentcli.jobs.store import LatentStore, latent_of
+from latentcli.shards.place import Place
 
+BESIDE = ("class_token", "class_token_flip")
+"""Parts that an item has under their own names, where the store has them."""
+FLIP = "_flip"
+"""What the names of parts of the mirrored picture end in."""
 GEOMETRY = 6
 """Integers kept per sample: original W and H, and the crop's four."""
 
@@ -24,8 +28,9 @@ GEOMETRY = 6
 class LatentDataset(Dataset[dict[str, Any]]):
     """Items {"key", "latent" [C, h, w], "original_size" (W, H), "crop" (l, t, r, b)}.
 
-    "class_token" [features], float32, is there where the store has it. Of a clip, "latent" is
-    [T, C, h, w] and "seconds" [T], float64, says when each frame is shown.
+    "class_token" [features], float32, and "latent_flip" [C, h, w], of the mirrored picture, are
+    there where the store has them. Of a clip, "latent" is [T, C, h, w] and "seconds" [T], float64,
+    says when each frame is shown.
 
     `dtype` casts the latents (None keeps the stored bfloat16). `sample=True` draws a fresh
     posterior sample at every access, which needs a store made with --latents moments. `transform`
@@ -34,7 +39,7 @@ class LatentDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Place,
         *,
         dtype: torch.dtype | None = None,
         sample: bool = False,
@@ -69,8 +74,10 @@ class LatentDataset(Dataset[dict[str, Any]]):
             "original_size": (width, height),
             "crop": tuple(crop),
         }
-        if "class_token" in parts:
-            item["class_token"] = parts["class_token"]
+        mirrored = {n.removesuffix(FLIP): part for n, part in parts.items() if n.endswith(FLIP)}
+        if mirrored:
+            item["latent_flip"] = self._latent(mirrored)
+        item |= {name: parts[name] for name in BESIDE if name in parts}
         if "times" in parts:
             item["seconds"] = parts["times"].double() * float(fractions_of(parts["clock"])[1])
         return item if self.transform is None else self.transform(item)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentcli.core.errors import UsageError
+from latentcli.core.errors import SampleError, UsageError
 from latentcli.images.clips import load_av
 from latentcli.images.codec import SUFFIX_OF
 from latentcli.jobs.batching import batches
+from latentcli.jobs.bottleneck import Crew
 from latentcli.jobs.clip_decode import decode_clips
 from latentcli.jobs.config import DecodeJob, check_choices
 from latentcli.jobs.decode_output import (
@@ -23,11 +25,14 @@ from latentcli.jobs.decode_output import (
     unsafe,
     unsound,
     write_picture,
+    writer_threads,
     writing,
 )
+from latentcli.jobs.decode_pipe import decode_to_stdout, refuse_skipping
 from latentcli.jobs.encode_plan import check_state, latent_values, refuse_encoder
 from latentcli.jobs.engine import DEFAULT_BATCH, decode_batch, inference_config, load_engine
 from latentcli.jobs.latent_source import (
+    LatentSample,
     LatentSource,
     check_preset_space,
     check_space,
@@ -35,8 +40,11 @@ from latentcli.jobs.latent_source import (
     own_latents,
 )
 from latentcli.jobs.meter import Meter
-from latentcli.jobs.signals import stop_on_signals
+from latentcli.jobs.piped_latents import open_piped
+from latentcli.jobs.signals import StopRequest, stop_on_signals
+from latentcli.jobs.standard import STDIN, STDOUT, standard_ends
 from latentcli.jobs.talk import SILENT, Talk
+from latentcli.shards.place import place
 
 
 def run_decode(job: DecodeJob, talk: Talk = SILENT) -> dict[str, Any]:
@@ -48,7 +56,37 @@ def run_decode(job: DecodeJob, talk: Talk = SILENT) -> dict[str, Any]:
     check_choices(job)
     inference_config(job)
     began = time.perf_counter()
-    source = open_latents(Path(job.store), job.latents)
+    reads, writes = job.store == STDIN, job.output == STDOUT
+    if writes:
+        refuse_skipping(job.skip_existing)
+    with (
+        stop_on_signals(advice(job)) as stop,
+        standard_ends(reads, writes, stop.check) as stdout,
+        ExitStack() as stack,
+    ):
+        if reads:
+            check = stop.check if stdout is None else stdout.check
+            source = stack.enter_context(open_piped(job.latents, check))
+        else:
+            source = open_latents(place(job.store), job.latents)
+        run = prepared(job, source, stop, talk)
+        if stdout is not None:
+            decode_to_stdout(run, stdout, decoded_groups)
+        else:
+            make_folder(run.output)
+            (decode_all if source.clips is None else decode_clips)(run)
+        return document(run, time.perf_counter() - began)
+
+
+def advice(job: DecodeJob) -> str:
+    """How to go on after an interruption."""
+    if STDIN in (job.store, job.output):
+        return "Run the pipeline again from its beginning."
+    return "Add --skip-existing to go on from here."
+
+
+def prepared(job: DecodeJob, source: LatentSource, stop: StopRequest, talk: Talk) -> DecodeRun:
+    """The model loaded and checked against the latents; UsageError where they do not fit."""
     format = file_format(job, source)
     if format == "mp4":
         load_av("write")
@@ -64,14 +102,23 @@ def run_decode(job: DecodeJob, talk: Talk = SILENT) -> dict[str, Any]:
     refuse_encoder(engine)
     check_state(job.latents, engine)
     check_space(source, engine, force=job.force)
-    output = Path(job.output or f"{Path(job.store).resolve().stem}.images")
-    make_folder(output)
-    with stop_on_signals("Add --skip-existing to go on from here.") as stop:
-        noun = "images" if source.clips is None else "frames"
-        meter = Meter("decode", source.count, talk.progress, noun=noun)
-        run = DecodeRun(job, source, engine, output, meter, stop, format)
-        (decode_all if source.clips is None else decode_clips)(run)
-    return document(run, time.perf_counter() - began)
+    name = "stdin" if job.store == STDIN else PurePath(job.store.rstrip("/")).stem
+    output = Path(job.output or f"{name or 'latents'}.images")
+    noun = "images" if source.clips is None else "frames"
+    meter = Meter(
+        *("decode", source.count, talk.progress),
+        noun=noun,
+        device=engine.device.type,
+        crews=crews_of_decode(job, source, format),
+    )
+    return DecodeRun(job, source, engine, output, meter, stop, format)
+
+
+def crews_of_decode(job: DecodeJob, source: LatentSource, format: str) -> tuple[Crew, ...]:
+    """Which threads do which stages: one of them writes a video frame by frame, as it decodes."""
+    if source.clips is not None and format == "mp4":
+        return (Crew(("read", "decode", "encode_image", "write")),)
+    return (Crew(("read", "decode")), Crew(("encode_image", "write"), writer_threads(job)))
 
 
 def file_format(job: DecodeJob, source: LatentSource) -> str:
@@ -88,21 +135,27 @@ def model_for(job: DecodeJob, source: LatentSource) -> str:
     """The model that is asked for, or the one that the latents name."""
     model = job.model or source.model
     if model is None:
-        raise UsageError(f"{source.path} does not say which model made it; name one with --model.")
+        what = "The stream" if job.store == STDIN else source.path
+        raise UsageError(f"{what} does not say which model made it; name one with --model.")
     return model
 
 
 def decode_all(run: DecodeRun) -> None:
     """read | batch, decode | encode_image, write: pictures are written by a pool of threads."""
+    with writing(run) as submit:
+        for keys, pixels in decoded_groups(run):
+            for key, picture in zip(keys, pixels, strict=True):
+                submit(write_picture, run, key, picture)
+
+
+def decoded_groups(run: DecodeRun) -> Iterator[tuple[list[str], Tensor]]:
+    """Keys and uint8 pictures [N, 3, H, W] of one batch after the other; failed ones are noted."""
     batch_size = run.job.batch_size or DEFAULT_BATCH[run.engine.device.type]
     most = batch_size * latent_values(run.engine)
-    with writing(run) as submit:
-        for group in batches(wanted(run), lambda sample: sample.latent, batch_size, most):
-            run.stop.check()
-            pixels = decode_group(run, group)
-            for sample, picture in zip(group, pixels, strict=True):
-                submit(write_picture, run, sample.key, picture)
-            run.meter.advance(len(group))
+    for group in batches(wanted(run), lambda sample: sample.latent, batch_size, most):
+        run.stop.check()
+        yield [sample.key for sample in group], decode_group(run, group)
+        run.meter.advance(len(group))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +176,23 @@ def wanted(run: DecodeRun) -> Iterator[Loaded]:
             run.meter.advance(1)
             continue
         if reason is None:
-            with run.meter.stage("read", 1):
-                loaded = Loaded(sample.key, sample.load())
+            loaded = load(run, sample)
             run.meter.begin()
-            reason = unsound(loaded.latent, run.engine)
-            if reason is None:
+            reason = loaded if isinstance(loaded, str) else unsound(loaded.latent, run.engine)
+            if not isinstance(loaded, str) and reason is None:
                 yield loaded
                 continue
-        run.fail(sample.key, reason)
+        run.fail(sample.key, reason or "")
         run.meter.advance(1, 1)
+
+
+def load(run: DecodeRun, sample: LatentSample) -> Loaded | str:
+    """Reads a sample's latent; or why it cannot be read."""
+    try:
+        with run.meter.stage("read", 1):
+            return Loaded(sample.key, sample.load())
+    except SampleError as error:
+        return error.reason
 
 
 def decode_group(run: DecodeRun, group: Sequence[Loaded]) -> Tensor:
@@ -160,6 +221,7 @@ def document(run: DecodeRun, seconds: float) -> dict[str, Any]:
         "images_per_second": round(meter.final_rate, 2),
         "stages": meter.report(),
         "bottleneck": meter.bottleneck(),
+        "bottleneck_reason": meter.bottleneck_reason(),
         "device": run.engine.device_name,
         "dtype": run.engine.dtype,
         "steps": run.job.steps,

@@ -79,13 +79,18 @@ def make_parent(path: Path) -> None:
         raise write_error(path, error) from error
 
 
+def writer_threads(job: DecodeJob) -> int:
+    """Threads that compress and write pictures."""
+    return job.workers or min(cores(), MOST_THREADS)
+
+
 @contextmanager
 def writing(run: DecodeRun) -> Iterator[Callable[..., None]]:
     """A pool of threads; the block's value queues a call, and waits where too many wait already.
 
     What a call raises comes out of a later one, or at the end.
     """
-    threads = run.job.workers or min(cores(), MOST_THREADS)
+    threads = writer_threads(run.job)
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="encode_image") as pool:
 

@@ -1,176 +1,263 @@
-"""The encode job: images in, a latent store out, resumable at every instant."""
+"""The encode job: images, clips or tars in, a latent store out, resumable at every instant."""
 
 from __future__ import annotations
 
-import itertools
+import json
+import os
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from latentcli.core.errors import SampleError
-from latentcli.core.types import InputRow
-from latentcli.jobs.clip_encode import encode_clips
-from latentcli.jobs.clips import ClipRecipe, open_frames
+from latentcli.core.errors import StoreError, UsageError
+from latentcli.jobs.bottleneck import Crew
+from latentcli.jobs.clip_encode import clip_inputs, encode_clips
 from latentcli.jobs.config import EncodeJob, allowed_failures, check_choices
+from latentcli.jobs.encode_check import check_once
 from latentcli.jobs.encode_inputs import Work, plan_work
+from latentcli.jobs.encode_pipe import encode_to_stdout
 from latentcli.jobs.encode_plan import EncodePlan, plan_encode, refuse_decoder_preset, settled
-from latentcli.jobs.encode_preview import preview
-from latentcli.jobs.encode_stream import EncodeRun, encode_units
+from latentcli.jobs.encode_report import Counts, document
+from latentcli.jobs.encode_stdin import encode_stdin
+from latentcli.jobs.encode_stream import FAILED, SEEN, EncodeRun, encode_units
 from latentcli.jobs.engine import Engine, load_engine
-from latentcli.jobs.loader import Recipe, pick_workers, prepare
-from latentcli.jobs.media import check_clip_options, find_media
-from latentcli.jobs.meter import IMAGE_STAGES, Meter
-from latentcli.jobs.self_check import self_check
+from latentcli.jobs.fitting import Fitting
+from latentcli.jobs.intake import unit_tasks
+from latentcli.jobs.loader import MANY, pick_workers
+from latentcli.jobs.media import SUFFIXES, Found, check_clip_options, find_media
+from latentcli.jobs.meter import Meter
+from latentcli.jobs.plan import plan_document
+from latentcli.jobs.ranks import device_of, rank_of
 from latentcli.jobs.signals import StopRequest, stop_on_signals
+from latentcli.jobs.standard import STDIN, STDOUT, check_pipe, is_piped, standard_ends
 from latentcli.jobs.talk import SILENT, Talk
+from latentcli.jobs.tar_intake import TarIntake, refuse_commands
+from latentcli.jobs.team import Team, join_team
 from latentcli.latents.stats import ChannelSums
-from latentcli.shards.layout import FAILURES
+from latentcli.shards.inputs import InputList
+from latentcli.shards.layout import INPUTS
 from latentcli.shards.lock import StoreLock
 from latentcli.shards.manifest import Manifest, read_manifest, write_manifest
-from latentcli.shards.plan import FoundInput
-from latentcli.shards.store import finish, open_for_writing
-
-CHECKED_INPUTS = 4
-"""Pictures of the self-check."""
+from latentcli.shards.store import StoreSums, finish, open_for_writing
 
 
 def run_encode(job: EncodeJob, talk: Talk = SILENT) -> dict[str, Any]:
     """Encodes what is not yet in the store; the result is the --json document of `encode`.
 
-    LatentCliError kinds: UsageError (options), WeightsError, StoreError (folder, disk, another
-    spec), SelfCheckError, Interrupted. What was committed before an error stays.
+    Under torchrun or srun this process does its share; only the first one has a document, that
+    of the others is empty. LatentCliError kinds: UsageError (options), WeightsError, StoreError
+    (folder, disk, another spec), SelfCheckError, TooManyFailures, Interrupted. What was committed
+    before an error stays.
     """
     check_choices(job)
     allowed_failures(job.max_bad, 0)
-    began = time.perf_counter()
     refuse_decoder_preset(job.model)
-    with stop_on_signals("Run the same command again to finish the rest.") as stop:
-        found = find_media(job.sources, job.media, talk)
-        check_clip_options(job, found.media)
-        stop.check()
-        engine = load_engine(
-            job.model,
-            weights=job.weights,
-            revision=job.revision,
-            device=job.device,
-            dtype=job.dtype,
-        )
+    if is_piped(job):
+        return run_pipe(job, talk)
+    if job.engine == "ray" and not job.dry_run:
+        from latentcli.jobs.ray_engine import run_ray
+
+        return run_ray(job, talk)
+    rank = rank_of(os.environ)
+    if job.dry_run and rank.world > 1:
+        raise UsageError("A plan is made by one process: leave out torchrun or srun.")
+    job = replace(job, device=device_of(rank, job.device))
+    with (
+        stop_on_signals("Run the same command again to finish the rest.") as stop,
+        join_team(rank, os.environ, stop.check) as team,
+    ):
+        if rank.leader:
+            return lead(job, team, stop, talk)
+        follow(job, team, stop)
+    return {}
+
+
+def run_pipe(job: EncodeJob, talk: Talk) -> dict[str, Any]:
+    """The job where standard input or output is one end of it; UsageError where that cannot be."""
+    check_pipe(job)
+    if rank_of(os.environ).world > 1:
+        raise UsageError("A pipe is read and written by one process: leave out torchrun or srun.")
+    advice = "Run the pipeline again from its beginning."
+    if job.sources == (STDIN,) and job.output != STDOUT:
+        advice = "Run the same pipeline again; what is committed is passed over."
+    reads, writes = STDIN in job.sources, job.output == STDOUT
+    with stop_on_signals(advice) as stop, standard_ends(reads, writes, stop.check) as stdout:
+        engine = engine_of(job)
         stop.check()
         job = settled(job, engine)
-        plan = plan_encode(job, engine, found.media)
-        if job.dry_run:
-            return preview(plan, found.inputs) | {"left_out": found.left_out}
-        with StoreLock(plan.store) as lock:
-            if not lock.held:
-                talk.note(f"{plan.store} cannot be locked: see that no other job writes to it.")
-            told = encode_store(job, engine, plan, found.inputs, stop, talk, began)
-            return told | {"left_out": found.left_out}
+        if stdout is not None:
+            return encode_to_stdout(job, engine, stdout, stop, talk)
+        return encode_stdin(job, engine, stop, talk)
 
 
-def encode_store(
+def engine_of(job: EncodeJob) -> Engine:
+    """The job's model, loaded."""
+    return load_engine(
+        job.model,
+        weights=job.weights,
+        revision=job.revision,
+        device=job.device,
+        dtype=job.dtype,
+    )
+
+
+def lead(job: EncodeJob, team: Team, stop: StopRequest, talk: Talk) -> dict[str, Any]:
+    """The job of the only process, or of the first: it prepares the store and finishes it."""
+    began = time.perf_counter()
+    found = find_media(job.sources, job.media, talk, allow_pipe=job.allow_pipe)
+    check_clip_options(job, found.media)
+    stop.check()
+    engine = engine_of(job)
+    stop.check()
+    job = settled(job, engine)
+    plan = plan_encode(job, engine, found.media, tars=found.tars)
+    if job.dry_run:
+        return plan_document(job, engine, plan, found, stop)
+
+    def share(manifest: Manifest, work: Work, held: Callable[[], None]) -> EncodeRun:
+        for name, amount in totals_before(work).items():
+            team.add(name, amount)
+        team.publish(assignment(plan, work.todo))
+        run = run_of(job, engine, plan, manifest, work.inputs, work.todo, team, stop, talk)
+        encode_share(replace(run, held=held), work.todo)
+        team.done()
+        team.wait_for_all(stop.check)
+        return run
+
+    return under_lock(job, engine, plan, found, talk, share, began)
+
+
+def under_lock(
     job: EncodeJob,
     engine: Engine,
     plan: EncodePlan,
-    found: list[FoundInput],
-    stop: StopRequest,
+    found: Found,
     talk: Talk,
+    share: Callable[[Manifest, Work, Callable[[], None]], EncodeRun],
     began: float,
 ) -> dict[str, Any]:
-    """The job under the store's lock."""
+    """Prepares the store, has `share` encode the units, and finishes it; the --json document."""
     store = plan.store
-    open_for_writing(store, plan.manifest)
-    manifest = replace(read_manifest(store), status="running")
-    work = plan_work(store, manifest.spec_hash, found, plan.samples_per_shard, job.retry, talk)
-    found.clear()
-    if work.todo:
-        # A store that is added to is not complete until it is finished again.
-        write_manifest(store, manifest)
-    if work.todo and job.self_check and manifest.self_check is None:
-        manifest = checked(manifest, engine, plan, work, talk)
-    total = sum(work.inputs.count(unit) for unit in work.todo)
-    if plan.clips is None:
-        meter = Meter("encode", total, talk.progress, max(pick_workers(job.workers, total), 1))
+    with StoreLock(store) as lock:
+        if not lock.held:
+            talk.note(f"{store} cannot be locked: see that no other job writes to it.")
+        open_for_writing(store, plan.manifest)
+        before = read_manifest(store)
+        manifest, sums = replace(before, status="running"), StoreSums(ChannelSums())
+        work = plan_work(
+            *(store, manifest.spec_hash, found.inputs, plan.samples_per_shard, job.retry, talk),
+            compare=job.compare,
+            seen=sums.add,
+        )
+        found.inputs.clear()
+        if plan.tars and not job.allow_pipe:
+            refuse_commands(row for unit in work.todo for row in work.inputs.rows(unit))
+        if work.todo:
+            # A store that is added to is not complete until it is finished again.
+            write_manifest(store, manifest)
+        if work.todo and job.self_check and manifest.self_check is None:
+            manifest = check_once(manifest, engine, plan, work.inputs, talk)
+        run = share(manifest, work, lock.check)
+        lock.check()
+        counts, final = Counts(frozenset(work.todo)), before
+        # Where nothing was to do, all records have been read, and once is enough.
+        if work.todo or not sums.are_written(store, before):
+            final = finish(store, manifest, work.inputs.units, ChannelSums(), counts.add)
+        told = document(run, work, final, counts, time.perf_counter() - began)
+        return told | {"left_out": found.left_out}
+
+
+def follow(job: EncodeJob, team: Team, stop: StopRequest) -> None:
+    """The share of a process that is not the first: it has nothing to say and nothing to finish."""
+    engine = engine_of(job)
+    job = settled(job, engine)
+    media, tars, store, units = assigned(team.plan(stop.check))
+    plan = plan_encode(replace(job, output=store), engine, media, tars=tars)
+    manifest = read_manifest(plan.store)
+    if manifest.spec_hash != plan.manifest.spec_hash:
+        raise StoreError(
+            f"Process {team.rank.rank} was started with other options or weights than process 0:"
+            " start all of them with the same command."
+        )
+    inputs = InputList.open(plan.store / INPUTS)
+    run = run_of(job, engine, plan, manifest, inputs, units, team, stop, SILENT)
+    encode_share(run, units)
+    team.done()
+
+
+def assignment(plan: EncodePlan, todo: Sequence[int]) -> str:
+    """What the first process tells the others: the units to do are given out one by one."""
+    told = {"media": plan.media, "tars": plan.tars, "store": str(plan.store), "todo": list(todo)}
+    return json.dumps(told, separators=(",", ":"))
+
+
+def assigned(text: str) -> tuple[str, bool, str, tuple[int, ...]]:
+    """(media, tars, store, units to do) of an assignment."""
+    told = json.loads(text)
+    return told["media"], told["tars"], told["store"], tuple(told["todo"])
+
+
+def run_of(
+    job: EncodeJob,
+    engine: Engine,
+    plan: EncodePlan,
+    manifest: Manifest,
+    inputs: InputList,
+    todo: Sequence[int],
+    team: Team,
+    stop: StopRequest,
+    talk: Talk,
+) -> EncodeRun:
+    """What the stream of this process works with."""
+    total = sum(inputs.count(unit) for unit in todo)
+    # torchrun's processes share the cores of their machine; srun gives each its own.
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if team.rank.world > 1 else 1
+    workers = pick_workers(job.workers, MANY if plan.tars else total, beside)
+    counted = not plan.tars and plan.clips is None
+    meter = Meter(
+        "encode",
+        total if counted else None if plan.tars else 0,
+        talk.progress,
+        workers=workers,
+        noun="images" if plan.clips is None else "frames",
+        device=engine.device.type,
+        lanes={"read": 1} if plan.tars else {},
+        crews=() if plan.clips is None else (Crew(("encode", "write")),),
+        ranks=team.rank.world,
+        shared=team_totals(team) if team.rank.world > 1 else None,
+    )
+    return EncodeRun(
+        *(job, engine, plan, manifest, inputs, stop, meter, team),
+        tars=TarIntake(SUFFIXES[plan.media], meter, check=stop.check) if plan.tars else None,
+        workers=workers,
+        fitting=Fitting(talk.note),
+        talk=talk,
+    )
+
+
+def totals_before(work: Work) -> dict[str, int]:
+    """What a team's totals begin with: --max-bad is of the store, and not of this run."""
+    return {FAILED: work.failed, SEEN: work.samples}
+
+
+def team_totals(team: Team) -> Callable[[int, int], tuple[int, int]]:
+    """How a meter learns what the whole team has done."""
+    return lambda done, failed: (team.add("done", done), team.add("bad", failed))
+
+
+def encode_share(run: EncodeRun, todo: Sequence[int]) -> None:
+    """Encodes units of `todo` until there are none left; others may take some of them."""
+    units = claimed(run.team, todo)
+    if run.plan.clips is not None:
+        encode_clips(run, ((unit, clip_inputs(run, unit)) for unit in units))
+    elif run.tars is not None:
+        rows = (row for unit in units for row in run.inputs.rows(unit))
+        encode_units(run, run.tars.tasks(rows))
     else:
-        meter = Meter("encode", total, talk.progress, noun="frames")
-    run = EncodeRun(job, engine, plan, manifest, work.inputs, stop, meter)
-    (encode_units if plan.clips is None else encode_clips)(run, work.todo)
-    final = finish(store, manifest, work.inputs.units, ChannelSums())
-    return document(run, work, final, time.perf_counter() - began)
+        encode_units(run, unit_tasks(run.intake, units))
 
 
-def checked(
-    manifest: Manifest, engine: Engine, plan: EncodePlan, work: Work, talk: Talk
-) -> Manifest:
-    """The manifest with the self-check's figures: run once, before the first shard."""
-    if plan.clips is None:
-        pictures, keys = first_pictures(work.inputs, plan.recipe)
-    else:
-        pictures, keys = first_frames(work.inputs, plan.clips)
-    if not pictures:
-        talk.note("None of the first inputs can be read, so the self-check was left out.")
-        return manifest
-    manifest = replace(manifest, self_check=self_check(engine, pictures, keys))
-    write_manifest(plan.store, manifest)
-    return manifest
-
-
-def first_pictures(inputs: Iterable[InputRow], recipe: Recipe) -> tuple[list[Tensor], list[str]]:
-    """The first few inputs that can be read, of the first few dozen."""
-    seconds = dict.fromkeys(IMAGE_STAGES, 0.0)
-    rows = itertools.islice(inputs, 8 * CHECKED_INPUTS)
-    prepared = (prepare(row, recipe, seconds) for row in rows)
-    good = ((pixels, row.key) for row, pixels in prepared if pixels is not None)
-    pairs = list(itertools.islice(good, CHECKED_INPUTS))
-    return [pixels for pixels, _ in pairs], [key for _, key in pairs]
-
-
-def first_frames(inputs: Iterable[InputRow], recipe: ClipRecipe) -> tuple[list[Tensor], list[str]]:
-    """The first frame of the first few clips that can be read, of the first few dozen."""
-    pictures: list[Tensor] = []
-    keys: list[str] = []
-    for row in itertools.islice(inputs, 8 * CHECKED_INPUTS):
-        with (
-            suppress(SampleError),
-            open_frames(row.source, replace(recipe, frames=1), Meter("self-check", 1)) as clip,
-        ):
-            pictures += [frame.pixels for frame in clip.frames]
-            keys += [row.key] * (len(pictures) - len(keys))
-        if len(pictures) == CHECKED_INPUTS:
-            break
-    return pictures, keys
-
-
-def document(run: EncodeRun, work: Work, final: Manifest, seconds: float) -> dict[str, Any]:
-    """The --json document."""
-    meter, store, totals = run.meter, run.plan.store, final.totals
-    encoded_now, clips = run.committed["encoded"], run.plan.clips is not None
-    return {
-        "store": str(store),
-        "model": final.model["name"],
-        "encoded": encoded_now,
-        "skipped": totals.encoded - encoded_now,
-        "failed": totals.failed,
-        "seconds": round(seconds, 3),
-        "images_per_second": round(meter.final_rate, 2),
-        "stages": meter.report(),
-        "bottleneck": meter.bottleneck(),
-        "media": "clips" if clips else "images",
-        "frames": run.committed["frames"] if clips else None,
-        "inputs": totals.inputs,
-        "changed": work.changed,
-        "shards": totals.shards,
-        "bytes": totals.bytes,
-        "latent_space": final.latent_space,
-        "geometry": run.engine.model.spec.geometry,
-        "device": run.engine.device_name,
-        "dtype": run.engine.dtype,
-        "self_check": final.self_check,
-        "failures": str(Path(store) / FAILURES) if totals.failed else None,
-        "startup_seconds": round(meter.startup, 3),
-        "waited_seconds": round(meter.waited, 3),
-    }
+def claimed(team: Team, todo: Sequence[int]) -> Iterator[int]:
+    """The units that this process gets, one at a time as it asks for them."""
+    while (number := team.claim()) < len(todo):
+        yield todo[number]

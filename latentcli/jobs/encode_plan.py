@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
 import latentcli
-from latentcli.core.errors import UsageError
+from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.types import NORMAL_STATES
 from latentcli.images.codec import DecodePolicy
-from latentcli.images.preprocess import PreprocessSpec, parse_size, resizer
+from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.auto_batch import auto_batch_size
 from latentcli.jobs.clips import ClipRecipe
-from latentcli.jobs.config import EncodeJob, ImageIntake
-from latentcli.jobs.engine import DEFAULT_BATCH, Engine
-from latentcli.jobs.loader import Recipe
+from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.engine import Engine
+from latentcli.jobs.intake import Recipe
 from latentcli.jobs.media import PER_SHARD
+from latentcli.jobs.sizes import preprocess_fields, preprocess_spec
 from latentcli.latents.schema import MOMENTS, parts_of
 from latentcli.models.presets import load_preset, preset_names
 from latentcli.models.registry import find_preset
-from latentcli.shards.manifest import Manifest
+from latentcli.shards.manifest import Manifest, read_manifest
+from latentcli.shards.place import Place, is_remote, place
 
 BATCH_PIXELS = 2**20
 """Pixels per picture, on average, that a full batch may have: larger pictures go in fewer."""
@@ -32,15 +35,23 @@ BATCH_PIXELS = 2**20
 class EncodePlan:
     """Everything about an encode job that is settled before the first input is read."""
 
-    store: Path
+    store: Place
     manifest: Manifest
     recipe: Recipe
     state: str
     """Of the latents that are stored."""
     batch_size: int
     samples_per_shard: int
+    """1 where an input is a tar, which is a whole unit."""
     clips: ClipRecipe | None = None
     """What is done to each clip, where the inputs are clips."""
+    tars: bool = False
+    """Whether an input is a tar of samples."""
+
+    @property
+    def media(self) -> str:
+        """images or clips."""
+        return "images" if self.clips is None else "clips"
 
 
 def settled(job: EncodeJob, engine: Engine) -> EncodeJob:
@@ -79,21 +90,40 @@ def check_state(state: str | None, engine: Engine) -> None:
         )
 
 
-def plan_encode(job: EncodeJob, engine: Engine, media: str = "images") -> EncodePlan:
-    """The plan of a settled job; UsageError where options contradict each other."""
+def plan_encode(
+    job: EncodeJob,
+    engine: Engine,
+    media: str = "images",
+    *,
+    tars: bool = False,
+    stream: bool = False,
+) -> EncodePlan:
+    """The plan of a settled job; UsageError where options contradict each other.
+
+    With `tars` each input is a tar and a unit; a `stream` is one tar that is cut into units.
+    """
+    if tars and job.samples_per_shard is not None:
+        raise UsageError(
+            "Of tars, each becomes one shard of the store: leave out --samples-per-shard."
+        )
     policy = DecodePolicy(job.alpha, job.max_pixels)
     preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
-    batch_size = job.batch_size or DEFAULT_BATCH[engine.device.type]
+    store = place(job.output or default_store(job.sources, engine.info.name))
+    batch_size = job.batch_size or stored_batch_size(store) or auto_batch_size(engine, preprocess)
     state = job.latents or engine.model.spec.state
     clips = None
     if media == "clips":
+        check_clip_job(job)
         clips = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames)
         # Video is decoded without its transparency, whatever is asked for.
         job = replace(job, alpha="drop")
-    job = replace(job, samples_per_shard=job.samples_per_shard or PER_SHARD[media])
+    if not tars:
+        job = replace(job, samples_per_shard=job.samples_per_shard or PER_SHARD[media])
     spec = job_spec(job, engine, preprocess, batch_size) | clips_spec(clips)
+    if tars or stream:
+        spec["tars"] = True
     return EncodePlan(
-        store=Path(job.output or default_store(job.sources, engine.info.name)),
+        store=store,
         manifest=Manifest(
             tool=f"latentcli {latentcli.__version__}",
             spec=spec,
@@ -110,9 +140,27 @@ def plan_encode(job: EncodeJob, engine: Engine, media: str = "images") -> Encode
         recipe=Recipe(policy, preprocess),
         state=state,
         batch_size=batch_size,
-        samples_per_shard=job.samples_per_shard or 0,
+        samples_per_shard=1 if tars else job.samples_per_shard or 0,
         clips=clips,
+        tars=tars or stream,
     )
+
+
+def check_clip_job(job: EncodeJob) -> None:
+    """UsageError where what is for pictures is asked of clips."""
+    if job.flip != "none":
+        raise UsageError("--flip both is for pictures, and the sources are clips; leave it out.")
+
+
+def stored_batch_size(store: Place) -> int | None:
+    """The batch size of the store that is there: a job goes on with it, so that it stays one job.
+
+    None where there is none to be read; opening the store then says what is wrong.
+    """
+    try:
+        return int(read_manifest(store).spec["encode"]["batch_size"])
+    except (StoreError, KeyError, TypeError, ValueError):
+        return None
 
 
 def clips_spec(clips: ClipRecipe | None) -> dict[str, Any]:
@@ -129,6 +177,8 @@ def latents_spec(job: EncodeJob, engine: Engine) -> dict[str, Any]:
         spec["moments"] = list(engine.model.moments)
     if job.class_token:
         spec["class_token"] = True
+    if job.flip == "both":
+        spec["flip"] = True
     return spec
 
 
@@ -139,6 +189,7 @@ def stored_parts(spec: Mapping[str, Any]) -> tuple[str, ...]:
         latents["state"],
         tuple(latents.get("moments", MOMENTS)),
         class_token=latents.get("class_token", False),
+        flip=latents.get("flip", False),
         clips="clips" in spec,
     )
 
@@ -157,19 +208,13 @@ def job_spec(
         },
         "latents": latents_spec(job, engine),
         "decode_image": {"alpha": job.alpha, "max_pixels": job.max_pixels},
-        "preprocess": {
-            "resize": "crop" if preprocess.size else "none",
-            "size": list(preprocess.size) if preprocess.size else None,
-            "filter": preprocess.filter if preprocess.size else None,
-            "resizer": resizer(preprocess.filter) if preprocess.size else None,
-            "divisor": preprocess.divisor,
-        },
+        "preprocess": preprocess_fields(preprocess),
         "encode": {
             "dtype": engine.dtype,
             "batch_size": batch_size,
             "batch_pixels": batch_size * BATCH_PIXELS,
         },
-        "write": {"format": "safetensors", "samples_per_shard": job.samples_per_shard},
+        "write": {"format": job.shard_format, "samples_per_shard": job.samples_per_shard},
     }
 
 
@@ -202,18 +247,6 @@ def latent_values(engine: Engine) -> int:
 def batch_elements(batch_size: int) -> int:
     """Values that a batch of pictures may have."""
     return 3 * batch_size * BATCH_PIXELS
-
-
-def preprocess_spec(job: ImageIntake, divisor: int) -> PreprocessSpec:
-    """--size, --resize and --filter resolved against a model's size rule."""
-    if job.resize == "none" and job.size is not None:
-        raise UsageError(
-            f"--resize none keeps each picture's own size; leave out --size {job.size}."
-        )
-    if job.resize == "crop" and job.size is None:
-        raise UsageError("--resize crop needs a --size, such as --size 256 or --size 512x256.")
-    size = parse_size(job.size) if job.size is not None else None
-    return PreprocessSpec(size, divisor, job.filter)
 
 
 def refuse_decoder(engine: Engine) -> None:
@@ -258,6 +291,11 @@ def no_encoder(name: str, space: str) -> UsageError:
 
 def default_store(sources: tuple[str, ...], model: str) -> str:
     """<name>.<model>.latents, named after the first source."""
+    if sources[0] == "-":
+        return f"stdin.{Path(model).name}.latents"
+    if is_remote(sources[0]):
+        name = PurePosixPath(sources[0].rstrip("/")).name.partition(".")[0]
+        return f"{name}.{Path(model).name}.latents"
     source = Path(sources[0].removeprefix("@")).resolve()
     name = source.stem if source.is_file() else source.name.split("*")[0].rstrip(".")
     return f"{name or 'images'}.{Path(model).name}.latents"

@@ -1,36 +1,48 @@
-"""Units in, committed shards out: the stream of the encode job, from bytes to the disk."""
+"""Tasks in, encoded units out: the stream of the encode job, from bytes to the disk."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from latentcli.core.errors import LatentCliError
-from latentcli.core.types import Picture, Row
+from latentcli.core.errors import LatentCliError, TooManyFailures
+from latentcli.core.types import Member, Picture, Row
 from latentcli.jobs.batching import batches
-from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.config import EncodeJob, allowed_failures
 from latentcli.jobs.encode_plan import EncodePlan, batch_elements
-from latentcli.jobs.engine import Engine, encode_batch
+from latentcli.jobs.encode_unit import EncodedUnit, commit
+from latentcli.jobs.engine import DeviceTimer, Engine, encode_on_device
+from latentcli.jobs.fitting import Fitting
+from latentcli.jobs.intake import Chunk, Intake, Task
 from latentcli.jobs.lane import Lane
-from latentcli.jobs.loader import Chunk, Intake, open_chunks, pick_workers
+from latentcli.jobs.loader import open_chunks
 from latentcli.jobs.meter import Meter
 from latentcli.jobs.signals import StopRequest
+from latentcli.jobs.standard import STDOUT
+from latentcli.jobs.talk import SILENT, Talk
+from latentcli.jobs.tar_intake import TarIntake
+from latentcli.jobs.team import Team
 from latentcli.latents.pack import pack
-from latentcli.latents.schema import posterior_text, shard_metadata, tensor_name
-from latentcli.latents.stats import ChannelSums
-from latentcli.shards.commit import commit_unit
+from latentcli.latents.schema import tensor_name
 from latentcli.shards.inputs import InputList
 from latentcli.shards.manifest import Manifest
-from latentcli.shards.spool import Spooled
+from latentcli.shards.spool import Spilling
 
 BATCHES_BEHIND = 4
 """Encoded batches that may wait to be packed and written."""
+FEWEST_SEEN = 1000
+"""Inputs that a share of --max-bad is taken of at least, while their number is not known."""
+FAILED, SEEN = "failed", "seen"
+"""Totals of a team, earlier runs' among them: failed samples, and all samples of tars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,44 +57,92 @@ class EncodeRun:
     inputs: InputList
     stop: StopRequest
     meter: Meter
-    committed: Counter[str] = field(default_factory=Counter)
-    """Inputs encoded by this run and, of clips, their frames."""
+    team: Team
+    workers: int = 0
+    """Loader processes."""
+    tars: TarIntake | None = None
+    """Where inputs are tars, what reads them."""
+    sink: Callable[[EncodeRun, EncodedUnit], None] = commit
+    """Where an encoded unit goes."""
+    progressed: Callable[[EncodeRun, EncodedUnit], None] | None = None
+    """Is told when more of a unit is encoded, in the thread of the sink."""
+    first: Callable[[Sequence[Picture]], None] | None = None
+    """Is given the first batch before it is encoded."""
+    fitting: Fitting = field(default_factory=Fitting)
+    """How many pictures the device takes at once."""
+    held: Callable[[], None] = lambda: None
+    """StoreError where the store is another job's by now; asked before a unit is committed."""
+    talk: Talk = SILENT
+
+    def check(self) -> None:
+        """Interrupted or LatentCliError where the job is to stop here, or has stopped elsewhere."""
+        self.stop.check()
+        self.team.check()
 
     @property
     def intake(self) -> Intake:
         return Intake(self.inputs, self.plan.recipe)
 
-
-@dataclass(slots=True)
-class EncodedUnit:
-    """One unit's latents while they are collected."""
-
-    number: int
-    rows: dict[str, Row] = field(default_factory=dict)
-    """By key, in input order; a row is replaced when its picture is encoded."""
-    tensors: dict[str, Tensor | Spooled] = field(default_factory=dict)
-    sums: ChannelSums = field(default_factory=ChannelSums)
+    @property
+    def spilled_to(self) -> Path | None:
+        """The store for what does not fit into memory; None (the system's folder) if remote."""
+        store = self.plan.store
+        return store if isinstance(store, Path) and self.job.output != STDOUT else None
 
 
-def encode_units(run: EncodeRun, todo: Sequence[int]) -> None:
+def encode_units(run: EncodeRun, tasks: Iterable[Task]) -> None:
     """read, decode_image, preprocess | batch, encode | write: each overlaps the next."""
-    if not todo:
-        return
-    workers = pick_workers(run.job.workers, run.meter.total)
-    with open_chunks(run.intake, todo, workers) as chunks, Lane(BATCHES_BEHIND) as lane:
+    begun: list[EncodedUnit] = []
+    first = run.first
+    with (
+        ExitStack() as stack,
+        open_chunks(
+            *(run.intake, tasks, run.workers),
+            time_limit=run.job.time_limit or math.inf,
+            waiting=run.stop.check,
+        ) as chunks,
+        Lane(BATCHES_BEHIND) as lane,
+    ):
+        stack.callback(drop_spilled, begun)
         stream = timed(chunks, run.meter)
-        for number, of_unit in itertools.groupby(stream, key=lambda chunk: chunk.task.unit):
-            unit = EncodedUnit(number)
+        for chunk in stream:
+            unit = new_unit(run, chunk.task.unit)
+            begun[:] = [*begun[-BATCHES_BEHIND:], unit]
             for batch in batches(
-                pictures(run, unit, of_unit),
+                pictures(run, unit, to_last(chunk, stream)),
                 lambda picture: picture.pixels,
                 run.plan.batch_size,
                 batch_elements(run.plan.batch_size),
             ):
-                run.stop.check()
+                run.check()
+                if first is not None:
+                    first(batch)
+                    first = None
                 encode_into(run, unit, batch, lane)
-            run.stop.check()
-            lane.submit(write_unit, run, unit)
+            run.check()
+            lane.submit(run.sink, run, unit)
+
+
+def to_last(chunk: Chunk, stream: Iterator[Chunk]) -> Iterator[Chunk]:
+    """A unit's chunks, from its first on; a chunk of the next unit is not waited for."""
+    yield chunk
+    while not chunk.task.last:
+        chunk = next(stream)
+        yield chunk
+
+
+def drop_spilled(units: Iterable[EncodedUnit]) -> None:
+    """Deletes what units that came to nothing have on the disk."""
+    for unit in units:
+        unit.spill.drop()
+
+
+def new_unit(run: EncodeRun, number: int) -> EncodedUnit:
+    """An empty unit."""
+    prefix = ""
+    if run.tars is not None and run.tars.split is None:
+        prefix = f"{run.inputs.rows(number)[0].key}/"
+    return EncodedUnit(number, Spilling(run.spilled_to, f"{number:06d}"), prefix)
 
 
 def timed(chunks: Iterable[Chunk], meter: Meter) -> Iterator[Chunk]:
@@ -94,7 +154,7 @@ def timed(chunks: Iterable[Chunk], meter: Meter) -> Iterator[Chunk]:
         if chunk is None:
             return
         # Chunks come in order, one from each worker in turn: then all of them have started.
-        starting = number < meter.workers
+        starting = number < max(meter.workers, 1)
         meter.begin(again=starting)
         meter.waited += 0.0 if starting else time.perf_counter() - start
         for stage, seconds in chunk.seconds.items():
@@ -105,6 +165,10 @@ def timed(chunks: Iterable[Chunk], meter: Meter) -> Iterator[Chunk]:
 def pictures(run: EncodeRun, unit: EncodedUnit, chunks: Iterable[Chunk]) -> Iterator[Picture]:
     """The pictures of a unit; every row, failed ones too, is noted in it."""
     for chunk in chunks:
+        if chunk.task.samples:
+            run.team.add(SEEN, len(chunk.task.samples))
+        for raw in chunk.task.samples or ():
+            keep_others(run, unit, raw.row.key, raw.others)
         for row, pixels in chunk.pictures():
             unit.rows[row.key] = row
             if pixels is None:
@@ -113,8 +177,14 @@ def pictures(run: EncodeRun, unit: EncodedUnit, chunks: Iterable[Chunk]) -> Iter
                 yield Picture(row, pixels)
 
 
+def keep_others(run: EncodeRun, unit: EncodedUnit, key: str, others: tuple[Member, ...]) -> None:
+    """Takes in what a sample holds beside its picture or clip, where that is passed on."""
+    if others and run.manifest.format == "webdataset":
+        unit.others[key] = tuple(unit.spill.member(other) for other in others)
+
+
 def fail(run: EncodeRun, row: Row) -> None:
-    """Counts a failed row; with --on-error stop the job ends here."""
+    """Counts a failed row; the job ends here with --on-error stop, or where --max-bad is passed."""
     if run.job.on_error == "stop":
         raise LatentCliError(
             f"{row.source} failed at {row.stage}: {row.error}. The job stops at the first failure"
@@ -122,45 +192,72 @@ def fail(run: EncodeRun, row: Row) -> None:
         )
     # Of clips, the frames are counted.
     run.meter.advance(1 if run.plan.clips is None else 0, 1)
+    failed = run.team.add(FAILED, 1)
+    if run.job.max_bad is not None:
+        check_bad(run, run.job.max_bad, failed, row)
+
+
+def check_bad(run: EncodeRun, max_bad: str, failed: int, row: Row) -> None:
+    """TooManyFailures where more inputs of the store have failed than --max-bad allows."""
+    inputs = len(run.inputs)
+    if run.tars is not None:
+        inputs = max(run.team.total(SEEN), FEWEST_SEEN)
+    allowed = allowed_failures(max_bad, inputs)
+    if failed > allowed and max_bad.strip() != "100%":
+        raise TooManyFailures(
+            f"The job stopped: {failed:,} inputs failed, and --max-bad {max_bad} allows"
+            f" {allowed:,} of {inputs:,}. The last was {row.source}, at {row.stage}: {row.error}."
+            " What is committed stays; see what is wrong with the inputs, or give a larger"
+            " --max-bad to go on with the same command."
+        )
 
 
 def encode_into(run: EncodeRun, unit: EncodedUnit, batch: Sequence[Picture], lane: Lane) -> None:
-    """encode; packing waits in the lane, so that the device goes on."""
+    """encode; copying back and packing wait in the lane, so that the device goes on."""
     pixels = torch.stack([picture.pixels for picture in batch])
     rows = [picture.row for picture in batch]
-    keys = [row.key for row in rows]
+    timer = DeviceTimer(run.engine.device)
     try:
-        with run.meter.stage("encode", len(batch)):
-            parts = encode_batch(
-                *(run.engine, pixels, keys, run.plan.state, run.job.sample),
-                class_token=run.job.class_token,
-            )
-    except torch.OutOfMemoryError as error:
-        reason = out_of_memory(pixels, error)
-        unit.rows[keys[0]] = replace(rows[0], status="failed", stage="encode", error=reason)
-        fail(run, unit.rows[keys[0]])
+        with timer:
+            parts = encode_fitting(run, pixels, [row.key for row in rows])
+    except torch.OutOfMemoryError:
+        height, width = pixels.shape[-2:]
+        reason = f"the device ran out of memory on a picture of {width}x{height}"
+        for row in rows:
+            unit.rows[row.key] = replace(row, status="failed", stage="encode", error=reason)
+            fail(run, unit.rows[row.key])
         return
-    lane.submit(collect, run, unit, rows, parts)
+    lane.submit(collect, run, unit, rows, parts, timer)
 
 
-def out_of_memory(pixels: Tensor, error: torch.OutOfMemoryError) -> str:
-    """The reason for a single picture's row; LatentCliError for a batch, which can be smaller."""
-    n, _, height, width = pixels.shape
-    if n > 1:
-        raise LatentCliError(
-            f"The device ran out of memory on a batch of {n} pictures of {width}x{height}."
-            " Start a new store with a smaller --batch-size, or a smaller --size."
-        ) from error
-    return f"the device ran out of memory on a picture of {width}x{height}"
+def encode_fitting(run: EncodeRun, pixels: Tensor, keys: Sequence[str]) -> dict[str, Tensor]:
+    """`encode_on_device` as the job asks for it, in as few pieces as the device's memory allows.
+
+    torch.OutOfMemoryError where not even one picture fits.
+    """
+    encode = partial(
+        encode_on_device,
+        run.engine,
+        state=run.plan.state,
+        sample=run.job.sample,
+        class_token=run.job.class_token,
+        flip=run.job.flip == "both",
+    )
+    return run.fitting.encode(encode, pixels, keys)
 
 
 def collect(
-    run: EncodeRun, unit: EncodedUnit, rows: Sequence[Row], parts: dict[str, Tensor]
+    run: EncodeRun,
+    unit: EncodedUnit,
+    rows: Sequence[Row],
+    parts: dict[str, Tensor],
+    timer: DeviceTimer,
 ) -> None:
     """Packs a batch into its unit; a latent that is not finite fails its row."""
-    with run.meter.stage("write", 0):
-        packed = pack([row.key for row in rows], parts)
-        unit.tensors.update(packed.tensors)
+    packed = pack([row.key for row in rows], parts)
+    run.meter.add("encode", timer.seconds(), len(rows))
+    with run.meter.stage("write", len(rows)):
+        unit.tensors |= {name: unit.spill.tensor(t) for name, t in packed.tensors.items()}
         first = next(iter(parts))
         for row in rows:
             if row.key in packed.bad:
@@ -172,33 +269,5 @@ def collect(
             unit.sums.add(latent[None])
             unit.rows[row.key] = replace(row, latent_shape=tuple(latent.shape))
     run.meter.advance(len(rows) - len(packed.bad))
-
-
-def write_unit(run: EncodeRun, unit: EncodedUnit) -> None:
-    """write: the shard, then its commit record."""
-    model, state = run.manifest.model, run.plan.state
-    metadata = shard_metadata(
-        run.engine.model.spec,
-        state=state,
-        posterior=posterior_text(state, run.job.sample),
-        model=model["name"],
-        model_revision=model["revision"] or "",
-        weights_sha256=model["weights_sha256"] or "",
-        spec_hash=run.manifest.spec_hash,
-        unit=unit.number,
-        clips=run.plan.clips is not None,
-    )
-    with run.meter.stage("write", len(unit.rows)):
-        record = commit_unit(
-            run.plan.store,
-            unit.number,
-            unit.tensors,
-            metadata,
-            spec_hash=run.manifest.spec_hash,
-            rows=list(unit.rows.values()),
-            channels=unit.sums.to_json() if unit.sums.count else None,
-        )
-    run.committed["encoded"] += record.encoded
-    if run.plan.clips is not None:
-        shapes = (row.latent_shape for row in record.rows)
-        run.committed["frames"] += sum(shape[0] for shape in shapes if shape is not None)
+    if run.progressed is not None:
+        run.progressed(run, unit)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import StoreError
 from latentcli.jobs.store import LatentStore
+from latentcli.shards.place import place
 
 
 def inspect_store(path: str) -> dict[str, Any]:
     """The --json document of `inspect`; StoreError where there is no store."""
-    if not Path(path).exists():
+    if not place(path).exists():
         raise StoreError(f"There is no {path}: name a store folder or one of its shards.")
     store = LatentStore(path)
     sizes: Counter[str] = Counter()

@@ -6,17 +6,17 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from torch import Tensor
 
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.posterior import posterior_of
-from latentcli.core.types import NORMAL_STATES, LatentSpec
+from latentcli.core.types import NORMAL_STATES, LatentSpec, Member
 from latentcli.jobs.clips import Clock, fractions_of
 from latentcli.jobs.engine import Engine
 from latentcli.jobs.store import LatentStore
 from latentcli.models.registry import find_preset
+from latentcli.shards.place import Place
 from latentcli.shards.safetensors_file import SafetensorsFile
 
 
@@ -29,6 +29,8 @@ class LatentSample:
     """Reads it, [C, h, w]."""
     source: str | None = None
     """The picture that it was made from, where that is known."""
+    others: Callable[[], tuple[Member, ...]] = tuple
+    """What came with it and is passed on in a tar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +45,19 @@ class LatentClip:
     clock: Callable[[], Clock]
     source: str | None = None
     """The video file that it was made from, where that is known."""
+    others: Callable[[], tuple[Member, ...]] = tuple
+    """What came with it and is passed on in a tar."""
+    problem: str | None = None
+    """Why it cannot be decoded; then it has no frames."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatentSource:
     """Latents to decode, in order, and what they say of themselves."""
 
-    path: Path
-    count: int
-    """Pictures; of clips, their frames together."""
+    path: Place
+    count: int | None
+    """Pictures; of clips, their frames together. None of a stream, whose end is not known."""
     state: str
     """whitened, scaled, raw or moments."""
     model: str | None
@@ -70,11 +76,14 @@ class LatentSource:
         return f"{self.space}#{self.state}"
 
 
-def open_latents(path: Path, state: str | None) -> LatentSource:
+def open_latents(path: Place, state: str | None) -> LatentSource:
     """The source; `state` is for files that do not say it. StoreError where there is nothing."""
     if not path.exists():
-        raise StoreError(f"There is no {path}: name a store folder or a .safetensors file.")
-    if path.is_file():
+        raise StoreError(
+            f"There is no {path}: name a store folder, one of its shards, a .safetensors file, or -"
+            " for a tar stream."
+        )
+    if path.is_file() and path.suffix != ".tar":
         file = SafetensorsFile(path)
         if file.metadata.get("format") != "latentcli":
             return foreign_file(file, state or "whitened")
@@ -90,7 +99,10 @@ def open_latents(path: Path, state: str | None) -> LatentSource:
         space=space or None,
         weights_sha256=told.get("weights_sha256") or None,
         samples=lambda: (
-            LatentSample(row.key, partial(read_latent, store, row.key), row.source or None)
+            LatentSample(
+                *(row.key, partial(read_latent, store, row.key), row.source or None),
+                others=partial(store.others, row.key),
+            )
             for row in store.rows()
             if row.status == "ok" and clips is None
         ),
@@ -108,6 +120,7 @@ def clips_of(store: LatentStore) -> Iterator[LatentClip]:
                 partial(read_frames, store, row.key),
                 partial(read_clock, store, row.key),
                 row.source or None,
+                partial(store.others, row.key),
             )
 
 

@@ -1,17 +1,20 @@
-"""Sources as a user names them in; the inputs, and whether they are pictures or clips, out."""
+"""Sources as a user names them in; the inputs out: pictures, clips, or tars of one of these."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from latentcli.core.errors import UsageError
 from latentcli.images.clips import CLIP_SUFFIXES, load_av
 from latentcli.images.codec import IMAGE_SUFFIXES
 from latentcli.jobs.config import ImageIntake
 from latentcli.jobs.talk import SILENT, Talk
-from latentcli.shards.plan import FoundInput, find_inputs
+from latentcli.shards.found import FoundInputs, Source
+from latentcli.shards.keys import TAR_SUFFIXES
+from latentcli.shards.plan import expand_sources, inputs_of
+from latentcli.shards.remote_sources import is_web
+from latentcli.shards.sources import PIPE
 
 ANIMATED = frozenset((".gif", ".apng"))
 """Pictures that may move: clips where clips are asked for. FFmpeg reads no moving WebP."""
@@ -21,7 +24,7 @@ SUFFIXES = {
     "clips": CLIP_SUFFIXES | ANIMATED,
 }
 PER_SHARD = {"images": 1000, "clips": 16}
-"""Inputs of a shard, unless the user says otherwise."""
+"""Inputs of a shard, unless the user says otherwise. Of tars, each is a shard."""
 SHOWN = 3
 """Names in a message."""
 
@@ -30,41 +33,93 @@ SHOWN = 3
 class Found:
     """The inputs of a job."""
 
-    inputs: list[FoundInput]
+    inputs: FoundInputs
     media: str
-    """images or clips."""
+    """images or clips; of tars, what their samples hold."""
     left_out: int = 0
-    """Video files among the pictures, which are no inputs."""
+    """Video files and tars among the pictures, or tars among the clips, which are no inputs."""
+    tars: bool = False
+    """Whether each input is a tar of samples."""
 
 
-def find_media(sources: Sequence[str], media: str, talk: Talk = SILENT) -> Found:
+def find_media(
+    sources: Sequence[str], media: str, talk: Talk = SILENT, allow_pipe: bool = False
+) -> Found:
     """Inputs of the sources; `media` is images, clips, or auto: clips where all are video files.
 
-    With auto, video files among pictures are passed over with a note, or refused where they are
-    named themselves. UsageError as `find_inputs`, and for clips without PyAV.
+    Sources that are tars alone (or pipe:COMMAND) are tars, of images unless clips are asked for.
+    What else lies in folders of pictures or clips is passed over with a note: tars, and with auto
+    video files. It is refused where it is named itself. UsageError as `find_inputs`, and for clips
+    without PyAV.
     """
-    found = find_inputs(sources, SUFFIXES[media])
+    suffixes = SUFFIXES[media] | frozenset(TAR_SUFFIXES)
+    expanded = expand_sources(sources, suffixes, allow_pipe=allow_pipe)
+    tars = sum(1 for source in expanded for path in source.files.paths if is_tar(path))
+    if tars == sum(len(source.files) for source in expanded):
+        holds = "clips" if media == "clips" else "images"
+        if holds == "clips":
+            load_av("read")
+        return Found(inputs_of(expanded, tars=True), holds, tars=True)
+    if tars:
+        expanded = _without_tars(expanded, tars, talk)
+    found = _pictures_or_clips(expanded, media, talk)
+    return replace(found, left_out=found.left_out + tars)
+
+
+def _without_tars(expanded: Sequence[Source], tars: int, talk: Talk) -> list[Source]:
+    """The sources without the tars that lie in their folders."""
+    for source in expanded:
+        first = next(filter(is_tar, source.files.paths), None)
+        if first is not None and (source.named or all(map(is_tar, source.files.paths))):
+            if not source.named and not source.text.lower().endswith(TAR_SUFFIXES):
+                continue
+            raise UsageError(
+                f"{first} is a tar of samples, named together with other files; a job takes one or"
+                " the other. Leave it out, or run a job of its own for it."
+            )
+    names = [path for source in expanded for path in source.files.paths if is_tar(path)]
+    folder = names[0].rpartition("/")[0]
+    talk.note(
+        f"{tars:,} {'tar is' if tars == 1 else 'tars are'} left out of what the folders hold:"
+        f" {_some(names)}. To encode the samples in tars, name them: '{folder}/*.tar'."
+    )
+    return _chosen(expanded, lambda path: not is_tar(path))
+
+
+def _pictures_or_clips(expanded: Sequence[Source], media: str, talk: Talk) -> Found:
     if media == "images":
-        return Found(found, media)
-    clips = [item for item in found if is_clip(item.path)]
-    if media == "clips" or len(clips) == len(found):
+        return Found(inputs_of(expanded), media)
+    clips = [path for source in expanded for path in source.files.paths if is_clip(path)]
+    if media == "clips" or len(clips) == sum(len(source.files) for source in expanded):
         load_av("read")
-        return Found(found, "clips")
-    named = [source for source in sources if is_clip(source) and Path(source).is_file()]
+        return Found(inputs_of(expanded), "clips")
+    named = [source for source in expanded if source.named and is_clip(source.text)]
     if named:
         raise UsageError(
-            f"{named[0]} is a video file, named together with pictures; a job takes one or the"
+            f"{named[0].text} is a video file, named together with pictures; a job takes one or the"
             " other. Leave it out, or say --media clips or --media images."
         )
-    if clips:
-        names = ", ".join(item.path for item in clips[:SHOWN])
-        more = f" and {len(clips) - SHOWN:,} more" if len(clips) > SHOWN else ""
-        talk.note(
-            f"{len(clips):,} video {'file' if len(clips) == 1 else 'files'} among the pictures"
-            f" {'is' if len(clips) == 1 else 'are'} left out: {names}{more}. --media clips takes"
-            " those."
-        )
-    return Found([item for item in found if not is_clip(item.path)], "images", len(clips))
+    found = inputs_of(_chosen(expanded, lambda path: not is_clip(path)))
+    if not clips:
+        return Found(found, "images")
+    count = len(set(clips))
+    talk.note(
+        f"{count:,} video {'file' if count == 1 else 'files'} among the pictures"
+        f" {'is' if count == 1 else 'are'} left out: {_some(clips)}. --media clips takes those."
+    )
+    return Found(found, "images", count)
+
+
+def _chosen(expanded: Sequence[Source], wanted: Callable[[str], bool]) -> list[Source]:
+    """The sources with only the files that are wanted; those that have none are gone."""
+    chosen = (replace(source, files=source.files.where(wanted)) for source in expanded)
+    return [source for source in chosen if len(source.files)]
+
+
+def _some(names: Sequence[str]) -> str:
+    names = sorted(set(names))
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def check_clip_options(job: ImageIntake, media: str) -> None:
@@ -77,3 +132,9 @@ def check_clip_options(job: ImageIntake, media: str) -> None:
 def is_clip(path: str) -> bool:
     """Whether a file's name says that it is a video."""
     return path.lower().endswith(tuple(CLIP_SUFFIXES))
+
+
+def is_tar(path: str) -> bool:
+    """Whether an input is a tar of samples, by its name, or a command that gives one."""
+    name = path.partition("?")[0] if is_web(path) else path
+    return path.startswith(PIPE) or name.lower().endswith(TAR_SUFFIXES)

@@ -8,6 +8,14 @@ from pathlib import Path
 
 import torch
 
+OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "ALLOC_FAILED",
+)
+"""Words of torch, CUDA and its libraries for memory that they did not get."""
+
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
@@ -28,6 +36,16 @@ def reuse_heap() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
     mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or the host as one, had not enough memory.
+
+    Only torch's own allocator of a GPU raises torch.OutOfMemoryError; the others are told by words.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in OUT_OF_MEMORY)
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -13,17 +13,18 @@ from typing import Any
 from latentcli.core.errors import LatentCliError, UsageError, WeightsError
 from latentcli.core.types import LatentSpec
 from latentcli.images.codec import DecodePolicy
+from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.clips import ClipRecipe
 from latentcli.jobs.config import RoundtripJob, allowed_failures, check_choices
 from latentcli.jobs.encode_plan import (
-    preprocess_spec,
     refuse_decoder,
     refuse_decoder_preset,
     refuse_encoder,
 )
 from latentcli.jobs.engine import Engine, inference_config, load_engine
-from latentcli.jobs.loader import Intake, Recipe, pick_workers
-from latentcli.jobs.media import Found, check_clip_options, find_media
+from latentcli.jobs.intake import Intake, Recipe, unit_tasks
+from latentcli.jobs.loader import MANY, pick_workers
+from latentcli.jobs.media import SUFFIXES, Found, check_clip_options, find_media
 from latentcli.jobs.meter import Meter
 from latentcli.jobs.roundtrip_stream import (
     Contender,
@@ -33,7 +34,9 @@ from latentcli.jobs.roundtrip_stream import (
     name_of,
 )
 from latentcli.jobs.signals import stop_on_signals
+from latentcli.jobs.sizes import preprocess_fields, preprocess_spec
 from latentcli.jobs.talk import SILENT, Talk
+from latentcli.jobs.tar_intake import TarIntake
 from latentcli.metrics.psnr import summarise
 from latentcli.models.registry import find_preset
 from latentcli.shards.inputs import InputList, write_inputs
@@ -51,12 +54,14 @@ def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
     check_models(job)
     found = find_media(job.sources, job.media, talk)
     check_clip_options(job, found.media)
+    if found.tars and found.media == "clips":
+        raise UsageError("roundtrip takes clips as files, not in tars: unpack them first.")
     contenders = load_contenders(job)
     preprocess = preprocess_spec(job, divisor(contenders))
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="latentcli-"))
         path = Path(folder) / "inputs.jsonl"
-        write_inputs(path, assign_units(found.inputs, UNIT))
+        write_inputs(path, assign_units(found.inputs, 1 if found.tars else UNIT))
         inputs = InputList.open(path)
         stop = stack.enter_context(stop_on_signals("Nothing was kept."))
         total, sound = len(found.inputs), None
@@ -66,16 +71,28 @@ def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
             recipe = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames)
             sound = compare_clips(run, inputs, recipe)
         else:
-            workers = pick_workers(job.workers, total)
-            meter = Meter("roundtrip", total, talk.progress, max(workers, 1))
+            workers = pick_workers(job.workers, MANY if found.tars else total)
+            meter = Meter(
+                "roundtrip",
+                None if found.tars else total,
+                talk.progress,
+                workers=workers,
+                lanes={"read": 1} if found.tars else {},
+                device=contenders[0].encoder.device.type,
+            )
             run = Roundtrip(job, contenders, meter, stop)
             recipes = Recipe(DecodePolicy(job.alpha, job.max_pixels), preprocess)
-            compare_images(run, Intake(inputs, recipes), workers)
+            intake = Intake(inputs, recipes)
+            tasks = unit_tasks(intake, range(inputs.units))
+            if found.tars:
+                tasks = TarIntake(SUFFIXES["images"], meter).tasks(inputs)
+            limit = job.time_limit or math.inf
+            compare_images(run, intake, tasks, workers, limit)
     if not contenders[0].figures["psnr"]:
         raise LatentCliError(
             f"None of the {total} inputs could be used; the first: {run.failures[0]['error']}."
         )
-    return document(run, found, sound, preprocess.size)
+    return document(run, found, sound, preprocess)
 
 
 def check_models(job: RoundtripJob) -> None:
@@ -161,10 +178,11 @@ def divisor(contenders: Sequence[Contender]) -> int:
 
 
 def document(
-    run: Roundtrip, found: Found, clips: int | None, size: tuple[int, int] | None
+    run: Roundtrip, found: Found, clips: int | None, preprocess: PreprocessSpec
 ) -> dict[str, Any]:
     """The --json document, with all settings that change the figures."""
-    job, meter = run.job, run.meter
+    job, meter, size = run.job, run.meter, preprocess.size
+    resized = preprocess_fields(preprocess)
     return {
         "media": found.media,
         "clips": clips,
@@ -177,9 +195,10 @@ def document(
         "saved": job.save,
         "settings": {
             "size": "x".join(map(str, size)) if size else None,
-            "resize": "crop" if size else "none",
+            "resize": resized["resize"],
+            "buckets": resized.get("buckets"),
             "divisor": divisor(run.contenders),
-            "filter": job.filter if size else None,
+            "filter": resized["filter"],
             "latents": "the model's own (mode), rounded to bf16",
             "stride": job.stride if clips is not None else None,
             "frames": job.frames,
@@ -193,6 +212,7 @@ def document(
         "images_per_second": round(meter.final_rate, 2),
         "stages": meter.report(),
         "bottleneck": meter.bottleneck(),
+        "bottleneck_reason": meter.bottleneck_reason(),
     }
 
 

@@ -29,7 +29,8 @@ from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.encode_plan import batch_elements
 from latentcli.jobs.encode_stream import timed
 from latentcli.jobs.engine import DEFAULT_BATCH, Engine, decode_batch, encode_batch
-from latentcli.jobs.loader import Intake, open_chunks
+from latentcli.jobs.intake import Intake, Task
+from latentcli.jobs.loader import open_chunks
 from latentcli.jobs.meter import Meter
 from latentcli.jobs.signals import StopRequest
 from latentcli.metrics.psnr import psnr
@@ -94,7 +95,9 @@ def name_of(engine: Engine) -> str:
     return engine.info.preset_name or Path(engine.info.name).name
 
 
-def compare_images(run: Roundtrip, intake: Intake, workers: int) -> None:
+def compare_images(
+    run: Roundtrip, intake: Intake, tasks: Iterable[Task], workers: int, time_limit: float
+) -> None:
     """The whole stream of pictures; batches of equal size."""
 
     def pictures() -> Iterator[Picture]:
@@ -106,7 +109,9 @@ def compare_images(run: Roundtrip, intake: Intake, workers: int) -> None:
                     run.fail(row.key, row.source, row.stage, row.error)
 
     size = run.batch_size
-    with open_chunks(intake, range(intake.inputs.units), workers) as chunks:
+    with open_chunks(
+        intake, tasks, workers, time_limit=time_limit, waiting=run.stop.check
+    ) as chunks:
         for batch in batches(
             pictures(), lambda picture: picture.pixels, size, batch_elements(size)
         ):

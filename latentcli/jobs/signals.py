@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from types import FrameType
 
 from latentcli.core.errors import Interrupted
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+ECHO = 1.0
+"""Seconds within which the same signal again is the same request: launchers pass on what a whole
+group of processes has got already."""
 
 
 @dataclass(slots=True)
@@ -20,12 +24,37 @@ class StopRequest:
     advice: str
     """What to do after it, in one sentence."""
     signal: int | None = None
+    came: float = 0.0
+    """When, on the monotonic clock."""
+    listen: Callable[[], None] = field(default=lambda: None)
+    """Sets the handlers once more, where a library has set its own."""
 
     def check(self) -> None:
         """Interrupted where a signal has come; called between batches."""
         if self.signal is not None:
             name = signal.Signals(self.signal).name
             raise Interrupted(f"Stopped by {name}. {self.advice}")
+
+
+@contextmanager
+def stop_at_once() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 raise KeyboardInterrupt with their name, as SIGINT does without one.
+
+    For the time in which a job loads its code and has nothing to finish. Outside the main thread
+    nothing is changed.
+    """
+
+    def handle(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {}
+    with suppress(ValueError):
+        before = {s: signal.signal(s, handle) for s in STOPPING if s != signal.SIGINT}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -37,15 +66,24 @@ def stop_on_signals(advice: str) -> Iterator[StopRequest]:
     request = StopRequest(advice)
 
     def handle(number: int, _: FrameType | None) -> None:
+        now = time.monotonic()
+        if request.signal == number and now - request.came < ECHO:
+            return
         if request.signal is not None:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        request.signal = number
+        request.signal, request.came = number, now
+
+    def listen() -> None:
+        with suppress(ValueError):
+            for number in before:
+                signal.signal(number, handle)
 
     try:
         before = {s: signal.signal(s, handle) for s in STOPPING}
     except ValueError:
         before = {}
+    request.listen = listen
     try:
         yield request
     finally:

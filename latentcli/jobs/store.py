@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from latentcli.core.posterior import posterior_of
-from latentcli.core.types import Row
+from latentcli.core.types import Member, Row
 from latentcli.latents.pack import unpack
 from latentcli.shards.manifest import Manifest
+from latentcli.shards.place import Place, place
 from latentcli.shards.read import StoreReader
 
 
-def open_store(path: str | Path) -> LatentStore:
-    """A store folder, or one of its shards; StoreError where there is none, or it is damaged."""
+def open_store(path: str | Place) -> LatentStore:
+    """A store's folder or URL, or one of its shards; StoreError where it is missing or damaged."""
     return LatentStore(path)
 
 
 class LatentStore:
     """Mapping from keys to latents, read from disk where asked for; safe to send to workers."""
 
-    def __init__(self, path: str | Path) -> None:
-        self._reader = StoreReader(Path(path))
+    def __init__(self, path: str | Place) -> None:
+        self._reader = StoreReader(place(path) if isinstance(path, str) else path)
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Place:
         return self._reader.path
 
     @property
@@ -76,6 +76,10 @@ class LatentStore:
     def has_part(self, key: str, part: str) -> bool:
         """Whether a key has a tensor of this name."""
         return self._reader.has_part(key, part)
+
+    def others(self, key: str) -> tuple[Member, ...]:
+        """What came with a sample of a tar and was passed on, where shards are tars."""
+        return self._reader.others(key)
 
     def row(self, key: str) -> Row:
         """What became of an input: sizes, crop, notes, or why it failed."""

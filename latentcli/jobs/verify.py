@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from latentcli.core.errors import SampleError, WeightsError
 from latentcli.core.types import InputRow, Row
+from latentcli.images.buckets import described_buckets
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.batching import batches
@@ -19,12 +22,20 @@ from latentcli.jobs.clips import ClipRecipe, frame_key, open_frames, pixels_of
 from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.encode_plan import batch_elements, stored_parts
 from latentcli.jobs.engine import Engine, encode_batch, load_engine
-from latentcli.jobs.loader import Recipe, prepare
+from latentcli.jobs.intake import Recipe, prepare
 from latentcli.jobs.meter import IMAGE_STAGES, Meter
+from latentcli.jobs.standard import STDIN
 from latentcli.jobs.store import LatentStore
 from latentcli.jobs.talk import SILENT, Talk
-from latentcli.shards.manifest import Manifest, read_manifest
-from latentcli.shards.verify import verify_shards
+from latentcli.jobs.tar_intake import SEPARATOR
+from latentcli.shards.commit import drop_record
+from latentcli.shards.layout import record_path
+from latentcli.shards.lock import StoreLock
+from latentcli.shards.manifest import Manifest, read_manifest, write_manifest
+from latentcli.shards.place import Place, place
+from latentcli.shards.read import read_bytes
+from latentcli.shards.sources import PIPE
+from latentcli.shards.verify import Problem, verify_shards
 
 TOLERANCES = {"fp32": 0.02, "bf16": 0.08}
 """Largest accepted RMS difference of a latent encoded again, relative to its RMS, by dtype.
@@ -37,12 +48,21 @@ CHECKED_FRAMES = 8
 
 
 def run_verify(job: VerifyJob, talk: Talk = SILENT) -> dict[str, Any]:
-    """The --json document of `verify`; StoreError where there is no store."""
-    store = Path(job.store)
+    """The --json document of `verify`; StoreError where there is no store.
+
+    With `repair` it is the store's only writer meanwhile, and takes damaged units back.
+    """
+    store = place(job.store)
     manifest = read_manifest(store)
+    repaired: list[int] = []
+    with StoreLock(store) if job.repair else nullcontext():
+        found = list(verify_shards(store, stored_parts(manifest.spec)))
+        if job.repair:
+            repaired = take_back(store, found)
     problems: list[dict[str, Any]] = [
         {"unit": p.unit, "key": p.key, "kind": p.kind, "problem": p.what}
-        for p in verify_shards(store, stored_parts(manifest.spec))
+        | {"repairable": is_repairable(p)}
+        for p in found
     ]
     again = None
     if job.samples and not problems:
@@ -61,9 +81,30 @@ def run_verify(job: VerifyJob, talk: Talk = SILENT) -> dict[str, Any]:
         "encoded": manifest.totals.encoded,
         "failed": manifest.totals.failed,
         "problems": problems,
+        "repaired": repaired,
         "reencoded": again,
         "ok": not problems,
     }
+
+
+def is_repairable(problem: Problem) -> bool:
+    """Whether encoding the unit again helps: a key that two units have is in the list itself."""
+    return problem.unit is not None and problem.kind != "duplicate"
+
+
+def take_back(store: Place, problems: Iterable[Problem]) -> list[int]:
+    """Drops the commit records of damaged units; these units, ascending.
+
+    From then on the store is unfinished, and says so. Call it under the store's lock.
+    """
+    damaged = {p.unit for p in problems if p.unit is not None and is_repairable(p)}
+    units = sorted(unit for unit in damaged if record_path(store, unit).exists())
+    if units:
+        # Read anew: before the lock was taken, a job may have been at work.
+        write_manifest(store, replace(read_manifest(store), status="running"))
+    for unit in units:
+        drop_record(store, unit)
+    return units
 
 
 def encode_again(job: VerifyJob, manifest: Manifest, talk: Talk) -> dict[str, Any]:
@@ -79,7 +120,7 @@ def encode_again(job: VerifyJob, manifest: Manifest, talk: Talk) -> dict[str, An
     check_weights(engine, manifest)
     store = LatentStore(job.store)
     encoded = (row for row in store.rows() if row.status == "ok")
-    rows = spread(encoded, len(store), job.samples)
+    rows = [row for row in spread(encoded, len(store), job.samples) if is_lasting(row.source)]
     is_clips = "clips" in spec
     meter = Meter("verify", len(rows), talk.progress, noun="clips" if is_clips else "images")
     meter.begin()
@@ -106,6 +147,11 @@ def encode_again(job: VerifyJob, manifest: Manifest, talk: Talk) -> dict[str, An
     }
 
 
+def is_lasting(source: str) -> bool:
+    """Whether an input can be read a second time: those of pipes cannot."""
+    return not source.startswith((f"{STDIN}{SEPARATOR}", PIPE))
+
+
 def check_weights(engine: Engine, manifest: Manifest) -> None:
     """WeightsError where the weights at hand are not those that made the store."""
     made, here = manifest.model["weights_sha256"], engine.info.weights_sha256
@@ -127,7 +173,8 @@ def preprocessing(spec: Any) -> PreprocessSpec:
     """How the store's pictures were brought to size."""
     told = spec["preprocess"]
     size = tuple(told["size"]) if told["size"] else None
-    return PreprocessSpec(size, told["divisor"], told["filter"] or "lanczos")
+    buckets = described_buckets(told["buckets"]) if "buckets" in told else None
+    return PreprocessSpec(size, told["divisor"], told["filter"] or "lanczos", buckets)
 
 
 def pictures(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]:
@@ -148,7 +195,10 @@ def clips(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]
     recipe = ClipRecipe(limit, preprocessing(spec), told["stride"], most)
     for row in rows:
         try:
-            with open_frames(row.source, recipe, Meter("verify", most)) as clip:
+            with (
+                file_of(row.source) as path,
+                open_frames(path, recipe, Meter("verify", most)) as clip,
+            ):
                 groups = batches(clip.frames, pixels_of, most, batch_elements(most))
                 frames = [frame.pixels for frame in next(groups, [])]
         except SampleError as error:
@@ -160,6 +210,18 @@ def clips(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]
             yield replace(row, error="it has no frame"), None
 
 
+@contextmanager
+def file_of(source: str) -> Iterator[str]:
+    """The path of a clip; one in a tar lies in a temporary file for the block."""
+    if SEPARATOR not in source or Path(source).exists():
+        yield source
+        return
+    with NamedTemporaryFile(prefix="latentcli-", suffix=PurePosixPath(source).suffix) as file:
+        file.write(read_bytes(source))
+        file.flush()
+        yield file.name
+
+
 def compare(engine: Engine, spec: Any, key: str, pixels: Tensor, store: LatentStore) -> float:
     """Largest RMS difference of a part, relative to the stored part's RMS."""
     latents, is_clip = spec["latents"], "clips" in spec
@@ -167,6 +229,7 @@ def compare(engine: Engine, spec: Any, key: str, pixels: Tensor, store: LatentSt
     fresh = encode_batch(
         *(engine, pixels, keys, latents["state"], latents["sample"]),
         class_token=latents.get("class_token", False),
+        flip=latents.get("flip", False),
     )
     if is_clip:
         held = {name: store.frames(key, 0, len(pixels), name) for name in fresh}
@@ -185,4 +248,5 @@ def relative_rms(fresh: Tensor, stored: Tensor) -> float:
 
 def problem(row: Row, what: str) -> dict[str, Any]:
     """One entry of the problems list."""
-    return {"unit": None, "key": row.key, "kind": "latent", "problem": f"{row.key}: {what}"}
+    text = f"{row.key}: {what}"
+    return {"unit": None, "key": row.key, "kind": "latent", "problem": text, "repairable": False}

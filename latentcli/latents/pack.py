@@ -20,7 +20,7 @@ class Packed(NamedTuple):
     """By key: why a sample is not among them."""
 
 
-DTYPES = {"class_token": torch.float32}
+DTYPES = {"class_token": torch.float32, "class_token_flip": torch.float32}
 """Parts that are not stored in bfloat16."""
 
 

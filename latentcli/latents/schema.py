@@ -12,8 +12,9 @@ MOMENTS = ("mean", "logsnr")
 CLIP_PARTS = ("times", "clock")
 """What is stored of a clip besides: its frames' times, and the units of those."""
 
-PARTS = ("latent", *MOMENTS, "logvar", "latent_flip", "class_token", *CLIP_PARTS)
-"""Every part that a sample can have; `latent_flip` is that of the mirrored picture."""
+_OF_PICTURES = ("latent", *MOMENTS, "logvar", "class_token")
+PARTS = (*_OF_PICTURES, *(f"{part}_flip" for part in _OF_PICTURES), *CLIP_PARTS)
+"""Every part that a sample can have; `latent_flip` is the latent of the mirrored picture."""
 
 
 def parts_of(
@@ -21,16 +22,20 @@ def parts_of(
     moments: tuple[str, ...] = MOMENTS,
     *,
     class_token: bool = False,
+    flip: bool = False,
     clips: bool = False,
 ) -> tuple[str, ...]:
     """Parts stored of every sample, from how a job stores latents; ValueError for another state.
 
-    `moments` are the tensors that describe the model's posterior.
+    `moments` are the tensors that describe the model's posterior; with `flip` there are those of
+    the mirrored picture too.
     """
     if state not in STATES:
         raise ValueError(f"latents are {state!r}, allowed are {', '.join(STATES)}")
     latents = moments if state == "moments" else ("latent",)
-    return (*latents, *(("class_token",) if class_token else ()), *(CLIP_PARTS if clips else ()))
+    parts = (*latents, *(("class_token",) if class_token else ()))
+    mirrored = tuple(f"{part}_flip" for part in parts) if flip else ()
+    return (*parts, *mirrored, *(CLIP_PARTS if clips else ()))
 
 
 def tensor_name(key: str, part: str) -> str:

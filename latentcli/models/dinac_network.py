@@ -68,7 +68,8 @@ class AxialRope(nn.Module):
     def __init__(self, head_dim: int) -> None:
         super().__init__()
         quarter = head_dim // 4
-        exponents = torch.arange(quarter, dtype=torch.float32) / quarter
+        # As in TimeEmbedding: not on the meta device.
+        exponents = torch.arange(quarter, dtype=torch.float32, device="cpu") / quarter
         self.register_buffer("periods", LONGEST_PERIOD**exponents)
         self.periods: Tensor
 

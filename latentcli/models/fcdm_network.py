@@ -94,7 +94,9 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        steps = torch.arange(self.HALF, dtype=torch.float32) / (self.HALF - 1)
+        # Models are built on the meta device, where arange loads torch's compiler: that takes a
+        # second and 50 MiB.
+        steps = torch.arange(self.HALF, dtype=torch.float32, device="cpu") / (self.HALF - 1)
         self.register_buffer("freqs", torch.exp(-math.log(10_000.0) * steps))
         self.freqs: Tensor
         self.proj_in = nn.Linear(2 * self.HALF, dim)

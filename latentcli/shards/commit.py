@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,9 +11,18 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow, Row
 from latentcli.shards.documents import field, load_object, pretty
 from latentcli.shards.inputs import InputList
-from latentcli.shards.layout import record_path, shard_name, shard_path
+from latentcli.shards.layout import SHARDS, SUFFIXES, record_path, shard_name, shard_path
+from latentcli.shards.place import Place
 from latentcli.shards.rows import row_from_json, row_to_json
-from latentcli.shards.write import Pieces, atomic_write, sync_folder, write_error, write_safetensors
+from latentcli.shards.tar_write import TarSample, tar_chunks
+from latentcli.shards.write import (
+    Bytes,
+    Pieces,
+    atomic_write,
+    safetensors_parts,
+    sync_folder,
+    write_error,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,12 +46,17 @@ class CommitRecord:
     channels: Mapping[str, Any] | None
     """Running sums of the latents' channels, as their maker's JSON."""
     rows: tuple[Row, ...]
-    """One per input, in the order of the input list."""
+    """One per input, in the order of the input list; of a tar, one per sample in it."""
+    source: str | None = None
+    """The tar that the unit was made from; None where inputs are pictures or clips."""
+    sha256_source: str | None = None
+    """Hexadecimal digest of that tar."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, in the order of the fields."""
+        """Plain values, in the order of the fields; a tar's are left out where there is none."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return values | {"rows": [row_to_json(row) for row in self.rows]}
+        told = {k: v for k, v in values.items() if v is not None or k not in _OF_TARS}
+        return told | {"rows": [row_to_json(row) for row in self.rows]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -72,11 +86,22 @@ _FIELDS: dict[str, tuple[type | None, ...]] = {
     "failed": (int,),
     "channels": (dict, None),
     "rows": (list,),
+    "source": (str, None),
+    "sha256_source": (str, None),
 }
+_OF_TARS = ("source", "sha256_source")
+
+
+@dataclass(frozen=True, slots=True)
+class TarOrigin:
+    """The tar that a unit is made from."""
+
+    source: str
+    sha256: str | None
 
 
 def commit_unit(
-    store: Path,
+    store: Place,
     unit: int,
     tensors: Mapping[str, Tensor | Pieces],
     metadata: Mapping[str, str],
@@ -84,21 +109,52 @@ def commit_unit(
     spec_hash: str,
     rows: Sequence[Row],
     channels: Mapping[str, Any] | None = None,
+    origin: TarOrigin | None = None,
 ) -> CommitRecord:
-    """Writes the shard, then the commit record, and returns the record.
+    """Writes a safetensors shard, then the commit record, and returns the record.
 
     Tensors are named `<key>/<part>` and are those of the rows whose status is ok: ValueError
     where they are not. A unit without tensors has a shard too. StoreError as `atomic_write`.
     """
-    _check_tensors(tensors, rows)
-    path = record_path(store, unit)
+    _check_names({name.rpartition("/")[0] for name in tensors}, rows)
+    _, chunks = safetensors_parts(tensors, metadata)
+    return _commit(store, unit, "safetensors", chunks, spec_hash, rows, channels, origin)
+
+
+def commit_tar(
+    store: Place,
+    unit: int,
+    samples: Sequence[TarSample],
+    *,
+    spec_hash: str,
+    rows: Sequence[Row],
+    channels: Mapping[str, Any] | None = None,
+    origin: TarOrigin | None = None,
+) -> CommitRecord:
+    """Writes a tar shard of samples, then the commit record; otherwise as `commit_unit`."""
+    _check_names({sample.metadata["key"] for sample in samples}, rows)
+    chunks = tar_chunks(samples)
+    return _commit(store, unit, "webdataset", chunks, spec_hash, rows, channels, origin)
+
+
+def _commit(
+    store: Place,
+    unit: int,
+    format: str,
+    chunks: Iterable[Bytes],
+    spec_hash: str,
+    rows: Sequence[Row],
+    channels: Mapping[str, Any] | None,
+    origin: TarOrigin | None,
+) -> CommitRecord:
+    suffix = SUFFIXES[format]
     drop_record(store, unit)
-    digest = write_safetensors(shard_path(store, unit), tensors, metadata)
+    digest = atomic_write(shard_path(store, unit, suffix), chunks)
     encoded = sum(row.status == "ok" for row in rows)
     record = CommitRecord(
         unit=unit,
         spec_hash=spec_hash,
-        shard=shard_name(unit),
+        shard=shard_name(unit, suffix),
         bytes=digest.bytes,
         sha256=digest.sha256,
         inputs=len(rows),
@@ -106,23 +162,24 @@ def commit_unit(
         failed=len(rows) - encoded,
         channels=channels,
         rows=tuple(rows),
+        source=origin.source if origin else None,
+        sha256_source=origin.sha256 if origin else None,
     )
-    atomic_write(path, [pretty(record.to_json()).encode() + b"\n"])
+    atomic_write(record_path(store, unit), [pretty(record.to_json()).encode() + b"\n"])
     return record
 
 
-def _check_tensors(tensors: Mapping[str, object], rows: Sequence[Row]) -> None:
+def _check_names(named: set[str], rows: Sequence[Row]) -> None:
     keys = [row.key for row in rows]
     if len(set(keys)) != len(keys):
         raise ValueError("a key has two rows in one unit")
-    named = {name.rpartition("/")[0] for name in tensors}
     encoded = {row.key for row in rows if row.status == "ok"}
     if named != encoded:
         odd = sorted(named ^ encoded)[:5]
         raise ValueError(f"tensors and encoded rows do not go together: {odd}")
 
 
-def drop_record(store: Path, unit: int) -> None:
+def drop_record(store: Place, unit: int) -> None:
     """Takes a unit back: it is to be done again. A record that is not there is fine.
 
     A record must never stand beside a shard that it does not describe, not even for a moment.
@@ -130,14 +187,15 @@ def drop_record(store: Path, unit: int) -> None:
     path = record_path(store, unit)
     try:
         path.unlink()
-        sync_folder(path.parent)
+        if isinstance(path, Path):
+            sync_folder(path.parent)
     except FileNotFoundError:
         pass
     except OSError as error:
         raise write_error(path, error) from error
 
 
-def read_record(store: Path, unit: int) -> CommitRecord:
+def read_record(store: Place, unit: int) -> CommitRecord:
     """A unit's commit record; StoreError names the file and what is wrong with it."""
     path = record_path(store, unit)
     document = load_object(path)
@@ -145,29 +203,42 @@ def read_record(store: Path, unit: int) -> CommitRecord:
         record = CommitRecord.from_json(document)
     except ValueError as error:
         raise StoreError(f"{path} is damaged: {error}.") from error
-    if record.unit != unit or record.shard != shard_name(unit):
+    if record.unit != unit or record.shard not in _shard_names(unit):
         raise StoreError(
             f"{path} is damaged: it is the record of unit {record.unit} and {record.shard}."
         )
     return record
 
 
-def done_units(store: Path, spec_hash: str, inputs: InputList) -> set[int]:
+def _shard_names(unit: int) -> set[str]:
+    return {shard_name(unit, suffix) for suffix in SUFFIXES.values()}
+
+
+def done_units(store: Place, spec_hash: str, inputs: InputList) -> set[int]:
     """Units that need no more work.
 
     Their commit record is sound, names this spec and lists exactly their inputs, and their shard
     has the recorded size. The digest is not read again: that is for `verify_shards`.
     """
     units = range(inputs.units)
-    return {unit for unit in units if _is_done(store, unit, spec_hash, inputs.rows(unit))}
+    return {unit for unit in units if is_done(store, unit, spec_hash, inputs.rows(unit))}
 
 
-def _is_done(store: Path, unit: int, spec_hash: str, inputs: Sequence[InputRow]) -> bool:
+def is_done(store: Place, unit: int, spec_hash: str, inputs: Sequence[InputRow]) -> bool:
+    """Whether a unit needs no more work; see `done_units`."""
     try:
         record = read_record(store, unit)
-        size = shard_path(store, unit).stat().st_size
+        size = (store / SHARDS / record.shard).stat().st_size
     except (StoreError, OSError):
         return False
-    listed = [(row.key, row.source) for row in record.rows]
-    expected = [(row.key, row.source) for row in inputs]
-    return record.spec_hash == spec_hash and size == record.bytes and listed == expected
+    return record.spec_hash == spec_hash and size == record.bytes and is_of(record, inputs)
+
+
+def is_of(record: CommitRecord, inputs: Sequence[InputRow]) -> bool:
+    """Whether a record lists exactly these inputs, or was made from the one tar that they are."""
+    if record.source is not None:
+        return [record.source] == [row.source for row in inputs]
+    return len(record.rows) == len(inputs) and all(
+        row.key == item.key and row.source == item.source
+        for row, item in zip(record.rows, inputs, strict=True)
+    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import StoreError
+from latentcli.shards.place import Place
 
 
 def one_line(value: Any) -> str:
@@ -42,7 +42,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def load_object(path: Path) -> dict[str, Any]:
+def load_object(path: Place) -> dict[str, Any]:
     """The JSON object in a file; StoreError where it is missing, unreadable or no such thing."""
     try:
         value = json.loads(path.read_bytes())

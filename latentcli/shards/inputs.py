@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
-from typing import Any, Self
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, Self
 
 from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow
+from latentcli.shards.place import Place, RemotePath
+from latentcli.shards.range_stream import RANGE, open_stream
 from latentcli.shards.write import FileDigest, atomic_write
 
 _FIELDS = {"key": str, "source": str, "unit": int, "size": int, "mtime_ns": int}
@@ -19,7 +22,7 @@ _FIELDS = {"key": str, "source": str, "unit": int, "size": int, "mtime_ns": int}
 _UNIT = re.compile(rb'"unit"\s*:\s*(\d+)')
 
 
-def write_inputs(path: Path, rows: Iterable[InputRow]) -> FileDigest:
+def write_inputs(path: Place, rows: Iterable[InputRow]) -> FileDigest:
     """Writes the list atomically, one JSON object a line; rows come in the order of their units."""
     return atomic_write(path, _lines(rows))
 
@@ -38,18 +41,27 @@ class InputList:
     """The frozen list, read from disk unit by unit.
 
     It holds two integers per unit and no row, so it costs nothing to send to worker processes.
+    Of a remote list the process that opened it has a copy; others fetch the units they need.
     """
 
-    def __init__(self, path: Path, offsets: array[int], counts: array[int]) -> None:
+    def __init__(
+        self,
+        path: Place,
+        offsets: array[int],
+        counts: array[int],
+        local: BinaryIO | None = None,
+    ) -> None:
         self.path = path
+        self._local = local
         self._offsets = offsets
         self._counts = counts
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Place) -> Self:
         """Scans a list once; StoreError where it is missing or its units are out of order."""
+        local = _fetch(path) if isinstance(path, RemotePath) else None
         offsets, counts, end = array("q"), array("q"), 0
-        for number, line in enumerate(_read_lines(path), 1):
+        for number, line in enumerate(_read_lines(path, local), 1):
             match = _UNIT.search(line)
             if match is None or not line.endswith(b"}\n"):
                 raise StoreError(f"{path} is damaged: line {number} is no row of an input list.")
@@ -62,7 +74,7 @@ class InputList:
             counts[unit] += 1
             end += len(line)
         offsets.append(end)
-        return cls(path, offsets, counts)
+        return cls(path, offsets, counts, local)
 
     @property
     def units(self) -> int:
@@ -89,11 +101,18 @@ class InputList:
     def _unit_bytes(self, unit: int) -> bytes:
         begin, end = self._offsets[unit], self._offsets[unit + 1]
         try:
+            if self._local is not None:
+                return os.pread(self._local.fileno(), end - begin, begin)
+            if isinstance(self.path, RemotePath):
+                return self.path.read_range(begin, end)
             with self.path.open("rb") as file:
                 file.seek(begin)
                 return file.read(end - begin)
         except OSError as error:
             raise StoreError(f"{self.path} cannot be read: {error.strerror}.") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_local": None}
 
     def _row(self, line: bytes, unit: int) -> InputRow:
         try:
@@ -108,7 +127,25 @@ class InputList:
         return row
 
 
-def _read_lines(path: Path) -> Iterator[bytes]:
+def _fetch(path: RemotePath) -> BinaryIO:
+    """A copy without a name: it goes with the process, however that ends."""
+    copy: BinaryIO = TemporaryFile()  # noqa: SIM115
+    try:
+        with open_stream(path) as stream:
+            while block := stream.read(RANGE):
+                copy.write(block)
+        copy.flush()
+    except OSError as error:
+        copy.close()
+        raise StoreError(f"the input list {path} cannot be read: {error.strerror}.") from error
+    return copy
+
+
+def _read_lines(path: Place, local: BinaryIO | None) -> Iterator[bytes]:
+    if local is not None:
+        local.seek(0)
+        yield from local
+        return
     try:
         with path.open("rb") as file:
             yield from file

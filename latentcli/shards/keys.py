@@ -7,11 +7,17 @@ import posixpath
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 import numpy as np
 
+TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar")
+"""Of tars of samples, lower case."""
+
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|%(?=[0-9A-Fa-f]{2})")
+# Names of object storage may hold parts that would lead out of a folder, or that are empty.
+_ODD_PART = re.compile(r"(?:^|(?<=/))\.{1,2}(?=/|$)")
+_NO_PART = re.compile(r"(?:^|(?<=/))(?=/|$)")
 
 
 def unique_keys(paths: Sequence[str]) -> list[str]:
@@ -20,26 +26,98 @@ def unique_keys(paths: Sequence[str]) -> list[str]:
     `paths` are relative, with forward slashes, and all different. The keys do not depend on
     their order: of several paths with one stem, all keep their suffix.
     """
-    whole = [escape(path) for path in paths]
-    keys = [escape(posixpath.splitext(path)[0]) for path in paths]
-    while True:
+    keys = [escape(_stem(path)) for path in paths]
+    while len(set(keys)) < len(keys):
         counts = Counter(keys)
-        clashing = [i for i, key in enumerate(keys) if counts[key] > 1 and key != whole[i]]
+        twice = (i for i, key in enumerate(keys) if counts[key] > 1)
+        clashing = [i for i in twice if keys[i] != escape(paths[i])]
         if not clashing:
-            return keys
+            raise ValueError("a path is there twice")
         for i in clashing:
-            keys[i] = whole[i]
+            keys[i] = escape(paths[i])
+    return keys
+
+
+def _stem(path: str) -> str:
+    stem, _, suffix = path.rpartition(".")
+    if stem and stem[-1] not in "./" and "/" not in suffix:
+        return stem
+    return posixpath.splitext(path)[0]
+
+
+def tar_keys(paths: Sequence[str]) -> list[str]:
+    """Key of each tar: its path without .tar, .tar.gz or .tgz, or with it where it has to stay.
+
+    No key is another one, nor the beginning of another one in front of a slash: samples are
+    stored under `<key of the tar>/<key of the sample>`. `paths` are as for `unique_keys`, and the
+    keys do not depend on their order.
+    """
+    stems = [escape(tar_stem(path)) for path in paths]
+    levels = [0] * len(stems)
+    keys = stems
+    while clashing := _clashing(keys, levels):
+        for i in clashing:
+            levels[i] += 1
+        keys = [
+            escape(path) + "~" * (level - 1) if level else stem
+            for path, stem, level in zip(paths, stems, levels, strict=True)
+        ]
+    return keys
+
+
+def _clashing(keys: Sequence[str], levels: Sequence[int]) -> list[int]:
+    """Tars that need a longer key: all of one stem, but of equal longer keys not the shortest's."""
+    folders = folders_of(keys)
+    least: dict[str, int] = {}
+    counts = Counter(keys)
+    for key, level in zip(keys, levels, strict=True):
+        least[key] = min(level, least.get(key, level))
+    return [
+        i
+        for i, (key, level) in enumerate(zip(keys, levels, strict=True))
+        if key in folders or (counts[key] > 1 and (level == 0 or level > least[key]))
+    ]
+
+
+def tar_stem(path: str) -> str:
+    """A path without the suffix of a tar; with it, where nothing else would be left of its name."""
+    lower = path.lower()
+    for suffix in TAR_SUFFIXES:
+        if lower.endswith(suffix):
+            stem = path[: -len(suffix)]
+            return path if stem == "" or stem.endswith("/") else stem
+    return path
+
+
+def folders_of(keys: Iterable[str]) -> set[str]:
+    """All beginnings of keys in front of a slash."""
+    found: set[str] = set()
+    for key in keys:
+        folder = key.rpartition("/")[0]
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
 
 
 def escape(path: str) -> str:
-    """Control characters and bytes that are no UTF-8 as %XX; different paths stay different."""
-    return _UNPRINTABLE.sub(_percent, path)
+    """Control characters and bytes that are no UTF-8 as %XX; different paths stay different.
+
+    So are parts that are `.`, `..` or empty, which no file has but an object of a storage may.
+    """
+    if not path.isprintable() or "%" in path:
+        path = _UNPRINTABLE.sub(_percent, path)
+    if path.startswith((".", "/")) or path.endswith("/") or "/." in path or "//" in path:
+        path = _NO_PART.sub("%2F", _ODD_PART.sub(_percent, path)) if path else path
+    return path
 
 
 def _percent(match: re.Match[str]) -> str:
-    char = match[0]
-    errors = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
-    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", errors))
+    text = match[0]
+    if text[0] == ".":
+        return "%2E" * len(text)
+    errors = "surrogateescape" if "\udc80" <= text <= "\udcff" else "surrogatepass"
+    return "".join(f"%{byte:02X}" for byte in text.encode("utf-8", errors))
 
 
 def free_key(key: str, path: str, taken: set[str]) -> str:
@@ -50,6 +128,25 @@ def free_key(key: str, path: str, taken: set[str]) -> str:
     while name in taken:
         name, number = f"{stem}~{number}", number + 1
     return name
+
+
+def free_tar_key(key: str, taken: Set[str], folders: Set[str]) -> str:
+    """A key like `key` that is not taken, nor above (`folders`) or below one that is."""
+    at = len(key)
+    parts = key.split("/")
+    for count in range(1, len(parts)):
+        beginning = "/".join(parts[:count])
+        if beginning in taken:
+            at = len(beginning)
+            break
+    name, number = key, 2
+    while _is_tar_key_taken(name, taken, folders):
+        name, number = f"{key[:at]}~{number}{key[at:]}", number + 1
+    return name
+
+
+def _is_tar_key_taken(key: str, taken: Set[str], folders: Set[str]) -> bool:
+    return key in taken or key in folders or not folders_of([key]).isdisjoint(taken)
 
 
 def key_hash(key: str) -> int:

@@ -1,53 +1,89 @@
-"""A store's folder in, the right to be its only writer out."""
+"""A store in, the right to be its only writer out."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from latentcli.core.errors import StoreError
+from latentcli.shards.holder import Holder, read_holder, refused, write_document
+from latentcli.shards.layout import HOLDERS
+from latentcli.shards.lease import Lease
+from latentcli.shards.place import Place, RemotePath
 from latentcli.shards.write import write_error
 
 # What file systems without locks on folders answer (NFS, some Lustre mounts).
 _NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
+_ASKED = 10
+_PAUSE = 0.05
 
 
 class StoreLock:
-    """Context manager: an exclusive lock on the store's folder, which is made where it is missing.
+    """Context manager: the exclusive right to write to a store, whose folder is made if missing.
 
-    It leaves no file and ends with the process, however that ends. `held` is false where the
-    file system has no such locks: then nothing guards against a second writer.
+    Of a local folder it is a lock of the system, which ends with the process, however that ends;
+    of remote storage, and where there are no such locks, a lease (lease.py). While it is held a
+    small file says by whom, and is deleted at the end. StoreError tells a second job who that is.
     """
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Place) -> None:
         self.store = store
         self.held = False
         self._handle: int | None = None
+        self._lease: Lease | None = None
 
     def __enter__(self) -> Self:
-        self._handle = _open_folder(self.store)
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.held = True
-        except BlockingIOError as error:
-            self.__exit__()
-            raise StoreError(
-                f"another job is writing to {self.store}: wait until it ends, or choose another"
-                " output folder (-o)."
-            ) from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                self.__exit__()
-                raise write_error(self.store, error) from error
+            if not isinstance(self.store, Path) or not self._lock_folder(self.store):
+                self._take_lease()
+        except BaseException:
+            self._let_go()
+            raise
+        self.held = True
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.held and self._lease is not None:
+            self._lease.release()
+        elif self.held and isinstance(self.store, Path):
+            with suppress(OSError):
+                (self.store / HOLDERS[0]).unlink(missing_ok=True)
+        self._let_go()
+
+    def check(self) -> None:
+        """StoreError where the right was lost meanwhile; call it before a unit is committed."""
+        if self.held and self._lease is not None:
+            self._lease.check()
+
+    def _lock_folder(self, store: Path) -> bool:
+        """Whether there are locks here; then it is locked."""
+        self._handle = _open_folder(store)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise refused(store, _holder(store)) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise write_error(store, error) from error
+            return False
+        _tell(store)
+        return True
+
+    def _take_lease(self) -> None:
+        if isinstance(self.store, RemotePath):
+            _check_no_file(self.store)
+        self._lease = Lease(self.store)
+        self._lease.take()
+
+    def _let_go(self) -> None:
         if self._handle is not None:
             os.close(self._handle)
-        self._handle, self.held = None, False
+        self._handle, self._lease, self.held = None, None, False
 
 
 def _open_folder(store: Path) -> int:
@@ -58,3 +94,27 @@ def _open_folder(store: Path) -> int:
         raise StoreError(f"{store} is a file: a latent store is a folder.") from error
     except OSError as error:
         raise write_error(store, error) from error
+
+
+def _check_no_file(store: RemotePath) -> None:
+    try:
+        if store.is_file():
+            raise StoreError(f"{store} is a file: a latent store is a folder.")
+    except OSError as error:
+        raise StoreError(f"{store} cannot be read: {error.strerror}.") from error
+
+
+def _tell(store: Path) -> None:
+    """Writes who holds the lock. It is for people: where it cannot be written, the job goes on."""
+    with suppress(OSError):
+        write_document(store / HOLDERS[0], Holder.here().to_json())
+
+
+def _holder(store: Path) -> Holder | None:
+    """Who holds the lock; if it took it but a moment ago, the file may be of a job before."""
+    for _ in range(_ASKED):
+        holder = read_holder(store / HOLDERS[0])
+        if holder is not None and not holder.is_dead():
+            return holder
+        time.sleep(_PAUSE)
+    return None

@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Self
 
 from latentcli.core.errors import StoreError
 from latentcli.shards import documents
-from latentcli.shards.layout import MANIFEST
+from latentcli.shards.layout import MANIFEST, SUFFIXES
+from latentcli.shards.place import Place
 from latentcli.shards.write import FileDigest, atomic_write
 
 FORMAT_VERSION = 1
@@ -93,6 +93,21 @@ class Manifest:
             )
         object.__setattr__(self, "spec_hash", expected)
 
+    @property
+    def format(self) -> str:
+        """Of the shards: a key of layout.SUFFIXES."""
+        return str(self.spec.get("write", {}).get("format", "safetensors"))
+
+    @property
+    def suffix(self) -> str:
+        """Of the shards' file names."""
+        return SUFFIXES.get(self.format, ".safetensors")
+
+    @property
+    def tars(self) -> bool:
+        """Whether an input is a tar of samples, and so a unit, rather than one picture or clip."""
+        return bool(self.spec.get("tars", False))
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order of the file."""
         totals = {item.name: getattr(self.totals, item.name) for item in fields(Totals)}
@@ -124,13 +139,13 @@ _FIELDS: dict[str, tuple[type | None, ...]] = {
 }
 
 
-def write_manifest(store: Path, manifest: Manifest) -> FileDigest:
+def write_manifest(store: Place, manifest: Manifest) -> FileDigest:
     """Writes manifest.json atomically."""
     text = documents.pretty(manifest.to_json())
     return atomic_write(store / MANIFEST, [text.encode() + b"\n"])
 
 
-def read_manifest(store: Path) -> Manifest:
+def read_manifest(store: Place) -> Manifest:
     """A store's manifest; StoreError where there is none, or it is damaged or too new."""
     path = store / MANIFEST
     if not path.is_file():

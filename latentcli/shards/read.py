@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from io import BufferedReader
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from latentcli.core.errors import SampleError, StoreError
-from latentcli.core.types import Row
+from latentcli.core.types import Member, Row
 from latentcli.shards.commit import read_record
 from latentcli.shards.keys import KeyIndex
 from latentcli.shards.layout import recorded_units, shard_path
 from latentcli.shards.manifest import Manifest, read_manifest
-from latentcli.shards.safetensors_file import SafetensorsFile
+from latentcli.shards.place import Place, RemotePath, place
+from latentcli.shards.rows import row_from_json, row_to_json
+from latentcli.shards.shard_file import ShardFile, open_shard
+from latentcli.shards.tar_member import member_bytes, split_member
+from latentcli.shards.tar_shard import TarShard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,10 +30,17 @@ _OPEN_RECORDS = 8
 
 
 def read_bytes(source: str, limit: int | None = None) -> bytes:
-    """A file's bytes, at most `limit`; SampleError of stage read where they cannot be had."""
+    """A file's bytes, at most `limit`; SampleError of stage read where they cannot be had.
+
+    `source` is a path, a URL, or `<tar>::<member>` of either where there is no such file.
+    """
+    name, member = split_member(source)
+    where = place(name)
     try:
-        with open(source, "rb", opener=_open) as file:
-            return _read(file, os.fstat(file.fileno()), limit)
+        if isinstance(where, RemotePath):
+            return _read_remote(where, member, limit)
+        with open(where, "rb", opener=_open) as file:
+            return _read(file, os.fstat(file.fileno()), member, limit)
     except FileNotFoundError as error:
         raise SampleError("read", "the file is not there") from error
     except IsADirectoryError as error:
@@ -44,14 +54,30 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _read(file: BufferedReader, info: os.stat_result, limit: int | None) -> bytes:
+def _read(
+    file: BufferedReader, info: os.stat_result, member: str | None, limit: int | None
+) -> bytes:
     if not stat.S_ISREG(info.st_mode):
         raise SampleError("read", "it is no regular file but a device or a pipe")
+    if member is not None:
+        return member_bytes(file, member, limit)
     data = file.read() if limit is None else file.read(limit + 1)
-    if limit is not None and len(data) > limit:
-        size = max(info.st_size, len(data))
-        raise SampleError("read", f"the file has {size} bytes, allowed are at most {limit}")
+    _check_size(max(info.st_size, len(data)), limit)
     return data
+
+
+def _read_remote(path: RemotePath, member: str | None, limit: int | None) -> bytes:
+    if member is not None:
+        with path.open("rb") as file:
+            return member_bytes(file, member, limit)
+    if limit is not None:
+        _check_size(path.stat().st_size, limit)
+    return path.read_bytes()
+
+
+def _check_size(size: int, limit: int | None) -> None:
+    if limit is not None and size > limit:
+        raise SampleError("read", f"the file has {size} bytes, allowed are at most {limit}")
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -61,7 +87,7 @@ def _reason(error: OSError | ValueError) -> str:
 class _Shard:
     """An open shard and its tensors' names by key."""
 
-    def __init__(self, file: SafetensorsFile) -> None:
+    def __init__(self, file: ShardFile) -> None:
         self.file = file
         self.names: dict[str, list[str]] = {}
         for name in file.names:
@@ -91,19 +117,21 @@ class StoreReader:
     process opens its own files. StoreError where there is no store or shard, or it is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         self.manifest: Manifest | None = None if path.is_file() else read_manifest(path)
         """None for a single shard."""
         self._shards: OrderedDict[int, _Shard] = OrderedDict()
         self._records: OrderedDict[int, dict[str, Row]] = OrderedDict()
-        self.units = recorded_units(path) if self.manifest else [_shard_unit(SafetensorsFile(path))]
+        self.units = recorded_units(path) if self.manifest else [_shard_unit(open_shard(path))]
         """Units that can be read, ascending."""
 
     @cached_property
     def metadata(self) -> dict[str, str]:
-        """The strings by which the first shard describes itself; empty where nothing is done."""
-        return dict(self._shard(self.units[0]).file.metadata) if self.units else {}
+        """The strings by which the shards describe themselves; empty where nothing is done."""
+        # A tar of no samples says nothing.
+        told = (dict(self._shard(unit).file.metadata) for unit in self.units)
+        return next(filter(None, told), {})
 
     def rows(self) -> Iterator[Row]:
         """Rows of all inputs, failed ones too, in the order of the input list."""
@@ -142,6 +170,14 @@ class StoreReader:
                 return {name: shard.file.tensor(name).clone() for name in shard.names[key]}
         row = self.row(key)
         raise StoreError(f"{key!r} has no latent in {self.path}: {row.stage}: {row.error}.")
+
+    def others(self, key: str) -> tuple[Member, ...]:
+        """The members passed on with a key, in their order; none where shards are no tars."""
+        for unit in self._index.units(key):
+            shard = self._shard(unit)
+            if key in shard.names and isinstance(shard.file, TarShard):
+                return shard.file.others(key)
+        return ()
 
     def frames(self, key: str, part: str, start: int, stop: int) -> Tensor:
         """Frames `start` to `stop` of a part of a clip; StoreError where there is no such part."""
@@ -185,14 +221,16 @@ class StoreReader:
         return _recent(self._records, unit, lambda: self._rows(unit), _OPEN_RECORDS)
 
     def _shard(self, unit: int) -> _Shard:
-        path = self.path if self.manifest is None else shard_path(self.path, unit)
-        return _recent(self._shards, unit, lambda: _Shard(SafetensorsFile(path)), _OPEN_SHARDS)
+        path = self.path
+        if self.manifest is not None:
+            path = shard_path(path, unit, self.manifest.suffix)
+        return _recent(self._shards, unit, lambda: _Shard(open_shard(path)), _OPEN_SHARDS)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_shards": OrderedDict(), "_records": OrderedDict()}
 
 
-def _shard_unit(shard: SafetensorsFile) -> int:
+def _shard_unit(shard: ShardFile) -> int:
     unit = shard.metadata.get("unit", "")
     if shard.metadata.get("format") != "latentcli" or not unit.isdecimal():
         raise StoreError(
@@ -202,11 +240,26 @@ def _shard_unit(shard: SafetensorsFile) -> int:
     return int(unit)
 
 
-def _shard_rows(shard: SafetensorsFile) -> dict[str, Row]:
-    """Rows of a shard without its commit record: the keys, and the shapes of their first parts."""
+def _shard_rows(shard: ShardFile) -> dict[str, Row]:
+    """Rows of a shard without its commit record: the keys, and the shapes of their first parts.
+
+    A tar knows more of its samples, and their order.
+    """
     rows: dict[str, Row] = {}
     for name, entry in shard.entries.items():
         key = name.rpartition("/")[0]
         if key not in rows and len(entry.shape) in (3, 4):
             rows[key] = Row(key=key, source="", status="ok", latent_shape=entry.shape)
+    if isinstance(shard, TarShard):
+        return {key: _told(shard, rows[key], told) for key, told in shard.documents()}
     return dict(sorted(rows.items()))
+
+
+def _told(shard: TarShard, row: Row, document: Mapping[str, Any]) -> Row:
+    """The row with what a sample's document says of it."""
+    known = row_to_json(row) | {"latent_shape": list(row.latent_shape or ())}
+    told = {name: value for name, value in document.items() if value is not None}
+    try:
+        return row_from_json(known | told | {"key": row.key, "status": "ok"})
+    except ValueError as error:
+        raise StoreError(f"{shard.path} is damaged: {row.key!r} has {error}.") from error

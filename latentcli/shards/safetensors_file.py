@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import math
 import mmap
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from latentcli.core.errors import StoreError
 from latentcli.shards.dtypes import MAX_HEADER_BYTES, dtypes
+from latentcli.shards.place import Place, RemotePath
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_HEAD = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +34,47 @@ class Entry:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself."""
+
+    metadata: dict[str, str]
+    entries: dict[str, Entry]
+    """By name, sorted."""
+    start: int
+    """Where the entries count from, in bytes from the start of the file."""
+
+
 class SafetensorsFile:
     """An open file, mapped into memory and read where a tensor is asked for.
 
     Tensors share the mapping and stay valid after `close`; writing into one changes neither the
-    file nor another opening of it. A copy sent to another process opens the file again.
-    StoreError where the file is missing, truncated, or its header breaks the format's rules.
+    file nor another opening of it. Of a remote file a tensor's bytes are fetched when it is asked
+    for. A copy sent to another process opens the file again. StoreError where the file is
+    missing, truncated, or its header breaks the format's rules.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
-        self._map: mmap.mmap | None = _map(path)
+        self._map: mmap.mmap | None = None
+        self._closed = False
         try:
-            header, self._start = _header(self._map)
-            self.metadata: dict[str, str] = _metadata(header.pop("__metadata__", {}))
-            self.entries = {name: _entry(name, header[name]) for name in sorted(header)}
-            _check_layout(self.entries, len(self._map) - self._start)
+            if isinstance(path, RemotePath):
+                read, size = _remote(path)
+            else:
+                self._map = data = _map(path)
+                read, size = (lambda begin, end: data[begin:end]), len(data)
+            header = self._read_header(read, size)
         except ValueError as error:
             raise StoreError(f"{path} is damaged: {error}.") from error
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+        self._start = header.start
+        self.metadata: dict[str, str] = header.metadata
+        self.entries: dict[str, Entry] = header.entries
+
+    def _read_header(self, read: Callable[[int, int], bytes], size: int) -> Header:
+        return read_header(read, size)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,7 +85,7 @@ class SafetensorsFile:
         """A tensor on the CPU in its stored dtype and shape; StoreError for an unknown name."""
         import torch
 
-        if self._map is None:
+        if self._closed:
             raise ValueError(f"{self.path} was closed")
         if name not in self.entries:
             raise StoreError(f"{self.path} has no tensor {name!r}.")
@@ -66,8 +94,8 @@ class SafetensorsFile:
         count, offset = math.prod(entry.shape), self._start + entry.begin
         if count == 0:
             return torch.empty(entry.shape, dtype=dtype)
-        if offset % dtype.itemsize:
-            copy = bytearray(self._map[offset : self._start + entry.end])
+        if self._map is None or offset % dtype.itemsize:
+            copy = self._copy(offset, self._start + entry.end)
             return torch.frombuffer(copy, dtype=dtype).view(entry.shape)
         flat = torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
         return flat.view(entry.shape)
@@ -86,14 +114,9 @@ class SafetensorsFile:
         start, stop, _ = slice(start, stop).indices(entry.shape[0])
         row = (entry.end - entry.begin) // max(entry.shape[0], 1)
         count = max(stop - start, 0)
-        data = bytearray(count * row)
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self._start + entry.begin + start * row)
-                got = file.readinto(data)
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be read: {error.strerror}.") from error
-        if got != len(data):
+        begin = self._start + entry.begin + start * row
+        data = self._copy(begin, begin + count * row)
+        if len(data) != count * row:
             raise StoreError(f"{self.path} is damaged: it ends within tensor {name!r}.")
         shape = (count, *entry.shape[1:])
         dtype = dtypes()[entry.dtype]
@@ -101,10 +124,22 @@ class SafetensorsFile:
             return torch.empty(shape, dtype=dtype)
         return torch.frombuffer(data, dtype=dtype).view(shape)
 
+    def _copy(self, begin: int, end: int) -> bytearray:
+        """Bytes of the file in memory of their own, fewer where it ends before."""
+        try:
+            if isinstance(self.path, RemotePath):
+                return bytearray(self.path.read_range(begin, end))
+            data = bytearray(end - begin)
+            with self.path.open("rb") as file:
+                file.seek(begin)
+                return data[: file.readinto(data)]
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be read: {error.strerror}.") from error
+
     def close(self) -> None:
         """Lets go of the mapping; the system frees it with the last tensor that uses it."""
         # Not mmap.close(): that would pull the memory away from under living tensors.
-        self._map = None
+        self._map, self._closed = None, True
 
     def __enter__(self) -> Self:
         return self
@@ -112,36 +147,52 @@ class SafetensorsFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[Place]]:
         return type(self), (self.path,)
 
 
 def _map(path: Path) -> mmap.mmap:
-    try:
-        with path.open("rb") as file:
-            # ACCESS_COPY: torch wants memory that it may write to; the file stays as it is.
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    except ValueError as error:
-        raise StoreError(f"{path} is damaged: it is empty.") from error
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise ValueError("it is empty")
+        # ACCESS_COPY: torch wants memory that it may write to; the file stays as it is.
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
-def _header(data: mmap.mmap) -> tuple[dict[str, Any], int]:
-    """The header's fields, and where the data begins."""
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(len(data) - 8, MAX_HEADER_BYTES):
+def _remote(path: RemotePath) -> tuple[Callable[[int, int], bytes], int]:
+    """What reads bytes of a remote file, and its size; most headers come with one request."""
+    size = path.stat().st_size
+    if size == 0:
+        raise ValueError("it is empty")
+    head = path.read_range(0, min(size, _HEAD))
+
+    def read(begin: int, end: int) -> bytes:
+        return head[begin:end] if end <= len(head) else path.read_range(begin, end)
+
+    return read, size
+
+
+def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
+    """The checked header of a file of `size` bytes, of which `read` gives begin to end.
+
+    ValueError says what is wrong with the file.
+    """
+    length = int.from_bytes(read(0, min(8, size)), "little")
+    if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
         raise ValueError(
-            f"its header should take {length} bytes, the file has {len(data)}; it is truncated or"
+            f"its header should take {length} bytes, the file has {size}; it is truncated or"
             " no safetensors file"
         )
     try:
-        header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
+        fields = json.loads(read(8, 8 + length), object_pairs_hook=_unique)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"its header is no JSON ({error})") from error
-    if not isinstance(header, dict):
+    if not isinstance(fields, dict):
         raise ValueError("its header is no JSON object")
-    return header, 8 + length
+    metadata = _metadata(fields.pop("__metadata__", {}))
+    entries = {name: _entry(name, fields[name]) for name in sorted(fields)}
+    _check_layout(entries, size - 8 - length)
+    return Header(metadata, entries, 8 + length)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 from latentcli.core.errors import StoreError
 from latentcli.shards.commit import CommitRecord, read_record
 from latentcli.shards.documents import one_line
-from latentcli.shards.layout import FAILURES, MANIFEST, SHARDS
+from latentcli.shards.layout import FAILURES, HOLDERS, MANIFEST, SHARDS
 from latentcli.shards.manifest import (
     Manifest,
     Totals,
@@ -19,6 +20,7 @@ from latentcli.shards.manifest import (
     spec_hash,
     write_manifest,
 )
+from latentcli.shards.place import Place
 from latentcli.shards.rows import row_to_json
 from latentcli.shards.write import (
     TEMPORARY,
@@ -41,15 +43,12 @@ class ChannelFold(Protocol):
         """Per-channel mean and std, or None where no sums came."""
 
 
-def check_folder(store: Path, spec: Mapping[str, Any]) -> bool:
+def check_folder(store: Place, spec: Mapping[str, Any]) -> bool:
     """Whether a job would start a new store here (true) or go on with one (false).
 
     Reads only. StoreError where the folder holds something else, or a store of another spec.
     """
-    if store.exists() and not store.is_dir():
-        raise StoreError(f"{store} is a file: a latent store is a folder.")
-    if not (store / MANIFEST).exists():
-        _check_empty(store)
+    if is_new(store):
         return True
     manifest = read_manifest(store)
     if manifest.spec_hash != spec_hash(spec):
@@ -57,10 +56,20 @@ def check_folder(store: Path, spec: Mapping[str, Any]) -> bool:
     return False
 
 
-def _check_empty(store: Path) -> None:
+def is_new(store: Place) -> bool:
+    """Whether there is no store yet; StoreError where the folder holds something else."""
+    if store.exists() and not store.is_dir():
+        raise StoreError(f"{store} is a file: a latent store is a folder.")
+    if (store / MANIFEST).exists():
+        return False
+    _check_empty(store)
+    return True
+
+
+def _check_empty(store: Place) -> None:
     names = sorted(path.name for path in store.iterdir()) if store.exists() else []
     # A job killed within its first moments leaves no more than such a file.
-    foreign = [name for name in names if not name.startswith(TEMPORARY)]
+    foreign = [n for n in names if not n.startswith(TEMPORARY) and n not in HOLDERS]
     if foreign:
         raise StoreError(
             f"{store} is not empty and no latent store (it holds {', '.join(foreign[:3])}"
@@ -69,9 +78,9 @@ def _check_empty(store: Path) -> None:
         )
 
 
-def _mismatch(store: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    if ("clips" in old) != ("clips" in new):
-        there, now = ("clips", "images") if "clips" in old else ("images", "clips")
+def _mismatch(store: Place, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    there, now = kind_of(old), kind_of(new)
+    if there != now:
         return (
             f"{store} holds latents of {there}, and the inputs given now are {now}. Choose another"
             " output folder (-o); nothing was changed in it."
@@ -85,7 +94,13 @@ def _mismatch(store: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> st
     )
 
 
-def open_for_writing(store: Path, manifest: Manifest) -> bool:
+def kind_of(spec: Mapping[str, Any]) -> str:
+    """What a spec's inputs are, in words."""
+    of = "clips" if "clips" in spec else "images"
+    return f"tars of {of}" if spec.get("tars") else of
+
+
+def open_for_writing(store: Place, manifest: Manifest) -> bool:
     """Makes the folder a store, or checks that it is one of the manifest's spec; true if new.
 
     The manifest of a new store is written with the status running; that of an old one stays.
@@ -96,17 +111,19 @@ def open_for_writing(store: Path, manifest: Manifest) -> bool:
     try:
         store.mkdir(parents=True, exist_ok=True)
         if new:
-            sync_folder(store.parent)
+            if isinstance(store, Path):
+                sync_folder(store.parent)
             write_manifest(store, replace(manifest, status="running"))
         (store / SHARDS).mkdir(exist_ok=True)
-        sync_folder(store)
+        if isinstance(store, Path):
+            sync_folder(store)
         remove_temporary(store)
     except OSError as error:
         raise write_error(store, error) from error
     return new
 
 
-def records(store: Path, units: int, spec_hash: str) -> Iterator[CommitRecord]:
+def records(store: Place, units: int, spec_hash: str) -> Iterator[CommitRecord]:
     """Commit records of units 0 to `units`, one at a time; StoreError where one is not done."""
     for unit in range(units):
         record = read_record(store, unit)
@@ -115,28 +132,64 @@ def records(store: Path, units: int, spec_hash: str) -> Iterator[CommitRecord]:
         yield record
 
 
-def finish(store: Path, manifest: Manifest, units: int, channels: ChannelFold) -> Manifest:
+def finish(
+    store: Place,
+    manifest: Manifest,
+    units: int,
+    channels: ChannelFold,
+    seen: Callable[[CommitRecord], None] = lambda record: None,
+) -> Manifest:
     """Writes failures.jsonl and the final manifest, from the commit records of all `units`.
 
-    Records are read one at a time. Returns the manifest: that given, with status complete,
-    totals, and the channels' summary. StoreError where a unit is not done.
+    Records are read one at a time, and each is shown to `seen`. Returns the manifest: that given,
+    with status complete, totals, and the channels' summary. StoreError where a unit is not done.
     """
-    totals = Totals()
+    remove_temporary(store)  # a process of this job that was killed left them
+    sums = StoreSums(channels)
 
     def failures() -> Iterator[bytes]:
-        nonlocal totals
         for record in records(store, units, manifest.spec_hash):
-            totals = added(totals, record)
-            if record.channels is not None:
-                channels.merge_json(record.channels)
-            for row in record.rows:
-                if row.status == "failed":
-                    yield one_line({"unit": record.unit} | row_to_json(row)).encode() + b"\n"
+            seen(record)
+            yield sums.add(record)
 
     atomic_write(store / FAILURES, failures())
-    done = replace(manifest, status="complete", totals=totals, channels=channels.summary())
+    done = sums.completed(manifest)
     write_manifest(store, done)
     return done
+
+
+class StoreSums:
+    """Commit records in, in the order of the units; what `finish` makes of them out."""
+
+    def __init__(self, channels: ChannelFold) -> None:
+        self.totals = Totals()
+        self._channels = channels
+        self._failures = hashlib.sha256()
+
+    def add(self, record: CommitRecord) -> bytes:
+        """Takes a unit in; its lines of failures.jsonl."""
+        self.totals = added(self.totals, record)
+        if record.channels is not None:
+            self._channels.merge_json(record.channels)
+        failed = (row_to_json(row) for row in record.rows if row.status == "failed")
+        lines = b"".join(one_line({"unit": record.unit} | row).encode() + b"\n" for row in failed)
+        self._failures.update(lines)
+        return lines
+
+    def completed(self, manifest: Manifest) -> Manifest:
+        """The manifest of a store that has these units and no others."""
+        channels = self._channels.summary()
+        return replace(manifest, status="complete", totals=self.totals, channels=channels)
+
+    def are_written(self, store: Place, manifest: Manifest) -> bool:
+        """Whether `finish` would change nothing; `manifest` is the store's as it is."""
+        if self.completed(manifest) != manifest:
+            return False
+        try:
+            with (store / FAILURES).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest() == self._failures.digest()
+        except OSError:
+            return False
 
 
 def added(totals: Totals, record: CommitRecord) -> Totals:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow, Row
-from latentcli.shards.commit import CommitRecord, read_record
+from latentcli.shards.commit import CommitRecord, is_of, read_record
 from latentcli.shards.inputs import InputList
 from latentcli.shards.keys import KeyIndex
-from latentcli.shards.layout import FAILURES, INPUTS, SHARDS, record_path, shard_path
+from latentcli.shards.layout import FAILURES, INPUTS, SHARDS, record_path, shard_name, shard_path
 from latentcli.shards.manifest import Manifest, Totals, read_manifest
-from latentcli.shards.safetensors_file import SafetensorsFile
+from latentcli.shards.place import Place
+from latentcli.shards.shard_file import ShardFile, open_shard
 from latentcli.shards.store import added
 
 
@@ -30,7 +31,7 @@ class Problem:
     key: str | None = None
 
 
-def verify_shards(store: Path, parts: Collection[str] | None = None) -> Iterator[Problem]:
+def verify_shards(store: Place, parts: Collection[str] | None = None) -> Iterator[Problem]:
     """Problems of a store, found while its shards are read once from end to end.
 
     `parts` are the tensors that every encoded key must have; without it, those of the first one.
@@ -49,21 +50,23 @@ def verify_shards(store: Path, parts: Collection[str] | None = None) -> Iterator
             continue
         totals = added(totals, record)
         yield from _check_record(record, manifest, inputs.rows(unit))
-        yield from _check_file(store, record)
+        path = shard_path(store, unit, manifest.suffix)
+        yield from _check_file(path, record)
         try:
-            shard = SafetensorsFile(shard_path(store, unit))
+            shard = open_shard(path)
         except StoreError as error:
             yield Problem("shard", str(error), unit)
             continue
         with shard:
             expected = expected or _first_parts(shard, record)
             yield from _check_tensors(shard, record, expected or frozenset())
-    yield from _check_keys(inputs)
+    keys_of = partial(_sample_keys, store) if manifest.tars else partial(_input_keys, inputs)
+    yield from _check_keys(keys_of, inputs.units)
     yield from _check_totals(store, manifest, totals)
-    yield from _strays(store, inputs.units)
+    yield from _strays(store, inputs.units, manifest.suffix)
 
 
-def _record_text(store: Path, unit: int, error: StoreError) -> str:
+def _record_text(store: Place, unit: int, error: StoreError) -> str:
     path = record_path(store, unit)
     return str(error) if path.exists() else f"{path} is missing: the unit is not done."
 
@@ -73,14 +76,15 @@ def _check_record(
 ) -> Iterator[Problem]:
     if record.spec_hash != manifest.spec_hash:
         yield Problem("record", f"unit {record.unit} was made with another spec.", record.unit)
-    listed = [(row.key, row.source) for row in record.rows]
-    if listed != [(row.key, row.source) for row in inputs]:
+    if record.shard != shard_name(record.unit, manifest.suffix):
+        what = f"unit {record.unit} is {record.shard}, but shards here are {manifest.suffix} files."
+        yield Problem("record", what, record.unit)
+    if (record.source is not None) != manifest.tars or not is_of(record, inputs):
         what = f"unit {record.unit} does not list the inputs that {INPUTS} gives it."
         yield Problem("inputs", what, record.unit)
 
 
-def _check_file(store: Path, record: CommitRecord) -> Iterator[Problem]:
-    path = shard_path(store, record.unit)
+def _check_file(path: Place, record: CommitRecord) -> Iterator[Problem]:
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -94,7 +98,7 @@ def _check_file(store: Path, record: CommitRecord) -> Iterator[Problem]:
         return  # opening the shard says it
 
 
-def _parts_by_key(shard: SafetensorsFile) -> dict[str, dict[str, tuple[int, ...]]]:
+def _parts_by_key(shard: ShardFile) -> dict[str, dict[str, tuple[int, ...]]]:
     keys: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, entry in shard.entries.items():
         key, _, part = name.rpartition("/")
@@ -102,14 +106,14 @@ def _parts_by_key(shard: SafetensorsFile) -> dict[str, dict[str, tuple[int, ...]
     return keys
 
 
-def _first_parts(shard: SafetensorsFile, record: CommitRecord) -> frozenset[str] | None:
+def _first_parts(shard: ShardFile, record: CommitRecord) -> frozenset[str] | None:
     keys = _parts_by_key(shard)
     encoded = (row.key for row in record.rows if row.status == "ok")
     return next((frozenset(keys[key]) for key in encoded if key in keys), None)
 
 
 def _check_tensors(
-    shard: SafetensorsFile, record: CommitRecord, expected: frozenset[str]
+    shard: ShardFile, record: CommitRecord, expected: frozenset[str]
 ) -> Iterator[Problem]:
     keys = _parts_by_key(shard)
     for row in record.rows:
@@ -137,18 +141,29 @@ def _check_shapes(row: Row, found: dict[str, tuple[int, ...]], unit: int) -> Ite
             yield Problem("shape", what, unit, row.key)
 
 
-def _check_keys(inputs: InputList) -> Iterator[Problem]:
-    index = KeyIndex((row.key, row.unit) for row in inputs)
+def _input_keys(inputs: InputList, unit: int) -> list[str]:
+    return [row.key for row in inputs.rows(unit)]
+
+
+def _sample_keys(store: Place, unit: int) -> list[str]:
+    try:
+        return [row.key for row in read_record(store, unit).rows]
+    except StoreError:
+        return []  # was said when the unit was looked at
+
+
+def _check_keys(keys_of: Callable[[int], list[str]], units: int) -> Iterator[Problem]:
+    index = KeyIndex((key, unit) for unit in range(units) for key in keys_of(unit))
     seen: dict[str, int] = {}
     for unit in index.suspects():
-        for row in inputs.rows(unit):
-            if row.key in seen:
-                what = f"{row.key!r} is in unit {seen[row.key]} and again in unit {unit}."
-                yield Problem("duplicate", what, unit, row.key)
-            seen[row.key] = unit
+        for key in keys_of(unit):
+            if key in seen:
+                what = f"{key!r} is in unit {seen[key]} and again in unit {unit}."
+                yield Problem("duplicate", what, unit, key)
+            seen[key] = unit
 
 
-def _check_totals(store: Path, manifest: Manifest, totals: Totals) -> Iterator[Problem]:
+def _check_totals(store: Place, manifest: Manifest, totals: Totals) -> Iterator[Problem]:
     if manifest.status != "complete":
         yield Problem("totals", f"{store} is not finished: its manifest says {manifest.status}.")
         return
@@ -164,8 +179,13 @@ def _check_totals(store: Path, manifest: Manifest, totals: Totals) -> Iterator[P
         yield Problem("totals", f"{FAILURES} lists {lines} inputs, the records {totals.failed}.")
 
 
-def _strays(store: Path, units: int) -> Iterator[Problem]:
-    known = {path(store, unit).name for unit in range(units) for path in (shard_path, record_path)}
-    for path in sorted((store / SHARDS).iterdir()):
-        if path.name not in known:
-            yield Problem("stray", f"{path} belongs to no unit of the store.")
+def _strays(store: Place, units: int, suffix: str) -> Iterator[Problem]:
+    shards = {shard_name(unit, suffix) for unit in range(units)}
+    known = shards | {record_path(store, unit).name for unit in range(units)}
+    try:
+        found = sorted(path.name for path in (store / SHARDS).iterdir())
+    except FileNotFoundError:
+        return  # storage without folders: there is no file
+    for name in found:
+        if name not in known:
+            yield Problem("stray", f"{store / SHARDS / name} belongs to no unit of the store.")

@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import time
+from typing import Any
 
 import pytest
 from clikit import on_terminal
@@ -13,24 +14,62 @@ from rich.console import Console
 
 from latentcli.cli.console import console_on
 from latentcli.cli.display import LiveDisplay, NoDisplay, PlainDisplay, display_for, facts, picture
-from latentcli.jobs.meter import Snapshot
+from latentcli.jobs.bottleneck import Reading, Setting, Window, crews_of
+from latentcli.jobs.meter import Meter, Snapshot
 
 SCRIPT = """
 import sys, time
 from latentcli.cli.output import Output
-from latentcli.jobs.meter import Snapshot
-n = int(sys.argv[1])
+from latentcli.jobs.meter import Meter
+n, now = int(sys.argv[1]), [0.0]
 with Output().talk() as talk:
     talk.note("a note with [brackets] and a very long tail " + "x" * 90)
-    for done in range(0, n + 1, max(n // 20, 1)):
-        shares = {"read": 0.05, "decode_image": 0.6, "preprocess": 0.3, "encode": 1.0, "write": 0.2}
-        talk.progress(Snapshot("encode", done, n, done // 10, done / 50, 123.4, shares))
+    meter = Meter("encode", n, talk.progress, 2, clock=lambda: now[0], cores=8)
+    meter.begin()
+    for _ in range(20):
+        now[0] += n / 20 / 123.4
+        share = n / 20 / 123.4
+        for stage, busy in dict(read=0.1, decode_image=1.3, preprocess=0.6, encode=0.39).items():
+            meter.add(stage, busy * share, n // 20)
+        meter.add("write", 0.2 * share, n // 20)
+        meter.advance(n // 20, n // 200)
         time.sleep(0.02)
 """
+SENTENCE = (
+    "decode_image is the limit: 1.9 of 2 workers busy; the model is idle 61%;"
+    " more workers or smaller sources would help"
+)
 
 
-def snapshot(done: int, total: int = 100, failed: int = 0, rate: float = 10.0) -> Snapshot:
-    return Snapshot("encode", done, total, failed, 1.0, rate, {"read": 0.5, "encode": 1.0})
+class Clock:
+    """A clock that goes when it is told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def windows(seconds: float = 20.0, **busy: float) -> tuple[Window, Window]:
+    """The last 10 seconds with these stages busy, and the whole job with half of that."""
+    first = Reading(0.0, {})
+    before = Reading(seconds - 10, {})
+    now = Reading(seconds, {stage: (10 * share, 1200) for stage, share in busy.items()})
+    crews = crews_of(busy, 2, {}, ())
+    return tuple(Window(since, now, crews, Setting(cores=8)) for since in (before, first))
+
+
+def snapshot(
+    done: int, total: int | None = 100, failed: int = 0, rate: float = 10.0, **more: Any
+) -> Snapshot:
+    recent, whole = more.pop("windows", None) or windows(read=0.5, encode=0.5)
+    return Snapshot("encode", done, total, failed, 1.0, rate, recent, whole, **more)
+
+
+def drawn(seen: Snapshot, width: int, *, closing: bool = False) -> list[str]:
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(picture(seen, closing=closing))
+    return [line.rstrip() for line in stream.getvalue().splitlines()]
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(120, 40), (80, 24), (40, 10), (20, 5), (8, 3)])
@@ -129,6 +168,103 @@ def test_facts_leave_out_what_is_not_known() -> None:
     assert facts(snapshot(5)) == ["5/100"]  # half a second in, the rate says nothing yet
 
 
+@pytest.mark.parametrize(
+    ("done", "total", "guess", "text"),
+    [
+        (12345, None, False, "12,345 images"),
+        (12345, 50000, True, "12,345/~50,000"),
+        (50001, 50000, True, "50,001 images"),
+    ],
+)
+def test_a_total_that_nobody_knows(done: int, total: int | None, guess: bool, text: str) -> None:
+    seen = snapshot(done, total=total, total_is_guess=guess)
+    assert facts(seen) == [text, "10.0 images/s"]
+    lines = drawn(seen, 80)
+    assert any(text in line for line in lines)
+    assert ("%" in lines[0]) is (total is not None) and ("~" in lines[0]) is guess
+
+
+def test_ranks_are_told() -> None:
+    assert facts(snapshot(50, ranks=4))[-1] == "4 ranks"
+
+
+def busy_job(**more: Any) -> Snapshot:
+    shares = {"read": 0.1, "decode_image": 1.3, "preprocess": 0.6, "encode": 0.39, "write": 0.05}
+    return snapshot(1200, total=4000, rate=120.0, windows=windows(**shares), **more)
+
+
+def test_the_picture_at_80_columns() -> None:
+    assert drawn(busy_job(), 80) == [
+        f"{'encode ━━━━━━━━━━━━':47} 30%",
+        "  1,200/4,000, 120 images/s, 23.3 s to go",
+        "  read         ╸                0.1 of 2 120/s",
+        "  decode_image ━━━━━━━━━━       1.3 of 2 120/s",
+        "  preprocess   ━━━━╸            0.6 of 2 120/s",
+        "  encode       ━━━━━━                39% 120/s",
+        "  write        ╸                      5% 120/s",
+        "decode_image is the limit: 1.9 of 2 workers busy; the model is idle 61%; more",
+        "workers or smaller sources would help",
+    ]
+
+
+def test_the_picture_at_40_columns() -> None:
+    lines = drawn(busy_job(), 40)
+    assert max(map(len, lines)) <= 40
+    assert lines[4:6] == [
+        "  decode_image ━━━━━━╸    1.3 of 2 120/s",
+        "  preprocess   ━━━        0.6 of 2 120/s",
+    ]
+    assert " ".join(lines[8:]) == SENTENCE
+
+
+def test_the_last_picture_is_of_the_whole_job_and_leaves_the_limit_to_the_summary() -> None:
+    lines = drawn(busy_job(), 80, closing=True)
+    assert lines[3] == "  decode_image ━━━━━            0.7 of 2 60.0/s"
+    assert not any("limit" in line for line in lines)
+
+
+def test_a_stage_without_items_has_no_rate() -> None:
+    crews = crews_of(("write",), 1, {}, ())
+    window = Window(Reading(0.0, {}), Reading(10.0, {"write": (1.0, 0)}), crews)
+    assert drawn(snapshot(1, windows=(window, window)), 80)[-1] == "  write ━╸               10%"
+
+
+def test_a_log_is_told_the_limit_each_time_it_changes_but_once_a_minute() -> None:
+    stream, clock = io.StringIO(), Clock()
+    display = PlainDisplay(console_on(stream), clock=clock)
+    display.start()
+    reading = {
+        "decode": busy_job(),
+        "encode": snapshot(1, windows=windows(decode_image=0.3, encode=0.95)),
+        "nobody": snapshot(1, windows=windows(decode_image=0.3, encode=0.3)),
+    }
+    told: list[tuple[float, str]] = []
+    order = ["decode"] * 30 + ["nobody"] * 10 + ["decode"] * 10 + ["encode", "decode"] * 8
+    for name in order:
+        clock.now += 5
+        before = len(stream.getvalue())
+        display.progress(reading[name])
+        new = stream.getvalue()[before:].splitlines()
+        assert new[0].startswith("encode ")
+        told += [(clock.now, line.split()[0]) for line in new[1:]]
+    assert [name for _, name in told] == ["decode_image", "encode", "decode_image"]
+    assert [at for at, _ in told] == [60.0, 255.0, 320.0]
+    assert SENTENCE in stream.getvalue().splitlines()
+
+
+def test_a_meter_can_be_shown() -> None:
+    stream = io.StringIO()
+    display = LiveDisplay(Console(file=stream, force_terminal=True, width=80))
+    display.start()
+    meter = Meter("encode", None, display.progress)
+    meter.begin()
+    meter.add("encode", 0.1, 3)
+    meter.advance(3)
+    display.close()
+    assert "3 images" in stream.getvalue()
+
+
 def test_an_empty_job_can_be_drawn() -> None:
-    empty = Snapshot("encode", 0, 0, 0, 0.0, 0.0, {})
-    Console(file=io.StringIO(), width=40).print(picture(empty))
+    nothing = Window(Reading(0.0, {}), Reading(0.0, {}))
+    empty = snapshot(0, total=0, rate=0.0, windows=(nothing, nothing))
+    assert drawn(empty, 40)[1] == "  0/0"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from latentcli.cli import words
-from latentcli.cli.encode import plan, summary
+from latentcli.cli.encode import summary
 from latentcli.cli.output import Output, asked, check_failed, finite
 from latentcli.core.errors import TooManyFailures
 
@@ -98,6 +98,13 @@ def test_encode_summary() -> None:
     ]
 
 
+def test_the_limit_is_told_where_it_is_known() -> None:
+    reason = "decode_image is the limit: 1.9 of 2 workers busy; more workers would help"
+    assert list(words.slowest(ENCODED | {"bottleneck_reason": reason})) == [f"{reason}."]
+    (fallback,) = words.slowest(ENCODED | {"bottleneck_reason": None})
+    assert fallback.startswith("The slowest stage was decode_image: ")
+
+
 def test_nothing_left_to_do() -> None:
     done = {**ENCODED, "encoded": 0, "skipped": 9, "bottleneck": None, "seconds": 0.25}
     first, *rest = summary(done)
@@ -125,25 +132,6 @@ def test_failures_are_grouped_by_reason(tmp_path: Path) -> None:
 def test_failures_in_the_document() -> None:
     told = words.failures({"failed": 1, "failures": [{"key": "a", "error": "no file"}]})
     assert list(told) == ["1 input failed:", "  1 x no file"]
-
-
-def test_dry_run() -> None:
-    document = {
-        "to_encode": 3,
-        "model": "m",
-        "already_encoded": 2,
-        "store": "s",
-        "shards": 1,
-        "bytes": 2048,
-    }
-    assert list(plan(document)) == [
-        "Would encode 3 images with m.",
-        "2 images are encoded already.",
-        "Store: s (1 shard to write, about 2.0 KiB)",
-    ]
-    assert list(plan({**document, "already_encoded": 0, "bytes": None}))[-1] == (
-        "Store: s (1 shard to write)"
-    )
 
 
 def test_too_many_failures() -> None:

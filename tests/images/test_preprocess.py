@@ -12,6 +12,7 @@ from PIL import Image
 
 from latentcli.core.errors import SampleError, UsageError
 from latentcli.images import preprocess as module
+from latentcli.images.buckets import BUCKET_RULES, make_buckets
 from latentcli.images.preprocess import FILTERS, PreprocessSpec, parse_size, preprocess
 
 LEVELS = 2
@@ -91,6 +92,76 @@ def test_torch_and_pillow_agree(filter: str, monkeypatch: pytest.MonkeyPatch) ->
     module._in_torch.cache_clear()
     assert (fast - slow).abs().max() <= LEVELS
     assert (fast != slow).float().mean() < 0.02
+
+
+@settings(max_examples=60, deadline=None)
+@given(rule=st.sampled_from(BUCKET_RULES), w=SIDES, h=SIDES, no_upscale=st.booleans())
+def test_geometry_with_buckets(rule: str, w: int, h: int, no_upscale: bool) -> None:
+    buckets = make_buckets(rule, 128, 16, 16, no_upscale, *((64, 256) if rule != "musubi" else ()))
+    spec = PreprocessSpec(None, 16, buckets=buckets)
+    image = Image.new("RGB", (w, h), (10, 200, 30))
+    try:
+        target = buckets.pick(image.size)
+    except SampleError:
+        assert no_upscale
+        with pytest.raises(SampleError, match=f"picture is {w}x{h}.*16 pixels") as caught:
+            preprocess(image, spec)
+        assert caught.value.stage == "preprocess"
+        return
+    prepared = preprocess(image, spec)
+    (rw, rh), (left, top, right, bottom) = prepared.resized_size, prepared.crop
+    assert prepared.pixels.shape == (3, target[1], target[0])
+    assert prepared.resized_size == buckets.resized(image.size, target)
+    assert (left, top) == ((rw - target[0]) // 2, (rh - target[1]) // 2)
+    assert (right - left, bottom - top) == target
+    assert prepared.pixels.flatten(1).unique(dim=1).squeeze(1).tolist() == [10, 200, 30]
+
+
+def test_a_bucket_of_the_same_resize_gives_the_same_pixels() -> None:
+    image = Image.fromarray(scene(300, 200))
+    buckets = make_buckets("area", 128, 32, 32)
+    by_bucket = preprocess(image, PreprocessSpec(None, 32, buckets=buckets))
+    by_size = preprocess(image, PreprocessSpec(buckets.pick(image.size), 32))
+    assert (by_bucket.resized_size, by_bucket.crop) == (by_size.resized_size, by_size.crop)
+    assert torch.equal(by_bucket.pixels, by_size.pixels)
+
+
+def test_a_picture_that_is_not_enlarged_is_only_cropped() -> None:
+    buckets = make_buckets("kohya", 256, 64, 32, no_upscale=True)
+    prepared = preprocess(
+        Image.fromarray(scene(200, 150)), PreprocessSpec(None, 32, buckets=buckets)
+    )
+    assert (prepared.resized_size, prepared.crop) == ((200, 150), (4, 11, 196, 139))
+    expected = scene(200, 150)[11:139, 4:196]
+    assert np.array_equal(prepared.pixels.numpy().transpose(1, 2, 0), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "target", "resized", "crop"),
+    [
+        # 250 * 96 / 167 is 143.71.
+        ((250, 167), (128, 96), (144, 96), (8, 0, 136, 96)),
+        ((33, 77), (64, 64), (64, 149), (0, 42, 64, 106)),
+        # Halves go up: 75 * 32 / 64 is 37.5.
+        ((75, 64), (32, 32), (38, 32), (3, 0, 35, 32)),
+    ],
+)
+def test_the_rounding_of_a_size_stays(
+    size: tuple[int, int],
+    target: tuple[int, int],
+    resized: tuple[int, int],
+    crop: tuple[int, int, int, int],
+) -> None:
+    prepared = preprocess(Image.new("RGB", size), PreprocessSpec(target, 32))
+    assert (prepared.resized_size, prepared.crop) == (resized, crop)
+
+
+def test_size_and_buckets_exclude_each_other() -> None:
+    buckets = make_buckets("musubi", 256, 16, 16)
+    with pytest.raises(ValueError, match="one size or buckets"):
+        PreprocessSpec((64, 64), 16, buckets=buckets)
+    with pytest.raises(UsageError, match=r"multiples of 32: try --bucket-step 32$"):
+        PreprocessSpec(None, 32, buckets=buckets)
 
 
 def test_a_picture_of_the_right_size_is_untouched() -> None:

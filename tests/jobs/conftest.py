@@ -9,7 +9,11 @@ import pytest
 import torch
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "images"), str(HERE.parent.parent / "scripts")]
+sys.path[:0] = [
+    str(HERE),
+    *(str(HERE.parent / name) for name in ("images", "shards")),
+    str(HERE.parent.parent / "scripts"),
+]
 
 import jobkit  # noqa: E402
 

@@ -93,6 +93,12 @@ def test_a_process_ends_with_75_on_sigterm(model, tmp_path):
     assert not [name for name in tree(store) if ".tmp-" in name]
 
 
+def children(process: int) -> list[str]:
+    """Processes that any thread of a process started."""
+    lists = Path(f"/proc/{process}/task").glob("*/children")
+    return [child for path in lists for child in path.read_text().split()]
+
+
 def test_signals_while_workers_start(mixed, model, tmp_path):
     """Ctrl-C and Slurm send a signal to the workers too, before they can look away."""
     store = tmp_path / "store"
@@ -105,9 +111,8 @@ def test_signals_while_workers_start(mixed, model, tmp_path):
     )
     while not (store / "inputs.jsonl").exists():
         assert process.poll() is None, process.stderr.read()
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while len(children.read_text().split()) < 3 and process.poll() is None:
-        pass  # the resource tracker and two workers
+    while len(children(process.pid)) < 2 and process.poll() is None:
+        pass
     os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate()
     assert process.returncode == 75, errors
@@ -130,8 +135,8 @@ def test_the_document(mixed, mixed_store, model, tmp_path):
     assert (found["encoded"], found["skipped"], found["failed"]) == (23, 0, 2)
     assert (found["inputs"], found["shards"]) == (25, 7)
     assert set(found["stages"]) == {"read", "decode_image", "preprocess", "encode", "write"}
-    assert {found["stages"][s]["items"] for s in ("read", "decode_image", "write")} == {25}
-    assert found["stages"]["encode"]["items"] == 23
+    assert {found["stages"][s]["items"] for s in ("read", "decode_image")} == {25}
+    assert {found["stages"][s]["items"] for s in ("encode", "write")} == {23}
     assert all(stage["seconds"] > 0 for stage in found["stages"].values())
     assert found["bottleneck"] in found["stages"] and found["images_per_second"] > 0
     assert found["failures"].endswith("failures.jsonl")

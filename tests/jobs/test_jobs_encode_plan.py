@@ -46,11 +46,11 @@ def test_dry_run_writes_nothing(mixed, mixed_store, model, tmp_path):
     plan = encode(mixed, tmp_path / "store", model, dry_run=True, size="64x32")
     assert not (tmp_path / "store").exists()
     assert (plan["to_encode"], plan["shards"]) == (25, 7)
-    assert plan["bytes"] == 25 * 8 * 4 * 2 * 2
     before = tree(mixed_store)
     plan = encode(mixed, mixed_store, model, dry_run=True)
-    assert (plan["to_encode"], plan["already_encoded"], plan["shards"]) == (0, 25, 0)
-    assert plan["bytes"] is None and tree(mixed_store) == before
+    assert (plan["to_encode"], plan["already_encoded"], plan["shards"]) == (0, 23, 0)
+    assert plan["reasons"]["failed"]["inputs"] == 2
+    assert plan["bytes"] == 0 and tree(mixed_store) == before
 
 
 def test_usage_errors_leave_no_folder(mixed, model, tmp_path):

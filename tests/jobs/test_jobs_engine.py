@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,8 +12,10 @@ from hypothesis import strategies as st
 from latentcli.core.errors import UsageError
 from latentcli.jobs.config import DecodeJob, DecodeSettings
 from latentcli.jobs.engine import (
+    DeviceTimer,
     decode_batch,
     encode_batch,
+    encode_on_device,
     inference_config,
     load_engine,
     pick_device,
@@ -105,3 +109,41 @@ def test_a_wrong_decode_option_is_a_usage_error():
         inference_config(DecodeJob(steps=0))
     with pytest.raises(UsageError):
         inference_config(DecodeJob(sampler="euler"))
+
+
+def test_parts_of_mirrored_pictures(engine):
+    pixels = torch.randint(0, 256, (3, 3, 32, 48), dtype=torch.uint8)
+    keys = ["a", "b", "c"]
+    for state, sample in (("whitened", None), ("raw", None), ("moments", None)):
+        parts = encode_batch(engine, pixels, keys, state, sample, flip=True)
+        other = encode_batch(engine, pixels.flip(-1), keys, state, sample)
+        assert set(parts) == {*other, *(f"{part}_flip" for part in other)}
+        for part, values in other.items():
+            assert torch.equal(parts[f"{part}_flip"], values)
+    # The noise of the mirrored picture is that of a key of its own.
+    both = encode_batch(engine, pixels, keys, "raw", 5, flip=True)
+    alone = encode_batch(engine, pixels.flip(-1), [f"{k}/flip" for k in keys], "raw", 5)
+    assert torch.equal(both["latent_flip"], alone["latent"])
+
+
+def test_parts_may_be_used_outside_of_inference(engine):
+    """Another thread packs them, and inference mode is a thread's own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from latentcli.latents.pack import pack
+
+    pixels = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
+    parts = encode_on_device(engine, pixels, ["a", "b"], "whitened")
+    with ThreadPoolExecutor(1) as pool:
+        tensors = pool.submit(pack, ["a", "b"], parts).result().tensors
+    expected = encode_batch(engine, pixels, ["a", "b"], "whitened")["latent"].bfloat16()
+    assert torch.equal(torch.stack(list(tensors.values())), expected)
+
+
+def test_a_timer_measures_its_block():
+    begin = time.perf_counter()
+    with DeviceTimer(torch.device("cpu")) as timer:
+        time.sleep(0.02)
+    end = time.perf_counter()
+    time.sleep(0.05)
+    assert 0.02 <= timer.seconds() <= end - begin

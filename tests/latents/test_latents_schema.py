@@ -43,6 +43,12 @@ def test_parts_by_state():
     assert parts_of("moments", ("mean", "logvar")) == ("mean", "logvar")
     assert parts_of("scaled", class_token=True) == ("latent", "class_token")
     assert parts_of("raw", clips=True) == ("latent", "times", "clock")
+    assert parts_of("raw", flip=True) == ("latent", "latent_flip")
+    assert parts_of("moments", flip=True) == ("mean", "logsnr", "mean_flip", "logsnr_flip")
+    assert parts_of("moments", ("mean", "logvar"), class_token=True, flip=True) == (
+        *("mean", "logvar", "class_token"),
+        *("mean_flip", "logvar_flip", "class_token_flip"),
+    )
     with pytest.raises(ValueError, match="allowed are whitened, scaled, raw, moments"):
         parts_of("mean")
 

@@ -6,7 +6,15 @@ import unicodedata
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentcli.shards.keys import KeyIndex, escape, free_key, unique_keys
+from latentcli.shards.keys import (
+    KeyIndex,
+    escape,
+    folders_of,
+    free_key,
+    free_tar_key,
+    tar_keys,
+    unique_keys,
+)
 
 # Few letters, so that stems, suffixes and escapes clash often.
 names = (
@@ -16,6 +24,56 @@ names = (
 )
 paths = st.lists(names, min_size=1, max_size=3).map(b"/".join).map(os.fsdecode)
 path_sets = st.lists(paths, min_size=1, max_size=12, unique=True)
+# Object storages have files below files, and parts that no folder has.
+tar_names = st.lists(
+    st.sampled_from(["a", "b", "~", ".", "..", "", "a.tar", "a.tar.gz", "a.tgz", "b.TAR", ".tar"]),
+    min_size=1,
+    max_size=3,
+).map("/".join)
+tar_sets = st.lists(tar_names.filter(bool), min_size=1, max_size=12, unique=True)
+
+
+def assert_prefix_free(keys):
+    assert len(set(keys)) == len(keys)
+    assert not folders_of(keys) & set(keys)
+
+
+@settings(max_examples=300)
+@given(tar_sets, st.randoms())
+def test_tar_keys_are_prefix_free_safe_and_independent_of_order(found, chance):
+    keys = tar_keys(found)
+    assert_prefix_free(keys)
+    assert not any({"", ".", ".."} & set(key.split("/")) for key in keys)
+    shuffled = chance.sample(found, len(found))
+    assert dict(zip(shuffled, tar_keys(shuffled), strict=True)) == dict(
+        zip(found, keys, strict=True)
+    )
+
+
+@settings(max_examples=150)
+@given(tar_sets, tar_sets)
+def test_a_free_tar_key_is_neither_above_nor_below_another(old, new):
+    taken = set(tar_keys(old))
+    for key in tar_keys(new):
+        taken.add(free_tar_key(key, taken, folders_of(taken)))
+    assert_prefix_free(taken)
+    assert len(taken) == len(old) + len(new)
+
+
+def test_tar_keys():
+    assert tar_keys(["x/000.tar", "x/001.tar.gz", "y.TGZ"]) == ["x/000", "x/001", "y"]
+    assert tar_keys(["a.tar", "a.tgz", "b.tar"]) == ["a.tar", "a.tgz", "b"]
+    assert tar_keys(["a.tar", "a/b.tar", "a.b.tar"]) == ["a.tar", "a/b", "a.b"]
+    assert tar_keys(["a.tar", "a.tar/b.tar"]) == ["a", "a.tar/b"]
+    assert tar_keys(["a.tar", "a/b.tar", "a.tar/c.tar"]) == ["a.tar~", "a/b", "a.tar/c"]
+    assert tar_keys([".tar", "x/.tar"]) == [".tar", "x/.tar"]
+
+
+def test_free_tar_keys():
+    assert free_tar_key("a", {"b"}, set()) == "a"
+    assert free_tar_key("a", {"a"}, set()) == "a~2"
+    assert free_tar_key("a", {"a/b"}, {"a"}) == "a~2"
+    assert free_tar_key("a/b", {"a", "a~2"}, set()) == "a~3/b"
 
 
 @settings(max_examples=300)
@@ -52,6 +110,8 @@ def test_escapes():
     assert escape("100%41") == "100%2541"
     assert escape("a\nb\x85\u2028") == "a%0Ab%C2%85%E2%80%A8"
     assert escape(os.fsdecode(b"\xe9.jpg")) == "%E9.jpg"
+    assert escape("a//b/../c/.d") == "a/%2F/b/%2E%2E/c/.d"
+    assert escape("./a/") == "%2E/a/%2F"
 
 
 def test_free_key_is_not_taken():

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentcli.core.errors import UsageError
-from latentcli.shards.plan import FoundInput, append_units, assign_units, find_inputs
+from latentcli.shards.found import FoundInputs
+from latentcli.shards.keys import folders_of
+from latentcli.shards.plan import (
+    FoundInput,
+    append_units,
+    assign_units,
+    expand_sources,
+    find_inputs,
+    inputs_of,
+)
 
 SUFFIXES = frozenset({".jpg", ".png"})
 
@@ -180,3 +189,82 @@ def test_append_never_takes_a_key_twice(old, new):
     rows = append_units(frozen, [FoundInput(f"/new/{k}.png", k, 1, 1) for k in new], 2)
     taken = [row.key for row in [*frozen, *rows]]
     assert len(rows) == len(new) and len(set(taken)) == len(taken)
+
+
+def test_inputs_are_a_sequence():
+    items = inputs("a.jpg", "b.jpg", "c.jpg")
+    found = FoundInputs.of(items)
+    assert list(found) == items and found == items and found != items[:2]
+    assert (found[1], found[-1], found[1:], len(found)) == (items[1], items[2], items[1:], 3)
+    with pytest.raises(IndexError):
+        _ = found[3]
+    found.clear()
+    assert len(found) == 0 and list(found) == []
+
+
+def tar_inputs(*sources: str, **options: bool) -> dict[str, str]:
+    """Paths by key."""
+    suffixes = frozenset({".tar"})
+    return {
+        i.key: i.path for i in inputs_of(expand_sources(sources, suffixes, **options), tars=True)
+    }
+
+
+def test_keys_of_tars(tmp_path):
+    for name in ("a.tar", "a/b.tar", "c.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = {"a.tar": "a.tar", "a/b": "a/b.tar", "c": "c.tar"}
+    assert tar_inputs(str(tmp_path)) == {k: f"{tmp_path}/{v}" for k, v in names.items()}
+
+
+def test_keys_of_pipes_and_of_several_storages(tmp_path):
+    (tmp_path / "x.tar").touch()
+    (tmp_path / "list").write_text("s3://b/x.tar\nhttps://h/d/x.tar?token=1\n")
+    commands = ["pipe:cat /q/x.tar", "pipe:gzip -d < /r/y.tar | cat", "pipe:make-one"]
+    found = tar_inputs(*commands, allow_pipe=True)
+    assert list(found) == ["pipe", "x", "y"]
+    both = tar_inputs(*commands, "pipe:cat /s/x.tar", str(tmp_path / "x.tar"), allow_pipe=True)
+    assert len(both) == 5 and sum(key.startswith("x-") for key in both) == 3
+
+
+def test_tars_are_appended_beside_each_other():
+    def tars(*names: str) -> FoundInputs:
+        found = FoundInputs.of(FoundInput(f"/x/{name}.tar", name, 1, 2) for name in names)
+        found.tars = True
+        return found
+
+    frozen = assign_units([FoundInput("/old/a.tar", "a", 1, 1)], 1)
+    rows = append_units(frozen, tars("a/b", "a/c", "d"), 1)
+    assert [(row.key, row.unit) for row in rows] == [("a~2/b", 1), ("a~2/c", 2), ("d", 3)]
+    frozen = assign_units([FoundInput("/old/b.tar", "a/b", 1, 1)], 1)
+    assert [row.key for row in append_units(frozen, tars("a"), 1)] == ["a~2"]
+
+
+@given(
+    st.lists(st.sampled_from(["a", "a/b", "a~2", "b", "b/c/d", "b/c"]), unique=True),
+    st.lists(st.sampled_from(["a", "a/b", "a~2", "b/c", "b/c/d"]), unique=True),
+)
+def test_appended_tars_are_neither_above_nor_below_others(old, new):
+    old = [key for key in old if not folders_of([key]) & set(old)]
+    new = [key for key in new if not folders_of([key]) & set(new)]
+    frozen = assign_units([FoundInput(f"/old/{key}", key, 1, 1) for key in old], 1)
+    found = FoundInputs.of(FoundInput(f"/new/{key}", key, 1, 1) for key in sorted(new))
+    found.tars = True
+    keys = [row.key for row in [*frozen, *append_units(frozen, found, 1)]]
+    assert len(set(keys)) == len(old) + len(new)
+    assert not folders_of(keys) & set(keys)
+
+
+@given(st.permutations(["a", "b", "c", "d"]), st.sets(st.sampled_from("abcd")))
+def test_append_knows_its_inputs_in_any_order(order, gone):
+    frozen = assign_units(inputs(*(f"{name}.jpg" for name in order)), 3)
+    kept = [f"{name}.jpg" for name in "abcde" if name not in gone]
+    new = append_units(frozen, inputs(*kept), 3)
+    assert [(row.key, row.unit) for row in new] == [("e", 2)]
+
+
+def test_append_keeps_the_key_that_an_input_was_listed_with():
+    frozen = assign_units([FoundInput("/x/a.jpg", "k/a", 1, 2)], 1)
+    found = [FoundInput("/x/a.jpg", "a", 1, 2), FoundInput("/x/k/a.png", "k/a", 1, 2)]
+    assert [row.key for row in append_units(frozen, found, 1)] == ["k/a.png"]

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import socket
+import tarfile
 
+import fsspec
 import pytest
 import storekit
 import torch
@@ -53,6 +56,65 @@ def test_what_cannot_be_read_says_why(tmp_path):
         with pytest.raises(SampleError, match=reason) as caught:
             read_bytes(f"{tmp_path}/{name}")
         assert caught.value.stage == "read"
+
+
+def write_tar(path, *names):
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(name)
+            tar.addfile(info, io.BytesIO(name.encode()))
+    return path
+
+
+def test_bytes_of_a_member_of_a_tar(tmp_path):
+    tar = write_tar(tmp_path / "a::b.tar", "x/1.jpg", "x/2::3.jpg", "x/4.jpg")
+    for name in ("x/1.jpg", "x/2::3.jpg"):
+        assert read_bytes(f"{tar}::{name}") == name.encode()
+    assert read_bytes(f"{tar}::x/1.jpg", 7) == b"x/1.jpg"
+    reasons = {
+        f"{tar}::x/9.jpg": "the tar has no member x/9.jpg",
+        f"{tmp_path}/gone.tar::x/1.jpg": "the file is not there",
+        f"{tmp_path}/gone::x/1.jpg": "the file is not there",
+        f"{tmp_path}::x/1.jpg": "the file is not there",
+    }
+    for source, reason in reasons.items():
+        with pytest.raises(SampleError, match=reason) as caught:
+            read_bytes(source)
+        assert caught.value.stage == "read"
+    with pytest.raises(SampleError, match=r"x/1.jpg has 7 bytes, allowed are 6"):
+        read_bytes(f"{tar}::x/1.jpg", 6)
+
+
+def test_a_file_is_preferred_to_a_member(tmp_path):
+    tar = write_tar(tmp_path / "a.tar", "1.jpg")
+    bare = write_tar(tmp_path / "bare", "1.jpg")
+    assert read_bytes(f"{bare}::1.jpg") == b"1.jpg"
+    (tmp_path / "a.tar::1.jpg").write_bytes(b"the file")
+    assert read_bytes(f"{tar}::1.jpg") == b"the file"
+
+
+def test_a_cut_tar_gives_no_half_member(tmp_path):
+    tar = write_tar(tmp_path / "a.tar", "1.jpg", "n" * 90)
+    tar.write_bytes(tar.read_bytes()[: 3 * 512 + 50])
+    assert read_bytes(f"{tar}::1.jpg") == b"1.jpg"
+    with pytest.raises(SampleError, match="cut short"):
+        read_bytes(f"{tar}::{'n' * 90}")
+
+
+def test_bytes_of_a_url(tmp_path):
+    url = f"memory://{tmp_path.name}"
+    with fsspec.open(f"{url}/a.jpg", "wb") as file:
+        file.write(b"12345")
+    with fsspec.open(f"{url}/a.tar", "wb") as file:
+        file.write(write_tar(tmp_path / "a.tar", "1.jpg", "2.jpg").read_bytes())
+    assert read_bytes(f"{url}/a.jpg") == read_bytes(f"{url}/a.jpg", 5) == b"12345"
+    assert read_bytes(f"{url}/a.tar::2.jpg") == b"2.jpg"
+    with pytest.raises(SampleError, match="has 5 bytes, allowed are at most 4"):
+        read_bytes(f"{url}/a.jpg", 4)
+    with pytest.raises(SampleError, match="the file is not there"):
+        read_bytes(f"{url}/b.jpg")
+    assert read_bytes(f"file://{tmp_path}/a.tar::2.jpg") == b"2.jpg"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -1,0 +1,53 @@
+"""The options of bench and verify, which only look at what encode and decode do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from latentcli.cli.setting import Number, setting, switch
+
+# bench
+Op = Annotated[str | None, setting("op", "What is timed: encode, decode or both (default).")]
+Resolution = Annotated[
+    list[str] | None,
+    setting(
+        "resolution",
+        "Image sizes, repeated or with commas: 256,512x384. Default: 256.",
+        metavar="N|WxH",
+    ),
+]
+BenchBatch = Annotated[
+    list[str] | None,
+    setting("batch", "Batch sizes, repeated or with commas. Default: 1,8.", metavar="N"),
+]
+Warmup = Annotated[
+    Number, setting("warmup", "Untimed calls before the timed ones. Default: 2.", metavar="N")
+]
+Repeats = Annotated[
+    Number, setting("repeats", "Timed calls; the median counts. Default: 10.", metavar="N")
+]
+RandomWeights = Annotated[
+    bool | None,
+    switch("random_weights", "Time the network without its weights at hand. Default: off."),
+]
+Stages = Annotated[
+    bool | None,
+    switch("stages", "Time each stage of a whole encode job of SRC instead. Default: off."),
+]
+
+# verify
+Samples = Annotated[
+    Number,
+    setting(
+        "samples",
+        "Inputs to encode again and compare; 0 checks the files alone. Default: 8.",
+        metavar="N",
+    ),
+]
+Repair = Annotated[
+    bool | None,
+    switch(
+        "repair",
+        "Take damaged shards back: the encode command, run again, makes them anew. Default: off.",
+    ),
+]

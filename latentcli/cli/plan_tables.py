@@ -1,0 +1,77 @@
+"""What a plan found out in; the lines and the table that say so out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from latentcli.cli import words
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def plan_tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
+    """The plan: a sentence, a table of reasons, what it costs, and where it would go."""
+    noun = noun_of(document)
+    listed = "tar" if document["tars"] else noun
+    if document["refused"]:
+        yield from refusal(document)
+        return
+    if not document["shards"]:
+        yield f"Nothing to encode: {words.count(document['inputs'], listed)}, all done before."
+    else:
+        about = "about " if document["inputs_are_guess"] else ""
+        yield (
+            f"Would encode {about}{words.count(document['to_encode'], noun)} with"
+            f" {document['model']}."
+        )
+    yield reasons_table(document["reasons"], "tars" if document["tars"] else "inputs")
+    yield from cost(document)
+    yield f"Store: {document['store']} ({words.count(document['shards'], 'shard')} to write)"
+
+
+def noun_of(document: Mapping[str, Any]) -> str:
+    """What is encoded."""
+    return "clip" if document["media"] == "clips" else "image"
+
+
+def refusal(document: Mapping[str, Any]) -> Iterable[str]:
+    """Why encode would not touch the store that is there."""
+    yield f"{document['store']} was made with another spec; encode would refuse to add to it:"
+    for item in document["refused"]:
+        yield f"  {item['field']}: {item['there']!r} there, {item['now']!r} now"
+    yield "Use the same options, or another output folder (-o)."
+
+
+def reasons_table(reasons: Mapping[str, Mapping[str, Any]], noun: str) -> RenderableType:
+    """A row for each reason that some inputs have."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2), pad_edge=False)
+    table.add_column(noun, justify="right")
+    table.add_column("why")
+    table.add_column("for example")
+    for told in reasons.values():
+        if told["inputs"]:
+            examples = ", ".join(told["examples"][:2])
+            table.add_row(f"{told['inputs']:,}", told["why"], examples)
+    return table
+
+
+def cost(document: Mapping[str, Any]) -> Iterable[str]:
+    """Bytes and time, where they are known."""
+    if not document["shards"]:
+        return
+    if document["bytes"] is not None:
+        yield f"To be written: about {words.size(document['bytes'])}."
+    probe = document["probe"]
+    if probe is None:
+        return
+    devices = words.count(document["devices"], "device")
+    yield (
+        f"Time: about {words.duration(probe['seconds'])} on {devices}"
+        f" ({probe['device_hours']:.2f} device-hours), from"
+        f" {words.count(probe['inputs'], noun_of(document))} at"
+        f" {words.rate(probe['images_per_second'])}."
+    )

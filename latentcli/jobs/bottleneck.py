@@ -1,0 +1,250 @@
+"""Stage seconds at two moments in; how busy each stage was between them, and the limit, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+IMAGE_STAGES = ("read", "decode_image", "preprocess")
+MODEL_STAGES = ("encode", "decode")
+TURNS = (*MODEL_STAGES, "metrics")
+"""Stages that one thread does in turn, in every job that has them."""
+
+SATURATED = 0.85
+"""Share of its time that whoever limits a job is busy."""
+OVERFULL = 1.25
+"""Above this share more must run at once than was said, or the work was done before the window."""
+ENOUGH = 2.0
+"""Seconds without which there is nothing to judge by."""
+
+ADVICE = {
+    "read": "faster storage or more workers",
+    "decode_image": "more workers or smaller sources",
+    "preprocess": "more workers or smaller sources",
+    "encode": "a GPU, bf16 or a larger --batch-size",
+    "decode": "a GPU, bf16, fewer --steps or a larger --batch-size",
+    "encode_image": "more --workers or --format jpeg",
+    "metrics": "more CPU cores or a smaller --size",
+    "write": "faster storage",
+}
+"""Stage to what would help where it is the limit."""
+ADVICE_ON = {
+    "cpu": {
+        "encode": "a GPU or a smaller model",
+        "decode": "a GPU, fewer --steps or a smaller model",
+    },
+    "cuda": {
+        "encode": "bf16, a larger --batch-size or more GPUs",
+        "decode": "bf16, fewer --steps, a larger --batch-size or more GPUs",
+    },
+}
+"""The same where the model's device is known."""
+ADVICE_WITHOUT_CORES = dict.fromkeys(
+    ("decode_image", "preprocess"), "more CPU cores or smaller sources"
+)
+"""The same where every core has a worker already."""
+ADVICE_FOR_CLIPS = ADVICE_WITHOUT_CORES | {"encode_image": "--format jpeg"}
+"""The same for clips, whose decoder uses every core by itself."""
+ADVICE_FOR_A_READER = {"read": "faster storage"}
+"""The same where it is not the image workers that read, but one thread."""
+ADVICE_FOR_TARS = {"read": "faster storage or more ranks"}
+"""The same where that thread does nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Threads or processes that share some stages: each does one of them at a time."""
+
+    stages: tuple[str, ...]
+    lanes: int = 1
+    """How many there are."""
+    noun: str = "thread"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the stages had done at a moment."""
+
+    time: float
+    """Seconds on the job's clock."""
+    stages: Mapping[str, tuple[float, int]]
+    """Stage to (seconds, items), of all lanes together, since the job began."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """One stage in a window of time."""
+
+    name: str
+    items: int
+    """Since the job began."""
+    rate: float
+    """Items a second of wall time."""
+    busy: float
+    """How many of the lanes were busy with this stage on average."""
+    lanes: int
+
+    @property
+    def share(self) -> float:
+        """Share of the lanes' time that this stage took, in [0, 1]."""
+        return self.busy / self.lanes
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the advice depends on besides the stages."""
+
+    device: str | None = None
+    """The model's: "cpu", "cuda" or None where nobody said."""
+    cores: int | None = None
+    """CPU cores that the job may use, where known."""
+    clips: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The stage that limits a job, and what can be done about it."""
+
+    stage: str
+    busy: float
+    """How many of the crew that does this stage were busy on average, with whatever stage."""
+    of: int
+    """How many there are."""
+    idle: float | None
+    """Share of the time that the model did nothing; None where there is no model."""
+    figures: str
+    advice: str
+
+    @property
+    def sentence(self) -> str:
+        """All of it in words, without a full stop."""
+        return f"{self.stage} is the limit: {self.figures}; {self.advice} would help"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The stages between two readings."""
+
+    before: Reading
+    now: Reading
+    crews: tuple[Crew, ...] = ()
+    setting: Setting = field(default_factory=Setting)
+
+    @property
+    def span(self) -> float:
+        """Seconds between the readings."""
+        return self.now.time - self.before.time
+
+    def load(self, stage: str) -> float:
+        """Seconds spent in a stage per second of wall time; above its lanes where they lag."""
+        spent = seconds(self.now, stage) - seconds(self.before, stage)
+        return spent / self.span if self.span > 0 else 0.0
+
+    def views(self) -> tuple[StageView, ...]:
+        """Every stage that has run, in the order in which they first did."""
+        lanes = {stage: crew.lanes for crew in self.crews for stage in crew.stages}
+        found = []
+        for name, (_, items) in self.now.stages.items():
+            new = items - self.before.stages.get(name, (0.0, 0))[1]
+            rate = new / self.span if self.span > 0 else 0.0
+            of = lanes.get(name, 1)
+            found.append(StageView(name, items, rate, min(self.load(name), of), of))
+        return tuple(found)
+
+    def verdict(self) -> Verdict | None:
+        """Who was busy nearly all the time; None where nobody was or the window is too short."""
+        if self.span < ENOUGH:
+            return None
+        loads = {crew: sum(map(self.load, crew.stages)) / crew.lanes for crew in self.crews}
+        full = [crew for crew, load in loads.items() if SATURATED <= load <= OVERFULL]
+        if not full:
+            return None
+        # A model that is hardly ever idle is the limit, however full the others are besides. Those
+        # a little above 1 are full, not fuller: what a queue held is counted when it leaves.
+        crew = max(full, key=lambda each: (has_model(each), min(loads[each], 1.0)))
+        stage = max(crew.stages, key=self.load)
+        idle = None
+        if any(name in self.now.stages for name in MODEL_STAGES):
+            idle = max(1.0 - sum(map(self.load, MODEL_STAGES)), 0.0)
+        return Verdict(
+            stage,
+            min(loads[crew], 1.0) * crew.lanes,
+            crew.lanes,
+            idle,
+            figures(self, crew, stage, idle),
+            advice(crew, stage, self.setting),
+        )
+
+
+def has_model(crew: Crew) -> bool:
+    """Whether it runs the model."""
+    return any(stage in MODEL_STAGES for stage in crew.stages)
+
+
+def seconds(reading: Reading, stage: str) -> float:
+    """Seconds of a stage, 0 where it has not run."""
+    return reading.stages.get(stage, (0.0, 0))[0]
+
+
+def crews_of(
+    stages: Iterable[str], workers: int, lanes: Mapping[str, int], crews: Iterable[Crew]
+) -> tuple[Crew, ...]:
+    """Who does which of `stages`: `crews` as given, then `lanes`, then what is usual.
+
+    Usual is one thread for the model's stages, `workers` processes for the image stages (with 0
+    the model's thread does them too), and a thread for every other stage.
+    """
+    left = list(stages)
+    found = []
+
+    def take(crew: Crew) -> None:
+        mine = tuple(stage for stage in left if stage in crew.stages)
+        left[:] = [stage for stage in left if stage not in mine]
+        if mine:
+            found.append(Crew(mine, crew.lanes, crew.noun))
+
+    for crew in crews:
+        take(crew)
+    for stage, number in lanes.items():
+        take(Crew((stage,), number))
+    if not workers:
+        take(Crew((*TURNS, *IMAGE_STAGES)))
+    take(Crew(TURNS))
+    for stage in [stage for stage in left if stage not in IMAGE_STAGES]:
+        take(Crew((stage,)))
+    # A worker reads ahead in threads while it decodes.
+    take(Crew(("read",), workers, "worker"))
+    take(Crew(IMAGE_STAGES, workers, "worker"))
+    return tuple(found)
+
+
+def figures(window: Window, crew: Crew, stage: str, idle: float | None) -> str:
+    """How busy the crew was and how idle the model."""
+    rest = [name for name in crew.stages if name != stage and name not in MODEL_STAGES]
+    other = max(rest, key=window.load, default=None)
+    if stage in MODEL_STAGES and idle is not None:
+        told = f"the model is busy {1 - idle:.0%} of the time"
+        turns = other is not None and 1 - idle < SATURATED
+        return f"{told} and takes turns with {other}" if turns else told
+    if idle is not None and has_model(crew):
+        return f"it takes turns with the model, which is idle {idle:.0%}"
+    busy = min(sum(map(window.load, crew.stages)), crew.lanes)
+    told = f"busy {busy:.0%} of the time"
+    if crew.lanes > 1 or (crew.noun == "worker" and not window.setting.clips):
+        told = f"{busy:.1f} of {crew.lanes} {crew.noun}{'s' * (crew.lanes > 1)} busy"
+    return told if idle is None else f"{told}; the model is idle {idle:.0%}"
+
+
+def advice(crew: Crew, stage: str, setting: Setting) -> str:
+    """What would help where `stage` is the limit."""
+    crowded = setting.cores is not None and crew.lanes >= setting.cores
+    alone = crew.noun == "thread" and "decode_image" not in crew.stages
+    table = (
+        ADVICE
+        | ADVICE_ON.get(setting.device or "", {})
+        | (ADVICE_WITHOUT_CORES if crowded else {})
+        | (ADVICE_FOR_CLIPS if setting.clips else {})
+        | (ADVICE_FOR_A_READER if alone else {})
+        | (ADVICE_FOR_TARS if crew.stages == ("read",) and alone else {})
+    )
+    return table.get(stage, "less of it")

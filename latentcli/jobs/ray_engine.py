@@ -1,0 +1,415 @@
+"""The encode job on a Ray cluster: units go to actors, those of a dead actor to others."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from latentcli.core.errors import Interrupted, LatentCliError, UsageError
+from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.encode import (
+    assigned,
+    assignment,
+    encode_share,
+    engine_of,
+    run_of,
+    totals_before,
+    under_lock,
+)
+from latentcli.jobs.encode_inputs import Work
+from latentcli.jobs.encode_plan import (
+    default_store,
+    plan_encode,
+    settled,
+    stored_batch_size,
+)
+from latentcli.jobs.encode_stream import EncodeRun
+from latentcli.jobs.engine import DEFAULT_BATCH, Engine
+from latentcli.jobs.media import check_clip_options, find_media
+from latentcli.jobs.ranks import Rank
+from latentcli.jobs.signals import StopRequest, stop_on_signals
+from latentcli.jobs.talk import SILENT, Talk
+from latentcli.jobs.team import Solo
+from latentcli.models.presets import preset_names
+from latentcli.shards.commit import is_done
+from latentcli.shards.inputs import InputList
+from latentcli.shards.layout import INPUTS
+from latentcli.shards.manifest import Manifest, read_manifest
+from latentcli.shards.place import place
+from latentcli.shards.write import remove_temporary
+
+LOOK = 0.5
+"""Seconds between two looks at the actors."""
+GRACE = 60.0
+"""Seconds that actors get to finish their batch when the job is stopped."""
+CPUS_PER_ACTOR = 4
+"""On a cluster without GPUs, where nobody said how many actors there should be."""
+FOLLOWER = Rank(1, 2, 0)
+"""What every actor is: the driver alone leads."""
+MOST_DEATHS = 10
+"""Actors that may die without a unit being committed in between: then the job is at fault."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Which units are left, and who has which; runs as an actor of its own."""
+
+    left: deque[int]
+    plan: str
+    given: dict[str, list[int]] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+    stopped: bool = False
+
+    def claim(self, actor: str) -> int | None:
+        """A unit for an actor; None where none is left."""
+        if self.stopped or not self.left:
+            return None
+        unit = self.left.popleft()
+        self.given.setdefault(actor, []).append(unit)
+        return unit
+
+    def taken_by(self, actor: str) -> list[int]:
+        """The units that an actor got so far, which are its own no longer."""
+        return self.given.pop(actor, [])
+
+    def give_back(self, units: Sequence[int]) -> None:
+        """Units that are to be done by somebody else."""
+        self.left.extendleft(reversed(units))
+
+    def add(self, name: str, amount: int) -> int:
+        """Adds to a total of the whole job; the new total."""
+        self.totals[name] = self.totals.get(name, 0) + amount
+        return self.totals[name]
+
+    def state(self) -> tuple[int, dict[str, int]]:
+        """(units left, totals)."""
+        return len(self.left), self.totals
+
+    def told(self) -> str:
+        """The plan that every actor works by."""
+        return self.plan
+
+    def stop(self) -> None:
+        """No more units are given out."""
+        self.stopped = True
+
+    def is_stopped(self) -> bool:
+        """Whether the job is being stopped."""
+        return self.stopped
+
+
+@dataclass
+class RayTeam:
+    """The ledger as an actor sees it: the team that the encode stream works in."""
+
+    name: str
+    ledger: Any
+    world: int
+    rank: Rank = FOLLOWER
+
+    def _ask(self, method: str, *words: object) -> Any:
+        import ray
+
+        return ray.get(getattr(self.ledger, method).remote(*words))
+
+    def publish(self, plan: str) -> None:
+        """The driver does it."""
+
+    def plan(self, waiting: Callable[[], None]) -> str:
+        """The plan."""
+        return str(self._ask("told"))
+
+    def claim(self) -> int:
+        """The place of the next unit among those to do; beyond the last where none is left."""
+        number = self._ask("claim", self.name)
+        return self.world if number is None else int(number)
+
+    def add(self, name: str, amount: int) -> int:
+        """Adds to a total of the whole job."""
+        return int(self._ask("add", name, amount))
+
+    def total(self, name: str) -> int:
+        """A total of the whole job."""
+        return int(self._ask("add", name, 0))
+
+    def check(self) -> None:
+        """The driver looks after failures."""
+
+    def done(self, error: str | None = None, code: int = 0) -> None:
+        """The driver hears of it by itself."""
+
+    def wait_for_all(self, waiting: Callable[[], None]) -> None:
+        """The driver does it."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass
+class LedgerStop(StopRequest):
+    """A stop that comes from the driver; it is asked for twice a second at most."""
+
+    ledger: Any = None
+    asked: float = 0.0
+
+    def check(self) -> None:
+        """Interrupted where the job is being stopped."""
+        import ray
+
+        now = time.monotonic()
+        if now - self.asked >= LOOK:
+            self.asked = now
+            if ray.get(self.ledger.is_stopped.remote()):
+                raise Interrupted(self.advice)
+
+
+class EncodeActor:
+    """One process of the cluster: a model on a device, and units until there are none left."""
+
+    def __init__(self, job: EncodeJob) -> None:
+        self.engine = engine_of(job)
+        self.job = settled(job, self.engine)
+
+    def work(self, name: str, ledger: Any) -> dict[str, Any]:
+        """Encodes what the ledger gives; the stages' seconds and items."""
+        stop = LedgerStop("The job was stopped.", ledger=ledger)
+        team = RayTeam(name, ledger, 0)
+        media, tars, store, todo = assigned(team.plan(stop.check))
+        team.world = len(todo)
+        plan = plan_encode(replace(self.job, output=store), self.engine, media, tars=tars)
+        manifest = read_manifest(plan.store)
+        if manifest.spec_hash != plan.manifest.spec_hash:
+            raise LatentCliError(
+                "An actor has another latentcli, or other weights, than the driver: install the"
+                " same on every node."
+            )
+        inputs = InputList.open(plan.store / INPUTS)
+        run = run_of(self.job, self.engine, plan, manifest, inputs, todo, team, stop, SILENT)
+        encode_share(run, todo)
+        return run.meter.report()
+
+
+@dataclass(slots=True)
+class Crew:
+    """The actors that are at work."""
+
+    make: Callable[[], Any]
+    ledger: Any
+    working: dict[Any, tuple[str, Any]] = field(default_factory=dict)
+    """By the future of its work: the actor's name, and the actor."""
+    started: int = 0
+    deaths: int = 0
+    """Since a unit was committed last."""
+
+    def start(self) -> None:
+        """Starts one more; it works as soon as the cluster has room for it."""
+        name = f"actor-{self.started}"
+        self.started += 1
+        actor = self.make()
+        self.working[actor.work.remote(name, self.ledger)] = (name, actor)
+
+
+def run_ray(job: EncodeJob, talk: Talk) -> dict[str, Any]:
+    """Encodes on the cluster that RAY_ADDRESS names, or on one of this machine alone.
+
+    The --json document is that of `encode`. UsageError where Ray is not installed; otherwise as
+    `run_encode`.
+    """
+    ray = ray_at_hand()
+    began = time.perf_counter()
+    with stop_on_signals("Run the same command again to finish the rest.") as stop:
+        found = find_media(job.sources, job.media, talk, allow_pipe=job.allow_pipe)
+        check_clip_options(job, found.media)
+        ours = not ray.is_initialized()
+        if ours:
+            join_cluster(ray)
+        try:
+            stop.listen()  # Ray's own handler of SIGTERM aborts the process
+            stop.check()
+            job = settled_on(job, ray.cluster_resources())
+            engine = engine_of(replace(job, device="cpu"))
+            stop.check()
+            job = with_batch_size(settled(job, engine), engine)
+            plan = plan_encode(job, engine, found.media, tars=found.tars)
+
+            def share(manifest: Manifest, work: Work, held: Callable[[], None]) -> EncodeRun:
+                run = run_of(
+                    job, engine, plan, manifest, work.inputs, work.todo, Solo(), stop, talk
+                )
+                encode_on_actors(ray, replace(run, held=held), work)
+                return run
+
+            return under_lock(job, engine, plan, found, talk, share, began)
+        finally:
+            if ours:
+                ray.shutdown()
+
+
+def ray_at_hand() -> Any:
+    """The ray package; UsageError where it is not installed."""
+    try:
+        import ray
+    except ImportError:
+        raise UsageError("--engine ray needs Ray: pip install 'latentcli[ray]'.") from None
+    return ray
+
+
+def join_cluster(ray: Any) -> None:
+    """Connects to the cluster, or starts one of this machine; LatentCliError where that fails."""
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
+    except (OSError, RuntimeError, ValueError) as error:
+        what = f"The Ray cluster at {address} (RAY_ADDRESS)" if address else "Ray on this machine"
+        verb = "reached" if address else "started"
+        raise LatentCliError(f"{what} could not be {verb}: {first_line(error)}") from error
+
+
+def settled_on(job: EncodeJob, resources: dict[str, float]) -> EncodeJob:
+    """The job with the device and dtype that its actors will have."""
+    device = job.device
+    if device == "auto":
+        device = "cuda" if resources.get("GPU", 0) > 0 else "cpu"
+    kind = device.partition(":")[0]
+    dtype = job.dtype if job.dtype != "auto" else "bf16" if kind == "cuda" else "fp32"
+    output = job.output and (job.output if "://" in job.output else str(Path(job.output).resolve()))
+    weights = job.weights and str(Path(job.weights).resolve())
+    return replace(job, device=kind, dtype=dtype, output=output, weights=weights)
+
+
+def with_batch_size(job: EncodeJob, engine: Engine) -> EncodeJob:
+    """The job with a batch size: on the actors' devices nothing can be tried from here."""
+    store = place(job.output or default_store(job.sources, engine.info.name))
+    there = job.batch_size or stored_batch_size(store)
+    return replace(job, batch_size=there or DEFAULT_BATCH.get(job.device))
+
+
+def wanted_actors(job: EncodeJob, resources: dict[str, float], units: int) -> int:
+    """How many actors there should be now; `all` follows the cluster as nodes join."""
+    if job.devices not in (None, "all"):
+        if not (job.devices or "").isdecimal() or int(job.devices or 0) < 1:
+            raise UsageError(
+                f"--devices is {job.devices!r}; with --engine ray it is all or a number."
+            )
+        return min(int(job.devices or 0), max(units, 1))
+    have = resources.get("GPU", 0) if job.device == "cuda" else resources.get("CPU", 0)
+    return max(1, min(int(have // (1 if job.device == "cuda" else CPUS_PER_ACTOR)), units))
+
+
+def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
+    """Gives the units out, sees them done whoever dies, and tells how far the whole job is."""
+    job, plan = run.job, run.plan
+    if not work.todo:
+        return
+    units = deque(range(len(work.todo)))
+    ledger = ray.remote(num_cpus=0)(Ledger).remote(
+        units, assignment(plan, work.todo), totals=totals_before(work)
+    )
+    needs = {"num_gpus": 1} if job.device == "cuda" else {"num_cpus": 1}
+    actors = ray.remote(**needs)(EncodeActor)
+    theirs = replace(job, model=absolute(job.model))
+    crew = Crew(lambda: actors.remote(theirs), ledger)
+    try:
+        while watch(ray, job, crew, run, work):
+            run.stop.check()
+            run.held()
+    except BaseException as error:
+        dismiss(ray, crew)
+        remove_temporary(plan.store)  # an actor that did not get to its end left them
+        if isinstance(error, ray.exceptions.RayError):
+            # A signal that all processes got has ended Ray's own at once.
+            run.stop.check()
+            raise cluster_lost(error) from error
+        raise
+
+
+def absolute(model: str) -> str:
+    """A model's path in full, as actors have another working folder; names stay what they are."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if model not in preset_names() and path.exists() else model
+
+
+def cluster_lost(error: Exception) -> LatentCliError:
+    """What is told where Ray itself fails, and not one of the actors that encode."""
+    return LatentCliError(
+        f"The Ray cluster, or the actor that gives out the units, is gone: {first_line(error)}"
+        " What is committed stays; run the same command again to finish the rest."
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of Ray, as a sentence; the rest is for those who debug Ray."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0].rstrip(' .:')}."
+
+
+def watch(ray: Any, job: EncodeJob, crew: Crew, run: EncodeRun, work: Work) -> bool:
+    """One look at the actors: starts those that are wanted, replaces the dead; false at the end."""
+    left, totals = ray.get(crew.ledger.state.remote())
+    done, bad = totals.get("done", 0), totals.get("bad", 0)
+    if done > run.meter.done:
+        crew.deaths = 0
+        run.meter.begin()
+        run.meter.advance(done - run.meter.done, bad - run.meter.failed)
+    if left and len(crew.working) < wanted_actors(job, ray.cluster_resources(), len(work.todo)):
+        crew.start()
+    if not crew.working:
+        return bool(left)
+    ready, _ = ray.wait(list(crew.working), num_returns=1, timeout=LOOK)
+    for future in ready:
+        name, _ = crew.working.pop(future)
+        try:
+            for stage, told in ray.get(future).items():
+                run.meter.add(stage, told["seconds"], told["items"])
+        except ray.exceptions.RayActorError as error:
+            bury(ray, crew, run, work, name, error)
+        except ray.exceptions.RayTaskError as error:
+            raise reason_of(error) from error
+    return True
+
+
+def bury(ray: Any, crew: Crew, run: EncodeRun, work: Work, name: str, error: Exception) -> None:
+    """Gives the units of a dead actor, less those that it committed, to the others."""
+    crew.deaths += 1
+    if crew.deaths >= MOST_DEATHS:
+        raise LatentCliError(
+            f"{crew.deaths} actors died one after the other, the last of this:"
+            f" {first_line(error)} What is committed stays; run the same command again to go on."
+        ) from error
+    numbers = ray.get(crew.ledger.taken_by.remote(name))
+    spec_hash = run.manifest.spec_hash
+    again = [
+        number
+        for number in numbers
+        if not is_done(
+            run.plan.store,
+            work.todo[number],
+            spec_hash,
+            work.inputs.rows(work.todo[number]),
+        )
+    ]
+    ray.get(crew.ledger.give_back.remote(again))
+    run.talk.note(f"A Ray actor died; its {len(again)} units are done again by another.")
+
+
+def reason_of(error: Any) -> Exception:
+    """What an actor raised, as this process would have."""
+    cause = getattr(error, "cause", None)
+    return (
+        cause if isinstance(cause, LatentCliError) else LatentCliError(f"An actor failed: {cause}")
+    )
+
+
+def dismiss(ray: Any, crew: Crew) -> None:
+    """Lets the actors finish their batch, then ends them; if Ray is gone, so are they."""
+    with suppress(ray.exceptions.RayError):
+        ray.get(crew.ledger.stop.remote(), timeout=GRACE)
+        ray.wait(list(crew.working), num_returns=max(len(crew.working), 1), timeout=GRACE)
+        for _, actor in crew.working.values():
+            ray.kill(actor)
