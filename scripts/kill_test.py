@@ -28,7 +28,7 @@ from pathlib import Path
 from kill_paths import PATHS, Job, Toy, encode_command
 from kill_processes import ORPHAN_SECONDS, all_gone, gone, in_session, living, start, strike
 from kill_processes import wait_for as wait_for
-from kill_stores import Seen, look, tree
+from kill_stores import Bucket, Seen, look, tree
 from kill_toys import toy_model, toy_pictures, toy_tars
 
 __all__ = [
@@ -202,7 +202,7 @@ def cleared(job: Job) -> list[str]:
     for path in sorted(Path(job.variables["TMPDIR"]).iterdir()):
         if any(path.match(pattern) for pattern in OTHERS_OWN):
             continue
-        found.append(re.sub(r"(?<=latentcli-)\w+", "*", re.sub(r"\d+", "*", path.name)))
+        found.append(re.sub(r"(?<=latentcli-)\w+|\d+", "*", path.name))
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     return found
 
@@ -214,6 +214,9 @@ def restarted(job: Job, store: Path | str) -> list[str]:
     if process.returncode not in DONE:
         return [f"the restart failed: {errors.decode().strip()}"]
     left = [] if gone(process.pid) and all_gone() else [f"outlived the job: {living()}"]
+    seen = look(store)
+    if isinstance(seen, Bucket) and (begun := seen.unfinished()):
+        left.append(f"{begun} uploads were begun and never ended")
     return check(job, store) + left + [f"{name} is left in TMPDIR" for name in cleared(job)]
 
 

@@ -15,13 +15,8 @@ from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.auto_batch import LARGEST, auto_batch_size
 from latentcli.jobs.config import DecodeSettings, EncodeJob
 from latentcli.jobs.encode import run_encode
-from latentcli.jobs.engine import (
-    DeviceTimer,
-    decode_batch,
-    encode_batch,
-    encode_on_device,
-    load_engine,
-)
+from latentcli.jobs.encoding import DeviceTimer, encode_batch, encode_on_device
+from latentcli.jobs.engine import decode_batch, load_engine
 from latentcli.jobs.fitting import Fitting
 from latentcli.jobs.intake import Recipe, prepare
 from latentcli.jobs.store import open_store

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.engine import DEFAULT_BATCH, Engine, encode_batch
+from latentcli.jobs.encoding import encode_batch
+from latentcli.jobs.engine import DEFAULT_BATCH, Engine
 from latentcli.jobs.memory import is_out_of_memory
 
 SMALLEST, LARGEST = 4, 256

@@ -18,7 +18,8 @@ from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy
 from latentcli.jobs.config import BenchJob, EncodeJob
 from latentcli.jobs.encode import run_encode
 from latentcli.jobs.encode_plan import refuse_decoder
-from latentcli.jobs.engine import DEFAULT_BATCH, Engine, encode_batch, load_engine
+from latentcli.jobs.encoding import encode_batch
+from latentcli.jobs.engine import DEFAULT_BATCH, Engine, load_engine
 from latentcli.jobs.loader import Intake, Recipe, open_chunks, pick_workers, unit_tasks
 from latentcli.jobs.media import PER_SHARD
 from latentcli.jobs.meter import IMAGE_STAGES

@@ -20,7 +20,8 @@ from latentcli.jobs.batching import batches
 from latentcli.jobs.config import EncodeJob, allowed_failures
 from latentcli.jobs.encode_plan import EncodePlan, batch_elements
 from latentcli.jobs.encode_unit import EncodedUnit, commit
-from latentcli.jobs.engine import DeviceTimer, Engine, encode_on_device
+from latentcli.jobs.encoding import DeviceTimer, encode_on_device
+from latentcli.jobs.engine import Engine
 from latentcli.jobs.fitting import Fitting
 from latentcli.jobs.intake import Chunk, Intake, Task
 from latentcli.jobs.lane import Lane

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,12 +231,20 @@ def watch(notes: Path, parent: int, words: Sequence[str], rank: int) -> None:
     if notes.is_dir():
         (notes / f"{rank}.part").write_text(str(code))
         (notes / f"{rank}.part").rename(notes / str(rank))
+    if os.getppid() != parent:
+        clear_up(notes, int(os.environ["LOCAL_WORLD_SIZE"]))
     if code < 0 and not rank and code not in (-number for number in STOPPING):
         print(
             f"error: The first process was ended by {signal.Signals(-code).name}. The others finish"
             " their batch; run the same command again to finish the rest.",
             file=sys.stderr,
         )
+
+
+def clear_up(notes: Path, count: int) -> None:
+    """The last of `count` watchers deletes the notes where the launcher cannot do it any more."""
+    if sum(path.name.isdecimal() for path in notes.glob("*")) == count:
+        shutil.rmtree(notes, ignore_errors=True)
 
 
 def was_killed(notes: Path) -> bool:

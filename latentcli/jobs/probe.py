@@ -15,7 +15,8 @@ from latentcli.jobs.batching import batches
 from latentcli.jobs.encode_check import files, samples_of_tars
 from latentcli.jobs.encode_plan import EncodePlan, batch_elements
 from latentcli.jobs.encode_unit import EncodedUnit, described, samples_of
-from latentcli.jobs.engine import Engine, encode_batch
+from latentcli.jobs.encoding import encode_batch
+from latentcli.jobs.engine import Engine
 from latentcli.jobs.fitting import Fitting
 from latentcli.jobs.intake import Prepared, RawSample
 from latentcli.jobs.signals import StopRequest

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from latentcli.core.errors import Interrupted, LatentCliError, UsageError
+from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode import (
-    assigned,
     assignment,
-    encode_share,
     engine_of,
     run_of,
     totals_before,
@@ -32,167 +31,24 @@ from latentcli.jobs.encode_plan import (
 from latentcli.jobs.encode_stream import EncodeRun
 from latentcli.jobs.engine import DEFAULT_BATCH, Engine
 from latentcli.jobs.media import check_clip_options, find_media
-from latentcli.jobs.ranks import Rank
-from latentcli.jobs.signals import StopRequest, stop_on_signals
-from latentcli.jobs.talk import SILENT, Talk
+from latentcli.jobs.ray_actors import LOOK, EncodeActor, Ledger
+from latentcli.jobs.signals import stop_on_signals
+from latentcli.jobs.talk import Talk
 from latentcli.jobs.team import Solo
 from latentcli.models.presets import preset_names
 from latentcli.shards.commit import is_done
-from latentcli.shards.inputs import InputList
-from latentcli.shards.layout import INPUTS
-from latentcli.shards.manifest import Manifest, read_manifest
+from latentcli.shards.manifest import Manifest
 from latentcli.shards.place import place
 from latentcli.shards.write import remove_temporary
 
-LOOK = 0.5
-"""Seconds between two looks at the actors."""
+CONNECT = 10.0
+"""Seconds for the cluster to answer."""
 GRACE = 60.0
 """Seconds that actors get to finish their batch when the job is stopped."""
 CPUS_PER_ACTOR = 4
 """On a cluster without GPUs, where nobody said how many actors there should be."""
-FOLLOWER = Rank(1, 2, 0)
-"""What every actor is: the driver alone leads."""
 MOST_DEATHS = 10
 """Actors that may die without a unit being committed in between: then the job is at fault."""
-
-
-@dataclass(slots=True)
-class Ledger:
-    """Which units are left, and who has which; runs as an actor of its own."""
-
-    left: deque[int]
-    plan: str
-    given: dict[str, list[int]] = field(default_factory=dict)
-    totals: dict[str, int] = field(default_factory=dict)
-    stopped: bool = False
-
-    def claim(self, actor: str) -> int | None:
-        """A unit for an actor; None where none is left."""
-        if self.stopped or not self.left:
-            return None
-        unit = self.left.popleft()
-        self.given.setdefault(actor, []).append(unit)
-        return unit
-
-    def taken_by(self, actor: str) -> list[int]:
-        """The units that an actor got so far, which are its own no longer."""
-        return self.given.pop(actor, [])
-
-    def give_back(self, units: Sequence[int]) -> None:
-        """Units that are to be done by somebody else."""
-        self.left.extendleft(reversed(units))
-
-    def add(self, name: str, amount: int) -> int:
-        """Adds to a total of the whole job; the new total."""
-        self.totals[name] = self.totals.get(name, 0) + amount
-        return self.totals[name]
-
-    def state(self) -> tuple[int, dict[str, int]]:
-        """(units left, totals)."""
-        return len(self.left), self.totals
-
-    def told(self) -> str:
-        """The plan that every actor works by."""
-        return self.plan
-
-    def stop(self) -> None:
-        """No more units are given out."""
-        self.stopped = True
-
-    def is_stopped(self) -> bool:
-        """Whether the job is being stopped."""
-        return self.stopped
-
-
-@dataclass
-class RayTeam:
-    """The ledger as an actor sees it: the team that the encode stream works in."""
-
-    name: str
-    ledger: Any
-    world: int
-    rank: Rank = FOLLOWER
-
-    def _ask(self, method: str, *words: object) -> Any:
-        import ray
-
-        return ray.get(getattr(self.ledger, method).remote(*words))
-
-    def publish(self, plan: str) -> None:
-        """The driver does it."""
-
-    def plan(self, waiting: Callable[[], None]) -> str:
-        """The plan."""
-        return str(self._ask("told"))
-
-    def claim(self) -> int:
-        """The place of the next unit among those to do; beyond the last where none is left."""
-        number = self._ask("claim", self.name)
-        return self.world if number is None else int(number)
-
-    def add(self, name: str, amount: int) -> int:
-        """Adds to a total of the whole job."""
-        return int(self._ask("add", name, amount))
-
-    def total(self, name: str) -> int:
-        """A total of the whole job."""
-        return int(self._ask("add", name, 0))
-
-    def check(self) -> None:
-        """The driver looks after failures."""
-
-    def done(self, error: str | None = None, code: int = 0) -> None:
-        """The driver hears of it by itself."""
-
-    def wait_for_all(self, waiting: Callable[[], None]) -> None:
-        """The driver does it."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-@dataclass
-class LedgerStop(StopRequest):
-    """A stop that comes from the driver; it is asked for twice a second at most."""
-
-    ledger: Any = None
-    asked: float = 0.0
-
-    def check(self) -> None:
-        """Interrupted where the job is being stopped."""
-        import ray
-
-        now = time.monotonic()
-        if now - self.asked >= LOOK:
-            self.asked = now
-            if ray.get(self.ledger.is_stopped.remote()):
-                raise Interrupted(self.advice)
-
-
-class EncodeActor:
-    """One process of the cluster: a model on a device, and units until there are none left."""
-
-    def __init__(self, job: EncodeJob) -> None:
-        self.engine = engine_of(job)
-        self.job = settled(job, self.engine)
-
-    def work(self, name: str, ledger: Any) -> dict[str, Any]:
-        """Encodes what the ledger gives; the stages' seconds and items."""
-        stop = LedgerStop("The job was stopped.", ledger=ledger)
-        team = RayTeam(name, ledger, 0)
-        media, tars, store, todo = assigned(team.plan(stop.check))
-        team.world = len(todo)
-        plan = plan_encode(replace(self.job, output=store), self.engine, media, tars=tars)
-        manifest = read_manifest(plan.store)
-        if manifest.spec_hash != plan.manifest.spec_hash:
-            raise LatentCliError(
-                "An actor has another latentcli, or other weights, than the driver: install the"
-                " same on every node."
-            )
-        inputs = InputList.open(plan.store / INPUTS)
-        run = run_of(self.job, self.engine, plan, manifest, inputs, todo, team, stop, SILENT)
-        encode_share(run, todo)
-        return run.meter.report()
 
 
 @dataclass(slots=True)
@@ -263,9 +119,12 @@ def ray_at_hand() -> Any:
 def join_cluster(ray: Any) -> None:
     """Connects to the cluster, or starts one of this machine; LatentCliError where that fails."""
     address = os.environ.get("RAY_ADDRESS")
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
     try:
+        if port.isdecimal():  # Ray itself tries for minutes, with a line of noise every second
+            socket.create_connection((host, int(port)), timeout=CONNECT).close()
         ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
         what = f"The Ray cluster at {address} (RAY_ADDRESS)" if address else "Ray on this machine"
         verb = "reached" if address else "started"
         raise LatentCliError(f"{what} could not be {verb}: {first_line(error)}") from error
@@ -314,6 +173,8 @@ def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
     needs = {"num_gpus": 1} if job.device == "cuda" else {"num_cpus": 1}
     actors = ray.remote(**needs)(EncodeActor)
     theirs = replace(job, model=absolute(job.model))
+    # Nobody here sees when an actor gets its first batch, so the rate counts their start-up too.
+    run.meter.begin()
     crew = Crew(lambda: actors.remote(theirs), ledger)
     try:
         while watch(ray, job, crew, run, work):
@@ -355,7 +216,6 @@ def watch(ray: Any, job: EncodeJob, crew: Crew, run: EncodeRun, work: Work) -> b
     done, bad = totals.get("done", 0), totals.get("bad", 0)
     if done > run.meter.done:
         crew.deaths = 0
-        run.meter.begin()
         run.meter.advance(done - run.meter.done, bad - run.meter.failed)
     if left and len(crew.working) < wanted_actors(job, ray.cluster_resources(), len(work.todo)):
         crew.start()

@@ -28,7 +28,8 @@ from latentcli.jobs.clips import (
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.encode_plan import batch_elements
 from latentcli.jobs.encode_stream import timed
-from latentcli.jobs.engine import DEFAULT_BATCH, Engine, decode_batch, encode_batch
+from latentcli.jobs.encoding import encode_batch
+from latentcli.jobs.engine import DEFAULT_BATCH, Engine, decode_batch
 from latentcli.jobs.intake import Intake, Task
 from latentcli.jobs.loader import open_chunks
 from latentcli.jobs.meter import Meter

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from latentcli.core.errors import SelfCheckError
 from latentcli.jobs.config import DecodeSettings
-from latentcli.jobs.engine import Engine, decode_batch, encode_batch
+from latentcli.jobs.encoding import encode_batch
+from latentcli.jobs.engine import Engine, decode_batch
 from latentcli.metrics.psnr import psnr
 
 MAX_SIDE = 512

@@ -196,8 +196,6 @@ def reserved_stdout(wanted: bool) -> Iterator[None]:
         )
     own = os.dup(1)
     os.dup2(2, 1)
-    sys.stdout.flush()
-    flush_c()
     token = _reserved.set(own)
     try:
         yield

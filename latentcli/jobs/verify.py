@@ -21,7 +21,8 @@ from latentcli.jobs.batching import batches
 from latentcli.jobs.clips import ClipRecipe, frame_key, open_frames, pixels_of
 from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.encode_plan import batch_elements, stored_parts
-from latentcli.jobs.engine import Engine, encode_batch, load_engine
+from latentcli.jobs.encoding import encode_batch
+from latentcli.jobs.engine import Engine, load_engine
 from latentcli.jobs.intake import Recipe, prepare
 from latentcli.jobs.meter import IMAGE_STAGES, Meter
 from latentcli.jobs.standard import STDIN

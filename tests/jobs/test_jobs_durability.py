@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import resource
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import kill_test
 import memory_test
 import pytest
 from jobkit import cli, encode, environment, toy_pictures, tree
+from kill_paths import PATHS, Toy
 from kill_test import (
     check,
     encode_command,
@@ -49,6 +51,28 @@ def test_killed_four_times(job, tmp_path):
     assert sum(where is not None for where in struck) >= 3, struck
     assert restarted(job, tmp_path / "store") == []
     assert list(verify_shards(tmp_path / "store")) == []
+
+
+@pytest.mark.parametrize("path", ["tar", "webdataset"])
+def test_killed_three_times_on_tars(path, model, tmp_path):
+    with PATHS[path](Toy(tmp_path, model, workers=0)) as (_, jobs):
+        job = undisturbed(jobs[0], tmp_path / "reference")
+        chance, struck = random.Random(0), []
+        for phase in ("start-up", "shards", "finish"):
+            struck.append(kill_once(job, tmp_path / "store", phase, chance))
+        assert sum(where is not None for where in struck) >= 2, struck
+        assert restarted(job, tmp_path / "store") == []
+        assert list(verify_shards(tmp_path / "store")) == []
+
+
+def test_one_of_two_ranks_is_killed(model, tmp_path):
+    toy = Toy(tmp_path, model, inputs=120, workers=0)
+    single = undisturbed(toy.command(toy.pictures()), tmp_path / "single", toy.units)
+    with PATHS["torchrun"](toy) as (_, jobs):
+        job = replace(jobs[0], reference=single.reference)
+        struck = kill_once(job, tmp_path / "store", "shards", random.Random(0))
+        assert struck is not None
+        assert restarted(job, tmp_path / "store") == []
 
 
 def test_the_check_sees_what_it_is_for(job, tmp_path):
@@ -157,9 +181,12 @@ def test_memory_does_not_grow_with_the_inputs(model, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_twenty_killed_jobs():
-    assert kill_test.main(["--kills", "20"]) == 0
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("path", PATHS)
+def test_killed_jobs(path):
+    """Several processes take long to start: of those paths, twenty are for the script itself."""
+    kills = 5 if path.startswith(("torchrun", "ray")) else 20
+    assert kill_test.main(["--path", path, "--kills", str(kills)]) == 0
 
 
 @pytest.mark.slow

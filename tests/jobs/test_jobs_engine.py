@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 
 from latentcli.core.errors import UsageError
 from latentcli.jobs.config import DecodeJob, DecodeSettings
+from latentcli.jobs.encoding import DeviceTimer, encode_batch, encode_on_device
 from latentcli.jobs.engine import (
-    DeviceTimer,
     decode_batch,
-    encode_batch,
-    encode_on_device,
     inference_config,
     load_engine,
     pick_device,

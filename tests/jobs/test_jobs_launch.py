@@ -22,7 +22,12 @@ from latentcli.core.errors import LatentCliError
 from latentcli.jobs.launch import launch
 if __name__ == "__main__":
     words = [*sys.argv[3:], "--devices", "3"]
-    sys.exit(launch(words, sys.argv[1], "cpu", os.environ, command=[sys.argv[2]]))
+    try:
+        code = launch(words, sys.argv[1], "cpu", os.environ, command=[sys.argv[2]])
+    except LatentCliError as error:
+        print(error, file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)
 """
 CHILD = """
 import json, os, signal, sys, time
@@ -36,9 +41,16 @@ names = ("WORLD_SIZE", "LOCAL_RANK", "OMP_NUM_THREADS", "LATENTCLI_LAUNCHED", "L
          "TORCHELASTIC_USE_AGENT_STORE", "MASTER_PORT", "MINE")
 told = {name: os.environ.get(name) for name in names} | {"words": sys.argv[1:], "pid": os.getpid()}
 print(f"stdout of {rank}")
-print(f"stderr of {rank}", file=sys.stderr)
+sys.stderr.write(f"stderr of {rank}\\n")  # at once: print writes the end of a line separately
 code = json.loads(mode)[rank] if mode.startswith("[") else 0
-if mode == "wait":
+if mode == "first dies" and not rank:
+    os.kill(os.getpid(), signal.SIGKILL)
+if mode == "deaf":
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    (out / f"{rank}.here").touch()
+    time.sleep(60)
+if mode in ("wait", "first dies"):
     (out / f"{rank}.here").touch()
     while not came:
         time.sleep(0.05)
@@ -141,6 +153,26 @@ def test_processes_without_a_launcher_stop(start, tmp_path):
     process.kill()
     wait_until(lambda: len(list(tmp_path.glob("*.json"))) == 3, 20)
     assert [one["came"] for one in told(tmp_path)] == [[signal.SIGTERM]] * 3
+    wait_until(lambda: not list((tmp_path / "tmp").iterdir()), 20)
+
+
+def test_the_others_stop_when_the_first_is_killed(start, tmp_path):
+    """They may not have met it yet, and would wait for it for ten minutes."""
+    process = start("first dies")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "first process was ended by SIGKILL" in err and "run the same command again" in err
+    came = [json.loads((tmp_path / f"{rank}.json").read_text())["came"] for rank in (1, 2)]
+    assert came == [[signal.SIGTERM]] * 2
+
+
+def test_where_no_process_lived_to_tell_it_the_launcher_does(start, tmp_path):
+    process = start("deaf")
+    wait_until(lambda: len(list(tmp_path.glob("*.here"))) == 3)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert err.splitlines()[-1] == "Stopped by SIGTERM. Run the same command again."
 
 
 @pytest.mark.parametrize(

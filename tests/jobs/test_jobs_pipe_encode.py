@@ -320,6 +320,7 @@ def test_a_longer_stream_is_appended(model, tmp_path, form):
         pytest.param(tar_bytes(members(20, first=100)), id="others"),
         pytest.param(tar_bytes(members(3)), id="shorter"),
         pytest.param(tar_bytes(members(4)), id="shorter-by-units"),
+        pytest.param(tar_bytes(members(5)), id="shorter-last-unit"),
         pytest.param(tar_bytes([*members(5), *members(9, first=50)]), id="other-end"),
         pytest.param(bytes(1024), id="empty"),
     ],

@@ -290,6 +290,18 @@ def test_a_port_in_use_is_told(monkeypatch):
             pass
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_launcher_that_died_is_not_waited_for_long(monkeypatch, rank):
+    """Its server was there before the rank was: it will not come any more."""
+    monkeypatch.setattr("latentcli.jobs.meeting.UNSERVED", 0.5)
+    environment = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    environment |= {"MASTER_PORT": str(free_port()), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    began = time.monotonic()
+    with pytest.raises(LatentCliError), join_team(Rank(rank, 2, rank), environment):
+        pass
+    assert time.monotonic() - began < 5
+
+
 def test_a_missing_leader_is_told(monkeypatch):
     monkeypatch.setattr("latentcli.jobs.meeting.PATIENCE", 0.3)
     port = free_port()
