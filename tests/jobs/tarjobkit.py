@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import io
 import os
-import signal
-import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jobkit import environment
 from PIL import Image
 from safetensors.torch import load
 
@@ -121,19 +118,6 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "latentcli", *map(str, words)]
 
 
-def piped(data: bytes | None, *words: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """A command of ours with these bytes on standard input."""
-    return subprocess.run(
-        command(*words), input=data, capture_output=True, env=environment(), timeout=120, **options
-    )
-
-
-def started(*words: object, **options: Any) -> subprocess.Popen[bytes]:
-    """The same, still running, with pipes at all ends."""
-    ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command(*words), env=environment(), **(ends | options))
-
-
 def encode_words(model: str, *more: object, workers: int = 0) -> Sequence[object]:
     """`encode` with the settings of jobkit.encode, without sources and output."""
     settings = ("--model", model, "--device", "cpu", "--resize", "none", "--batch-size", 3)
@@ -172,41 +156,45 @@ def standard_streams(folder: Path, data: bytes | None = None) -> Iterator[Ends]:
             os.close(own)
 
 
-class Forked:
-    """A copy of this process that runs a command line, with real pipes and real signals.
+SERVER = get_context("forkserver")
+"""Makes processes that have torch imported already, from one that does nothing else."""
 
-    It saves the seconds that importing torch takes. The last steps of a process (what a new
-    interpreter does at its end) are not in it.
+
+def run_words(words: list[str], stdin: Connection, stdout: Connection, log: str) -> None:
+    """A command line in a process of its own, with these for standard streams."""
+    with Path(log).open("wb") as talk:
+        for source, target in ((stdin.fileno(), 0), (stdout.fileno(), 1), (talk.fileno(), 2)):
+            os.dup2(source, target)
+    stdin.close()
+    stdout.close()
+    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    torch.set_num_threads(1)
+    code = main(words)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+class Forked:
+    """A command line in a real process with real pipes and signals, begun in no time.
+
+    The last steps of a process (what a new interpreter does at its end) are not in it.
     """
 
-    def __init__(self, *words: object, stdin: int | None = None, log: Path) -> None:
+    def __init__(self, *words: object, log: Path) -> None:
+        SERVER.set_forkserver_preload(["latentcli.jobs.decode", "latentcli.jobs.encode"])
         self.log = log
-        read_end, self.input = (stdin, -1) if stdin is not None else os.pipe()
-        self.output, write_end = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            for handle in (self.input, self.output):
-                if handle >= 0:
-                    os.close(handle)
-            self._run(list(map(str, words)), read_end, write_end)
-        os.close(write_end)
-        if stdin is None:
-            os.close(read_end)
-
-    def _run(self, words: list[str], read_end: int, write_end: int) -> None:
-        code = 99
-        try:
-            with self.log.open("wb") as log:
-                for source, target in ((read_end, 0), (write_end, 1), (log.fileno(), 2)):
-                    os.dup2(source, target)
-            os.close(read_end)
-            os.close(write_end)
-            sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
-            sys.stderr = os.fdopen(2, "w", buffering=1)
-            code = main(words)
-            sys.stdout.flush()
-        finally:
-            os._exit(code)
+        read_end, self._input = SERVER.Pipe(duplex=False)
+        self._output, write_end = SERVER.Pipe(duplex=False)
+        given = (list(map(str, words)), read_end, write_end, str(log))
+        self._process = SERVER.Process(target=run_words, args=given)
+        self._process.start()
+        read_end.close()
+        write_end.close()
+        self.input, self.output = os.dup(self._input.fileno()), os.dup(self._output.fileno())
+        self._input.close()
+        self._output.close()
+        self.pid: int = self._process.pid or 0
 
     def give(self, data: bytes) -> None:
         """Writes to its standard input, as long as it is there."""
@@ -229,15 +217,12 @@ class Forked:
 
     def wait(self, seconds: float = 60.0) -> int:
         """Its exit code; it is killed where it takes longer."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.01)
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        raise AssertionError(f"still running after {seconds} seconds: {self.talk}")
+        self._process.join(seconds)
+        code = self._process.exitcode
+        if code is None:
+            self._process.kill()
+            raise AssertionError(f"still running after {seconds} seconds: {self.talk}")
+        return code
 
     @property
     def talk(self) -> str:
