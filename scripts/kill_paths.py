@@ -124,11 +124,12 @@ def webdataset_jobs(toy: Toy) -> Iterator[tuple[Path | str, Sequence[Job]]]:
 @contextmanager
 def remote_jobs(toy: Toy) -> Iterator[tuple[Path | str, Sequence[Job]]]:
     """Pictures, or tars, on an S3 server in, a store there out."""
-    toy.pictures(), toy.tars()
+    toy.pictures()
+    local = toy.tars()
     with server("kills") as url:
         for name in ("pictures", "tars"):
             Bucket(f"{url}/{name}").put(toy.folder / name)
-        tars = toy.tars().replace(str(toy.folder), url)
+        tars = local.replace(str(toy.folder), url)
         yield (
             url,
             [

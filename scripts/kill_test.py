@@ -26,8 +26,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kill_paths import PATHS, Job, Toy, encode_command
-from kill_processes import ORPHAN_SECONDS, all_gone, gone, in_session, living, start, strike
-from kill_processes import wait_for as wait_for
+from kill_processes import (
+    ORPHAN_SECONDS,
+    all_gone,
+    gone,
+    in_session,
+    living,
+    start,
+    strike,
+    wait_for,
+)
 from kill_stores import Bucket, Seen, look, tree
 from kill_toys import toy_model, toy_pictures, toy_tars
 
@@ -38,6 +46,7 @@ __all__ = [
 
 PHASES = ("start-up", "shards", "shards", "finish")
 """What a kill aims at; shards take most of a real job's time."""
+ORDER = ("start-up", "shards", "finish")
 OTHERS_OWN = ("ray", "torchinductor_*", "torchelastic_*")
 """What Ray, torch and torchrun leave in the system's folder after every run, undisturbed or not."""
 DONE = (0, 3)
@@ -58,13 +67,8 @@ class Outcome:
     """Seconds from the last start to the end."""
 
 
-def undisturbed(
-    command: Sequence[str] | Job, store: Path | str, units: int = 0, like: Path | None = None
-) -> Job:
-    """Runs the job once and measures its phases; RuntimeError where it fails.
-
-    `like` is the store of a run in one process, from which it must not differ.
-    """
+def undisturbed(command: Sequence[str] | Job, store: Path | str, units: int = 0) -> Job:
+    """Runs the job once and measures its phases; RuntimeError where it fails."""
     job = command if isinstance(command, Job) else Job(tuple(command), units)
     seen = look(store)
     begin = time.perf_counter()
@@ -76,10 +80,7 @@ def undisturbed(
     _, errors = process.communicate()
     if process.returncode not in DONE:
         raise RuntimeError(f"the undisturbed job failed:\n{errors.decode()}")
-    job = replace(job, reference=seen.contents(), startup=startup, writing=writing)
-    if like is not None and (problems := check(replace(job, reference=tree(like)), store)):
-        raise RuntimeError(f"the undisturbed job differs from one process: {problems}")
-    return job
+    return replace(job, reference=seen.contents(), startup=startup, writing=writing)
 
 
 def kill_once(job: Job, store: Path | str, phase: str, chance: random.Random) -> str | None:
@@ -189,9 +190,6 @@ def one_run_through(
     problems += [] if all_gone() else [f"outlived the job: {living()}"]
     left.update(cleared(job))
     return Outcome(tuple(struck), tuple(problems), time.perf_counter() - begin)
-
-
-ORDER = ("start-up", "shards", "finish")
 
 
 def cleared(job: Job) -> list[str]:

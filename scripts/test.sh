@@ -24,4 +24,5 @@ install_extras test,dev
 step ruff check .
 step ruff format --check .
 step mypy
-step pytest --durations=10 ${chosen[@]+"${chosen[@]}"} ${words[@]+"${words[@]}"}
+# Many tests wait for processes of their own, so a process for each core is busy all the time.
+step pytest -n auto --dist loadfile --durations=10 ${chosen[@]+"${chosen[@]}"} ${words[@]+"${words[@]}"}

@@ -37,7 +37,9 @@ BORROWED = ("full_capacitor",)
 """Presets whose weights are not at hand: those of the bundled model, which has the same tensors in
 smaller shapes, stand in for them under $LATENTCLI_WEIGHTS."""
 
-VARYING = re.compile(r"(encode|decode|roundtrip|bench|verify) #/#|The slowest stage|bottleneck")
+VARYING = re.compile(
+    r"(encode|decode|roundtrip|bench|verify) #(/#| images)|The slowest stage|bottleneck"
+)
 """Quoted lines that depend on the machine's speed."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -111,8 +112,8 @@ def test_too_many_failures_end_the_job(cluster, pictures, model, alone, tmp_path
 @needs_ray
 @pytest.mark.slow
 def test_an_actor_is_killed_and_the_job_goes_on(job, tmp_path):
-    left = kill_test.Counter()
-    chance = kill_test.random.Random(0)
+    left: Counter[str] = Counter()
+    chance = random.Random(0)
     outcome = kill_test.one_run_through(job, tmp_path / "store", chance, 2, left)
     assert outcome.problems == ()
     assert outcome.kills
@@ -123,7 +124,7 @@ def test_an_actor_is_killed_and_the_job_goes_on(job, tmp_path):
 def test_too_many_deaths_are_a_plain_error(job, tmp_path):
     process = start(job.command, tmp_path / "store")
     while process.poll() is None:
-        strike(any_actor(process, kill_test.random.Random(0))[1])
+        strike(any_actor(process, random.Random(0))[1])
         time.sleep(0.2)
     errors = process.communicate()[1].decode()
     assert process.returncode == 1
@@ -139,7 +140,7 @@ def test_the_driver_is_killed_and_the_same_command_goes_on(job, tmp_path):
     store = tmp_path / "store"
     process = start(job.command, store)
     assert wait_for(lambda: len(list((store / "shards").glob("*.json"))) >= 5, process)
-    strike(driver_or_all(process, kill_test.random.Random(0))[1])
+    strike(driver_or_all(process, random.Random(0))[1])
     process.communicate()
     assert all_gone(), living()
     assert kill_test.restarted(job, store) == []

@@ -87,7 +87,7 @@ slow = pytest.mark.slow
         pytest.param("folder", USR1, True, marks=slow),
         pytest.param("tar", INT, True, marks=slow),
         pytest.param("tar", USR1, False, marks=slow),
-        ("webdataset", USR1, True),
+        pytest.param("webdataset", USR1, True, marks=slow),
         pytest.param("webdataset", TERM, False, marks=slow),
         pytest.param("remote", TERM, False, marks=slow),
         pytest.param("remote", INT, True, marks=slow),

@@ -376,10 +376,10 @@ def test_keys_that_come_again_and_again_take_no_long_time():
 def test_small_samples_are_read_fast():
     files = [(f"{at:06d}.{field}", b"x" * 600) for at in range(20_000) for field in ("jpg", "txt")]
     data = tar(files)
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(samples(data)) == 20_000
     # About 0.7 s on a quiet core.
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_memory_is_that_of_one_sample():
