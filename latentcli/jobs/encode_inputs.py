@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from latentcli.core.errors import StoreError
@@ -139,6 +141,19 @@ def plan_work(
     return Work(frozen, now.todo, len(now.kept), now.failed, now.samples)
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Stops Python's search for cycles: rows are in none, and it took a third of the time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+@uncollected()
 def survey(
     store: Place,
     spec_hash: str,
