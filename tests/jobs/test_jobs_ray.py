@@ -54,7 +54,9 @@ def cluster():
     )
     yield token | {"RAY_ADDRESS": process.stdout.readline().strip()}
     process.communicate()
-    shutil.rmtree(folder)
+    for _ in range(20):  # Ray's processes end one after the other, and some write to the last
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
