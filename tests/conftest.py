@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("LATENTCLI_SHARED", ROOT.parent / "shared"))
+
+# A shell starts what runs in its background with Ctrl-C ignored, and children inherit that.
+with contextlib.suppress(ValueError):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

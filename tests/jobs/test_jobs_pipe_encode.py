@@ -107,10 +107,10 @@ def test_nor_on_how_much_is_held_if_all_are_of_one_size(model, tmp_path, monkeyp
 
 
 def test_a_real_pipeline(tar, stream, model, tmp_path):
-    """Real processes, one of them with a library in C that prints when Python starts."""
+    """Real processes, one of them with a library in C that prints meanwhile."""
     (tmp_path / "a.tar").write_bytes(tar)
     noise = "import ctypes, threading\nprintf = ctypes.CDLL(None).printf\n"
-    noise += "threading.Timer(2.0, printf, (b'a library',)).start()\n"
+    noise += "threading.Timer(0.5, printf, (b'a library',)).start()\n"
     (tmp_path / "sitecustomize.py").write_text(noise)
     words = command("encode", "-", "-o", "-", "--json", *encode_words(model))
     job = subprocess.run(
