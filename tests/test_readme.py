@@ -231,7 +231,7 @@ def known_options() -> set[str]:
 
 def test_named_options_exist():
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
-    of_others = {"--help", "--slow", "--check", "--durations", "--write"}
+    of_others = {"--help", "--slow", "--check", "--durations", "--dist", "--write"}
     assert named - of_others <= known_options()
     assert "--slow" in (ROOT / "scripts" / "test.sh").read_text(encoding="utf-8")
 
