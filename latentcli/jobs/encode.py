@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from latentcli.core.errors import StoreError, UsageError
-from latentcli.jobs.bottleneck import Crew
 from latentcli.jobs.clip_encode import clip_inputs, encode_clips
 from latentcli.jobs.config import EncodeJob, allowed_failures, check_choices
 from latentcli.jobs.encode_check import check_once
@@ -18,20 +17,18 @@ from latentcli.jobs.encode_inputs import Work, plan_work
 from latentcli.jobs.encode_pipe import encode_to_stdout
 from latentcli.jobs.encode_plan import EncodePlan, plan_encode, refuse_decoder_preset, settled
 from latentcli.jobs.encode_report import Counts, document
+from latentcli.jobs.encode_run import run_of
 from latentcli.jobs.encode_stdin import encode_stdin
 from latentcli.jobs.encode_stream import FAILED, SEEN, EncodeRun, encode_units
 from latentcli.jobs.engine import Engine, load_engine
-from latentcli.jobs.fitting import Fitting
 from latentcli.jobs.intake import unit_tasks
-from latentcli.jobs.loader import MANY, pick_workers
-from latentcli.jobs.media import SUFFIXES, Found, check_clip_options, find_media
-from latentcli.jobs.meter import Meter
+from latentcli.jobs.media import Found, check_clip_options, find_media
 from latentcli.jobs.plan import plan_document
 from latentcli.jobs.ranks import device_of, rank_of
 from latentcli.jobs.signals import StopRequest, stop_on_signals
 from latentcli.jobs.standard import STDIN, STDOUT, check_pipe, is_piped, standard_ends
 from latentcli.jobs.talk import SILENT, Talk
-from latentcli.jobs.tar_intake import TarIntake, refuse_commands
+from latentcli.jobs.tar_intake import refuse_commands
 from latentcli.jobs.team import Team, join_team
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.inputs import InputList
@@ -197,52 +194,9 @@ def assigned(text: str) -> tuple[str, bool, str, tuple[int, ...]]:
     return told["media"], told["tars"], told["store"], tuple(told["todo"])
 
 
-def run_of(
-    job: EncodeJob,
-    engine: Engine,
-    plan: EncodePlan,
-    manifest: Manifest,
-    inputs: InputList,
-    todo: Sequence[int],
-    team: Team,
-    stop: StopRequest,
-    talk: Talk,
-) -> EncodeRun:
-    """What the stream of this process works with."""
-    total = sum(inputs.count(unit) for unit in todo)
-    # torchrun's processes share the cores of their machine; srun gives each its own.
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if team.rank.world > 1 else 1
-    workers = pick_workers(job.workers, MANY if plan.tars else total, beside)
-    counted = not plan.tars and plan.clips is None
-    meter = Meter(
-        "encode",
-        total if counted else None if plan.tars else 0,
-        talk.progress,
-        workers=workers,
-        noun="images" if plan.clips is None else "frames",
-        device=engine.device.type,
-        lanes={"read": 1} if plan.tars else {},
-        crews=() if plan.clips is None else (Crew(("encode", "write")),),
-        ranks=team.rank.world,
-        shared=team_totals(team) if team.rank.world > 1 else None,
-    )
-    return EncodeRun(
-        *(job, engine, plan, manifest, inputs, stop, meter, team),
-        tars=TarIntake(SUFFIXES[plan.media], meter, check=stop.check) if plan.tars else None,
-        workers=workers,
-        fitting=Fitting(talk.note),
-        talk=talk,
-    )
-
-
 def totals_before(work: Work) -> dict[str, int]:
     """What a team's totals begin with: --max-bad is of the store, and not of this run."""
     return {FAILED: work.failed, SEEN: work.samples}
-
-
-def team_totals(team: Team) -> Callable[[int, int], tuple[int, int]]:
-    """How a meter learns what the whole team has done."""
-    return lambda done, failed: (team.add("done", done), team.add("bad", failed))
 
 
 def encode_share(run: EncodeRun, todo: Sequence[int]) -> None:

@@ -15,26 +15,21 @@ from latentcli.core.types import InputRow, Picture, Row
 from latentcli.jobs.clip_encode import clip_inputs, encode_clips
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode_check import CHECKED_INPUTS
-from latentcli.jobs.encode_plan import EncodePlan, plan_encode
+from latentcli.jobs.encode_plan import plan_encode
 from latentcli.jobs.encode_report import paces
+from latentcli.jobs.encode_run import run_of
 from latentcli.jobs.encode_stream import EncodeRun, encode_units
 from latentcli.jobs.encode_unit import EncodedUnit, drop_sample, samples_of, unit_metadata
 from latentcli.jobs.engine import Engine
-from latentcli.jobs.fitting import Fitting
 from latentcli.jobs.intake import unit_tasks
-from latentcli.jobs.loader import MANY, pick_workers
-from latentcli.jobs.media import SUFFIXES, find_media
-from latentcli.jobs.meter import Meter
-from latentcli.jobs.ranks import Rank
+from latentcli.jobs.media import find_media
 from latentcli.jobs.self_check import self_check
 from latentcli.jobs.signals import StopRequest
 from latentcli.jobs.standard import STDIN, Stdout
 from latentcli.jobs.talk import Talk
-from latentcli.jobs.tar_intake import TarIntake
 from latentcli.jobs.team import Solo
 from latentcli.shards.inputs import InputList, write_inputs
 from latentcli.shards.layout import INPUTS
-from latentcli.shards.manifest import Manifest
 from latentcli.shards.plan import assign_units
 from latentcli.shards.tar_write import END, sample_chunks
 
@@ -110,8 +105,8 @@ def encode_to_stdout(
         media, tars, inputs = inputs_of(job, Path(folder), talk)
         plan = plan_encode(job, engine, media, tars=tars)
         end = PipeEnd(stream)
-        total = None if tars or plan.clips is not None else len(inputs)
-        run = pipe_run(job, engine, plan, plan.manifest, inputs, stop, talk, total=total)
+        units = range(inputs.units)
+        run = run_of(job, engine, plan, plan.manifest, inputs, units, Solo(), stop, talk)
         run = replace(run, sink=end.write, progressed=end.advance, first=checker(run))
         if run.tars is not None:
             run.tars.split = PIPE_UNIT
@@ -161,37 +156,6 @@ def inputs_of(job: EncodeJob, folder: Path, talk: Talk) -> tuple[str, bool, Inpu
 def media_of_stdin(job: EncodeJob) -> str:
     """Nothing can be told of a stream beforehand: pictures, unless clips are asked for."""
     return "images" if job.media == "auto" else job.media
-
-
-def pipe_run(
-    job: EncodeJob,
-    engine: Engine,
-    plan: EncodePlan,
-    manifest: Manifest,
-    inputs: InputList,
-    stop: StopRequest,
-    talk: Talk,
-    *,
-    total: int | None,
-) -> EncodeRun:
-    """What the stream of a pipe works with."""
-    workers = pick_workers(job.workers, MANY if total is None else total)
-    meter = Meter(
-        "encode",
-        total,
-        talk.progress,
-        workers=workers,
-        noun="images" if plan.clips is None else "frames",
-        device=engine.device.type,
-        lanes={"read": 1} if plan.tars else {},
-    )
-    return EncodeRun(
-        *(job, engine, plan, manifest, inputs, stop, meter, Solo(Rank(0, 1, 0))),
-        tars=TarIntake(SUFFIXES[plan.media], meter, check=stop.check) if plan.tars else None,
-        workers=workers,
-        fitting=Fitting(talk.note),
-        talk=talk,
-    )
 
 
 def checker(run: EncodeRun) -> Callable[[Sequence[Picture]], None] | None:

@@ -70,10 +70,7 @@ def paces(run: EncodeRun) -> dict[str, Any]:
     """How fast the job was, and why not faster."""
     meter = run.meter
     return {
-        "images_per_second": round(meter.final_rate, 2),
-        "stages": meter.report(),
-        "bottleneck": meter.bottleneck(),
-        "bottleneck_reason": meter.bottleneck_reason(),
+        **meter.paces(),
         "device": run.engine.device_name,
         "dtype": run.engine.dtype,
         "batch_size": run.plan.batch_size,

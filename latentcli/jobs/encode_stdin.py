@@ -13,9 +13,10 @@ from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.types import InputRow
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode_inputs import Work
-from latentcli.jobs.encode_pipe import checker, feed, media_of_stdin, pipe_run
+from latentcli.jobs.encode_pipe import checker, feed, media_of_stdin
 from latentcli.jobs.encode_plan import plan_encode
 from latentcli.jobs.encode_report import Counts, document
+from latentcli.jobs.encode_run import run_of
 from latentcli.jobs.encode_stream import EncodeRun
 from latentcli.jobs.encode_unit import EncodedUnit, commit
 from latentcli.jobs.engine import Engine
@@ -23,6 +24,7 @@ from latentcli.jobs.signals import StopRequest
 from latentcli.jobs.standard import STDIN
 from latentcli.jobs.talk import Talk
 from latentcli.jobs.tar_intake import Known
+from latentcli.jobs.team import Solo
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.commit import read_record
 from latentcli.shards.inputs import InputList, write_inputs
@@ -73,7 +75,7 @@ def encode_stdin(job: EncodeJob, engine: Engine, stop: StopRequest, talk: Talk) 
         manifest = replace(read_manifest(store), status="running")
         write_inputs(Path(folder) / INPUTS, [InputRow("", STDIN, 0)])
         inputs = InputList.open(Path(folder) / INPUTS)
-        run = pipe_run(job, engine, plan, manifest, inputs, stop, talk, total=None)
+        run = run_of(job, engine, plan, manifest, inputs, range(1), Solo(), stop, talk)
         sink = Begun(store, manifest, lock).commit
         run = replace(run, sink=sink, first=checker(run))
         tars = run.tars

@@ -284,6 +284,15 @@ class Meter:
                 self.ranks,
             )
 
+    def paces(self) -> dict[str, Any]:
+        """How fast the job was, and why not faster, as every --json document says it."""
+        return {
+            "images_per_second": round(self.final_rate, 2),
+            "stages": self.report(),
+            "bottleneck": self.bottleneck(),
+            "bottleneck_reason": self.bottleneck_reason(),
+        }
+
     def report(self) -> dict[str, Any]:
         """The stages part of the --json document."""
         with self._lock:

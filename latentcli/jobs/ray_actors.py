@@ -10,8 +10,9 @@ from typing import Any
 
 from latentcli.core.errors import Interrupted, LatentCliError
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.encode import assigned, encode_share, engine_of, run_of
+from latentcli.jobs.encode import assigned, encode_share, engine_of
 from latentcli.jobs.encode_plan import plan_encode, settled
+from latentcli.jobs.encode_run import run_of
 from latentcli.jobs.ranks import Rank
 from latentcli.jobs.signals import StopRequest
 from latentcli.jobs.talk import SILENT

@@ -17,7 +17,6 @@ from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode import (
     assignment,
     engine_of,
-    run_of,
     totals_before,
     under_lock,
 )
@@ -28,6 +27,7 @@ from latentcli.jobs.encode_plan import (
     settled,
     stored_batch_size,
 )
+from latentcli.jobs.encode_run import run_of
 from latentcli.jobs.encode_stream import EncodeRun
 from latentcli.jobs.engine import DEFAULT_BATCH, Engine
 from latentcli.jobs.media import check_clip_options, find_media
@@ -36,9 +36,10 @@ from latentcli.jobs.signals import stop_on_signals
 from latentcli.jobs.talk import Talk
 from latentcli.jobs.team import Solo
 from latentcli.models.presets import preset_names
-from latentcli.shards.commit import is_done
+from latentcli.shards.layout import SHARDS
 from latentcli.shards.manifest import Manifest
 from latentcli.shards.place import place
+from latentcli.shards.progress import DONE, file_sizes, unit_state
 from latentcli.shards.write import remove_temporary
 
 CONNECT = 10.0
@@ -244,16 +245,13 @@ def bury(ray: Any, crew: Crew, run: EncodeRun, work: Work, name: str, error: Exc
         ) from error
     numbers = ray.get(crew.ledger.taken_by.remote(name))
     spec_hash = run.manifest.spec_hash
-    again = [
-        number
-        for number in numbers
-        if not is_done(
-            run.plan.store,
-            work.todo[number],
-            spec_hash,
-            work.inputs.rows(work.todo[number]),
-        )
-    ]
+    store = run.plan.store
+    sizes = file_sizes(store / SHARDS)
+    again = []
+    for number in numbers:
+        unit = work.todo[number]
+        if unit_state(store, unit, spec_hash, work.inputs.rows(unit), sizes).state != DONE:
+            again.append(number)
     ray.get(crew.ledger.give_back.remote(again))
     run.talk.note(f"A Ray actor died; its {len(again)} units are done again by another.")
 

@@ -209,10 +209,7 @@ def document(
             "ssim_gaussian": "per image, 11x11 Gaussian windows, sigma 1.5 (the paper's)",
         },
         "seconds": round(time.perf_counter() - meter.started, 3),
-        "images_per_second": round(meter.final_rate, 2),
-        "stages": meter.report(),
-        "bottleneck": meter.bottleneck(),
-        "bottleneck_reason": meter.bottleneck_reason(),
+        **meter.paces(),
     }
 
 

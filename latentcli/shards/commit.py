@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow, Row
 from latentcli.shards.documents import field, load_object, pretty
-from latentcli.shards.inputs import InputList
-from latentcli.shards.layout import SHARDS, SUFFIXES, record_path, shard_name, shard_path
+from latentcli.shards.layout import SUFFIXES, record_path, shard_name, shard_path
 from latentcli.shards.place import Place
 from latentcli.shards.rows import row_from_json, row_to_json
 from latentcli.shards.tar_write import TarSample, tar_chunks
@@ -212,26 +211,6 @@ def read_record(store: Place, unit: int) -> CommitRecord:
 
 def _shard_names(unit: int) -> set[str]:
     return {shard_name(unit, suffix) for suffix in SUFFIXES.values()}
-
-
-def done_units(store: Place, spec_hash: str, inputs: InputList) -> set[int]:
-    """Units that need no more work.
-
-    Their commit record is sound, names this spec and lists exactly their inputs, and their shard
-    has the recorded size. The digest is not read again: that is for `verify_shards`.
-    """
-    units = range(inputs.units)
-    return {unit for unit in units if is_done(store, unit, spec_hash, inputs.rows(unit))}
-
-
-def is_done(store: Place, unit: int, spec_hash: str, inputs: Sequence[InputRow]) -> bool:
-    """Whether a unit needs no more work; see `done_units`."""
-    try:
-        record = read_record(store, unit)
-        size = (store / SHARDS / record.shard).stat().st_size
-    except (StoreError, OSError):
-        return False
-    return record.spec_hash == spec_hash and size == record.bytes and is_of(record, inputs)
 
 
 def is_of(record: CommitRecord, inputs: Sequence[InputRow]) -> bool:

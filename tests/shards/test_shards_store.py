@@ -18,7 +18,7 @@ from storekit import manifest, run_job, tree
 from latentcli.core.errors import StoreError
 from latentcli.core.types import Row
 from latentcli.latents.stats import ChannelSums
-from latentcli.shards.commit import CommitRecord, commit_unit, done_units, read_record
+from latentcli.shards.commit import CommitRecord, commit_unit, read_record
 from latentcli.shards.documents import one_line, pretty
 from latentcli.shards.inputs import InputList
 from latentcli.shards.layout import record_path, shard_name, shard_path
@@ -30,6 +30,7 @@ from latentcli.shards.manifest import (
     spec_hash,
     write_manifest,
 )
+from latentcli.shards.progress import done_units
 from latentcli.shards.rows import row_from_json, row_to_json
 from latentcli.shards.store import check_folder, finish, open_for_writing
 from latentcli.shards.verify import verify_shards

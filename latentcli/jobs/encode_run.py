@@ -1,0 +1,65 @@
+"""A planned encode job and its place in a team in; what its stream works with out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from latentcli.jobs.bottleneck import Crew
+from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.encode_plan import EncodePlan
+from latentcli.jobs.encode_stream import EncodeRun
+from latentcli.jobs.engine import Engine
+from latentcli.jobs.fitting import Fitting
+from latentcli.jobs.loader import MANY, pick_workers
+from latentcli.jobs.media import SUFFIXES
+from latentcli.jobs.meter import Meter
+from latentcli.jobs.signals import StopRequest
+from latentcli.jobs.talk import Talk
+from latentcli.jobs.tar_intake import TarIntake
+from latentcli.jobs.team import Team
+from latentcli.shards.inputs import InputList
+from latentcli.shards.manifest import Manifest
+
+
+def run_of(
+    job: EncodeJob,
+    engine: Engine,
+    plan: EncodePlan,
+    manifest: Manifest,
+    inputs: InputList,
+    todo: Sequence[int],
+    team: Team,
+    stop: StopRequest,
+    talk: Talk,
+) -> EncodeRun:
+    """What the stream of this process works with."""
+    total = sum(inputs.count(unit) for unit in todo)
+    # torchrun's processes share the cores of their machine; srun gives each its own.
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if team.rank.world > 1 else 1
+    workers = pick_workers(job.workers, MANY if plan.tars else total, beside)
+    counted = not plan.tars and plan.clips is None
+    meter = Meter(
+        "encode",
+        total if counted else None if plan.tars else 0,
+        talk.progress,
+        workers=workers,
+        noun="images" if plan.clips is None else "frames",
+        device=engine.device.type,
+        lanes={"read": 1} if plan.tars else {},
+        crews=() if plan.clips is None else (Crew(("encode", "write")),),
+        ranks=team.rank.world,
+        shared=team_totals(team) if team.rank.world > 1 else None,
+    )
+    return EncodeRun(
+        *(job, engine, plan, manifest, inputs, stop, meter, team),
+        tars=TarIntake(SUFFIXES[plan.media], meter, check=stop.check) if plan.tars else None,
+        workers=workers,
+        fitting=Fitting(talk.note),
+        talk=talk,
+    )
+
+
+def team_totals(team: Team) -> Callable[[int, int], tuple[int, int]]:
+    """How a meter learns what the whole team has done."""
+    return lambda done, failed: (team.add("done", done), team.add("bad", failed))
