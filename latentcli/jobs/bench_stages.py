@@ -20,7 +20,8 @@ from latentcli.jobs.encode import run_encode
 from latentcli.jobs.encode_plan import refuse_decoder
 from latentcli.jobs.encoding import encode_batch
 from latentcli.jobs.engine import DEFAULT_BATCH, Engine, load_engine
-from latentcli.jobs.loader import Intake, Recipe, open_chunks, pick_workers, unit_tasks
+from latentcli.jobs.intake import Intake, Recipe, unit_tasks
+from latentcli.jobs.loader import open_chunks, pick_workers
 from latentcli.jobs.media import PER_SHARD
 from latentcli.jobs.meter import IMAGE_STAGES
 from latentcli.jobs.sizes import preprocess_spec

@@ -7,33 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from latentcli.jobs.intake import (
-    TASK_SIZE,
     Chunk,
     Intake,
     Prepared,
-    RawSample,
-    Recipe,
     Task,
     prepare,
     prepare_sample,
-    unit_tasks,
 )
 from latentcli.jobs.workers import worker_pool
-
-__all__ = [
-    "TASK_SIZE",
-    "Chunk",
-    "Intake",
-    "Prepared",
-    "RawSample",
-    "Recipe",
-    "Task",
-    "cores",
-    "open_chunks",
-    "pick_workers",
-    "prepare",
-    "unit_tasks",
-]
 
 FEW_INPUTS = 64
 """Below this, starting worker processes costs more than they save."""

@@ -18,18 +18,8 @@ from PIL import Image
 from latentcli.core.types import InputRow, Member, Row
 from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.loader import (
-    FEW_INPUTS,
-    TASK_SIZE,
-    Intake,
-    RawSample,
-    Recipe,
-    Task,
-    cores,
-    open_chunks,
-    pick_workers,
-    unit_tasks,
-)
+from latentcli.jobs.intake import TASK_SIZE, Intake, RawSample, Recipe, Task, unit_tasks
+from latentcli.jobs.loader import FEW_INPUTS, cores, open_chunks, pick_workers
 from latentcli.shards.inputs import InputList, write_inputs
 from latentcli.shards.plan import assign_units, find_inputs
 

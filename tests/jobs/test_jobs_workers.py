@@ -19,8 +19,9 @@ from trapkit import Bomb, intake, pictures, processes
 from latentcli.core.errors import Interrupted, LatentCliError, StoreError
 from latentcli.core.types import InputRow, Row
 from latentcli.jobs import worker, workers
+from latentcli.jobs.intake import Intake, RawSample, Task, unit_tasks
 from latentcli.jobs.keeper import Deaths
-from latentcli.jobs.loader import Intake, RawSample, Task, open_chunks, unit_tasks
+from latentcli.jobs.loader import open_chunks
 
 HERE = Path(__file__).resolve().parent
 
@@ -223,7 +224,8 @@ SCRIPT = """
 import os, signal, sys
 sys.path[:0] = {path!r}
 from pathlib import Path
-from latentcli.jobs.loader import open_chunks, unit_tasks
+from latentcli.jobs.intake import unit_tasks
+from latentcli.jobs.loader import open_chunks
 from trapkit import intake, pictures, processes
 
 if __name__ == "__main__":

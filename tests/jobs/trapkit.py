@@ -16,7 +16,7 @@ from PIL import Image
 from latentcli.core.types import InputRow
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.loader import Intake, Recipe
+from latentcli.jobs.intake import Intake, Recipe
 from latentcli.shards.inputs import InputList, write_inputs
 
 ACTIONS: dict[str, Callable[[], object]] = {
