@@ -211,6 +211,8 @@ def test_an_upload_in_parts_is_seen_when_it_is_complete_or_not_at_all(
     server, store, proxy, monkeypatch
 ):
     monkeypatch.setattr(remote, "_PART", 5 * 2**20)
+    # A busy machine answers late. An upload whose beginning was given up for that is nobody's.
+    monkeypatch.setenv("LATENTCLI_RETRY_SECONDS", "4")
     data = DATA * 40
     proxy.fail("500", 1, "PUT", "partNumber=2")
     proxy.fail("503", 1, "POST", "uploadId")
