@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 from importlib.util import find_spec
@@ -16,6 +17,12 @@ SHARED = Path(os.environ.get("LATENTCLI_SHARED", ROOT.parent / "shared"))
 # A shell starts what runs in its background with Ctrl-C ignored, and children inherit that.
 with contextlib.suppress(ValueError):
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def loud_log():
+    """A quiet command line in one test leaves no test after it deaf in the same process."""
+    logging.getLogger("latentcli").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
