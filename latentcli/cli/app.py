@@ -24,11 +24,15 @@ from latentcli.cli.roundtrip import roundtrip
 from latentcli.cli.setting import NOTHING, plain
 from latentcli.cli.slurm import slurm
 from latentcli.cli.verify import verify
+from latentcli.cli.video import video_distance, video_embed
 from latentcli.core.errors import Interrupted, LatentCliError
 from latentcli.jobs.signals import stop_at_once
 
 NAME = "latentcli"
-COMMANDS = (encode, plan, decode, roundtrip, bench, models, inspect, verify, slurm)
+COMMANDS = (
+    *(encode, plan, decode, roundtrip, bench, models, inspect, verify, slurm),
+    *(video_embed, video_distance),
+)
 SUBCOMMANDS = {models: (show,)}
 """Commands that have further ones below them, and run alone too."""
 EPILOG = (

@@ -11,7 +11,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [
     str(HERE),
-    *(str(HERE.parent / name) for name in ("images", "shards")),
+    *(str(HERE.parent / name) for name in ("images", "metrics", "shards")),
     str(HERE.parent.parent / "scripts"),
 ]
 

@@ -1,0 +1,121 @@
+"""`latentcli video-embed` and `video-distance`: clips to features, and their distance, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from latentcli.cli import options as o
+from latentcli.cli import video_options as v
+from latentcli.cli import words
+from latentcli.cli.jobfile import resolve
+from latentcli.cli.output import check_failed, output_of
+from latentcli.core.errors import UsageError
+from latentcli.jobs.video_config import VideoDistanceJob, VideoEmbedJob
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def video_embed(
+    context: typer.Context,
+    sources: v.Clips = None,
+    output: v.Output = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    weights: v.Weights = None,
+    frames: v.GroupFrames = None,
+    size: v.NetworkSize = None,
+    preprocess: v.Preprocess = None,
+    batch_size: v.GroupBatch = None,
+    stride: o.Stride = None,
+    max_pixels: o.MaxPixels = None,
+    on_error: o.OnError = None,
+    max_bad: o.MaxBad = None,
+    model: v.Autoencoder = None,
+    model_weights: v.ModelWeights = None,
+    revision: o.Revision = None,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    steps: o.Steps = None,
+    sampler: o.Sampler = None,
+    schedule: o.Schedule = None,
+    pdg: o.Pdg = None,
+    pdg_strength: o.PdgStrength = None,
+    seed: o.Seed = None,
+    num_frames: o.NumFrames = None,
+) -> None:
+    """Turn clips into VideoMAE V2 features, one per group of frames, for video-distance."""
+    out = output_of(context)
+    job, _ = resolve(VideoEmbedJob, "video-embed", context.params, needs="sources")
+    if not job.output:
+        raise UsageError("Say where the features go: -o FEATURES.safetensors.")
+    from latentcli.jobs.video_embed import run_video_embed
+
+    with out.talk() as talk:
+        document = run_video_embed(job, talk)
+    out.show(document, talk=embedded)
+    check_failed(document["failed"], document["clips"] + document["failed"], job.max_bad)
+
+
+def embedded(document: Mapping[str, Any]) -> Iterator[str]:
+    """What was done, where it is, and what comes next."""
+    through = f" through {document['autoencoder']}" if document["autoencoder"] else ""
+    clips, groups = words.count(document["clips"], "clip"), document["features"]
+    frames = document["settings"]["frames"]
+    yield (
+        f"Embedded {clips}{through}: {words.count(groups, 'group')} of {frames} frames"
+        f" ({words.duration(document['seconds'])})."
+    )
+    if dropped := document["dropped_frames"]:
+        yield f"{words.count(dropped, 'frame')} behind the last whole groups dropped."
+    yield from words.failures(document)
+    yield f"Features: {document['output']} ({groups:,} x {document['dim']:,})"
+    yield f"Next: {words.command('video-distance', 'OTHER.safetensors', document['output'])}"
+
+
+def video_distance(
+    context: typer.Context,
+    a: v.First = None,
+    b: v.Second = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    compat: v.Compat = None,
+    force: v.Force = None,
+) -> None:
+    """Frechet distance between two files of features: video distance, or any other features'."""
+    out = output_of(context)
+    job, _ = resolve(VideoDistanceJob, "video-distance", context.params)
+    if not job.a or not job.b:
+        raise UsageError(
+            "Give two files of features, such as originals.safetensors reconstructed.safetensors;"
+            " latentcli video-embed makes them."
+        )
+    from latentcli.jobs.video_distance import run_video_distance
+
+    document = run_video_distance(job)
+    out.show(document, data=tables, talk=lambda told: told["notes"])
+
+
+def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
+    """The distance, and what it is the distance of."""
+    from latentcli.reports.tables import facts_table
+
+    yield facts_table(
+        {
+            "distance": f"{document['distance']:.6g}",
+            "covariances": document["compat"],
+            **{name.upper(): described(document[name]) for name in ("a", "b")},
+        }
+    )
+
+
+def described(part: Mapping[str, Any]) -> str:
+    """A file, its shape and how it was made, as far as it says so."""
+    made = part["extractor"]
+    if made and part["autoencoder"]:
+        made = f"{made} of clips through {part['autoencoder']}"
+    shape = f"{part['rows']:,} x {part['dim']:,}"
+    return f"{part['path']} ({shape}{', ' + made if made else ''})"
