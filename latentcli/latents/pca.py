@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,10 @@ class ChannelMoments:
         self._products = self._products + products
         self._products += np.outer(delta, delta) * (self.count * count / total)
         self.count = total
+
+    def copy(self) -> ChannelMoments:
+        """The same sums, which do not change with these."""
+        return copy.deepcopy(self)
 
     @property
     def covariance(self) -> Array:

@@ -1,0 +1,128 @@
+"""A store's measured and expected figures in; what stands out among them, in words, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+DEAD = 0.1
+"""A channel with less than this part of the expected std carries nothing."""
+WIDE = 2.5
+"""A channel with more than so many times the expected std does not go with the others."""
+SHIFTED = 1.0
+"""A channel whose mean is more than so many expected stds away."""
+WHOLE = (0.5, 2.0)
+"""The std of all values, against the expected one."""
+AGREES = 1e-4
+"""Largest difference of two ways to count the same figures, in stds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that stands out."""
+
+    kind: str
+    """dead, wide, shifted, not_finite, whole, record, damage or empty."""
+    text: str
+    """One plain sentence."""
+    channel: int | None = None
+
+
+def findings(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What stands out in the figures of a report, the worst first, as JSON."""
+    found = [*_damage(report), *_not_finite(report), *_channels(report), *_whole(report)]
+    return [asdict(item) for item in [*found, *_record(report)]]
+
+
+def scale_of(report: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
+    """(mean, std) [C] that each channel is compared with."""
+    expected = report["expected"]
+    if expected["mean"] is not None:
+        return expected["mean"], expected["std"]
+    count, whole = len(report["channels"]["mean"]), report["values"]
+    return [whole["mean"]] * count, [whole["std"]] * count
+
+
+def deviations(report: Mapping[str, Any]) -> list[float]:
+    """How far each channel [C] is from what it is compared with; 0 is just as expected."""
+    mean, std = (np.asarray(report["channels"][name]) for name in ("mean", "std"))
+    if not mean.size:
+        return []
+    centre, scale = (np.asarray(values, dtype=np.float64) for values in scale_of(report))
+    scale = np.maximum(scale, 1e-12)
+    shift = np.abs(mean - centre) / scale
+    spread = np.abs(np.log(np.maximum(std / scale, 1e-6)))
+    return [float(value) for value in np.maximum(shift, spread)]
+
+
+def _damage(report: Mapping[str, Any]) -> Iterator[Finding]:
+    if report["damaged"]["count"]:
+        number = report["damaged"]["count"]
+        yield Finding(
+            "damage",
+            f"{number:,} part{'s' if number > 1 else ''} of the store cannot be read. latentcli"
+            " verify --repair takes damaged shards back.",
+        )
+    if not report["samples_read"]:
+        yield Finding("empty", "There is no latent to look at.")
+
+
+def _not_finite(report: Mapping[str, Any]) -> Iterator[Finding]:
+    for channel, count in enumerate(report["channels"]["not_finite"]):
+        if count:
+            yield Finding(
+                "not_finite",
+                f"Channel {channel} has {count:,} value{'s' if count > 1 else ''} that"
+                f" {'are' if count > 1 else 'is'} NaN or infinite.",
+                channel,
+            )
+
+
+def _channels(report: Mapping[str, Any]) -> Iterator[Finding]:
+    mean, std = report["channels"]["mean"], report["channels"]["std"]
+    if not mean:
+        return
+    for channel, (centre, scale) in enumerate(zip(*scale_of(report), strict=True)):
+        there, wide = mean[channel], std[channel]
+        if wide < DEAD * scale:
+            text = f"has a standard deviation of {wide:.4g} and not about {scale:.3g}: it is dead"
+            yield Finding("dead", f"Channel {channel} {text}.", channel)
+        if wide > WIDE * scale:
+            text = f"has a standard deviation of {wide:.4g} and not about {scale:.3g}"
+            yield Finding("wide", f"Channel {channel} {text}.", channel)
+        if abs(there - centre) > SHIFTED * scale:
+            text = f"has a mean of {there:.4g} and not about {centre:.3g}"
+            yield Finding("shifted", f"Channel {channel} {text}.", channel)
+
+
+def _whole(report: Mapping[str, Any]) -> Iterator[Finding]:
+    expected, found = report["expected"]["whole_std"], report["values"]["std"]
+    if expected is None or found is None:
+        return
+    if not WHOLE[0] <= found / expected <= WHOLE[1]:
+        text = f"All values together have a standard deviation of {found:.4g}"
+        yield Finding("whole", f"{text} and not about {expected:.3g}.")
+
+
+def _record(report: Mapping[str, Any]) -> Iterator[Finding]:
+    """Where all samples were read, the figures must be those that were written beside them."""
+    told, own = report["recorded"], report["channels"]
+    if told is None or not own["mean"] or report["samples_read"] != report["samples"]:
+        return
+    if report["spoiled"] or report["clips"] or len(told["mean"]) != len(own["mean"]):
+        return
+    scale = np.maximum(np.asarray(own["std"]), 1e-6)
+    away = max(
+        float((np.abs(np.asarray(told[name]) - np.asarray(own[name])) / scale).max())
+        for name in ("mean", "std")
+    )
+    if away > AGREES:
+        yield Finding(
+            "record",
+            "The latents are not those that were written: their means and standard deviations"
+            f" differ by up to {away:.3g} of a standard deviation from those in the commit"
+            " records. latentcli verify looks at every file.",
+        )

@@ -1,0 +1,159 @@
+"""Figures in; histograms and bars as inline SVG out, readable on a phone and in both themes.
+
+The text is XML and HTML at once: every label is escaped. Equal figures give equal text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from latentcli.reports import chart_svg as s
+from latentcli.reports.chart_planes import bucket_map, channel_plot
+
+__all__ = ["bars", "binned", "bucket_map", "channel_plot", "histogram"]
+
+PLOT = 170.0
+"""Height of a plot, without its axes."""
+ROW = 38.0
+"""Height of a bar and its label."""
+
+
+def histogram(
+    series: Mapping[str, Sequence[float]], *, title: str, unit: str, bins: int = 40
+) -> str:
+    """Outlines over shared bins, one for each series of values in `unit`.
+
+    Bars count values where all series have equally many, and are percent otherwise. NaN and
+    infinities are left out and counted in words. ValueError where there are no bins.
+    """
+    if bins < 1:
+        raise ValueError(f"a histogram of {bins} bins shows nothing")
+    kept = {name: [float(v) for v in values if s.is_usable(v)] for name, values in series.items()}
+    lost = sum(map(len, series.values())) - sum(map(len, kept.values()))
+    axis = s.scale((v for values in kept.values() for v in values), 0, 1)
+    counts: dict[str, list[float]] = {}
+    for name, values in kept.items():
+        counts[name] = [0.0] * bins
+        for value in values:
+            counts[name][min(int(axis.at(value) * bins), bins - 1)] += 1
+    note = f"{lost:,} that are no finite number are left out" if lost else ""
+    return binned(counts, axis.low, axis.high, title=title, unit=unit, note=note)
+
+
+def binned(
+    series: Mapping[str, Sequence[float]],
+    low: float,
+    high: float,
+    *,
+    title: str,
+    unit: str,
+    note: str = "",
+    noun: str = "values",
+) -> str:
+    """The same of values that are counted already: each series its counts in equal bins.
+
+    The bins of every series go from `low` to `high`. `note` stands below and says what is not in
+    them; `noun` is what is counted. ValueError where low is not below high.
+    """
+    if not low < high:
+        raise ValueError(f"the bins go from {low} to {high}")
+    totals = {name: math.fsum(counts) for name, counts in series.items()}
+    filled = {name for name, total in totals.items() if total > 0}
+    share = len({totals[name] for name in filled}) > 1
+    heights = {
+        name: [100 * c / totals[name] if share and totals[name] else float(c) for c in counts]
+        for name, counts in series.items()
+    }
+    legend, top = s.legend([_counted(name, totals[name]) for name in series], 0.0)
+    top += 28
+    highest = max((h for values in heights.values() for h in values), default=0)
+    upright = s.scale([0, highest or 1], top + PLOT, top, ticks=4, whole=not share)
+    left = s.margin(upright)
+    along = _axis(low, high, left)
+    what = f"% of {noun}" if share else noun
+    body = legend + s.words(0, top - 13, what) + s.grid_y(upright, left, s.WIDTH - 8)
+    for index, counts in enumerate(heights.values()):
+        body += _outline(counts, low, high, along, upright, index)
+    body += s.grid_x(along, top, top + PLOT, unit)
+    bottom = top + PLOT + 44
+    if note or not filled:
+        said = note if filled else f"There are no values to show. {note}".strip()
+        body += s.words(left, bottom + 10, said, most=s.letters(s.WIDTH - left))
+        bottom += 18
+    told = "; ".join(_told(name, counts, low, high) for name, counts in series.items())
+    description = f"{told or 'No series'}. {unit}. {note}".strip()
+    return s.svg(body, bottom, title=title, description=description)
+
+
+def _counted(name: str, total: float) -> str:
+    return f"{name} ({s.compact(total)})"
+
+
+def _axis(low: float, high: float, left: float) -> s.Scale:
+    """An axis that ends where the bins do, and not at the ticks beyond."""
+    wide = s.scale([low, high], left, s.WIDTH - 8, ticks=6)
+    slack = 1e-9 * (high - low)
+    inside = tuple(t for t in wide.ticks if low - slack <= t <= high + slack)
+    return s.Scale(low, high, wide.start, wide.end, inside or (low, high), wide.step)
+
+
+def _outline(
+    counts: Sequence[float], low: float, high: float, along: s.Scale, upright: s.Scale, index: int
+) -> str:
+    if not any(counts):
+        return ""
+    ground = s.number(upright.start)
+    path = [f"M{s.number(along.at(low))},{ground}"]
+    for place, count in enumerate(counts, 1):
+        right = low + (high - low) * place / len(counts)
+        path.append(f"V{s.number(upright.at(count))}H{s.number(along.at(right))}")
+    path.append(f"V{ground}")
+    colour = s.colour(index)
+    return (
+        f'<path d="{"".join(path)}" style="stroke:{colour};fill:{colour}" fill-opacity="0.14"'
+        f' stroke-width="1.6"{s.dashes(index)}/>'
+    )
+
+
+def _told(name: str, counts: Sequence[float], low: float, high: float) -> str:
+    """A series in words: its mode, for those who cannot see the chart."""
+    if not any(counts):
+        return f"{name}: no values"
+    place = max(range(len(counts)), key=counts.__getitem__)
+    step = (high - low) / len(counts)
+    ends = f"{s.figure(low + place * step)} and {s.figure(low + (place + 1) * step)}"
+    return f"{name}: {s.figure(math.fsum(counts), 6)} values, most of them between {ends}"
+
+
+def bars(items: Sequence[tuple[str, float]], *, title: str, unit: str) -> str:
+    """Horizontal bars from zero, one (label, value) a row, their lengths proportional to values.
+
+    Negative values go to the left. A value that is no finite number has no bar, and says so.
+    """
+    usable = [value for _, value in items if s.is_usable(value)]
+    low, high = min([0.0, *usable]), max([0.0, *usable])
+    if low == high:
+        high = 1.0
+    # The value stands behind the bar, and needs room there.
+    right = s.WIDTH - 8 - 8.0 * max([len(s.figure(v)) for _, v in items], default=1)
+    axis = s.Scale(low, high, 1, right, (), 1)
+    body, top = s.words(0, 12, unit), 20.0
+    for label, value in items:
+        body += s.words(0, top + 12, label, most=s.letters(s.WIDTH))
+        end = 1.0
+        if s.is_usable(value):
+            left, end = sorted((axis.at(0), axis.at(value)))
+            tip = f"<title>{s.safe(label)}: {s.figure(value)} {s.safe(unit)}</title>"
+            body += (
+                f'<rect x="{left:.4f}" y="{s.number(top + 17)}" width="{end - left:.4f}"'
+                f' height="12" rx="2" style="fill:{s.colour(0)}">{tip}</rect>'
+            )
+        body += s.words(end + 5, top + 27, s.figure(value))
+        top += ROW
+    if low < 0:
+        body += s.line(axis.at(0), 20, axis.at(0), top, ' stroke-opacity="0.6"')
+    told = "; ".join(f"{label}: {s.figure(value)}" for label, value in items[:12])
+    more = f"; and {len(items) - 12} more" if len(items) > 12 else ""
+    description = f"{told or 'Nothing to show'}{more}. {unit}"
+    return s.svg(body, top + 4, title=title, description=description)

@@ -1,0 +1,90 @@
+"""The figures of a store's report in; the sections of its page that are not about values out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from latentcli.reports.charts import bars, bucket_map
+from latentcli.reports.page import TextCell, chart_figure, facts_list, figures_table, section
+
+Values = Mapping[str, Any]
+
+MOST_BARS = 12
+"""Reasons that are drawn; the table has more."""
+MIB = 2**20
+
+
+def sizes(report: Values) -> str:
+    """The sizes of the samples, drawn and as a table."""
+    found = report["buckets"]
+    if not found["items"]:
+        return section("sizes", "Sizes", "<p>No input gave a latent.</p>\n")
+    pixels = {tuple(item["pixels"]): item["count"] for item in found["items"]}
+    chart = bucket_map(pixels, title="Sizes of the pictures", unit="pixels")
+    table = figures_table(
+        ["pixels", "latent", "samples"],
+        (
+            [_plane(item["pixels"]), _plane(item["latent"]), f"{item['count']:,}"]
+            for item in found["items"]
+        ),
+        f"{found['sizes']:,} size{'' if found['sizes'] == 1 else 's'}, width x height",
+    )
+    figure = chart_figure(chart, "Each circle is one size; its area is the number of samples.")
+    return section("sizes", "Sizes", f'<div class="charts">\n{figure}{table}</div>\n')
+
+
+def _plane(size: Sequence[int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def failures(report: Values) -> str:
+    """The inputs that gave no latent, by reason, drawn and as a table."""
+    found = report["failures"]
+    if not found:
+        return section("failures", "Failures", "<p>No input failed.</p>\n")
+    chart = bars(
+        [(item["reason"], item["count"]) for item in found[:MOST_BARS]],
+        title="Inputs that failed, by stage and reason",
+        unit="inputs",
+    )
+    table = figures_table(
+        ["stage and reason", "inputs", "such as"],
+        (
+            [item["reason"], f"{item['count']:,}", TextCell(", ".join(item["keys"]), False)]
+            for item in found
+        ),
+        f"{report['failure_reasons']:,} reasons",
+    )
+    figure = chart_figure(chart, "Inputs that gave no latent, by stage and reason.")
+    return section("failures", "Failures", f'<div class="charts">\n{figure}{table}</div>\n')
+
+
+def shards(report: Values) -> str:
+    """The shards' sizes, and what cannot be read of the store."""
+    found, damage = report["shards"], report["damaged"]
+    facts = {"shards": f"{found['count']:,}", "together": _bytes(found["bytes"])}
+    facts |= {name: _bytes(found[name]) for name in ("min", "median", "max") if found["count"]}
+    chart = ""
+    if found["count"]:
+        items = found["items"]
+        more = f", the first {len(items)} of them" if len(items) < found["count"] else ""
+        svg = bars(
+            [(f"{item['unit']:06d}", round(item["bytes"] / MIB, 3)) for item in items],
+            title="Sizes of the shards",
+            unit="MiB",
+        )
+        figure = chart_figure(svg, f"Size of each shard{more}.")
+        chart = f"<details><summary>Size of each shard{more}</summary>\n{figure}</details>\n"
+    told = "".join(f"<li>{escape(text)}</li>\n" for text in damage["problems"])
+    damaged = f"<h3>What cannot be read</h3>\n<ul>\n{told}</ul>\n" if told else ""
+    return section("shards", "Shards", facts_list(facts), damaged, chart)
+
+
+def _bytes(count: int) -> str:
+    """1.5 MiB, with the unit that fits."""
+    size, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:,.0f} {units[0]}" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"

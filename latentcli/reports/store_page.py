@@ -1,0 +1,288 @@
+"""The document of `inspect --report` in, the HTML of its page out; reads no file.
+
+The page's pictures are those that the document names, relative to the page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+from latentcli.reports.charts import binned, channel_plot
+from latentcli.reports.page import (
+    chart_figure,
+    facts_list,
+    figures_table,
+    html_page,
+    section,
+)
+from latentcli.reports.store_contents_page import failures, shards, sizes
+from latentcli.reports.tables import store_facts
+
+Values = Mapping[str, Any]
+
+MOST_ROWS = 12
+"""Channels, sizes and reasons that stand in the open; tables of all are folded."""
+FEW_SAMPLES = 30
+"""Samples below which figures of a whole set are rough."""
+NORMAL = "standard normal"
+
+
+def store_page(document: Values) -> Iterator[str]:
+    """The pieces of the page; `document["report"]` is as jobs.store_report makes it."""
+    name = document["store"].rstrip("/").rpartition("/")[2] or document["store"]
+    return html_page(f"Latents of {name}", _body(document, name), styles=("store_page.css",))
+
+
+def _body(document: Values, name: str) -> Iterator[str]:
+    report = document["report"]
+    yield '<header class="masthead"><p>latentcli inspect</p></header>\n<main>\n'
+    yield f'<header>\n<h1>{escape(name)}</h1>\n<p class="lead">{escape(_lead(document))}</p>\n'
+    yield f"{_verdict(report)}{_contents(report)}</header>\n"
+    yield section("store", "The store", facts_list(store_facts(document)))
+    if report["channels"]["mean"]:
+        yield _channels(report)
+    if report["histogram"]:
+        yield _values(report)
+    if report["thumbnails"]:
+        yield _thumbnails(report)
+    yield from (make(report) for make in (sizes, failures, shards, _how))
+    yield "</main>\n"
+
+
+def _lead(document: Values) -> str:
+    told, noun = document["metadata"], "clip" if document["media"] == "clips" else "image"
+    model = (document.get("model") or {}).get("name") or told.get("model") or "an unknown model"
+    count = f"{document['encoded']:,} {noun}{'' if document['encoded'] == 1 else 's'}"
+    failed = f", {document['failed']:,} failed" if document["failed"] else ""
+    state = f", {told['state']}" if "state" in told else ""
+    running = ". The job is not finished" if document.get("status") == "running" else ""
+    return f"Latents of {count} by {model}{state}{failed}{running}."
+
+
+def _verdict(report: Values) -> str:
+    found = report["findings"]
+    few = ""
+    if 0 < report["samples_read"] < FEW_SAMPLES:
+        few = f"Figures of so few samples ({report['samples_read']}) are rough."
+    if not found:
+        return (
+            '<p class="verdict good"><strong>Nothing stands out.</strong>'
+            f" No value is NaN or infinite, and no channel is dead or far off. {few}</p>\n"
+        )
+    items = "".join(f"<li>{escape(item['text'])}</li>\n" for item in found[:MOST_ROWS])
+    more = f"<p>And {len(found) - MOST_ROWS:,} more.</p>\n" if len(found) > MOST_ROWS else ""
+    count = f"{len(found):,} thing{'' if len(found) == 1 else 's'}"
+    return (
+        f'<div class="verdict bad"><p><strong>{count} to look at.</strong> {few}</p>\n'
+        f"<ul>\n{items}</ul>\n{more}</div>\n"
+    )
+
+
+_SECTIONS = (
+    ("channels", "Channels", lambda r: r["channels"]["mean"]),
+    ("values", "Values", lambda r: r["histogram"]),
+    ("pictures", "Pictures", lambda r: r["thumbnails"]),
+    ("sizes", "Sizes", lambda r: True),
+    ("failures", "Failures", lambda r: True),
+    ("shards", "Shards", lambda r: True),
+    ("how", "How it was measured", lambda r: True),
+)
+
+
+def _contents(report: Values) -> str:
+    links = (f'<a href="#{name}">{text}</a>\n' for name, text, there in _SECTIONS if there(report))
+    return f'<nav aria-label="On this page">\n{"".join(links)}</nav>\n'
+
+
+_MARKS = {"mean": ("shifted",), "std": ("dead", "wide")}
+"""The kinds of findings that a chart shows."""
+
+
+def _channels(report: Values) -> str:
+    own, expected = report["channels"], report["expected"]
+    plots = []
+    for what, word in (("mean", "mean"), ("std", "standard deviation")):
+        wanted = expected[what]
+        plot = channel_plot(
+            own[what],
+            title=f"Each channel's {word}",
+            unit=word,
+            expected=wanted,
+            band=_band(what, expected),
+            marked={f["channel"] for f in report["findings"] if f["kind"] in _MARKS[what]},
+        )
+        told = " What lies outside the grey band is ringed." if wanted else ""
+        plots.append(chart_figure(plot, f"Each channel's {word}.{told}"))
+    table = _channel_table(report)
+    return section(
+        *("channels", "Channels", f"<p>{escape(expected['words'])}</p>\n"),
+        f'<div class="charts">\n{"".join(plots)}</div>\n',
+        *(table, _recorded(report)),
+    )
+
+
+def _band(what: str, expected: Values) -> tuple[list[float], list[float]] | None:
+    if expected["mean"] is None:
+        return None
+    if what == "std":
+        return [0.1 * s for s in expected["std"]], [2.5 * s for s in expected["std"]]
+    pairs = list(zip(expected["mean"], expected["std"], strict=True))
+    return [m - s for m, s in pairs], [m + s for m, s in pairs]
+
+
+def _channel_table(report: Values) -> str:
+    own, away = report["channels"], report["deviations"]
+    headers = ["channel", "mean", "std", "min", "max", "not finite", "deviation"]
+    order = sorted(range(len(away)), key=lambda i: (not own["not_finite"][i], -away[i], i))
+
+    def rows(channels: Sequence[int]) -> Iterator[list[str]]:
+        for i in channels:
+            figures = (_figure(own[name][i]) for name in ("mean", "std", "min", "max"))
+            yield [str(i), *figures, f"{own['not_finite'][i]:,}", _figure(away[i])]
+
+    first = figures_table(headers, rows(order[:MOST_ROWS]), "Channels farthest from expected")
+    if len(order) <= MOST_ROWS:
+        return first
+    every = figures_table(headers, rows(range(len(order))), "All channels")
+    return f"{first}<details><summary>All {len(order)} channels</summary>\n{every}</details>\n"
+
+
+def _recorded(report: Values) -> str:
+    told = report["recorded"]
+    if told is None:
+        return ""
+    own = report["channels"]
+    away = max(abs(a - b) for a, b in zip(told["mean"], own["mean"], strict=True))
+    return (
+        f'<p class="note">The commit records hold the means of all {report["samples"]:,} samples;'
+        f" those of the {report['samples_read']:,} that were read differ by {_figure(away)} at"
+        " most.</p>\n"
+    )
+
+
+def _values(report: Values) -> str:
+    whole, drawn = report["values"], report["histogram"]
+    series: dict[str, Sequence[float]] = {"all channels": drawn["counts"]}
+    if report["expected"]["whole_std"] is not None:
+        series[NORMAL] = normal_counts(drawn)
+    channels: dict[str, Sequence[float]] = {
+        f"channel {item['channel']}": item["counts"] for item in report["channel_histograms"]
+    }
+    charts = [
+        chart_figure(
+            binned(
+                *(series, drawn["low"], drawn["high"]),
+                title="Values of all channels",
+                unit="value",
+                note=_outside([drawn]),
+            ),
+            "All values that were read.",
+        ),
+        chart_figure(
+            binned(
+                *(channels, drawn["low"], drawn["high"]),
+                title="Values of the channels farthest from expected",
+                unit="value",
+                note=_outside(report["channel_histograms"]),
+            ),
+            "The channels farthest from what is expected.",
+        ),
+        chart_figure(
+            binned(
+                {"samples": report["rms"]["counts"]},
+                *(report["rms"]["low"], report["rms"]["high"]),
+                title="Size of each sample's latent",
+                unit="root mean square of a sample's values",
+                noun="samples",
+                note=_outside([report["rms"]]),
+            ),
+            "How large each sample's latent is: its norm over the root of its number of values.",
+        ),
+    ]
+    facts = {name: _figure(whole[name]) for name in ("mean", "std", "min", "max")}
+    facts |= {"NaN": f"{whole['nan']:,}", "infinite": f"{whole['infinite']:,}"}
+    return section(
+        *("values", "Values", facts_list(facts)),
+        f'<div class="charts">\n{"".join(charts)}{_extremes(report)}</div>\n',
+    )
+
+
+def _outside(drawn: Sequence[Values]) -> str:
+    below, above = (sum(item[name] for item in drawn) for name in ("below", "above"))
+    return f"{below:,} values lie below, {above:,} above" if below or above else ""
+
+
+def normal_counts(drawn: Values) -> list[float]:
+    """How many of as many standard normal values would lie in each of a histogram's bins."""
+    total = sum(drawn["counts"]) + drawn["below"] + drawn["above"]
+    bins = len(drawn["counts"])
+    step = (drawn["high"] - drawn["low"]) / bins
+    ends = [math.erf((drawn["low"] + i * step) / math.sqrt(2)) / 2 for i in range(bins + 1)]
+    return [total * (b - a) for a, b in pairwise(ends)]
+
+
+def _extremes(report: Values) -> str:
+    found = report["extremes"]
+    if not found["lowest"]:
+        return ""
+    tables = (
+        figures_table(
+            ["sample", "RMS"],
+            ([item["key"], _figure(item["rms"])] for item in found[end]),
+            f"Samples of {end} RMS",
+        )
+        for end in ("lowest", "highest")
+    )
+    return f'<div class="tables">\n{"".join(tables)}</div>\n'
+
+
+def _thumbnails(report: Values) -> str:
+    told = report["thumbnails"]
+    shown = f"{len(told['items']):,} of {report['samples']:,} samples, evenly over the store"
+    if len(told["items"]) == report["samples"]:
+        shown = "Every sample"
+    text = (
+        f"{shown}. The three principal components of the latents are red, green and blue; grey is"
+        f" the mean. One basis for all, from {told['fitted']:,} samples, which holds"
+        f" {told['explained']:.0%} of the variance."
+    )
+    items = "".join(
+        '<li><figure><img loading="lazy" decoding="async"'
+        f' src="{escape(item["file"])}" width="{item["size"][0]}" height="{item["size"][1]}"'
+        f' alt="Latent of {escape(item["key"])} in three colours">'
+        f"<figcaption>{escape(item['key'])}</figcaption></figure></li>\n"
+        for item in told["items"]
+    )
+    return section("pictures", "Pictures", f'<p>{text}</p>\n<ul class="thumbs">\n{items}</ul>\n')
+
+
+def _how(report: Values) -> str:
+    read, total = report["samples_read"], report["samples"]
+    of_clips = f", at most {report['frames_per_clip']} frames of each" if report["clips"] else ""
+    told = (
+        f"{read:,} of {total:,} samples were read{of_clips}, evenly over the store, so the same"
+        " store gives the same page. <code>--report-samples N</code> reads more or fewer, and 0 all"
+        " of them.",
+        f"Samples with a value that is NaN or infinite ({report['spoiled']:,}) are left out of"
+        " means, standard deviations and colours."
+        if report["spoiled"]
+        else "",
+        "A channel is called dead where its standard deviation is under a tenth of the expected"
+        " one. It is far off where that is more than 2.5 times the expected one, or where its mean"
+        " is more than one expected standard deviation away.",
+        "The deviation in the tables is the distance of the means in expected standard deviations,"
+        " or the logarithm of the ratio of the standard deviations, whichever is larger.",
+    )
+    return section(
+        "how", "How it was measured", "".join(f"<p>{text}</p>\n" for text in told if text)
+    )
+
+
+def _figure(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "none"
+    return f"{value:.4g}"
