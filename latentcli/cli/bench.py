@@ -27,10 +27,14 @@ def bench(
     op: c.Op = None,
     resolution: c.Resolution = None,
     batch: c.BenchBatch = None,
+    preset_table: c.PresetTable = None,
     baseline: o.Baseline = None,
     warmup: c.Warmup = None,
     repeats: c.Repeats = None,
+    seconds: c.Seconds = None,
     random_weights: c.RandomWeights = None,
+    compile: c.Compile = None,
+    chart: c.Chart = None,
     stages: c.Stages = None,
     workers: o.Workers = None,
     size: o.Size = None,
@@ -56,6 +60,6 @@ def bench(
 
 def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
     """The rows, or the stages."""
-    from latentcli.reports.tables import bench_tables, stages_tables
+    from latentcli.reports.bench_tables import bench_tables, stages_tables
 
     yield from (stages_tables if "stages" in document else bench_tables)(document)

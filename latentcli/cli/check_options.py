@@ -20,15 +20,48 @@ BenchBatch = Annotated[
     list[str] | None,
     setting("batch", "Batch sizes, repeated or with commas. Default: 1,8.", metavar="N"),
 ]
+PresetTable = Annotated[
+    str | None,
+    setting(
+        "preset_table",
+        "Exactly the rows of a published table, encode or decode; --batch N replaces its batch"
+        " sizes on a smaller machine.",
+    ),
+]
 Warmup = Annotated[
-    Number, setting("warmup", "Untimed calls before the timed ones. Default: 2.", metavar="N")
+    Number,
+    setting(
+        "warmup",
+        "Untimed calls before the timed ones; at least one is made. Default: 2.",
+        metavar="N",
+    ),
 ]
 Repeats = Annotated[
-    Number, setting("repeats", "Timed calls; the median counts. Default: 10.", metavar="N")
+    Number, setting("repeats", "Most timed calls; the median counts. Default: 10.", metavar="N")
+]
+Seconds = Annotated[
+    Number,
+    setting(
+        "seconds",
+        "Repeat a case no longer than this, once 3 repeats are in. Default: no limit.",
+        metavar="S",
+    ),
 ]
 RandomWeights = Annotated[
     bool | None,
     switch("random_weights", "Time the network without its weights at hand. Default: off."),
+]
+Compile = Annotated[
+    bool | None,
+    switch("compile", "Time what torch.compile makes of the networks. Default: off."),
+]
+Chart = Annotated[
+    str | None,
+    setting(
+        "chart",
+        "Draw the rates as a bar chart, FILE.png or FILE.svg; needs matplotlib, the extra charts.",
+        metavar="FILE",
+    ),
 ]
 Stages = Annotated[
     bool | None,

@@ -27,7 +27,7 @@ Job = TypeVar("Job", bound=JobClass)
 FIELDS = {"model": "models", "decoder": "decoders"}
 """Key of a section to the job's field, for jobs that take several of it."""
 
-LISTS = ("resolution", "batch")
+LISTS = ("resolution", "batch", "metrics")
 """Settings whose flags may hold several values, with commas between them."""
 
 NEEDED = {

@@ -462,14 +462,6 @@ ShardFormat = Annotated[
         "--format",
     ),
 ]
-Save = Annotated[
-    str | None,
-    setting(
-        "save",
-        "Write the reconstructions here, one folder per model. Default: write none.",
-        metavar="DIR",
-    ),
-]
 SkipExisting = Annotated[
     bool | None,
     switch("skip_existing", "Leave pictures and clips that are there already. Default: off."),

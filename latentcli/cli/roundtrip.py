@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from latentcli.cli import options as o
+from latentcli.cli import roundtrip_options as r
 from latentcli.cli import words
 from latentcli.cli.jobfile import resolve
 from latentcli.cli.output import check_failed, output_of, say_bundled
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 def roundtrip(
     context: typer.Context,
     sources: o.Sources = None,
-    save: o.Save = None,
+    save: r.Save = None,
+    csv: r.Csv = None,
+    report: r.Report = None,
+    difference_gain: r.DifferenceGain = None,
     config: o.Config = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -44,12 +48,15 @@ def roundtrip(
     no_upscale: o.NoUpscale = None,
     buckets: o.BucketFile = None,
     batch_size: o.BatchSize = None,
-    models: o.Models = None,
+    models: r.Models = None,
+    baseline: r.Baseline = None,
     decoders: o.Decoders = None,
     weights: o.Weights = None,
     revision: o.Revision = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
+    metrics: r.Metrics = None,
+    metric_weights: r.MetricWeights = None,
     steps: o.Steps = None,
     sampler: o.Sampler = None,
     schedule: o.Schedule = None,
@@ -73,14 +80,15 @@ def roundtrip(
 
 
 def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
-    """One row per model, and how far the others are from the first one."""
-    from latentcli.reports.tables import roundtrip_tables
+    """One row per model, how far the others are from the first one, and the images at the ends."""
+    from latentcli.reports.roundtrip_tables import roundtrip_tables
 
     yield from roundtrip_tables(document)
 
 
 def summary(document: Mapping[str, Any]) -> Iterable[str]:
-    """Where the pictures are, and what failed."""
-    if document.get("saved"):
-        yield f"Pictures: {document['saved']}"
+    """Where the files are, and what failed."""
+    for name, key in {"Pictures": "saved", "Figures of each image": "csv", "Page": "page"}.items():
+        if document.get(key):
+            yield f"{name}: {document[key]}"
     yield from words.failures(document)

@@ -27,21 +27,25 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "batch": ("batch_size",),
     "model": (
-        *("model", "decoder", "weights", "revision", "device", "dtype", "force"),
+        *("model", "baseline", "decoder", "weights", "revision", "device", "dtype", "force"),
         *("devices", "engine"),
     ),
     "encode": ("latents", "sample", "flip", "class_token", "self_check"),
     "decode": ("steps", "sampler", "schedule", "pdg", "pdg_strength", "seed", "num_frames"),
     "encode_image": ("format", "quality"),
-    "write": ("output", "shard_format", "samples_per_shard", "save", "skip_existing"),
+    "write": (
+        *("output", "shard_format", "samples_per_shard", "save", "skip_existing"),
+        *("csv", "report", "difference_gain"),
+    ),
+    "measure": ("metrics", "metric_weights"),
     "bench": (
-        *("op", "resolution", "batch", "baseline", "warmup", "repeats"),
-        *("random_weights", "stages"),
+        *("op", "resolution", "batch", "preset_table", "warmup", "repeats", "seconds"),
+        *("random_weights", "compile", "chart", "stages"),
     ),
     "verify": ("samples", "repair"),
 }
-"""Sections of a job file and the fields that stand in each: the stages, and what only bench and
-verify have."""
+"""Sections of a job file and the fields that stand in each: the stages, and what only roundtrip,
+bench and verify have."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "latents": (*NORMAL_STATES, "raw", "moments"),
@@ -60,7 +64,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": ("linear", "cosine"),
     "format": ("png", "jpeg", "webp", "mp4"),
     "media": ("auto", "images", "clips"),
+    "metrics": ("psnr", "ssim", "ssim_gaussian", "ms_ssim", "lpips", "lpips_vgg", "rfid"),
     "op": ("encode", "decode", "both"),
+    "preset_table": ("encode", "decode"),
 }
 
 LEAST: dict[str, int] = {
@@ -73,10 +79,12 @@ LEAST: dict[str, int] = {
     "num_frames": 1,
     "repeats": 1,
     "batch": 1,
+    "seconds": 0,
     "workers": 0,
     "warmup": 0,
     "samples": 0,
     "pdg_strength": 0,
+    "difference_gain": 1,
     "quality": 1,
     "bucket_step": 1,
     "bucket_min": 1,
@@ -84,7 +92,7 @@ LEAST: dict[str, int] = {
     "time_limit": 0,
 }
 """Smallest value of a field that is a number, or several."""
-MOST: dict[str, int] = {"quality": 100}
+MOST: dict[str, int] = {"quality": 100, "difference_gain": 100}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,14 +230,26 @@ class RoundtripJob(DecodeSettings, ImageIntake):
     """Encode and decode in memory, and compare."""
 
     models: tuple[str, ...] = (BUNDLED_MODEL,)
+    """Each may be NAME=PATH, with the path of its weights."""
+    baseline: str | None = None
+    """The model that the others are compared with; None is the first of them."""
     decoders: tuple[str, ...] = ()
     """Further models that decode what the one model encoded."""
     weights: str | None = None
     revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    metrics: tuple[str, ...] = ("psnr", "ssim", "ssim_gaussian")
+    metric_weights: tuple[str, ...] = ()
+    """NAME=PATH: the network of a metric that needs one."""
     save: str | None = None
     """Folder for the reconstructions, one folder per model inside."""
+    csv: str | None = None
+    """File of one line per image."""
+    report: str | None = None
+    """Folder of a page that shows every image."""
+    difference_gain: float = 4.0
+    """What the report multiplies differences by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,13 +262,25 @@ class BenchJob:
     revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
-    op: str = "both"
-    resolution: tuple[str, ...] = ("256",)
-    batch: tuple[int, ...] = (1, 8)
+    op: str | None = None
+    """encode, decode or both; None is both, or what the preset table has."""
+    resolution: tuple[str, ...] | None = None
+    """None is 256, or the preset table's."""
+    batch: tuple[int, ...] | None = None
+    """None is 1 and 8, or the preset table's."""
+    preset_table: str | None = None
+    """Exactly the rows of a published table: encode or decode."""
     steps: int = 1
     warmup: int = 2
     repeats: int = 10
+    """The most timed calls of each model in a case."""
+    seconds: float | None = None
+    """Stop repeating a case after so many, once three repeats are in; None never stops."""
     random_weights: bool = False
+    compile: bool = False
+    """Time what torch.compile makes of encode and decode."""
+    chart: str | None = None
+    """File of a bar chart, .png or .svg."""
     stages: bool = False
     """Time each stage of encoding `sources` instead."""
     sources: tuple[str, ...] = ()
@@ -274,9 +306,11 @@ def check_choices(job: object) -> None:
     """UsageError where a field of a job has a value outside its choices or its range."""
     for name, allowed in CHOICES.items():
         value = getattr(job, name, None)
-        if value is not None and value not in allowed:
-            option = name.replace("_", "-")
-            raise UsageError(f"--{option} is {value!r}; allowed are {', '.join(allowed)}.")
+        chosen = value if isinstance(value, tuple) else () if value is None else (value,)
+        for one in chosen:
+            if one not in allowed:
+                option = name.replace("_", "-")
+                raise UsageError(f"--{option} is {one!r}; allowed are {', '.join(allowed)}.")
     for name, least in LEAST.items():
         value = getattr(job, name, None)
         numbers = value if isinstance(value, tuple) else () if value is None else (value,)

@@ -148,7 +148,7 @@ def _parts(
 
 def to_device(pixels: Tensor, device: torch.device) -> Tensor:
     """A batch on the device; to a GPU it is copied while the host goes on."""
-    if device.type != "cuda":
+    if device.type != "cuda" or pixels.is_cuda:
         return pixels.to(device)
     return pixels.pin_memory().to(device, non_blocking=True)
 

@@ -123,7 +123,6 @@ def sample_noise(seed: int, keys: Sequence[str], shape: tuple[int, ...]) -> Tens
     )
 
 
-@torch.inference_mode()
 def decode_batch(
     engine: Engine,
     latents: Tensor,
@@ -132,7 +131,20 @@ def decode_batch(
     *,
     frames: bool = False,
 ) -> Tensor:
-    """The model's own latents [N, C, h, w] to uint8 pictures [N, 3, H, W] on the CPU.
+    """`decode_on_device`, with the pictures on the CPU and ready."""
+    return decode_on_device(engine, latents, keys, settings, frames=frames).cpu()
+
+
+@torch.inference_mode()
+def decode_on_device(
+    engine: Engine,
+    latents: Tensor,
+    keys: Sequence[str],
+    settings: DecodeSettings,
+    *,
+    frames: bool = False,
+) -> Tensor:
+    """The model's own latents [N, C, h, w] to uint8 pictures [N, 3, H, W] on the engine's device.
 
     With `frames` they are consecutive frames of one clip, which a temporal decoder decodes
     together. The noise of each picture comes from the seed and its key alone, so a picture is the
@@ -148,7 +160,7 @@ def decode_batch(
         inference_config(settings),
         noise=sample_noise(settings.seed, keys, (3, height, width)),
     )
-    return to_uint8(images).cpu()
+    return to_uint8(images)
 
 
 def inference_config(settings: DecodeSettings) -> InferenceConfig:

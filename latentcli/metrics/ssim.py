@@ -9,80 +9,140 @@ scikit-image's are, unless told otherwise, 7x7 boxes, with the sample covariance
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
 
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+_WIDE = 512
+"""Columns of a tile of a plane that is too large to be taken whole."""
+_TILE_PER_THREAD, _TILE_ON_DEVICE = 2**16, 2**21
+"""Pixels that are worked on at once: on a CPU, what the cache of a core holds four maps of."""
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""[P, h, w] planes twice to a float64 [P, h', w'] map, one value per window."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a local mean is taken over, along each side."""
+    """What local means and variances are taken over."""
 
-    weights: tuple[float, ...]
-    """Sum to 1."""
-    covariance: float
-    """Factor of variances and covariances: above 1 where they are those of a sample."""
-
-    @property
-    def side(self) -> int:
-        """Pixels along a side."""
-        return len(self.weights)
-
-
-def _gaussian(side: int, sigma: float) -> Window:
-    weights = [math.exp(-0.5 * ((i - side // 2) / sigma) ** 2) for i in range(side)]
-    return Window(tuple(weight / sum(weights) for weight in weights), 1.0)
-
-
-WINDOWS = {
-    "uniform": Window((1 / 7,) * 7, 49 / 48),
-    "gaussian": _gaussian(11, 1.5),
-}
-"""The two definitions: scikit-image's default, and the paper's."""
+    side: int
+    """Pixels along a side."""
+    score: Score
+    """The similarity in each window of 8-bit planes."""
 
 
 def ssim(a: Tensor, b: Tensor, window: str = "uniform") -> Tensor:
     """Float64 [N], at most 1, for uint8 [N, 3, H, W] on any device.
 
-    `window` is a key of WINDOWS. Variances are differences of large numbers, hence float64; images
-    are taken one by one, which bounds the memory. ValueError for other dtypes or shapes, or a side
-    shorter than the window.
+    `window` is a key of WINDOWS. Memory is bounded, however many and large the images are.
+    ValueError for other dtypes or shapes, or a side shorter than the window.
     """
+    used = WINDOWS[window]
+    check_pair(a, b, used.side, f"{window} SSIM")
+    planes = mean_over_windows(a.flatten(0, 1), b.flatten(0, 1), used.side, used.score)
+    return planes.view(a.shape[:2]).mean(dim=1)
+
+
+def check_pair(a: Tensor, b: Tensor, least_side: int, measure: str) -> None:
+    """ValueError unless both are uint8 [N, 3, H, W] and both sides have `least_side` pixels."""
     if a.dtype != torch.uint8 or b.dtype != torch.uint8:
         raise ValueError(f"images are {a.dtype} and {b.dtype}, both must be uint8")
     if a.shape != b.shape or a.ndim != 4:
         raise ValueError(f"images are {tuple(a.shape)} and {tuple(b.shape)}, not two [N, 3, H, W]")
-    used = WINDOWS[window]
-    if min(a.shape[2:]) < used.side:
+    if min(a.shape[2:]) < least_side:
         raise ValueError(
-            f"images are {a.shape[3]}x{a.shape[2]}, {window} SSIM needs at least"
-            f" {used.side}x{used.side}"
+            f"images are {a.shape[3]}x{a.shape[2]}, {measure} needs at least"
+            f" {least_side}x{least_side}"
         )
-    scores = [_ssim_of_one(x.double(), y.double(), used) for x, y in zip(a, b, strict=True)]
-    return torch.stack(scores) if scores else a.new_zeros(0, dtype=torch.float64)
 
 
-def _ssim_of_one(x: Tensor, y: Tensor, window: Window) -> Tensor:
-    """Float64 [C, H, W] twice to a scalar."""
-    means = _window_mean(torch.stack([x, y, x * x, y * y, x * y]), window)
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = means
-    square_x, square_y, product = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
-    covariance = window.covariance * (mean_xy - product)
-    spread = window.covariance * ((mean_xx - square_x) + (mean_yy - square_y))
-    likeness = (2 * product + _C1) * (2 * covariance + _C2)
-    return torch.mean(likeness / ((square_x + square_y + _C1) * (spread + _C2)))
+def mean_over_windows(x: Tensor, y: Tensor, side: int, score: Score) -> Tensor:
+    """Float64 [P]: the mean of `score` over all windows of `side` pixels in [P, H, W] planes.
+
+    Small planes are scored together and large ones tile by tile, so that a CPU works in its cache,
+    a GPU is kept busy, and neither needs memory for whole maps.
+    """
+    planes, height, width = x.shape
+    on_cpu = x.device.type == "cpu"
+    pixels = _TILE_PER_THREAD * torch.get_num_threads() if on_cpu else _TILE_ON_DEVICE
+    many, tall, wide = pixels // (height * width), height, width
+    if not many:
+        many, tall, wide = 1, pixels // _WIDE, _WIDE
+    total = torch.zeros(planes, dtype=torch.float64, device=x.device)
+    down, across = height - side + 1, width - side + 1
+    starts = range(0, planes, many), range(0, down, tall), range(0, across, wide)
+    for first, top, left in product(*starts):
+        bottom, right = top + tall + side - 1, left + wide + side - 1
+        part = slice(first, first + many), slice(top, bottom), slice(left, right)
+        total[part[0]] += score(x[part], y[part]).sum(dim=(1, 2))
+    return total / (down * across)
 
 
-def _window_mean(maps: Tensor, window: Window) -> Tensor:
-    """Mean over each window that lies inside [..., H, W] maps."""
+def gaussian_terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The luminance term, and the contrast and structure terms as one, in each 11x11 window.
+
+    Planes of any dtype; float64, as variances are differences of large numbers.
+    """
+    x, y = x.double(), y.double()
+    means = _gaussian_mean(torch.stack([x, y, x * x + y * y, x * y]))
+    mean_x, mean_y, mean_squares, mean_xy = means
+    squares, xy = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+    contrast = (2 * (mean_xy - xy) + _C2) / (mean_squares - squares + _C2)
+    return (2 * xy + _C1) / (squares + _C1), contrast
+
+
+def _gaussian_score(x: Tensor, y: Tensor) -> Tensor:
+    luminance, contrast = gaussian_terms(x, y)
+    return luminance * contrast
+
+
+def _gaussian_mean(maps: Tensor) -> Tensor:
     for dim in (-2, -1):
-        # Summing shifted maps is several times faster than a float64 convolution on a CPU.
-        length = maps.shape[dim] - window.side + 1
-        total = maps.narrow(dim, 0, length) * window.weights[0]
-        for i, weight in enumerate(window.weights[1:], start=1):
+        # Summing shifted maps is faster than a float64 convolution or a banded product on a CPU.
+        length = maps.shape[dim] - len(_GAUSSIAN) + 1
+        total = maps.narrow(dim, 0, length) * _GAUSSIAN[0]
+        for i, weight in enumerate(_GAUSSIAN[1:], start=1):
             total.add_(maps.narrow(dim, i, length), alpha=weight)
         maps = total
     return maps
+
+
+def _gaussian(side: int, sigma: float) -> tuple[float, ...]:
+    weights = [math.exp(-0.5 * ((i - side // 2) / sigma) ** 2) for i in range(side)]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def _uniform_score(x: Tensor, y: Tensor) -> Tensor:
+    """Of uint8 planes. All up to the ratio is exact: the largest sum, 49 * 2 * 49 * 255^2, fits."""
+    x, y = x.int(), y.int()
+    sum_x, sum_y, sum_squares, sum_xy = _box_sum(torch.stack([x, y, x * x + y * y, x * y]))
+    xy, squares = sum_x * sum_y, sum_x * sum_x + sum_y * sum_y
+    covariance, spread = (49 * sum_xy - xy).double(), (49 * sum_squares - squares).double()
+    # Means are sums over 49, variances and covariances of a sample these differences over 49 * 48.
+    c1, c2 = _C1 * 49 * 49, _C2 * 49 * 48
+    likeness = (2 * xy.double() + c1) * (2 * covariance + c2)
+    return torch.div(likeness, (squares.double() + c1) * (spread + c2))
+
+
+def _box_sum(maps: Tensor) -> Tensor:
+    """Sum over each 7x7 window: of two neighbours, three times, and one."""
+    for dim in (-2, -1):
+        length = maps.shape[dim] - 6
+        two = maps.narrow(dim, 0, length + 5) + maps.narrow(dim, 1, length + 5)
+        six = two.narrow(dim, 0, length) + two.narrow(dim, 2, length)
+        six += two.narrow(dim, 4, length)
+        maps = six.add_(maps.narrow(dim, 6, length))
+    return maps
+
+
+_GAUSSIAN = _gaussian(11, 1.5)
+WINDOWS = {
+    "uniform": Window(7, _uniform_score),
+    "gaussian": Window(len(_GAUSSIAN), _gaussian_score),
+}
+"""The two definitions: scikit-image's default, and the paper's."""

@@ -16,7 +16,6 @@ Values = Mapping[str, Any]
 
 UNLIMITED = 100_000
 """Columns to measure a table in that nothing should fold."""
-PSNR_FIGURES = ("mean", "std", "median", "min", "p5", "p95", "max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,102 +111,6 @@ class ModelsTable:
 def models_table(rows: Iterable[Values]) -> ModelsTable:
     """The presets."""
     return ModelsTable(tuple(rows))
-
-
-def _psnr_column(name: str) -> Column:
-    return Column(name.upper() if name[1:].isdigit() else name, lambda r: figure(r["psnr"][name]))
-
-
-ROUNDTRIP_COLUMNS = (
-    Column("model", lambda r: r["model"], figure=False),
-    Column("latents", lambda r: r["geometry"], figure=False),
-    *(_psnr_column(name) for name in PSNR_FIGURES),
-    Column("SSIM", lambda r: figure(r["ssim"]["mean"], 4) if r.get("ssim") else ""),
-)
-DELTA_COLUMNS = (
-    Column("model", lambda r: r["model"], figure=False),
-    Column("against", lambda r: r["against"], figure=False),
-    Column("mean", lambda r: format(r["psnr"]["mean"] or 0.0, "+.2f")),
-    Column("std", lambda r: figure(r["psnr"]["std"])),
-)
-
-
-def roundtrip_tables(document: Values) -> Iterator[RenderableType]:
-    """PSNR of each model, and the difference to the first one."""
-    yield Text(
-        f"PSNR in dB and SSIM (7x7 windows) of {pictures_text(document)}"
-        f" ({settings_text(document)})"
-    )
-    yield make_table(ROUNDTRIP_COLUMNS, document["models"])
-    if document.get("delta"):
-        yield Text("PSNR difference in dB, image by image")
-        yield make_table(DELTA_COLUMNS, document["delta"])
-
-
-def pictures_text(document: Values) -> str:
-    """What the figures are of."""
-    if document.get("media") != "clips":
-        return f"{document['images']} images"
-    plural = "" if document["clips"] == 1 else "s"
-    return f"{document['images']} frames of {document['clips']} clip{plural}"
-
-
-def settings_text(document: Values) -> str:
-    """The settings that the figures depend on."""
-    told = document["settings"]
-    size = told["size"] or f"own size cropped to multiples of {told['divisor']}"
-    if told["steps"] is None:
-        return size
-    steps = f"{told['steps']} {told['sampler']} step{'' if told['steps'] == 1 else 's'}"
-    guidance = f", path-drop guidance {told['pdg_strength']}" if told["pdg"] else ""
-    return f"{size}, {steps}{guidance}, seed {told['seed']}"
-
-
-BENCH_COLUMNS = (
-    Column("model", lambda r: r["model"], figure=False),
-    Column("op", lambda r: r["op"], figure=False),
-    Column("resolution", lambda r: str(r["resolution"])),
-    Column("batch", lambda r: str(r["batch"])),
-    Column("ms/batch", lambda r: f"{r['ms_per_batch']:.2f}"),
-    Column("images/s", lambda r: f"{r['images_per_second']:,.1f}"),
-    Column("peak MiB", lambda r: optional(r["peak_memory_mib"], ",.0f")),
-)
-VERSUS_COLUMNS = (
-    Column("speedup", lambda r: optional(r["speedup"], ".2f")),
-    Column("memory saved", lambda r: optional(r["memory_reduction"], ".0%")),
-)
-
-
-def bench_tables(document: Values) -> Iterator[RenderableType]:
-    """Time, rate and memory of each case; against the baseline where there is one."""
-    rows = document["rows"]
-    compared = any(row["speedup"] is not None for row in rows)
-    yield Text(f"{document['device']}, {document['dtype']}")
-    yield make_table(BENCH_COLUMNS + (VERSUS_COLUMNS if compared else ()), rows)
-
-
-STAGE_COLUMNS = (
-    Column("stage", lambda r: r["stage"], figure=False),
-    Column("seconds", lambda r: f"{r['seconds']:.2f}"),
-    Column("items", lambda r: f"{r['items']:,}"),
-    Column("items/s alone", lambda r: optional(r["per_second"], ",.1f")),
-)
-
-
-def stages_tables(document: Values) -> Iterator[RenderableType]:
-    """The stages of a whole encode job, and how near it comes to the slower of its halves."""
-    yield make_table(
-        STAGE_COLUMNS, ({"stage": name, **stage} for name, stage in document["stages"].items())
-    )
-    yield facts_table(
-        {
-            "image stages alone": f"{document['image_stages_alone']:,.1f} images/s",
-            "model alone": f"{document['model_alone']:,.1f} images/s",
-            "whole job": f"{document['job']:,.1f} images/s",
-            "whole job / slower half": f"{document['ratio']:.2f}",
-            "bottleneck": str(document["bottleneck"]),
-        }
-    )
 
 
 def facts_table(facts: Mapping[str, str | None]) -> Table:

@@ -146,8 +146,8 @@ def test_roundtrip(cli: Run, tiny_model: Path) -> None:
     shown = cli(*command, "--size", 32, "--save", "kept", "--device", "cpu")
     assert shown.code == 0, shown.err
     header = next(line for line in shown.out.splitlines() if "median" in line)
-    assert header.split() == ["model", "latents", *PSNR, "SSIM"]
-    assert "against" in shown.out
+    assert header.split() == ["model", "latents", *PSNR, "SSIM", "SSIM", "gauss"]
+    assert "Difference to tiny" in shown.out
     assert "\x1b" not in shown.out
     assert len(list(Path("kept").rglob("*.png"))) == 8
     document = cli(*command, "--size", 32, "--json").document
@@ -252,10 +252,14 @@ def test_every_job_file_runs(path: Path, cli: Run, toy: list[str], tiny_model: P
         made = cli("encode", "images", *toy, "--size", 32, "-o", job["read"]["store"])
         assert made.code == 0, made.err
     make_tars(Path("images"), Path("shards"))
-    words = {"encode": toy, "decode": ["--workers", "1"], "roundtrip": toy[:4]}[verb]
-    done = cli(verb, "--config", path, *words, "--json")
+    small = [*toy[:2], "--baseline", str(tiny_model), "--resolution", "32", "--batch", "4"]
+    words = {"encode": toy, "decode": ["--workers", "1"], "roundtrip": toy[:4], "bench": small}
+    done = cli(verb, "--config", path, *words[verb], "--json")
     assert done.code == 0, done.err
     document = done.document
+    if verb == "bench":
+        assert [row["op"] for row in document["rows"]] == ["encode", "decode"]
+        return
     assert document.get("encoded", document.get("decoded", document.get("images"))) == 4
     told = job["write"].get("output") or job["write"]["save"]
     assert Path(told).is_dir()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from jobkit import changed_model, toy_pictures
 
-from latentcli.core.errors import LatentCliError, UsageError
+from latentcli.core.errors import LatentCliError, UsageError, WeightsError
 from latentcli.jobs.bench import run_bench
 from latentcli.jobs.bench_stages import per_second
 from latentcli.jobs.catalog import list_models
@@ -47,8 +47,12 @@ def test_one_row_per_case(model, other_model):
         assert 0 < row["ms_min"] <= row["ms_per_batch"] <= row["ms_max"]
         rate = 1000 * row["batch"] / row["ms_per_batch"]
         assert row["images_per_second"] == pytest.approx(rate, rel=0.02)
-        assert row["peak_memory_mib"] > 10
+        assert row["ms_min"] <= row["ms_p25"] <= row["ms_per_batch"] <= row["ms_p75"]
+        assert row["repeats"] == 3
+        assert 0.5 < row["peak_memory_mib"] < 20  # the weights alone are 0.51 MiB
         assert row["speedup"] is row["memory_reduction"] is None
+    peaks = {(r["op"], r["resolution"], r["batch"]): r["peak_memory_mib"] for r in found["rows"]}
+    assert peaks["encode", "64x32", 3] > peaks["encode", "32x32", 1]
     assert (found["device"], found["dtype"]) == ("cpu", "fp32")
 
 
@@ -56,9 +60,11 @@ def test_a_baseline(model, other_model):
     found = bench(other_model, baseline=model, resolution=("32",), batch=(2,), op="encode")
     rows = {row["model"]: row for row in found["rows"]}
     assert set(rows) == {model, other_model}
-    assert (rows[model]["speedup"], rows[model]["memory_reduction"]) == (1.0, None)
-    ratio = rows[model]["ms_per_batch"] / rows[other_model]["ms_per_batch"]
-    assert rows[other_model]["speedup"] == pytest.approx(ratio, rel=0.02)
+    assert (rows[model]["speedup"], rows[model]["memory_reduction"]) == (1.0, 0.0)
+    told = rows[other_model]
+    assert 0 < told["speedup_p25"] <= told["speedup"] <= told["speedup_p75"]
+    assert told["memory_reduction"] == 0.0  # the same network with other weights
+    assert found["baseline"] == model
 
 
 def test_the_same_network_twice_takes_the_same_time(model, tmp_path):
@@ -71,6 +77,29 @@ def test_the_same_network_twice_takes_the_same_time(model, tmp_path):
 def test_random_weights_need_no_checkpoint():
     found = bench("fcdm_nano", random_weights=True, resolution=("32",), batch=(1,), repeats=1)
     assert found["random_weights"] is True and len(found["rows"]) == 2
+    assert found["models"] == [
+        {"model": "fcdm_nano", "weights": "random", "parameters": found["models"][0]["parameters"]}
+    ]
+
+
+def test_missing_weights_name_the_flag(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("LATENTCLI_WEIGHTS", raising=False)
+    with pytest.raises(WeightsError, match=r"full_capacitor(.|\n)*--random-weights"):
+        bench("full_capacitor", resolution=("32",))
+
+
+def test_the_document_says_what_the_figures_depend_on(model):
+    found = bench(model, resolution=("32",), batch=(1,), repeats=2)
+    assert found["torch"] == torch.__version__
+    assert found["threads"] == torch.get_num_threads()
+    assert found["cpu"] and found["cores"] >= 1
+    assert (found["compiled"], found["warmup"], found["repeats"]) == (False, 1, 2)
+    assert found["flags"] is found["driver"] is found["cuda"] is None
+    assert set(found["load"]) == set(found["clocks"]) == {"before", "after"}
+    assert found["models"][0]["weights"] == "folder"
+    assert "oneDNN" in found["memory"]
 
 
 def test_usage(model, tmp_path):
@@ -85,11 +114,18 @@ def test_usage(model, tmp_path):
         bench(decoder, op="encode", resolution=("32",))
     rows = bench(decoder, resolution=("32",), batch=(1,), repeats=1)["rows"]
     assert [row["op"] for row in rows] == ["decode"]
+    beside = bench(decoder, baseline=model, resolution=("32",), batch=(1,), repeats=1)
+    assert beside["left_out"] == [{"model": decoder, "op": "encode", "reason": "it has no encoder"}]
+    assert [(row["model"], row["op"]) for row in beside["rows"]] == [
+        *((model, "encode"), (decoder, "decode"), (model, "decode"))
+    ]
     folder = (str(tmp_path),)
     with pytest.raises(UsageError, match="real files"):
         bench(model, stages=True)
     with pytest.raises(UsageError, match="--size"):
         bench(model, stages=True, sources=folder)
+    with pytest.raises(UsageError, match="takes no --compile"):
+        bench(model, stages=True, sources=folder, size="32", compile=True)
     with pytest.raises(UsageError, match="one --model"):
         bench(model, decoder, stages=True, sources=folder, size="32")
 

@@ -1,0 +1,26 @@
+"""uint8 pictures in; what people look at beside them, thumbnails and differences, out."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latentcli.images.codec import encode_image
+
+
+def thumbnail(pixels: Tensor, side: int) -> bytes:
+    """A JPEG of at most `side` pixels a side, of uint8 [3, H, W]; it never enlarges."""
+    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    small = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return encode_image(small.view(image.height, image.width, 3).permute(2, 0, 1), "jpeg", 85)
+
+
+def signed_difference(original: Tensor, other: Tensor, gain: float) -> Tensor:
+    """uint8 [..., 3, H, W]: 128 + gain * (other - original), rounded and clamped to 0 to 255.
+
+    Mid grey is no difference; a channel that came back brighter is above it.
+    """
+    levels = other.to(torch.float32) - original.to(torch.float32)
+    return levels.mul(gain).add(128.5).floor().clamp(0, 255).to(torch.uint8)

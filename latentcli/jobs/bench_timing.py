@@ -1,0 +1,162 @@
+"""Contenders and a case in, rows of the document out: times, rates and memory side by side.
+
+The models take turns, and the order changes from turn to turn, so that what slows the machine down
+for a while slows all of them. A speedup is the median over the turns of the baseline's time over
+the model's in the same turn.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentcli.core.errors import LatentCliError
+from latentcli.jobs.bench_cases import Case
+from latentcli.jobs.bench_check import fault
+from latentcli.jobs.bench_memory import own_bytes, peak_bytes
+from latentcli.jobs.bench_models import Contender, Work, attempt, work
+from latentcli.jobs.config import BenchJob
+from latentcli.jobs.memory import peak_memory, reset_peak_memory
+
+LEAST_REPEATS = 3
+"""Repeats that a budget of seconds never cuts."""
+
+
+@dataclass(slots=True)
+class Timing:
+    """Seconds of each repeat, and the most memory at one of them."""
+
+    seconds: list[float] = field(default_factory=list)
+    peak_mib: float = 0.0
+
+
+def untimed_calls(job: BenchJob) -> int:
+    """Calls before the clock runs: one shows memory and output, and a compiler takes one more."""
+    return max(job.warmup, 2 if job.compile else 1)
+
+
+@torch.inference_mode()
+def measure_case(case: Case, able: Sequence[Contender], job: BenchJob) -> list[dict[str, Any]]:
+    """One row per model, all of which can do the case."""
+    if job.compile:
+        torch.compiler.reset()  # each case is of other shapes, and old code would fill memory
+    works = {model.name: work(model, case, job.steps) for model in able}
+    timings = {model.name: Timing() for model in able}
+    calls = untimed_calls(job)
+    for turn in range(calls):
+        for model in able:
+            warm(model, case, works[model.name], timings[model.name], last=turn == calls - 1)
+    start = time.perf_counter()
+    for turn in range(job.repeats):
+        if enough(turn, time.perf_counter() - start, job.seconds):
+            break
+        for model in in_turn(able, turn):
+            timing, device = timings[model.name], model.engine.device
+            seconds, added = timed(works[model.name].call, device)
+            timing.seconds.append(seconds)
+            if device.type == "cuda":
+                own = own_bytes(model.engine, works[model.name].inputs)
+                timing.peak_mib = max(timing.peak_mib, added + own / 2**20)
+    return rows(case, timings, job.baseline)
+
+
+def enough(turns: int, spent: float, budget: float | None) -> bool:
+    """Whether a budget of seconds ends the repeats."""
+    return budget is not None and turns >= LEAST_REPEATS and spent >= budget
+
+
+def in_turn(models: Sequence[Contender], turn: int) -> list[Contender]:
+    """The models in this turn's order: each is first in turn, and follows each neighbour."""
+    shift = turn // 2 % len(models)
+    order = [*models[shift:], *models[:shift]]
+    return order[::-1] if turn % 2 else order
+
+
+def warm(model: Contender, case: Case, job: Work, timing: Timing, *, last: bool) -> None:
+    """An untimed call; the last one on a CPU shows the memory. LatentCliError for a broken output.
+
+    Outputs are looked at here too, because a network may fail at one size and not at another.
+    """
+    if last and model.engine.device.type == "cpu":
+        output, peak = attempt(model, case, lambda: peak_bytes(job.call))
+        timing.peak_mib = (peak + own_bytes(model.engine, job.inputs)) / 2**20
+    else:
+        output = attempt(model, case, job.call)
+    if last:
+        wrong = fault(output)
+        if wrong:
+            raise LatentCliError(f"{model.name}, {case}: its output {wrong}, so it is not timed.")
+
+
+def timed(call: Callable[[], Tensor], device: torch.device) -> tuple[float, float]:
+    """(seconds, MiB that the call added) of one call: CUDA events on a GPU, the clock elsewhere."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start, 0.0
+    reset_peak_memory(device)
+    before = torch.cuda.memory_allocated(device)
+    begin, end = (
+        torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        for _ in range(2)
+    )
+    torch.cuda.synchronize(device)
+    begin.record()
+    call()
+    end.record()
+    torch.cuda.synchronize(device)
+    return begin.elapsed_time(end) / 1000, peak_memory(device) - before / 2**20
+
+
+def rows(case: Case, timings: Mapping[str, Timing], baseline: str | None) -> list[dict[str, Any]]:
+    """The rows of a case, in the order of the models."""
+    against = timings.get(baseline or "")
+    return [row(name, case, timing, against) for name, timing in timings.items()]
+
+
+def row(name: str, case: Case, timing: Timing, baseline: Timing | None) -> dict[str, Any]:
+    """One row of the document: medians over the repeats, their quartiles and their range."""
+    median = statistics.median(timing.seconds)
+    low, high = quartiles(timing.seconds)
+    return {
+        "model": name,
+        "op": case.op,
+        "resolution": case.resolution,
+        "batch": case.batch,
+        "ms_per_batch": round(1000 * median, 3),
+        "ms_p25": round(1000 * low, 3),
+        "ms_p75": round(1000 * high, 3),
+        "ms_min": round(1000 * min(timing.seconds), 3),
+        "ms_max": round(1000 * max(timing.seconds), 3),
+        "ms_per_image": round(1000 * median / case.batch, 3),
+        "images_per_second": round(case.batch / median, 2),
+        "repeats": len(timing.seconds),
+        "peak_memory_mib": round(timing.peak_mib, 1),
+        **versus(timing, baseline),
+    }
+
+
+def versus(timing: Timing, baseline: Timing | None) -> dict[str, float | None]:
+    """Speedup (times, turn by turn) with its quartiles, and memory reduction (a fraction)."""
+    keys = ("speedup", "speedup_p25", "speedup_p75", "memory_reduction")
+    if baseline is None:
+        return dict.fromkeys(keys)
+    ratios = [b / own for b, own in zip(baseline.seconds, timing.seconds, strict=True)]
+    low, high = quartiles(ratios)
+    saved = 1 - timing.peak_mib / baseline.peak_mib
+    figures = (round(value, 3) for value in (statistics.median(ratios), low, high))
+    return dict(zip(keys, (*figures, round(saved, 4)), strict=True))
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """(25th, 75th percentile); of one value, that value twice."""
+    if len(values) < 2:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high

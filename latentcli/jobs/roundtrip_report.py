@@ -1,0 +1,187 @@
+"""Originals, reconstructions and latents in; the folder of a report's pictures and its page out."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from latentcli.images.codec import encode_image
+from latentcli.images.views import signed_difference, thumbnail
+from latentcli.jobs.report_folder import FILES, report_folder
+from latentcli.latents.pca import ChannelMoments, PcaBasis, colours, fit
+from latentcli.reports.viewer import write_viewer
+from latentcli.shards.write import write_error
+
+THUMBNAIL = 192
+"""Longest side of a thumbnail in pixels."""
+PCA_SIDE = 64
+"""Longest side of a latent whose colours are shown; a larger one is averaged down to it."""
+DIFFERENCE_QUALITY = 95
+BEHIND = 32
+"""Pictures whose files may be waiting to be written."""
+
+_HEADER = struct.Struct("<IIII")
+"""Index of the picture, and C, h, w of the latent that follows in float16."""
+
+
+class ReportWriter:
+    """Files of pictures as they come; the colours of latents and the page at the end.
+
+    A basis of colours belongs to a whole set, so latents wait on the disk until the last has come.
+    They are those of each encoder in `groups`: indices of the contenders that share it. With None
+    in place of a latent, a picture has no colours.
+    """
+
+    def __init__(self, path: str, groups: Sequence[Sequence[int]], gain: float) -> None:
+        self.folder = report_folder(path)
+        self._groups, self._gain = groups, gain
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="report")
+        self._pending: deque[Future[None]] = deque()
+        self._moments = [ChannelMoments() for _ in groups]
+        self._spools = [
+            (self.folder / FILES / f"latents-{i}.tmp").open("w+b") for i in range(len(groups))
+        ]
+
+    def add(
+        self, index: int, original: Tensor, decoded: Sequence[Tensor], latents: Sequence[Tensor]
+    ) -> None:
+        """One picture: uint8 [3, H, W] and those of all contenders; a latent [C, h, w] per group.
+
+        StoreError where a file cannot be written; it may come with a later picture.
+        """
+        for moments, spool, latent in zip(self._moments, self._spools, latents, strict=True):
+            small = at_most(latent.float().cpu(), PCA_SIDE)
+            if bool(torch.isfinite(small).all()):
+                moments.add(small[None])
+                self._local(spool.write, _HEADER.pack(index, *small.shape))
+                self._local(spool.write, small.half().numpy().tobytes())
+        while self._pending and (self._pending[0].done() or len(self._pending) >= BEHIND):
+            self._pending.popleft().result()
+        call = partial(self._write, index, original.cpu(), [picture.cpu() for picture in decoded])
+        self._pending.append(self._threads.submit(call))
+
+    def _write(self, index: int, original: Tensor, decoded: Sequence[Tensor]) -> None:
+        base = base_of(self.folder, index)
+        files: dict[str, Callable[[], bytes]] = {
+            "original.png": partial(encode_image, original, "png"),
+            "thumb.jpg": partial(thumbnail, original, THUMBNAIL),
+        }
+        for m, picture in enumerate(decoded):
+            difference = signed_difference(original, picture, self._gain)
+            files[f"{m}.png"] = partial(encode_image, picture, "png")
+            files[f"{m}.diff.jpg"] = partial(encode_image, difference, "jpeg", DIFFERENCE_QUALITY)
+        self._local(base.parent.mkdir, exist_ok=True)
+        for what, data in files.items():
+            self._local(Path(f"{base}.{what}").write_bytes, data())
+
+    def mark(self) -> tuple[list[int], list[ChannelMoments]]:
+        """Where the report stands; `back_to` forgets the latents that came later."""
+        return [spool.tell() for spool in self._spools], [m.copy() for m in self._moments]
+
+    def back_to(self, mark: tuple[list[int], list[ChannelMoments]]) -> None:
+        """Forgets what came after a mark. Files of pictures are replaced by those that follow."""
+        positions, self._moments = mark
+        for spool, position in zip(self._spools, positions, strict=True):
+            spool.seek(position)
+            spool.truncate()
+
+    def finish(
+        self, count: int, rows: Callable[[], Iterator[dict[str, Any]]], document: dict[str, Any]
+    ) -> Path:
+        """Writes the colours and the page of `count` pictures, and gives the page's path.
+
+        `document` is that of --json; each of its models gets `pca_explained`, the part of the
+        latents' variance that the colours show, or None.
+        """
+        for future in self._pending:
+            future.result()
+        self._pending.clear()
+        shown: list[set[int]] = []
+        for group, moments, spool in zip(self._groups, self._moments, self._spools, strict=True):
+            basis = fit(moments) if moments.count else None
+            shown.append(self._colour(group, basis, spool) if basis else set())
+            for m in group:
+                explained = round(basis.explained, 4) if basis else None
+                document["models"][m]["pca_explained"] = explained
+        group_of = {m: g for g, group in enumerate(self._groups) for m in group}
+        of_models = [shown[group_of[m]] for m in range(len(group_of))]
+        self._drop_beyond(count)
+        told = (row | {"pca": [row["index"] in indices for indices in of_models]} for row in rows())
+        try:
+            return write_viewer(self.folder, document, told)
+        except OSError as error:
+            raise write_error(self.folder, error) from error
+
+    def _colour(self, group: Sequence[int], basis: PcaBasis, spool: Any) -> set[int]:
+        """Writes the colours of one encoder's latents; gives the pictures that have them."""
+        indices = set()
+        for index, latent in latents_of(spool):
+            data = encode_image(colours(latent[None], basis)[0], "png")
+            for m in group:
+                self._local(Path(f"{base_of(self.folder, index)}.{m}.pca.png").write_bytes, data)
+            indices.add(index)
+        return indices
+
+    def _drop_beyond(self, count: int) -> None:
+        """Deletes what is left of pictures that were taken back at the end."""
+        for folder in (self.folder / FILES).iterdir():
+            if folder.is_dir() and int(folder.name) >= (count - 1) // 1000:
+                for path in folder.iterdir():
+                    if int(path.name.partition(".")[0]) >= count:
+                        path.unlink()
+
+    def _local(self, call: Callable[..., object], *words: Any, **options: Any) -> None:
+        """A call that writes; StoreError where the system refuses."""
+        try:
+            call(*words, **options)
+        except OSError as error:
+            raise write_error(self.folder, error) from error
+
+    def close(self) -> None:
+        """Ends the threads, and deletes the latents that waited."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for spool in self._spools:
+            spool.close()
+            Path(spool.name).unlink(missing_ok=True)
+
+
+def base_of(folder: Path, index: int) -> Path:
+    """How the names of a picture's files begin: files/012/012345."""
+    return folder / FILES / f"{index // 1000:03d}" / f"{index:06d}"
+
+
+def at_most(latent: Tensor, side: int) -> Tensor:
+    """A latent [C, h, w] averaged down to sides of at most `side`."""
+    height, width = latent.shape[1:]
+    if max(height, width) <= side:
+        return latent
+    scale = side / max(height, width)
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    return adaptive_avg_pool2d(latent[None], size)[0]
+
+
+def latents_of(spool: Any) -> Iterator[tuple[int, Tensor]]:
+    """Index and latent, float32 [C, h, w], of everything that a spool holds."""
+    spool.seek(0)
+    while header := spool.read(_HEADER.size):
+        index, *shape = _HEADER.unpack(header)
+        data = bytearray(spool.read(2 * shape[0] * shape[1] * shape[2]))
+        yield index, torch.frombuffer(data, dtype=torch.float16).view(shape).float()
+
+
+def encoder_groups(encoders: Sequence[object]) -> list[list[int]]:
+    """Contenders' indices, grouped by the very encoder that they use."""
+    groups: dict[int, list[int]] = {}
+    for i, encoder in enumerate(encoders):
+        groups.setdefault(id(encoder), []).append(i)
+    return list(groups.values())

@@ -1,0 +1,93 @@
+"""Figures of picture after picture in; what they sum up to, of one model or of two, out."""
+
+from __future__ import annotations
+
+import copy
+import heapq
+import math
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentcli.latents.stats import ChannelSums
+from latentcli.metrics.psnr import summarise
+
+NAMED = 3
+"""Worst and best pictures that are named."""
+
+Summary = dict[str, float | None]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one contender's pictures gave so far: a number of 8 bytes each, and sums."""
+
+    figures: dict[str, array[float]]
+    """By measure, in the order of the pictures; a measure that a picture is too small for lacks
+    it."""
+    latents: ChannelSums = field(default_factory=ChannelSums)
+    alike: dict[str, array[float]] = field(default_factory=dict)
+    """Similarity of its latents to the first contender's, where they can be compared."""
+
+    @classmethod
+    def of(cls, measures: Iterable[str]) -> Tally:
+        """An empty one."""
+        return cls({name: array("d") for name in measures})
+
+    def add(
+        self,
+        figures: Mapping[str, Sequence[float]],
+        latents: Tensor | None,
+        alike: Mapping[str, Sequence[float]],
+    ) -> None:
+        """Takes in a batch: figures by measure, its latents [N, C, h, w], and similarities."""
+        for name, values in figures.items():
+            self.figures[name].extend(values)
+        for name, values in alike.items():
+            self.alike.setdefault(name, array("d")).extend(values)
+        if latents is not None and bool(torch.isfinite(latents).all()):
+            self.latents.add(latents)
+
+    def copy(self) -> Tally:
+        """The same figures, which do not change with this one's."""
+        return copy.deepcopy(self)
+
+
+def rounded(values: Sequence[float] | array[float], digits: int = 4) -> Summary | None:
+    """The summary of a figure, with infinities (identical pictures) as None; None of no values."""
+    if not len(values):
+        return None
+    summary = summarise(values)
+    return {k: round(v, digits) if math.isfinite(v) else None for k, v in summary.items()}
+
+
+def differences(a: array[float], b: array[float]) -> list[float]:
+    """a minus b, picture by picture; 0 where both are identical to the source."""
+    return [0.0 if x == y else x - y for x, y in zip(a, b, strict=True)]
+
+
+def extremes(values: array[float], *, higher_is_better: bool) -> dict[str, list[int]]:
+    """Indices of the `worst` and the `best` pictures, the most extreme first."""
+    order = range(len(values))
+    low = heapq.nsmallest(NAMED, order, key=values.__getitem__)
+    high = heapq.nlargest(NAMED, order, key=values.__getitem__)
+    return {"worst": low, "best": high} if higher_is_better else {"worst": high, "best": low}
+
+
+def latent_summary(sums: ChannelSums) -> dict[str, Any] | None:
+    """Mean and standard deviation of all values, and of each channel; None without latents."""
+    if not sums.count:
+        return None
+    means, stds = sums.mean, sums.std
+    mean = sum(means) / len(means)
+    square = sum(s * s + (m - mean) ** 2 for m, s in zip(means, stds, strict=True)) / len(means)
+    return {
+        "mean": round(mean, 6),
+        "std": round(math.sqrt(square), 6),
+        "channel_mean": [round(value, 6) for value in means],
+        "channel_std": [round(value, 6) for value in stds],
+    }

@@ -1,0 +1,67 @@
+// The figures of one picture: every measure of every model, with the difference to the baseline.
+function toldFigures(row) {
+  const base = about.models.length > 1 ? (about.baseline ?? 0) : null;
+  const head = ["", ...about.measures.map(measureHead)];
+  const wide = about.measures.length <= 3;
+  const body = wide
+    ? [element("tbody", {}, ...modelIds.flatMap((m) => modelLines(row, m, base)))]
+    : modelIds.map((m) => modelList(row, m, base));
+  const table = element("table", { class: wide ? "told" : "told long" });
+  if (wide) table.append(element("thead", {}, element("tr", {}, ...head.map(headCell))));
+  table.append(...body);
+  return element("div", { class: "told-box" }, element("h3", {}, "This picture"), table, element("figure", { class: "chart" }), files(row));
+}
+
+const measureHead = (measure) => (measure.unit ? `${measure.label}, ${measure.unit}` : measure.label);
+const headCell = (text) =>
+  text ? element("th", { scope: "col" }, text) : element("td", {}, "");
+
+function modelLines(row, m, base) {
+  const cells = measureIds.map((k) =>
+    element("td", {}, figureText(figureOf(row, m, k), about.measures[k])),
+  );
+  const name = element("th", { scope: "row" }, swatch(m), about.models[m]);
+  const line = element("tr", {}, name, ...cells);
+  if (base === null || m === base) return [line];
+  const less = element("th", { scope: "row" }, `− ${about.models[base]}`);
+  const deltas = measureIds.map((k) => deltaCell(row, m, base, k));
+  return [line, element("tr", { class: "delta" }, less, ...deltas)];
+}
+
+function deltaCell(row, m, base, k) {
+  const value = differenceOf(row, m, base, k);
+  const measure = about.measures[k];
+  return element("td", { class: verdict(value, measure) }, differenceText(value, measure));
+}
+
+// With many measures each has a line of its own under the model's name.
+function modelList(row, m, base) {
+  const versus = base !== null && m !== base;
+  const name = element("th", { scope: "rowgroup", colspan: 2 }, swatch(m), about.models[m]);
+  const against = versus ? element("th", { scope: "col" }, `− ${about.models[base]}`) : element("td");
+  const lines = measureIds.map((k) =>
+    element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, measureHead(about.measures[k])),
+      element("td", {}, figureText(figureOf(row, m, k), about.measures[k])),
+      versus ? deltaCell(row, m, base, k) : element("td"),
+    ),
+  );
+  return element("tbody", {}, element("tr", { class: "of" }, name, against), ...lines);
+}
+
+function files(row) {
+  const list = [original, ...reconstructions].map((pane) =>
+    element("li", {}, element("a", { href: fileOfPane(row, pane) }, pane.name)),
+  );
+  const facts = element("p", { class: "note" }, `${row.width} × ${row.height}`);
+  if (row.source && row.source !== row.key) facts.append(element("br"), row.source);
+  return element(
+    "div",
+    { class: "files" },
+    element("h3", {}, "Files"),
+    element("ul", {}, ...list),
+    facts,
+  );
+}

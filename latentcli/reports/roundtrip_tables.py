@@ -1,0 +1,140 @@
+"""The --json document of roundtrip in, its tables and sentences for a terminal out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from latentcli.reports.tables import Column, make_table
+
+Values = Mapping[str, Any]
+
+FIGURES = ("mean", "std", "median", "min", "p5", "p95", "max")
+"""What is told of a measure over all images."""
+
+
+def roundtrip_tables(document: Values) -> Iterator[RenderableType]:
+    """Figures of each model, the differences to the first, and the images at the ends."""
+    first, *others = document["measures"]
+    yield Text(
+        f"{named(first)} of {pictures_text(document)} ({settings_text(document)})"
+        + (f"; mean of {', '.join(map(named, others))}" if others else "")
+    )
+    yield shown(columns(first, others), document["models"])
+    if document.get("delta"):
+        yield Text(f"Difference to {document['delta'][0]['against']}, image by image")
+        yield shown(delta_columns(first, others), document["delta"])
+    if document.get("clip_figures"):
+        yield Text("Whole clips, mean of each figure")
+        yield shown(CLIP_COLUMNS, document["clip_figures"])
+    for model in document["models"]:
+        yield from extremes(model, first)
+
+
+def shown(columns: Sequence[Column], rows: Sequence[Values]) -> Table:
+    """A table without the columns that no row fills."""
+    return make_table([c for c in columns if any(c.cell(row) for row in rows)], rows)
+
+
+def named(measure: Values) -> str:
+    """A measure and its unit."""
+    return f"{measure['label']} in {measure['unit']}" if measure["unit"] else str(measure["label"])
+
+
+def columns(first: Values, others: Sequence[Values]) -> list[Column]:
+    """All figures of the first measure, and the mean of each other one."""
+    name, digits = first["name"], first["digits"]
+    return [
+        Column("model", lambda r: r["model"], figure=False),
+        Column("latents", lambda r: r["geometry"], figure=False),
+        *(Column(head(f), partial(cell, name=name, key=f, digits=digits)) for f in FIGURES),
+        *(mean_column(measure) for measure in others),
+    ]
+
+
+def delta_columns(first: Values, others: Sequence[Values]) -> list[Column]:
+    """The same of differences, with their signs."""
+    name, digits = first["name"], first["digits"]
+    return [
+        Column("model", lambda r: r["model"], figure=False),
+        *(
+            Column(head(f), partial(cell, name=name, key=f, digits=digits, sign=f != "std"))
+            for f in FIGURES
+        ),
+        *(mean_column(measure, sign=True) for measure in others),
+        Column("latent cosine", partial(cell, name="latent_cosine", key="mean", digits=4)),
+    ]
+
+
+def mean_column(measure: Values, *, sign: bool = False) -> Column:
+    """The mean of a measure; of one for the whole set, its value."""
+    name, digits = measure["name"], measure["digits"]
+    return Column(measure["label"], partial(cell, name=name, key="mean", digits=digits, sign=sign))
+
+
+def head(figure: str) -> str:
+    """A figure as a column is headed: P5, mean."""
+    return figure.upper() if figure[1:].isdigit() else figure
+
+
+def cell(row: Values, *, name: str, key: str, digits: int, sign: bool = False) -> str:
+    """A figure, inf where it is None, or nothing where the row has none."""
+    found = row.get(name)
+    if found is None:
+        return ""
+    value = found[key] if isinstance(found, Mapping) else found
+    return "inf" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+CLIP_COLUMNS = (
+    Column("model", lambda r: r["model"], figure=False),
+    Column("PSNR", partial(cell, name="psnr", key="mean", digits=2)),
+    Column("PSNR pooled", partial(cell, name="psnr_pooled", key="mean", digits=2)),
+    Column("SSIM", partial(cell, name="ssim", key="mean", digits=4)),
+    Column("temporal", partial(cell, name="temporal", key="mean", digits=3)),
+    Column("motion", partial(cell, name="motion", key="mean", digits=3)),
+)
+"""temporal and motion are in 8-bit levels a frame."""
+
+
+def extremes(model: Values, measure: Values) -> Iterator[Text]:
+    """The worst and best images of a model, where there are enough of them to be worth it."""
+    worst, best = model.get("worst") or [], model.get("best") or []
+    if len(worst) > 1:
+        yield Text(
+            f"{model['model']}: worst {listed(worst, measure)}; best {listed(best, measure)}"
+        )
+
+
+def listed(images: Sequence[Values], measure: Values) -> str:
+    """Names with their figures."""
+    name, digits = measure["name"], measure["digits"]
+    return ", ".join(
+        f"{image['key']} {cell(image, name=name, key='', digits=digits) or 'inf'}"
+        for image in images
+    )
+
+
+def pictures_text(document: Values) -> str:
+    """What the figures are of."""
+    if document.get("media") != "clips":
+        return f"{document['images']:,} image{'' if document['images'] == 1 else 's'}"
+    plural = "" if document["clips"] == 1 else "s"
+    return f"{document['images']:,} frames of {document['clips']:,} clip{plural}"
+
+
+def settings_text(document: Values) -> str:
+    """The settings that the figures depend on."""
+    told = document["settings"]
+    size = told["size"] or f"own size cropped to multiples of {told['divisor']}"
+    parts = [size, told.get("dtype")]
+    if told["steps"] is not None:
+        parts.append(f"{told['steps']} {told['sampler']} step{'' if told['steps'] == 1 else 's'}")
+        parts.append(f"path-drop guidance {told['pdg_strength']}" if told["pdg"] else None)
+        parts.append(f"seed {told['seed']}")
+    return ", ".join(part for part in [*parts, "8-bit pixels"] if part)

@@ -1,0 +1,98 @@
+"""A roundtrip's document and one row per picture in, the page that shows them all out.
+
+The page stands beside the pictures: `files/<NNN>/<NNNNNN>.<what>`, where NNNNNN is a picture's
+index and NNN its thousands. It holds its data itself and reads those files only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from latentcli.reports.page import asset, html_page, json_list, write_page
+from latentcli.reports.viewer_summary import of_pictures, opening, pictures_word, title_of
+
+PAGE = "index.html"
+DIFFERENCE_GAIN = 4
+"""How much the stored differences are amplified where the settings do not say it."""
+
+SCRIPTS = tuple(
+    f"viewer_{name}.js"
+    for name in (
+        *("data", "dom", "chart", "charts", "grid"),
+        *("zoom", "gestures", "panes", "told", "compare", "keys", "main"),
+    )
+)
+"""In the order in which they stand in the page: each uses only what came before when it starts."""
+
+
+def write_viewer(
+    folder: Path, document: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
+) -> Path:
+    """Write `folder/index.html`, and give its path.
+
+    `document` is what `roundtrip --json` prints. Each row has `index`, `key`, `source`, `width`,
+    `height`, `figures` (one mapping of measure to value per model; None: identical) and `pca`
+    (per model, whether there are colours of its latents). The rows are read once and written as
+    they come, so any number of them needs no memory. The old page stays until the new one is
+    whole. OSError where it cannot be written.
+    """
+    measures = of_pictures(document)
+    page = html_page(
+        title_of(document),
+        body_of(document),
+        styles=("viewer.css", "viewer_compare.css"),
+        scripts=SCRIPTS,
+        data=(
+            ("about", [dumps(about(document, measures))]),
+            ("rows", json_list(packed(row, measures) for row in rows)),
+        ),
+    )
+    return write_page(folder / PAGE, page)
+
+
+def body_of(document: Mapping[str, Any]) -> Iterator[str]:
+    """The masthead, the summary that needs no script, and the frame that scripts fill."""
+    yield '<header class="masthead"><p>latentcli roundtrip</p></header>\n<main>\n'
+    yield from opening(document)
+    yield '<noscript><section><p class="note">The pictures need JavaScript; the tables do not.'
+    yield "</p></section></noscript>\n"
+    yield asset("viewer_shell.html")
+    yield "</main>\n"
+
+
+def about(document: Mapping[str, Any], measures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the scripts must know besides the rows."""
+    names = [model["model"] for model in document["models"]]
+    baseline = document.get("baseline")
+    told = ("name", "label", "unit", "digits", "higher_is_better")
+    return {
+        "models": names,
+        "baseline": names.index(baseline) if baseline in names else None,
+        "measures": [{name: measure.get(name) for name in told} for measure in measures],
+        "gain": (document.get("settings") or {}).get("difference_gain") or DIFFERENCE_GAIN,
+        "pictures": pictures_word(document),
+    }
+
+
+def packed(row: Mapping[str, Any], measures: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """A row as a list without names, which is most of a large page's size.
+
+    A figure is a number, None where the pictures are identical and the measure has no upper end,
+    or False where it was not measured.
+    """
+    fixed = (row[name] for name in ("index", "key", "source", "width", "height"))
+    figures = [[figure(each, measure) for measure in measures] for each in row["figures"]]
+    return [*fixed, figures, [int(has) for has in row["pca"]]]
+
+
+def figure(figures: Mapping[str, float | None], measure: Mapping[str, Any]) -> float | bool | None:
+    """One figure of `packed`."""
+    unbounded = bool(measure["higher_is_better"])
+    value = figures.get(measure["name"], math.nan)
+    if value is None or value == math.inf:
+        return None if unbounded else False
+    return round(float(value), int(measure["digits"]) + 3) if math.isfinite(value) else False

@@ -1,0 +1,282 @@
+"""A roundtrip's document in, the HTML above the pictures out: tables that need no script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from latentcli.reports.page import TextCell, facts_list, figures_table
+
+Values = Mapping[str, Any]
+
+STATISTICS = {
+    "mean": "Mean",
+    "std": "Std",
+    "median": "Median",
+    "min": "Min",
+    "p5": "P5",
+    "p95": "P95",
+    "max": "Max",
+}
+JUDGED = ("mean", "median")
+"""Statistics of a difference that are better or worse; a spread is neither."""
+MODEL_FACTS = {
+    "encoder": "Encoder",
+    "decoder": "Decoder",
+    "geometry": "Latents",
+    "latent_space": "Latent space",
+    "dtype": "Dtype",
+    "device": "Device",
+}
+
+
+def title_of(document: Values) -> str:
+    """Roundtrip of a, b and c; the baseline comes last, after `against`."""
+    names = [model["model"] for model in document["models"]]
+    baseline = document.get("baseline")
+    rest = [name for name in names if name != baseline]
+    if baseline in names and rest:
+        return f"{listed(rest)} against {baseline}"
+    return f"Roundtrip of {listed(names)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def pictures_word(document: Values) -> str:
+    """What one row of the report is."""
+    return "frames" if document.get("media") == "clips" else "images"
+
+
+def of_pictures(document: Values) -> list[Values]:
+    """The measures of single pictures, without those of whole sets."""
+    return [m for m in document["measures"] if not is_of_sets(document, m)]
+
+
+def is_of_sets(document: Values, measure: Values) -> bool:
+    """Whether a measure has one number per model."""
+    return any(isinstance(model.get(measure["name"]), (int, float)) for model in document["models"])
+
+
+def opening(document: Values) -> Iterator[str]:
+    """Title, what was measured, the summary beside its charts, failures, and how it was done."""
+    yield '<header class="opening">\n'
+    yield f'<h1>{escape(title_of(document))}</h1>\n<p class="lead">{escape(lead(document))}</p>\n'
+    yield '</header>\n<section aria-labelledby="figures">\n<h2 id="figures">Figures</h2>\n'
+    yield '<div class="overview">\n<div>\n'
+    yield summary_table(document)
+    yield set_table(document)
+    yield extremes(document)
+    yield '</div>\n<div id="spread" class="spread" hidden>\n'
+    yield '<div id="spread-measures" class="segments" role="group" aria-label="Measure"></div>\n'
+    yield '<figure id="spread-values" class="chart"></figure>\n'
+    yield '<figure id="spread-differences" class="chart" hidden></figure>\n</div>\n</div>\n'
+    yield failures(document)
+    yield method(document)
+    yield "</section>\n"
+
+
+def lead(document: Values) -> str:
+    """2,000 images through a and b, bfloat16 on cuda. size 256, steps 1, seed 42."""
+    count = f"{document['images']:,} {pictures_word(document)}"
+    names = listed([model["model"] for model in document["models"]])
+    ran = {f"{m['dtype']} on {m['device']}" for m in document["models"] if m.get("dtype")}
+    where = f", {listed(sorted(ran))}" if ran else ""
+    told = settings_text(document)
+    return f"{count} through {names}{where}." + (f" Settings: {told}." if told else "")
+
+
+def settings_text(document: Values) -> str:
+    """The settings that change figures, in one line."""
+    settings = (document.get("settings") or {}).items()
+    skipped = (None, False, "")
+    told = ((k, v) for k, v in settings if v not in skipped and k != "difference_gain")
+    return ", ".join(f"{words(k)} {'on' if v is True else value_text(v)}" for k, v in told)
+
+
+def words(name: str) -> str:
+    """A key of a document as words."""
+    return {"pdg": "path-drop guidance"}.get(name, name.replace("_", " "))
+
+
+def value_text(value: object) -> str:
+    """A setting's value as text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "x".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def summary_table(document: Values) -> str:
+    """The statistics of every measure of every model, with the differences to the baseline."""
+    measures = of_pictures(document)
+    if not measures:
+        return ""
+    head = "".join(f'<th scope="col">{name}</th>' for name in STATISTICS.values())
+    groups = "".join(measure_rows(document, measure) for measure in measures)
+    return (
+        '<div class="scroll" tabindex="0" role="group" aria-label="Figures of each model">\n'
+        '<table class="figures summary">\n<thead><tr><th scope="col" class="text">Model</th>'
+        f"{head}</tr></thead>\n{groups}</table>\n</div>\n"
+    )
+
+
+def measure_rows(document: Values, measure: Values) -> str:
+    """A measure's heading, then the models, each with its difference below it."""
+    unit = f", {measure['unit']}" if measure.get("unit") else ""
+    better = "higher is better" if measure["higher_is_better"] else "lower is better"
+    name = escape(f"{measure['label']}{unit}")
+    heading = (
+        f'<tr><th scope="rowgroup" class="text measure" colspan="{len(STATISTICS) + 1}">'
+        f"<span>{name}<small>{better}</small></span></th></tr>\n"
+    )
+    lines = "".join(model_rows(document, i, measure) for i in range(len(document["models"])))
+    return f"<tbody>\n{heading}{lines}</tbody>\n"
+
+
+def model_rows(document: Values, index: int, measure: Values) -> str:
+    """A model's statistics, and those of its difference to the baseline where there is one."""
+    model, key = document["models"][index], measure["name"]
+    cells = "".join(
+        f'<td class="{name}">{figure_text(model.get(key), name, measure)}</td>'
+        for name in STATISTICS
+    )
+    mark = f'<span class="swatch" style="--mark: var(--series-{index % 6})"></span>'
+    row = f'<tr><th scope="row" class="text">{mark}{escape(model["model"])}</th>{cells}</tr>\n'
+    deltas = (d for d in document.get("delta") or () if d["model"] == model["model"])
+    return row + "".join(delta_row(delta, measure) for delta in deltas if delta.get(key))
+
+
+def delta_row(delta: Values, measure: Values) -> str:
+    """The statistics of a difference, image by image; what was not computed stays empty."""
+    told = delta[measure["name"]]
+    cells = "".join(delta_cell(told, name, measure) for name in STATISTICS)
+    label = escape(f"− {delta['against']}")
+    return f'<tr class="delta"><th scope="row" class="text">{label}</th>{cells}</tr>\n'
+
+
+def delta_cell(told: Values, name: str, measure: Values) -> str:
+    """One statistic of a difference with its sign, better or worse where that has a meaning."""
+    if name not in told:
+        return "<td></td>"
+    value, digits = told[name], measure["digits"]
+    if value is None:
+        return "<td>–</td>"
+    if name == "std":
+        return f"<td>{value:.{digits}f}</td>"
+    text = minus(f"{value:+.{digits}f}")
+    if name not in JUDGED or float(f"{value:.{digits}f}") == 0:
+        return f"<td>{text}</td>"
+    kind = "good" if (value > 0) == measure["higher_is_better"] else "bad"
+    return f'<td class="{kind}">{text}</td>'
+
+
+def figure_text(summary: Values | None, name: str, measure: Values) -> str:
+    """One statistic; None is infinite where identical pictures have no upper end."""
+    if not isinstance(summary, Mapping) or name not in summary:
+        return "–"
+    value = summary[name]
+    if value is None:
+        return "∞" if name != "std" and measure["higher_is_better"] else "–"
+    return minus(f"{value:.{measure['digits']}f}")
+
+
+def minus(text: str) -> str:
+    """A number with a minus sign as wide as a plus."""
+    return text.replace("-", "−")
+
+
+def set_table(document: Values) -> str:
+    """Measures of whole sets: one number per model."""
+    measures = [m for m in document["measures"] if is_of_sets(document, m)]
+    if not measures:
+        return ""
+    headers = ["Model", *(m["label"] for m in measures)]
+    rows = (
+        [model["model"], *(single(model.get(m["name"]), m["digits"]) for m in measures)]
+        for model in document["models"]
+    )
+    return figures_table(headers, rows, "Of all pictures together")
+
+
+def single(value: float | None, digits: int) -> str:
+    """A number, or a dash."""
+    return "–" if value is None else minus(f"{value:.{digits}f}")
+
+
+def extremes(document: Values) -> str:
+    """Names of the worst and the best pictures of each model, which open them."""
+    rows = [
+        [model["model"], *links]
+        for i, model in enumerate(document["models"])
+        if any(links := [named(document, i, which) for which in ("worst", "best")])
+    ]
+    if not rows:
+        return ""
+    lines = "".join(
+        f'<tr><th scope="row" class="text">{escape(name)}</th>'
+        f'<td class="text">{worst}</td><td class="text">{best}</td></tr>\n'
+        for name, worst, best in rows
+    )
+    heads = "".join(
+        f'<th scope="col" class="text">{name}</th>'
+        for name in ("Model", "Lowest PSNR", "Highest PSNR")
+    )
+    return (
+        '<div class="scroll" tabindex="0" role="group" aria-label="Worst and best pictures">\n'
+        f'<table class="figures named"><thead><tr>{heads}</tr></thead>\n'
+        f"<tbody>\n{lines}</tbody></table></div>\n"
+    )
+
+
+def named(document: Values, index: int, which: str) -> str:
+    """The pictures that a model did worst or best on, as links with their PSNR.
+
+    They stand in the model's own entry, or in the document by model: its name or its place.
+    """
+    model = document["models"][index]
+    told = model.get(which) or document.get(which) or ()
+    if isinstance(told, Mapping):
+        told = told.get(model["model"], ())
+    elif told and isinstance(told[0], Sequence):
+        told = told[index]
+    elif told and which not in model:
+        told = ()
+    return "<br>".join(
+        f'<a href="#image-{int(one["index"])}">{escape(one["key"])}</a> '
+        f"{single(one.get('psnr'), 2) if one.get('psnr') is not None else '∞'}"
+        for one in told
+    )
+
+
+def failures(document: Values) -> str:
+    """What could not be used, and why."""
+    told = document.get("failures") or ()
+    if not told:
+        return ""
+    rows = ([TextCell(f["key"], False), TextCell(f["error"], False)] for f in told)
+    count = document.get("failed") or len(told)
+    table = figures_table(["Input", "Reason"], rows)
+    return f"<details>\n<summary>{count:,} could not be used</summary>\n{table}</details>\n"
+
+
+def method(document: Values) -> str:
+    """The models, the settings and how each measure is defined."""
+    headers = ["Model", *MODEL_FACTS.values()]
+    rows = (
+        [model["model"], *(TextCell(str(model.get(k) or "–"), False) for k in MODEL_FACTS)]
+        for model in document["models"]
+    )
+    settings = {
+        words(k).capitalize(): value_text(v)
+        for k, v in (document.get("settings") or {}).items()
+        if v is not None
+    }
+    protocols = {m["label"]: m.get("protocol") for m in document["measures"]}
+    return (
+        "<details>\n<summary>How it was measured</summary>\n"
+        f"{figures_table(headers, rows)}<h3>Settings that change the figures</h3>\n"
+        f"{facts_list(settings)}<h3>Measures</h3>\n{facts_list(protocols)}</details>\n"
+    )

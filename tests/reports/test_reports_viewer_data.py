@@ -1,0 +1,137 @@
+"""The results viewer with unusual data: strange names, missing figures, many rows."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+
+import pytest
+from browserkit import open_tab, running_browser
+from reportkit import LPIPS, MEASURES, make_report, make_rows
+from viewerkit import open_image, shown_keys, transforms
+
+from latentcli.reports.viewer import write_viewer
+
+NASTY = (
+    "quotes \"'`",
+    "</script><b>",
+    "<img src=x onerror=alert(1)>",
+    "画像/été 🎈",
+    "a" * 300,
+    "hash#50%25?x=1&y",
+    "clip_a#0001",
+)
+KEYS = [f"set/{i:02d}" for i in range(5)]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with running_browser() as running:
+        yield running
+
+
+def test_strange_names_are_text_and_their_files_load(browser, tmp_path):
+    strange = make_report(tmp_path / "odd #1 100% 画", NASTY, names=("</script>", '"&<b>'))
+    with open_tab(browser, strange.url) as tab:
+        page = tab.page
+        assert page.locator("#grid .key").evaluate_all("all => all.map((k) => k.textContent)") == [
+            *NASTY
+        ]
+        for index, key in enumerate(NASTY):
+            open_image(page, index)
+            assert page.text_content("#compare-key") == key
+            assert page.locator("#stages img.there").count() == 7
+            page.keyboard.press("Escape")
+        assert page.locator("b, img[src=x]").count() == page.locator(".legend b").count()
+        tab.check()
+
+
+def test_figures_that_are_infinite_or_missing(browser, tmp_path):
+    measures = [*MEASURES, LPIPS]
+    rows = make_rows(["same", "tiny", "plain"], 2, measures, False)
+    rows[0]["figures"][0]["psnr"] = None
+    rows[0]["figures"][1]["psnr"] = None
+    del rows[1]["figures"][0]["lpips"]
+    odd = make_report(tmp_path / "odd", (), measures=measures, rows=rows)
+    with open_tab(browser, odd.url) as tab:
+        page = tab.page
+        page.select_option("#sort", "figure-0-0")
+        assert shown_keys(page)[-1] == "same"
+        assert page.locator("#grid .figure").last.inner_text() == "∞ dB"
+        page.select_option("#sort", "figure-2-0")
+        assert shown_keys(page)[-1] == "tiny"
+        assert page.inner_text("#direction") == "↓ highest first"
+        page.click("#direction")
+        assert shown_keys(page)[-1] == "tiny"
+        open_image(page, 0)
+        assert page.locator("#stages .pane").count() == 5
+        assert page.locator("#told .delta td").first.inner_text() == "0.00"
+        tab.check()
+
+
+@pytest.mark.parametrize("names", [("one",), ("a", "b", "c", "d")])
+def test_one_model_and_four(browser, tmp_path, names):
+    made = make_report(tmp_path / "r", KEYS, names=names)
+    with open_tab(browser, made.url) as tab:
+        page = tab.page
+        open_image(page, 2)
+        assert page.locator("#stages .pane").count() == 1 + 3 * len(names)
+        assert len(set(transforms(page))) == 1
+        assert page.locator("#spread-differences").is_visible() == (len(names) > 1)
+        inside = page.eval_on_selector(
+            "#stages", "s => s.scrollHeight <= s.clientHeight && s.scrollWidth <= s.clientWidth"
+        )
+        assert inside
+        tab.check()
+
+
+def test_a_file_that_is_gone_is_named(browser, tmp_path):
+    made = make_report(tmp_path / "r", KEYS[:2])
+    (made.folder / "files" / "000" / "000000.1.png").unlink()
+    with open_tab(browser, made.url) as tab:
+        tab.page.locator("#grid a").first.click()
+        tab.page.get_by_text("No file files/000/000000.1.png").wait_for()
+
+
+def test_nothing_to_show_is_still_a_page(browser, tmp_path):
+    made = make_report(tmp_path / "r", [])
+    with open_tab(browser, made.url) as tab:
+        assert not tab.page.locator("#gallery").is_visible()
+        tab.check()
+
+
+def test_frames_of_clips_are_called_frames(browser, tmp_path):
+    made = make_report(tmp_path / "r", ["c/a#0000", "c/a#0001"], media="clips")
+    with open_tab(browser, made.url) as tab:
+        assert "2 frames" in tab.page.inner_text(".lead")
+        open_image(tab.page, 1)
+        assert tab.page.inner_text("#compare-key") == "c/a#0001"
+        tab.check()
+
+
+def test_five_thousand_open_and_scroll(browser, tmp_path):
+    many = make_report(tmp_path / "many", [f"set/{i:04d}" for i in range(5000)], pca=False)
+    with open_tab(browser) as tab:
+        page, start = tab.page, time.perf_counter()
+        page.goto(many.url)
+        page.locator("#grid li").nth(10).wait_for()
+        assert time.perf_counter() - start < 3
+        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+        page.get_by_text("set/4999", exact=True).wait_for()
+        assert page.locator("#grid li").count() < 400
+        page.fill("#search", "499")
+        page.get_by_text("of 5,000 shown").wait_for()
+        assert page.locator("#grid li").count() == sum("499" in row["key"] for row in many.rows)
+        tab.check()
+
+
+def test_rows_need_no_memory(tmp_path):
+    sample = make_rows(["k" * 200], 2, MEASURES, False)[0]
+    document = make_report(tmp_path / "r", ["a"]).document
+    write_viewer(tmp_path, document, iter([sample]))
+    tracemalloc.start()
+    write_viewer(tmp_path, document, (sample | {"index": i} for i in range(6_000)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "index.html").stat().st_size > 2_000_000
+    assert peak < 500_000
