@@ -1,8 +1,9 @@
 """Contenders and a case in, rows of the document out: times, rates and memory side by side.
 
 The models take turns, and the order changes from turn to turn, so that what slows the machine down
-for a while slows all of them. A speedup is the median over the turns of the baseline's time over
-the model's in the same turn.
+for a while slows all of them. A quick model is called several times in its turn, as what disturbs a
+machine disturbs a short call by chance and a long one for certain. A speedup is the median over the
+turns of the baseline's time over the model's in the same turn.
 """
 
 from __future__ import annotations
@@ -27,13 +28,18 @@ from latentcli.jobs.memory import peak_memory, reset_peak_memory
 LEAST_REPEATS = 3
 """Repeats that a budget of seconds never cuts."""
 
+MOST_CALLS = 8
+"""Calls of a quick model in one turn."""
+
 
 @dataclass(slots=True)
 class Timing:
-    """Seconds of each repeat, and the most memory at one of them."""
+    """Seconds of a call in each repeat, and the most memory at one of them."""
 
     seconds: list[float] = field(default_factory=list)
     peak_mib: float = 0.0
+    calls: int = 1
+    """In each repeat, of which the mean counts."""
 
 
 def untimed_calls(job: BenchJob) -> int:
@@ -52,18 +58,33 @@ def measure_case(case: Case, able: Sequence[Contender], job: BenchJob) -> list[d
     for turn in range(calls):
         for model in able:
             warm(model, case, works[model.name], timings[model.name], last=turn == calls - 1)
+    share({model.name: once(model, works, timings) for model in able}, timings)
     start = time.perf_counter()
     for turn in range(job.repeats):
         if enough(turn, time.perf_counter() - start, job.seconds):
             break
         for model in in_turn(able, turn):
-            timing, device = timings[model.name], model.engine.device
-            seconds, added = timed(works[model.name].call, device)
-            timing.seconds.append(seconds)
-            if device.type == "cuda":
-                own = own_bytes(model.engine, works[model.name].inputs)
-                timing.peak_mib = max(timing.peak_mib, added + own / 2**20)
+            timing = timings[model.name]
+            each = [once(model, works, timings) for _ in range(timing.calls)]
+            timing.seconds.append(statistics.fmean(each))
     return rows(case, timings, job.baseline)
+
+
+def once(model: Contender, works: Mapping[str, Work], timings: Mapping[str, Timing]) -> float:
+    """Seconds of one call, whose memory is noted where a GPU tells it."""
+    job, timing, device = works[model.name], timings[model.name], model.engine.device
+    seconds, added = timed(job.call, device)
+    if device.type == "cuda":
+        own = own_bytes(model.engine, job.inputs)
+        timing.peak_mib = max(timing.peak_mib, added + own / 2**20)
+    return seconds
+
+
+def share(alone: Mapping[str, float], timings: Mapping[str, Timing]) -> None:
+    """Gives each model as many calls a turn as the slowest one's time has room for."""
+    longest = max(alone.values())
+    for name, seconds in alone.items():
+        timings[name].calls = max(1, min(MOST_CALLS, round(longest / max(seconds, 1e-9))))
 
 
 def enough(turns: int, spent: float, budget: float | None) -> bool:
@@ -137,6 +158,7 @@ def row(name: str, case: Case, timing: Timing, baseline: Timing | None) -> dict[
         "ms_per_image": round(1000 * median / case.batch, 3),
         "images_per_second": round(case.batch / median, 2),
         "repeats": len(timing.seconds),
+        "calls": timing.calls,
         "peak_memory_mib": round(timing.peak_mib, 1),
         **versus(timing, baseline),
     }

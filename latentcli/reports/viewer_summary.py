@@ -19,6 +19,11 @@ STATISTICS = {
     "p95": "P95",
     "max": "Max",
 }
+LEADING = (
+    *("size", "resize", "buckets", "steps", "sampler", "schedule", "pdg", "pdg_strength", "seed"),
+    *("stride", "frames", "num_frames"),
+)
+"""Settings that the opening sentence tells; the others stand under how it was measured."""
 JUDGED = ("mean", "median")
 """Statistics of a difference that are better or worse; a spread is neither."""
 MODEL_FACTS = {
@@ -90,10 +95,9 @@ def lead(document: Values) -> str:
 
 
 def settings_text(document: Values) -> str:
-    """The settings that change figures, in one line."""
+    """The settings that runs differ in most, in one line."""
     settings = (document.get("settings") or {}).items()
-    skipped = (None, False, "")
-    told = ((k, v) for k, v in settings if v not in skipped and k != "difference_gain")
+    told = ((k, v) for k, v in settings if k in LEADING and v not in (None, False, ""))
     return ", ".join(f"{words(k)} {'on' if v is True else value_text(v)}" for k, v in told)
 
 
