@@ -29,19 +29,20 @@ copy_photographs() {
 make_venv
 install_extras demo
 # Of an earlier demo, which may have had another model; nothing else in the folder is touched.
-rm -rf "$out/photos" "$out/photos.latents" "$out/pictures"
+rm -rf "$out/photos" "$out/photos.latents" "$out/pictures" "$out/report"
 copy_photographs
 printf '%d photographs from scikit-image are in %s/photos.\n' \
   "$(find "$out/photos" -type f | wc -l)" "$out"
 
 run latentcli encode "$out/photos" -o "$out/photos.latents"
 run latentcli decode "$out/photos.latents" -o "$out/pictures"
-run latentcli roundtrip "$out/photos"
+run latentcli roundtrip "$out/photos" --model fcdm_nano --baseline linear16 --report "$out/report"
 
 cat <<END
 
 The photographs are in $out/photos, the latent store is $out/photos.latents, and the pictures
-that came back out of it are in $out/pictures: open them side by side.
+that came back out of it are in $out/pictures. To compare them, open $out/report/index.html in a
+browser.
 
 Next, with  source .venv/bin/activate :
   latentcli inspect $out/photos.latents

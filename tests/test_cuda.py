@@ -13,14 +13,17 @@ from latentcli.core.types import InputRow
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.auto_batch import LARGEST, auto_batch_size
-from latentcli.jobs.config import DecodeSettings, EncodeJob
+from latentcli.jobs.bench import run_bench
+from latentcli.jobs.config import BenchJob, DecodeSettings, EncodeJob, RoundtripJob
 from latentcli.jobs.encode import run_encode
 from latentcli.jobs.encoding import DeviceTimer, encode_batch, encode_on_device
 from latentcli.jobs.engine import decode_batch, load_engine
 from latentcli.jobs.fitting import Fitting
 from latentcli.jobs.intake import Recipe, prepare
+from latentcli.jobs.roundtrip import run_roundtrip
 from latentcli.jobs.store import open_store
 from latentcli.latents.pack import pack
+from latentcli.metrics.measures import MEASURES
 from latentcli.metrics.psnr import psnr
 
 pytestmark = pytest.mark.cuda
@@ -142,3 +145,57 @@ def test_the_job_gives_what_its_batches_give(
         for part, values in encode_batch(engine, batch, names, "whitened", flip=True).items():
             for key, value in zip(names, values, strict=True):
                 assert torch.equal(store.parts(key)[part], value.bfloat16())
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_measures_do_not_depend_on_the_device(name: str, cuda: str) -> None:
+    chance = torch.Generator().manual_seed(0)
+    shape = (3, 3, 203, 181)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=chance)
+    noise = torch.randint(-20, 21, shape, generator=chance)
+    others = (images.int() + noise).clamp(0, 255).byte()
+    score = MEASURES[name].score
+    on_cpu, on_gpu = score(images, others), score(images.to(cuda), others.to(cuda))
+    assert on_gpu.is_cuda and on_gpu.dtype == torch.float64
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0, atol=1e-9)
+
+
+def test_a_roundtrip_and_its_page(cuda: str, photographs: Path, tmp_path: Path) -> None:
+    """bf16 on the GPU against float32 on the CPU, two models, and the files of a report."""
+    told = {}
+    for device, dtype in (("cpu", "fp32"), (cuda, "bf16")):
+        told[device] = run_roundtrip(
+            RoundtripJob(
+                sources=(str(photographs),),
+                models=("fcdm_nano",),
+                baseline="linear16",
+                device=device,
+                dtype=dtype,
+                metrics=tuple(MEASURES),
+                report=str(tmp_path / device),
+                csv=str(tmp_path / f"{device}.csv"),
+            )
+        )
+    for there, here in zip(told[cuda]["models"], told["cpu"]["models"], strict=True):
+        assert there["psnr"]["mean"] == pytest.approx(here["psnr"]["mean"], abs=0.3)
+        assert there["ssim"]["mean"] == pytest.approx(here["ssim"]["mean"], abs=0.01)
+    files = [sorted(p.name for p in (tmp_path / d).rglob("*.*")) for d in ("cpu", cuda)]
+    assert files[0] == files[1]
+
+
+def test_bench_tells_times_memory_and_the_machine(cuda: str) -> None:
+    told = run_bench(
+        BenchJob(
+            models=("fcdm_nano",),
+            baseline="linear16",
+            device=cuda,
+            resolution=("256",),
+            batch=(8,),
+            repeats=5,
+        )
+    )
+    assert told["dtype"] == "bf16" and told["driver"] and told["clocks"]["before"]
+    assert all(check["ok"] for check in told["checks"])
+    for row in told["rows"]:
+        assert row["ms_per_batch"] > 0 and row["peak_memory_mib"] > 0
+        assert row["speedup"] is not None and row["memory_reduction"] is not None

@@ -88,6 +88,9 @@ def workspace(photographs, tmp_path_factory) -> Iterator[Path]:
     shutil.copytree(photographs, folder / "photos")
     panned(folder / "photos" / "astronaut.png", folder / "clip.mp4")
     sharded(folder / "photos", folder / "shards")
+    for name, scale in {"a": 1.0, "b": 1.2}.items():
+        rows = np.random.default_rng(0).normal(size=(2000, 16))
+        np.save(folder / f"{name}.npy", rows * scale)
     for name in BORROWED:
         bundled = ROOT / "latentcli" / "models" / "bundled" / "fcdm_nano"
         shutil.copytree(bundled, folder / "weights" / name)
