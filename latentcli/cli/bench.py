@@ -12,6 +12,7 @@ from latentcli.cli import options as o
 from latentcli.cli import words
 from latentcli.cli.jobfile import resolve
 from latentcli.cli.output import output_of, say_bundled
+from latentcli.core.errors import LatentCliError
 from latentcli.jobs.config import BenchJob
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def bench(
     with out.talk() as talk:
         document = run_bench(job, talk)
     out.show(document, data=tables, talk=words.slowest)
+    if "chart_error" in document:
+        raise LatentCliError(document["chart_error"])
 
 
 def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:

@@ -72,6 +72,7 @@ def embedded(document: Mapping[str, Any]) -> Iterator[str]:
     if dropped := document["dropped_frames"]:
         yield f"{words.count(dropped, 'frame')} behind the last whole groups dropped."
     yield from words.failures(document)
+    yield from words.slowest(document)
     yield f"Features: {document['output']} ({groups:,} x {document['dim']:,})"
     yield f"Next: {words.command('video-distance', 'OTHER.safetensors', document['output'])}"
 

@@ -17,6 +17,9 @@ SLOWEST = {
     "decode": "the model itself; a GPU, bf16, fewer --steps or a larger --batch-size would help",
     "encode_image": "compressing the pictures; more --workers or --format jpeg would help",
     "write": "writing; a faster disk would help",
+    "autoencoder": "the model itself; a GPU, bf16 or a smaller --model would help",
+    "resize": "resizing the frames; clips of fewer pixels would help",
+    "features": "the network of the features; a GPU or a larger --stride would help",
 }
 """Stage to what it means that the others wait for it."""
 

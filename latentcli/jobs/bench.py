@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from latentcli.jobs.bench_models import Contender, bench_engine, contender, why_
 from latentcli.jobs.bench_stages import bench_stages
 from latentcli.jobs.bench_timing import measure_case, untimed_calls
 from latentcli.jobs.config import BenchJob, check_choices
+from latentcli.jobs.contenders import with_weights
+from latentcli.jobs.engine import Engine
 from latentcli.jobs.meter import Meter
 from latentcli.jobs.talk import SILENT, Talk
 from latentcli.reports.bench_chart import check_chart, draw_chart
@@ -27,12 +31,16 @@ NOT_STAGES = {
 }
 """Fields that the --stages form has no use for, and their options."""
 
+ONLY_STAGES = {"size": "--resolution", "batch_size": "--batch"}
+"""Fields that only the --stages form has a use for, and the options that are meant."""
+
 
 def run_bench(job: BenchJob, talk: Talk = SILENT) -> dict[str, Any]:
     """The --json document of `bench`, or of its --stages form.
 
     Every model's output is checked before any is timed. UsageError for what cannot be asked,
-    LatentCliError for an output that is wrong, a failed compile or memory that is short.
+    LatentCliError for an output that is wrong, a failed compile or memory that is short. A chart
+    that cannot be written costs no figures: the document then has `chart_error`.
     """
     check_choices(job)
     if job.stages:
@@ -40,18 +48,59 @@ def run_bench(job: BenchJob, talk: Talk = SILENT) -> dict[str, Any]:
         return bench_stages(job, talk)
     if job.sources:
         raise UsageError("bench times random pictures; files are read with --stages only.")
+    refuse_stages_fields(job)
     cases = cases_of(job)
     if job.chart is not None:
         check_chart(job.chart)
-    names = list(dict.fromkeys([*job.models, *([job.baseline] if job.baseline else [])]))
-    models, checks = load_all(job, names, talk)
-    document = measure(job, models, cases, talk)
+    texts = model_texts(job)
+    engines = {name: bench_engine(job, text) for name, text in texts.items()}
+    reasons = left_out(engines, cases)
+    models, checks = check_all(job, texts, engines, talk)
+    if job.baseline is not None:
+        job = replace(job, baseline=with_weights(job.baseline)[0])
+    document = measure(job, models, cases, reasons, talk)
     document["checks"] = checks
-    if job.chart is not None:
-        path = Path(job.chart)
+    return document if job.chart is None else document | chart(job.chart, document)
+
+
+def chart(name: str, document: Mapping[str, Any]) -> dict[str, str]:
+    """Draws the document's chart; `chart` is its file, or `chart_error` why there is none."""
+    path = Path(name)
+    try:
         atomic_write(path, [draw_chart(document, path.suffix.lower().removeprefix("."))])
-        document["chart"] = str(path)
-    return document
+    except Exception as error:  # whatever matplotlib or the disk says, the figures are not lost
+        reason = error.__cause__ or error
+        told = getattr(reason, "strerror", None) or str(reason).rstrip(".") or type(reason).__name__
+        return {"chart_error": f"The chart {path} could not be made: {told}."}
+    return {"chart": str(path)}
+
+
+def model_texts(job: BenchJob) -> dict[str, str]:
+    """Each model's name, and how it was given: NAME or NAME=PATH, with the path of its weights.
+
+    UsageError for two of one name, and for --weights or --revision, which say nothing of several.
+    """
+    texts = dict.fromkeys([*job.models, *([job.baseline] if job.baseline else [])])
+    named = {with_weights(text)[0]: text for text in texts}
+    if len(named) < len(texts):
+        raise UsageError(
+            "Two --model or --baseline have the same name; their figures could not be told apart."
+        )
+    for option, value in (("--weights", job.weights), ("--revision", job.revision)):
+        if value is not None and len(named) > 1:
+            raise UsageError(
+                f"{option} belongs to one model. With several, write --model NAME=PATH for each"
+                " that needs weights of its own."
+            )
+    return named
+
+
+def refuse_stages_fields(job: BenchJob) -> None:
+    """UsageError for an option that would be passed over in silence."""
+    for name, meant in ONLY_STAGES.items():
+        if getattr(job, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} belongs to --stages; without it, say {meant}.")
 
 
 def refuse_beside_stages(job: BenchJob) -> None:
@@ -61,15 +110,23 @@ def refuse_beside_stages(job: BenchJob) -> None:
             raise UsageError(f"bench --stages takes no {option}.")
 
 
-def load_all(
-    job: BenchJob, names: list[str], talk: Talk
+def left_out(engines: Mapping[str, Engine], cases: list[Case]) -> dict[tuple[str, str], str | None]:
+    """By model and op, why it has none; UsageError where no model has any, or a size is wrong."""
+    reasons = {(name, c.op): why_not(engine, c) for c in cases for name, engine in engines.items()}
+    if all(reasons.values()):
+        ops = " or ".join(dict.fromkeys(case.op for case in cases))
+        raise UsageError(f"None of the models can {ops}: {', '.join(engines)}.")
+    return reasons
+
+
+def check_all(
+    job: BenchJob, texts: Mapping[str, str], engines: Mapping[str, Engine], talk: Talk
 ) -> tuple[list[Contender], list[dict[str, Any]]]:
     """(models as they are timed, the checks' rows); LatentCliError where a check fails."""
     models, checks = [], []
-    for name in names:
-        engine = bench_engine(job, name)
+    for name, engine in engines.items():
         talk.note(f"Checking {name} against its own eager float32 output.")
-        reference = engine if engine.dtype == "fp32" else bench_engine(job, name, "fp32")
+        reference = engine if engine.dtype == "fp32" else bench_engine(job, texts[name], "fp32")
         model = contender(name, engine, job.compile)
         checks += check_outputs(engine, reference, model)
         models.append(model)
@@ -77,19 +134,14 @@ def load_all(
 
 
 def measure(
-    job: BenchJob, models: list[Contender], cases: list[Case], talk: Talk
+    job: BenchJob,
+    models: list[Contender],
+    cases: list[Case],
+    reasons: Mapping[tuple[str, str], str | None],
+    talk: Talk,
 ) -> dict[str, Any]:
     """The document without its checks."""
     first = models[0].engine
-    reasons = {(m.name, c.op): why_not(m.engine, c) for c in cases for m in models}
-    left_out = [
-        {"model": name, "op": op, "reason": reason}
-        for (name, op), reason in reasons.items()
-        if reason
-    ]
-    if len(left_out) == len(reasons):
-        ops = " or ".join(dict.fromkeys(case.op for case in cases))
-        raise UsageError(f"None of the models can {ops}: {', '.join(m.name for m in models)}.")
     before = state(first)
     meter = Meter("bench", len(cases), talk.progress, noun="cases")
     meter.begin()
@@ -117,7 +169,11 @@ def measure(
         "load": {"before": before["load"], "after": after["load"]},
         "clocks": {"before": before["clocks"], "after": after["clocks"]},
         "memory": MEMORY[first.device.type],
-        "left_out": left_out,
+        "left_out": [
+            {"model": name, "op": op, "reason": reason}
+            for (name, op), reason in reasons.items()
+            if reason
+        ],
         "rows": rows,
     }
 

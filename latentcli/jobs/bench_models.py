@@ -12,6 +12,7 @@ from torch import Tensor
 from latentcli.core.errors import LatentCliError, UsageError, WeightsError
 from latentcli.jobs.bench_cases import Case
 from latentcli.jobs.config import BenchJob, DecodeSettings
+from latentcli.jobs.contenders import with_weights
 from latentcli.jobs.engine import Engine, inference_config, load_engine
 from latentcli.jobs.memory import is_out_of_memory
 
@@ -40,12 +41,16 @@ class Work:
     inputs: tuple[Tensor, ...]
 
 
-def bench_engine(job: BenchJob, name: str, dtype: str | None = None) -> Engine:
-    """A model as `bench` runs it; WeightsError names --random-weights where there are none."""
+def bench_engine(job: BenchJob, text: str, dtype: str | None = None) -> Engine:
+    """The model NAME or NAME=PATH as `bench` runs it.
+
+    WeightsError names --random-weights where there are no weights.
+    """
+    name, path = with_weights(text)
     try:
         return load_engine(
             name,
-            weights=job.weights,
+            weights=path or job.weights,
             revision=job.revision,
             device=job.device,
             dtype=dtype or job.dtype,
@@ -85,7 +90,15 @@ def why_not(engine: Engine, case: Case) -> str | None:
 
 
 def work(model: Contender, case: Case, steps: int) -> Work:
-    """The op on seeded inputs: uniform noise pictures, or standard normal latents and noise."""
+    """The op on seeded inputs: uniform noise pictures, or standard normal latents and noise.
+
+    LatentCliError where even the inputs need more memory than there is.
+    """
+    made: Work = attempt(model, case, lambda: _work(model, case, steps))
+    return made
+
+
+def _work(model: Contender, case: Case, steps: int) -> Work:
     (width, height), spec, device = case.size, model.engine.model.spec, model.engine.device
     generator = torch.Generator().manual_seed(0)
     if case.op == "encode":

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench_cases import Case
-from latentcli.jobs.bench_check import fault
+from latentcli.jobs.bench_check import fault, unlike
 from latentcli.jobs.bench_memory import own_bytes, peak_bytes
-from latentcli.jobs.bench_models import Contender, Work, attempt, work
+from latentcli.jobs.bench_models import Contender, Work, attempt, contender, work
 from latentcli.jobs.config import BenchJob
 from latentcli.jobs.memory import peak_memory, reset_peak_memory
 
@@ -57,7 +57,10 @@ def measure_case(case: Case, able: Sequence[Contender], job: BenchJob) -> list[d
     calls = untimed_calls(job)
     for turn in range(calls):
         for model in able:
-            warm(model, case, works[model.name], timings[model.name], last=turn == calls - 1)
+            last = turn == calls - 1
+            output = warm(model, case, works[model.name], timings[model.name], last=last)
+            if last:
+                refuse_wrong(model, case, output, job.steps)
     share({model.name: once(model, works, timings) for model in able}, timings)
     start = time.perf_counter()
     for turn in range(job.repeats):
@@ -99,20 +102,29 @@ def in_turn(models: Sequence[Contender], turn: int) -> list[Contender]:
     return order[::-1] if turn % 2 else order
 
 
-def warm(model: Contender, case: Case, job: Work, timing: Timing, *, last: bool) -> None:
-    """An untimed call; the last one on a CPU shows the memory. LatentCliError for a broken output.
+def warm(model: Contender, case: Case, job: Work, timing: Timing, *, last: bool) -> Tensor:
+    """The output of an untimed call; the last one on a CPU shows the memory."""
+    if not last or model.engine.device.type != "cpu":
+        output: Tensor = attempt(model, case, job.call)
+        return output
+    output, peak = attempt(model, case, lambda: peak_bytes(job.call))
+    timing.peak_mib = (peak + own_bytes(model.engine, job.inputs)) / 2**20
+    return output
 
-    Outputs are looked at here too, because a network may fail at one size and not at another.
+
+def refuse_wrong(model: Contender, case: Case, output: Tensor, steps: int) -> None:
+    """LatentCliError for a broken output at the very size that is timed.
+
+    A network may fail at one size and not at another, and compiled code is made for each anew: it
+    is held against the eager network of its own dtype.
     """
-    if last and model.engine.device.type == "cpu":
-        output, peak = attempt(model, case, lambda: peak_bytes(job.call))
-        timing.peak_mib = (peak + own_bytes(model.engine, job.inputs)) / 2**20
-    else:
-        output = attempt(model, case, job.call)
-    if last:
-        wrong = fault(output)
-        if wrong:
-            raise LatentCliError(f"{model.name}, {case}: its output {wrong}, so it is not timed.")
+    wrong = fault(output)
+    if not wrong and model.compiled:
+        eager = contender(model.name, model.engine, compiled=False)
+        expected = attempt(eager, case, work(eager, case, steps).call)
+        wrong = unlike(output, expected, model.engine.dtype)
+    if wrong:
+        raise LatentCliError(f"{model.name}, {case}: its output {wrong}, so it is not timed.")
 
 
 def timed(call: Callable[[], Tensor], device: torch.device) -> tuple[float, float]:

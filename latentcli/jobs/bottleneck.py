@@ -25,6 +25,9 @@ ADVICE = {
     "decode": "a GPU, bf16, fewer --steps or a larger --batch-size",
     "encode_image": "more --workers or --format jpeg",
     "metrics": "more CPU cores or a smaller --size",
+    "autoencoder": "a GPU, bf16 or a smaller --model",
+    "resize": "more CPU cores or clips of fewer pixels",
+    "features": "a GPU or a larger --stride",
     "write": "faster storage",
 }
 """Stage to what would help where it is the limit."""

@@ -143,22 +143,26 @@ def decode_on_device(
     settings: DecodeSettings,
     *,
     frames: bool = False,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """The model's own latents [N, C, h, w] to uint8 pictures [N, 3, H, W] on the engine's device.
 
     With `frames` they are consecutive frames of one clip, which a temporal decoder decodes
     together. The noise of each picture comes from the seed and its key alone, so a picture is the
-    same in any batch up to the arithmetic's rounding.
+    same in any batch up to the arithmetic's rounding; `noise` is what `sample_noise` gives of them,
+    where the caller has it already.
     """
     f = engine.model.spec.downscale
     height, width = latents.shape[-2] * f, latents.shape[-1] * f
+    if noise is None and engine.model.is_diffusion:
+        noise = sample_noise(settings.seed, keys, (3, height, width))
     run = engine.model.decode_frames if frames else engine.model.decode
     images = run(
         latents.to(engine.device),
         height,
         width,
         inference_config(settings),
-        noise=sample_noise(settings.seed, keys, (3, height, width)),
+        noise=noise,
     )
     return to_uint8(images)
 

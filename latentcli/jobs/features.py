@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -97,9 +99,11 @@ def _of_numpy(path: Path) -> FeatureFile:
     try:
         content = np.load(path, mmap_mode="r", allow_pickle=False)
         array = content if isinstance(content, np.ndarray) else _only_array(path, content)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, BadZipFile, zlib.error) as error:
+        # NumPy takes whatever it does not know for a pickle, and tells how to read it unsafely.
+        told = "it holds Python objects, or is none" if "pickle" in str(error) else str(error)
         raise StoreError(
-            f"{path} is no complete NumPy file of numbers: {error}".rstrip(".") + "."
+            f"{path} is no complete NumPy file of numbers: {told}".rstrip(".") + "."
         ) from error
     _check(path, array.shape, array.dtype.kind in "fiu")
     return FeatureFile(path, array.shape[0], array.shape[1], {}, array)

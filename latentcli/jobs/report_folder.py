@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from latentcli.core.errors import UsageError
+from latentcli.core.errors import StoreError, UsageError
 from latentcli.shards.place import is_remote, place
-from latentcli.shards.write import write_error
 
 PAGE, FILES, MARK = "index.html", "files", "about.txt"
 """A report's page; the folder of its pictures; the note in it that tells whose folder it is."""
@@ -28,7 +27,7 @@ def report_folder(path: str | Path) -> Path:
     try:
         return _cleared(folder)
     except OSError as error:
-        raise write_error(folder, error) from error
+        raise report_error(folder, error) from error
 
 
 def check_report_folder(path: str | Path) -> Path:
@@ -46,13 +45,23 @@ def check_report_folder(path: str | Path) -> Path:
     try:
         others = [entry.name for entry in folder.iterdir()] if folder.exists() else []
     except OSError as error:
-        raise write_error(folder, error) from error
+        raise report_error(folder, error) from error
     if others and not _is_report(folder, set(others)):
+        foreign = [name for name in others if name not in (PAGE, FILES)] or others
         raise UsageError(
-            f"--report {path} holds other things ({_some(others)}). Name a new or empty folder,"
+            f"--report {path} holds other things ({_some(foreign)}). Name a new or empty folder,"
             " or one that holds an earlier report, which is then replaced."
         )
     return folder
+
+
+def report_error(folder: Path, error: OSError) -> StoreError:
+    """The sentence for a refused write; a report is made anew, so nothing of it is kept."""
+    reason = error.strerror or str(error)
+    return StoreError(
+        f"The report cannot be written to {folder}: {reason}. Make room or name another folder, and"
+        " run the same command again."
+    )
 
 
 def _is_report(folder: Path, names: set[str]) -> bool:
@@ -60,10 +69,15 @@ def _is_report(folder: Path, names: set[str]) -> bool:
     files, page = folder / FILES, folder / PAGE
     return (
         names <= {PAGE, FILES}
-        and (files / MARK).is_file()
         and not files.is_symlink()
+        and _is_ours(files / MARK)
         and (page.is_file() or not page.exists())
     )
+
+
+def _is_ours(note: Path) -> bool:
+    """Whether a note is the one that reports write, and no other file of that name."""
+    return note.is_file() and not note.is_symlink() and note.read_bytes() == _NOTE.encode()
 
 
 def _cleared(folder: Path) -> Path:

@@ -16,6 +16,8 @@ SHIFTED = 1.0
 """A channel whose mean is more than so many expected stds away."""
 WHOLE = (0.5, 2.0)
 """The std of all values, against the expected one."""
+FAILED = 0.01
+"""More than this part of the inputs that failed is worth a look: their pictures are missing."""
 AGREES = 1e-4
 """Largest difference of two ways to count the same figures, in stds."""
 
@@ -25,7 +27,7 @@ class Finding:
     """One thing that stands out."""
 
     kind: str
-    """dead, wide, shifted, not_finite, whole, record, damage or empty."""
+    """damage, empty, missing, running, failed, dead, wide, shifted, not_finite, whole or record."""
     text: str
     """One plain sentence."""
     channel: int | None = None
@@ -33,8 +35,8 @@ class Finding:
 
 def findings(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What stands out in the figures of a report, the worst first, as JSON."""
-    found = [*_damage(report), *_not_finite(report), *_channels(report), *_whole(report)]
-    return [asdict(item) for item in [*found, *_record(report)]]
+    checks = (_damage, _job, _not_finite, _channels, _whole, _record)
+    return [asdict(item) for check in checks for item in check(report)]
 
 
 def scale_of(report: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
@@ -68,6 +70,23 @@ def _damage(report: Mapping[str, Any]) -> Iterator[Finding]:
         )
     if not report["samples_read"]:
         yield Finding("empty", "There is no latent to look at.")
+
+
+def _job(report: Mapping[str, Any]) -> Iterator[Finding]:
+    """What the job left out, or has not done yet."""
+    there, failed, told = report["inputs"], report["failed"], report["told_inputs"]
+    if report["status"] == "complete" and told is not None and there < told:
+        yield Finding(
+            "missing",
+            f"{told - there:,} of the {told:,} inputs that the manifest counts are in no commit"
+            " record that can be read. latentcli verify names the units.",
+        )
+    if report["status"] == "running":
+        yield Finding("running", "The job is not finished; these are the latents so far.")
+    if failed > FAILED * there:
+        yield Finding(
+            "failed", f"{failed:,} of {there:,} inputs failed ({failed / there:.0%}): see Failures."
+        )
 
 
 def _not_finite(report: Mapping[str, Any]) -> Iterator[Finding]:

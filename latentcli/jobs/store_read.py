@@ -70,6 +70,8 @@ class ReadableStore:
         self.numbers = recorded_units(path) if self._shard is None else self._shard.units
         """Of the units that there are, ascending."""
         self._encoded = array("q", [0] * len(self.numbers))
+        self.mirrored = False
+        """Whether samples have latents of mirrored pictures too, which are not given out."""
         self.metadata: dict[str, str] = dict(self._shard.metadata) if self._shard else {}
         """The strings by which the shards describe themselves; empty until `describe`."""
 
@@ -131,6 +133,7 @@ class ReadableStore:
         with shard:
             for place in places:
                 row = rows[place - first]
+                self.mirrored |= any(f"{row.key}/{p}_flip" in shard.entries for p in _PARTS)
                 try:
                     yield place, row, read_sample(shard, row.key)
                 except (StoreError, ValueError) as error:

@@ -24,7 +24,10 @@ def run_video_distance(job: VideoDistanceJob) -> dict[str, Any]:
                 " distance needs features of one network in both."
             )
         forced = check_agreement(a, b, job.force)
-        distance = frechet_distance(sums_of(a), sums_of(b), job.compat)
+        try:
+            distance = frechet_distance(sums_of(a), sums_of(b), job.compat)
+        except ValueError as error:
+            raise UsageError(f"{a.path} and {b.path}: {error}.") from error
         return {
             "distance": distance,
             "compat": job.compat,

@@ -191,7 +191,13 @@ def extract(run: Embedding, groups: list[Tensor]) -> None:
     """The features of some groups of one clip, onto the spool."""
     frames = len(groups) * run.job.frames
     with run.meter.stage("features", frames):
-        run.spool.add(run.extractor.features(torch.stack(groups)))
+        found = run.extractor.features(torch.stack(groups))
+    if not found.isfinite().all():
+        raise LatentCliError(
+            "The network for features gives values that are NaN or infinite, so its weights are"
+            " damaged or of another network. Nothing was written."
+        )
+    run.spool.add(found)
     run.meter.advance(frames)
 
 

@@ -86,7 +86,7 @@ def frechet_distance(a: FeatureSums, b: FeatureSums, compat: str = "centred") ->
 
     `compat` is one of COMPATS. The part of the covariances is 0 where it is below the rounding of
     its own arithmetic, as for identical sets. ValueError for sets that are empty or of different
-    dimensions.
+    dimensions, and for features so large that their squares are no float64 any more.
     """
     if compat not in COMPATS:
         raise ValueError(f"compat is {compat!r}; allowed are {', '.join(COMPATS)}")
@@ -95,6 +95,8 @@ def frechet_distance(a: FeatureSums, b: FeatureSums, compat: str = "centred") ->
     first, second = (
         sums.covariance if compat == "centred" else sums.second_moment for sums in (a, b)
     )
+    if not all(torch.isfinite(moments).all() for moments in (first, second)):
+        raise ValueError("features are so large that their squares overflow")
     spread = float(first.trace() + second.trace())
     cross = _nuclear_norm(_factor(first).T @ _factor(second))
     rest = spread - 2 * cross

@@ -6,6 +6,7 @@ keeps in its cache or fetches, or that the user names; no code in such a file is
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -189,9 +190,12 @@ class FrechetInception:
         fewest = min(real, fake)
         if fewest < 2:
             return SetValue(None, real, fake, f"rFID needs two images; there are {fewest}.")
+        value = float(metric.compute())
+        if not math.isfinite(value):
+            return SetValue(None, real, fake, "rFID came out as no number: the features overflow.")
         # Rounding can bring equal sets below 0.
-        value = max(0.0, float(metric.compute()))
-        return SetValue(value, real, fake, _few(fewest, features) if fewest < features else None)
+        few = _few(fewest, features) if fewest < features else None
+        return SetValue(max(0.0, value), real, fake, few)
 
 
 def _few(images: int, features: int) -> str:

@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_VALUES = 2**24
+"""Values of images that are taken at once, which bounds the memory."""
+
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Float64 [N] in dB for uint8 [N, 3, H, W]; infinite where the images are identical.
@@ -24,9 +27,15 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
         raise ValueError(f"images are {a.dtype} and {b.dtype}, both must be uint8")
     if a.shape != b.shape or a.ndim != 4 or not a[:1].numel():
         raise ValueError(f"images are {tuple(a.shape)} and {tuple(b.shape)}, not two [N, 3, H, W]")
+    many = max(1, _VALUES // a[0].numel())
+    sums = torch.cat(list(map(_squares, torch.split(a, many), torch.split(b, many))))
+    return 10 * torch.log10(255**2 / (sums.double() / a[0].numel()))
+
+
+def _squares(a: Tensor, b: Tensor) -> Tensor:
+    """Int64 [N]: the sum of each image's squared differences."""
     error = a.to(torch.int32) - b.to(torch.int32)
-    mse = error.square().sum(dim=(1, 2, 3), dtype=torch.int64).double() / a[0].numel()
-    return 10 * torch.log10(255**2 / mse)
+    return error.square().sum(dim=(1, 2, 3), dtype=torch.int64)
 
 
 def summarise(values: Sequence[float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import textwrap
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import UsageError
+from latentcli.reports.bench_tables import short_names, times
 from latentcli.reports.tables import Values
 
 SUFFIXES = (".png", ".svg")
@@ -26,12 +28,23 @@ ROOM = 1.7
 
 
 def check_chart(path: str) -> None:
-    """UsageError where a chart cannot be drawn: another suffix, no folder, or no matplotlib."""
+    """UsageError where a chart cannot be drawn: another suffix, no place for it, no matplotlib.
+
+    It is for before the measuring, which may take hours.
+    """
     place = Path(path)
     if place.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--chart is {path!r}; its name must end in {' or '.join(SUFFIXES)}.")
     if not place.parent.is_dir():
         raise UsageError(f"--chart is {path!r}, but there is no folder {place.parent}.")
+    if place.is_dir():
+        raise UsageError(f"--chart is {path!r}, which is a folder; name a file.")
+    try:
+        tempfile.TemporaryFile(dir=place.parent).close()
+    except OSError as error:
+        raise UsageError(
+            f"--chart is {path!r}, but nothing can be written there: {error.strerror}."
+        ) from error
     if find_spec("matplotlib") is None:
         raise UsageError(
             "--chart needs matplotlib, which is not installed. Install the extra: pip install"
@@ -69,7 +82,7 @@ def draw_chart(document: Values, kind: str) -> bytes:
             heights = [GAP + ROW * len(rows) for rows in column]
             axes = part.subplots(len(column), 1, squeeze=False, height_ratios=heights)[:, 0]
             for axis, rows in zip(axes, column, strict=True):
-                draw_panel(axis, rows, colours)
+                draw_panel(axis, rows, colours, short_names(names))
         target = io.BytesIO()
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(target, format=kind, dpi=160, facecolor="white", metadata=metadata)
@@ -92,7 +105,7 @@ def colours_of(names: Sequence[str], baseline: str | None) -> dict[str, str]:
     return {**found, **({baseline: BASELINE} if baseline in names and baseline else {})}
 
 
-def draw_panel(axis: Any, rows: Sequence[Values], colours: Values) -> None:
+def draw_panel(axis: Any, rows: Sequence[Values], colours: Values, names: Values) -> None:
     """A bar for each model, its quartiles, and its figures in words beside it."""
     rates = [rate(row, "ms_per_batch") for row in rows]
     low = [max(own - rate(row, "ms_p75"), 0) for own, row in zip(rates, rows, strict=True)]
@@ -110,7 +123,7 @@ def draw_panel(axis: Any, rows: Sequence[Values], colours: Values) -> None:
     most = max(own + up for own, up in zip(rates, high, strict=True))
     for place, row, own, up in zip(places, rows, rates, high, strict=True):
         axis.text(own + up + 0.015 * most, place, label(row), va="center", color=INK, size=8.5)
-    axis.set_yticks(places, [row["model"] for row in rows])
+    axis.set_yticks(places, [names[row["model"]] for row in rows])
     axis.invert_yaxis()
     axis.set_xlim(0, ROOM * most)
     # Each bar has its figures beside it, so an axis of figures would say nothing more.
@@ -134,7 +147,7 @@ def rate(row: Values, time: str) -> float:
 
 def label(row: Values) -> str:
     """A row's rate, time and speedup in words."""
-    speedup = "" if row["speedup"] is None else f", {row['speedup']:.2f}x"
+    speedup = "" if row["speedup"] is None else f", {times(row['speedup'])}"
     return f"{digits(row['images_per_second'])} images/s, {digits(row['ms_per_batch'])} ms{speedup}"
 
 
@@ -147,7 +160,10 @@ def digits(value: float) -> str:
 def title(document: Values) -> str:
     """One line above the chart."""
     against = document.get("baseline")
-    return f"Images a second{f', and speedup over {against}' if against else ''}"
+    if not against:
+        return "Images a second"
+    names = short_names(row["model"] for row in document["rows"])
+    return f"Images a second, and speedup over {names.get(against, against)}"
 
 
 def threads(number: int) -> str:

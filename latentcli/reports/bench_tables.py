@@ -2,32 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from latentcli.reports.tables import Column, Values, facts_table, make_table, optional
+from latentcli.reports.tables import (
+    UNLIMITED,
+    Column,
+    Values,
+    facts_table,
+    make_table,
+    optional,
+)
 
 CASE_COLUMNS = (
     Column("resolution", lambda r: str(r["resolution"])),
     Column("batch", lambda r: str(r["batch"])),
     Column("model", lambda r: r["model"], figure=False),
     Column("ms/batch", lambda r: f"{r['ms_per_batch']:,.2f}"),
-    Column("p25-p75", lambda r: span(r, "ms_p25", "ms_p75", ",.2f")),
 )
+TIMES_COLUMN = Column("p25-p75", lambda r: span(r, "ms_p25", "ms_p75", ",.2f"))
+SPREAD_COLUMN = Column("spread", lambda r: spread(r, "ms_per_batch", "ms_p25", "ms_p75"))
 RATE_COLUMNS = {
     "encode": Column("images/s", lambda r: f"{r['images_per_second']:,.1f}"),
     "decode": Column("ms/image", lambda r: f"{r['ms_per_batch'] / r['batch']:,.2f}"),
 }
 """By op, the rate that the published table of that op has."""
 MEMORY_COLUMN = Column("peak MiB", lambda r: optional(r["peak_memory_mib"], ",.1f"))
-VERSUS_COLUMNS = (
-    Column("speedup", lambda r: optional(r["speedup"], ".2f")),
-    Column("p25-p75", lambda r: span(r, "speedup_p25", "speedup_p75", ".2f")),
-    Column("memory saved", lambda r: optional(r["memory_reduction"], ".1%")),
-)
+SPEEDUP_COLUMN = Column("speedup", lambda r: times(r["speedup"]))
+SPEEDUPS_COLUMN = Column("p25-p75", lambda r: span(r, "speedup_p25", "speedup_p75", ".2f"))
+SAVED_COLUMN = Column("memory", lambda r: change(r["memory_reduction"]))
 REPEATS_COLUMN = Column("repeats", lambda r: str(r["repeats"]))
+
+
+@dataclass(frozen=True, slots=True)
+class FittingTable:
+    """Rows in the first choice of columns that the terminal shows without cutting a figure."""
+
+    choices: Sequence[Sequence[Column]]
+    rows: Sequence[Values]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = options.update_width(UNLIMITED)
+        tables = [make_table(columns, self.rows) for columns in self.choices]
+        fits = (t for t in tables if console.measure(t, options=wide).maximum <= options.max_width)
+        yield next(fits, tables[-1])
+
+
+def choices(op: str, versus: bool, cut: bool) -> list[tuple[Column, ...]]:
+    """The columns of an op's table, the most telling choice first.
+
+    Where quartiles find no room, `spread` stands for those of the times; then the rate and the
+    spread go, which follow from other columns or are in the JSON document.
+    """
+    rate, repeats = (RATE_COLUMNS[op],), (REPEATS_COLUMN,) if cut else ()
+    against = (SPEEDUP_COLUMN, SAVED_COLUMN) if versus else ()
+    quartiles = (SPEEDUP_COLUMN, SPEEDUPS_COLUMN, SAVED_COLUMN) if versus else ()
+    return [
+        (*CASE_COLUMNS, TIMES_COLUMN, *rate, MEMORY_COLUMN, *quartiles, *repeats),
+        (*CASE_COLUMNS, SPREAD_COLUMN, *rate, MEMORY_COLUMN, *quartiles, *repeats),
+        (*CASE_COLUMNS, SPREAD_COLUMN, *rate, MEMORY_COLUMN, *against, *repeats),
+        (*CASE_COLUMNS, SPREAD_COLUMN, MEMORY_COLUMN, *against),
+        (*CASE_COLUMNS, MEMORY_COLUMN, *against),
+        (*CASE_COLUMNS, *against),
+    ]
+
+
+def times(value: float | None) -> str:
+    """9.01x, or 0.071x where two decimals would say little."""
+    return "" if value is None else f"{value:.{2 if value >= 0.1 else 3}f}x"
+
+
+def change(saved: float | None) -> str:
+    """-91.9% for a saving of 0.919, +24.4% for one of -0.244: as the published tables write it."""
+    if saved is None:
+        return ""
+    text = f"{-saved:+.1%}"
+    return "0.0%" if float(text.rstrip("%")) == 0 else text
+
+
+def spread(row: Values, middle: str, low: str, high: str) -> str:
+    """Half the distance of the quartiles, as a part of the median."""
+    if row.get(low) is None or row.get(high) is None or not row[middle]:
+        return ""
+    return f"±{(row[high] - row[low]) / 2 / row[middle]:.1%}"
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Names for tables: of a folder as many of its last parts as tell the models apart."""
+    found = list(dict.fromkeys(names))
+    parts = [Path(name).parts or (name,) for name in found]
+    for kept in range(1, max(map(len, parts), default=0) + 1):
+        short = ["/".join(part[-kept:]) for part in parts]
+        if len(set(short)) == len(found):
+            return dict(zip(found, short, strict=True))
+    return dict(zip(found, found, strict=True))
 
 
 def span(row: Values, low: str, high: str, form: str) -> str:
@@ -40,15 +112,13 @@ def span(row: Values, low: str, high: str, form: str) -> str:
 def bench_tables(document: Values) -> Iterator[RenderableType]:
     """What was measured and how, then a table for each op; against the baseline if there is one."""
     yield facts_table(bench_facts(document))
-    rows = document["rows"]
-    extra = VERSUS_COLUMNS if any(row["speedup"] is not None for row in rows) else ()
+    names = short_names(row["model"] for row in document["rows"])
+    rows = [{**row, "model": names[row["model"]]} for row in document["rows"]]
+    versus = any(row["speedup"] is not None for row in rows)
     cut = any(row.get("repeats") not in (None, document.get("repeats")) for row in rows)
     for op in dict.fromkeys(row["op"] for row in rows):
-        columns = (*CASE_COLUMNS, RATE_COLUMNS[op], MEMORY_COLUMN, *extra)
         yield Text(f"\n{heading(document, op)}")
-        yield make_table(
-            columns + ((REPEATS_COLUMN,) if cut else ()), (row for row in rows if row["op"] == op)
-        )
+        yield FittingTable(choices(op, versus, cut), [row for row in rows if row["op"] == op])
 
 
 def heading(document: Values, op: str) -> str:
@@ -65,10 +135,15 @@ def heading(document: Values, op: str) -> str:
     if document.get("compiled"):
         parts.append("compiled")
     if document.get("baseline"):
-        parts.append(f"against {document['baseline']}")
+        parts.append(f"against {short_name(document, document['baseline'])}")
     if document.get("random_weights"):
         parts.append("random weights")
     return ", ".join(parts)
+
+
+def short_name(document: Values, name: str) -> str:
+    """What the tables call a model."""
+    return short_names(row["model"] for row in document["rows"]).get(name, name)
 
 
 def bench_facts(document: Values) -> dict[str, str | None]:
@@ -152,9 +227,13 @@ def timing_text(document: Values) -> str | None:
         return None
     budget = document.get("seconds")
     limit = "" if budget is None else f" (fewer after {budget:g} s)"
+    repeats, untimed = document["repeats"], document["warmup"]
+    calls = f"medians of {repeats} calls{limit}" if repeats > 1 else "one call"
+    turns = "; the models take turns, and a speedup is the median over the turns"
+    several = len(document.get("models") or ()) > 1
     return (
-        f"medians of {document['repeats']} calls{limit} after {document['warmup']} untimed ones;"
-        " the models take turns, and a speedup is the median over the turns"
+        f"{calls} after {untimed} untimed {'one' if untimed == 1 else 'ones'}"
+        f"{turns if several else ''}"
     )
 
 

@@ -55,7 +55,7 @@ def failures(report: Values) -> str:
             [item["reason"], f"{item['count']:,}", TextCell(", ".join(item["keys"]), False)]
             for item in found
         ),
-        f"{report['failure_reasons']:,} reasons",
+        f"{report['failure_reasons']:,} reason{'' if report['failure_reasons'] == 1 else 's'}",
     )
     figure = chart_figure(chart, "Inputs that gave no latent, by stage and reason.")
     return section("failures", "Failures", f'<div class="charts">\n{figure}{table}</div>\n')

@@ -42,7 +42,8 @@ def _body(document: Values, name: str) -> Iterator[str]:
     yield '<header class="masthead"><p>latentcli inspect</p></header>\n<main>\n'
     yield f'<header>\n<h1>{escape(name)}</h1>\n<p class="lead">{escape(_lead(document))}</p>\n'
     yield f"{_verdict(report)}{_contents(report)}</header>\n"
-    yield section("store", "The store", facts_list(store_facts(document)))
+    facts = {name: value or None for name, value in store_facts(document).items()}
+    yield section("store", "The store", facts_list(facts))
     if report["channels"]["mean"]:
         yield _channels(report)
     if report["histogram"]:
@@ -270,6 +271,10 @@ def _how(report: Values) -> str:
         f"Samples with a value that is NaN or infinite ({report['spoiled']:,}) are left out of"
         " means, standard deviations and colours."
         if report["spoiled"]
+        else "",
+        "The latents of the mirrored pictures (<code>latent_flip</code> and the like) are in the"
+        " store too, and are neither measured nor shown."
+        if report["mirrored"]
         else "",
         "A channel is called dead where its standard deviation is under a tenth of the expected"
         " one. It is far off where that is more than 2.5 times the expected one, or where its mean"

@@ -71,3 +71,25 @@ def test_the_example_job_file() -> None:
     job, _ = resolve(BenchJob, "bench", {"config": str(ROOT / "configs" / "jobs" / "bench.toml")})
     assert job.models == ("full_capacitor", "dinac_ae_d2", "capacitor_decoder")
     assert (job.baseline, job.random_weights, job.repeats) == ("flux2", True, 7)
+
+
+def test_figures_are_shown_where_the_chart_fails(
+    cli: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    # The file's temporary neighbour has a name longer than file systems take; the probe's has not.
+    chart = tmp_path / f"{'a' * 250}.png"
+    words = (*quick(tiny_model), "--resolution", 32, "--batch", 1, "--chart", chart)
+    shown = cli(*words)
+    assert shown.code == 1
+    assert "ms/batch" in shown.out
+    assert "could not be made" in shown.err
+    assert cli(*words, "--json").document["rows"]
+
+
+def test_a_narrow_terminal_still_shows_the_models(
+    cli: Run, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    command = (*quick(tiny_model), "--baseline", tiny_model, "--resolution", 32, "--batch", 1)
+    assert tiny_model.name in cli(*command).out.split("encode, cpu")[1]

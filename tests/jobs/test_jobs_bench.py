@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 import json
 import mmap
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from jobkit import changed_model, toy_pictures
 
+import latentcli.models
 from latentcli.core.errors import LatentCliError, UsageError, WeightsError
 from latentcli.jobs.bench import run_bench
 from latentcli.jobs.bench_stages import per_second
 from latentcli.jobs.catalog import list_models
 from latentcli.jobs.config import BenchJob
 from latentcli.jobs.memory import peak_memory, reset_peak_memory
+from latentcli.jobs.talk import Talk
 
 KEYS = {
     "model",
@@ -128,6 +132,61 @@ def test_usage(model, tmp_path):
         bench(model, stages=True, sources=folder, size="32", compile=True)
     with pytest.raises(UsageError, match="one --model"):
         bench(model, decoder, stages=True, sources=folder, size="32")
+
+
+def test_weights_of_each_model(model, other_model):
+    texts = (f"fcdm_nano={model}", f"linear16={other_model}")
+    with pytest.raises(WeightsError, match="weights of something else"):
+        bench(*texts, resolution=("32",))  # each has its own path: of another network here
+    with pytest.raises(UsageError, match="--weights belongs to one model"):
+        bench("fcdm_nano", "linear16", weights=model)
+    with pytest.raises(UsageError, match="--revision belongs to one model"):
+        bench("fcdm_nano", baseline="linear16", revision="main")
+    with pytest.raises(UsageError, match="the same name"):
+        bench("fcdm_nano", baseline=f"fcdm_nano={model}")
+    bundled = Path(latentcli.models.__file__).parent / "bundled" / "linear16"
+    found = bench(
+        f"linear16={bundled}",
+        baseline=f"fcdm_nano={bundled.parent / 'fcdm_nano'}",
+        resolution=("32",),
+        batch=(1,),
+        repeats=1,
+        op="encode",
+    )
+    assert [row["model"] for row in found["rows"]] == ["linear16", "fcdm_nano"]
+    assert all(row["speedup"] for row in found["rows"])
+
+
+def test_options_of_the_other_form_are_refused(model):
+    with pytest.raises(UsageError, match="say --resolution"):
+        bench(model, size="32")
+    with pytest.raises(UsageError, match="say --batch"):
+        bench(model, batch_size=4)
+
+
+def test_inputs_that_no_memory_holds(model):
+    with pytest.raises(LatentCliError, match=r"ran out of memory in encode of 64x64, batch 10{9}"):
+        bench(model, resolution=("64",), batch=(10**9,))
+
+
+def test_a_chart_that_cannot_be_written_costs_no_figures(model, tmp_path):
+    pytest.importorskip("matplotlib")
+    place = tmp_path / "charts"
+    place.mkdir()
+
+    def progress(_snapshot: object) -> None:
+        if place.is_dir():  # the folder goes while the models are timed
+            place.rmdir()
+
+    job = BenchJob(models=(model,), device="cpu", repeats=1, resolution=("32",), batch=(1,))
+    found = run_bench(replace(job, chart=str(place / "a.png")), Talk(progress=progress))
+    assert len(found["rows"]) == 2 and "chart" not in found
+    assert found["chart_error"].startswith(
+        f"The chart {place / 'a.png'} could not be made: No such"
+    )
+    with pytest.raises(UsageError, match="which is a folder"):
+        (tmp_path / "b.png").mkdir()
+        run_bench(replace(job, chart=str(tmp_path / "b.png")))
 
 
 def test_stages(model, tmp_path):

@@ -161,3 +161,14 @@ def test_differences():
     a = {"extractor": "x", "frames": "16", "clips": "3", "size": "224x224"}
     b = {"extractor": "x", "frames": "8", "clips": "4", "preprocess": "p"}
     assert differences(a, b) == {"frames": ("16", "8")}
+
+
+def test_messages_about_foreign_files_advise_nothing_unsafe(tmp_path):
+    (tmp_path / "text.npy").write_text("hello")
+    np.savez_compressed(tmp_path / "cut.npz", a=np.random.default_rng(0).normal(size=(90, 9)))
+    whole = (tmp_path / "cut.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    for name in ("text.npy", "cut.npz"):
+        with pytest.raises(StoreError, match="is no complete NumPy file") as told:
+            read(tmp_path / name)
+        assert "allow_pickle" not in str(told.value)

@@ -75,3 +75,14 @@ def test_a_file_and_remote_storage_are_no_folder(tmp_path):
         report_folder(tmp_path / "file")
     with pytest.raises(UsageError, match="remote storage"):
         report_folder("s3://bucket/report")
+
+
+def test_a_note_of_the_same_name_is_not_ours(tmp_path):
+    """A site of somebody's own, which happens to have our names."""
+    site = tmp_path / "site"
+    (site / "files").mkdir(parents=True)
+    for name in ("index.html", "files/about.txt", "files/thesis.pdf"):
+        (site / name).write_text("mine")
+    with pytest.raises(UsageError, match="holds other things"):
+        report_folder(site)
+    assert [p.read_text() for p in sorted(site.rglob("*.*"))] == ["mine"] * 3

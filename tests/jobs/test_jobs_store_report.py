@@ -184,12 +184,34 @@ def test_an_unfinished_store_and_one_of_failures(tmp_path, linear_store):
     (store / "shards" / "000002.json").unlink()
     report = report_of(store, tmp_path)
     assert report["samples"] == 6 and report["recorded"] is not None
+    assert ("running", None) in kinds(report) and ("missing", None) not in kinds(report)
     assert "The job is not finished" in page_of(report)
     broken = pictures(tmp_path / "broken", SIZES, bad=(0, 1, 2))
     encode(broken, tmp_path / "failed", LINEAR)
     report = report_of(tmp_path / "failed", tmp_path)
-    assert report["samples"] == 0 and kinds(report) == {("empty", None)}
+    assert report["samples"] == 0 and kinds(report) == {("empty", None), ("failed", None)}
+    assert "3 of 3 inputs failed (100%)" in page_of(report)
     assert "There is no latent to look at." in page_of(report)
+
+
+def test_a_commit_record_that_is_gone_is_missed(tmp_path, linear_store):
+    store = tmp_path / "store"
+    shutil.copytree(linear_store, store)
+    assert "missing" not in {kind for kind, _ in kinds(report_of(store, tmp_path))}
+    record = store / "shards" / "000001.json"
+    inputs = len(json.loads(record.read_text())["rows"])
+    record.unlink()
+    report = report_of(store, tmp_path)
+    assert ("missing", None) in kinds(report)
+    assert f"{inputs} of the 11 inputs that the manifest counts are in no commit" in page_of(report)
+
+
+def test_mirrored_latents_are_not_measured_and_that_is_said(tmp_path, photos, linear_store):
+    encode(photos, tmp_path / "both", LINEAR, flip="both")
+    report, alone = report_of(tmp_path / "both", tmp_path), report_of(linear_store, tmp_path / "b")
+    assert (report["mirrored"], alone["mirrored"]) == (True, False)
+    assert report["channels"] == alone["channels"]
+    assert "latent_flip" in page_of(report) and "latent_flip" not in page_of(alone)
 
 
 def test_a_single_shard(tmp_path, linear_store):

@@ -112,3 +112,10 @@ def test_the_command(pair, tmp_path, capsys):
     assert capsys.readouterr().err == ""
     assert main(["video-distance", pair["a"]]) == 2
     assert "Give two files of features" in capsys.readouterr().err
+
+
+def test_values_too_large_to_square(tmp_path):
+    for name, scale in (("a", 1.0), ("b", 1e200)):
+        np.save(tmp_path / f"{name}.npy", rows(0).astype(np.float64) * scale)
+    with pytest.raises(UsageError, match=r"a\.npy and .*b\.npy: features are so large"):
+        distance(a=str(tmp_path / "a.npy"), b=str(tmp_path / "b.npy"))

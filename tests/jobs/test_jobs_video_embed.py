@@ -18,7 +18,7 @@ from clipkit import MODEL, clips_in, cut, pixels_of
 from jobkit import environment
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from videomaekit import TINY, tiny_folder, tiny_state
 
 from latentcli.cli.app import main
@@ -232,3 +232,13 @@ def test_memory_does_not_grow_with_the_frames(weights, tmp_path):
     many, after = peak(long, weights, tmp_path / "l.safetensors")
     assert (few, many) == (4, 192)
     assert after - before < 40_000
+
+
+def test_a_network_that_gives_no_numbers_writes_nothing(embed, tmp_path):
+    folder = tiny_folder(tmp_path / "broken")
+    state = load_file(folder / "model.safetensors")
+    next(iter(state.values())).fill_(float("nan"))
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(LatentCliError, match="NaN or infinite, so its weights are damaged"):
+        embed(clips_in(tmp_path / "clips", [4]), weights=str(folder))
+    assert not (tmp_path / "f.safetensors").exists()

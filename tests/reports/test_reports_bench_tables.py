@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from rich.console import Console, RenderableType
 
 from latentcli.reports import bench_tables as tables
@@ -11,8 +12,8 @@ from latentcli.reports import bench_tables as tables
 WIDE = 200
 
 
-def text(*items: RenderableType) -> str:
-    console = Console(width=WIDE, color_system=None)
+def text(*items: RenderableType, width: int = WIDE) -> str:
+    console = Console(width=width, color_system=None)
     with console.capture() as captured:
         for item in items:
             console.print(item)
@@ -64,7 +65,7 @@ def test_without_a_baseline() -> None:
     assert "Some CPU, 4 of 8 threads, load 0.5 to 1.5" in shown
     assert "torch 2.13.0, fp32, eager" in shown
     assert "m bundled" in shown
-    assert "memory saved" not in shown
+    assert "speedup" not in shown
     assert "repeats" not in shown
 
 
@@ -73,7 +74,41 @@ def test_against_a_baseline() -> None:
     row = bench_row(memory_reduction=0.9194, peak_memory_mib=1606.5, **figures)
     shown = text(*tables.bench_tables(bench_document(row, baseline="flux2")))
     assert "encode, cpu fp32, against flux2\n" in shown
-    assert shown.splitlines()[-1].split()[-4:] == ["1,606.5", "9.01", "8.50-9.50", "91.9%"]
+    assert shown.splitlines()[-1].split()[-4:] == ["1,606.5", "9.01x", "8.50-9.50", "-91.9%"]
+
+
+@pytest.mark.parametrize("width", [200, 120, 100, 80, 70])
+def test_no_figure_and_no_model_is_cut(width: int) -> None:
+    figures = {"speedup": 9.009, "speedup_p25": 8.5, "speedup_p75": 9.5, "memory_reduction": -0.25}
+    figures |= {"ms_per_batch": 25036.67, "ms_p25": 24000.0, "ms_p75": 26000.0}
+    row = bench_row(model="capacitor_decoder", resolution="2048x2048", batch=128, **figures)
+    shown = text(*tables.bench_tables(bench_document(row, baseline="flux2")), width=width)
+    last = shown.rstrip().splitlines()[-1].split()
+    assert last[:4] == ["2048x2048", "128", "capacitor_decoder", "25,036.67"]
+    assert "9.01x" in last and "+25.0%" in last
+    assert ("24,000.00-26,000.00" in last) == (width == 200)
+    assert ("±4.0%" in last) == (80 < width < 200)
+    assert ("1,620.7" in last) == (width > 80)
+
+
+def test_words_of_figures() -> None:
+    assert [tables.times(v) for v in (None, 9.009, 0.0714)] == ["", "9.01x", "0.071x"]
+    assert [tables.change(v) for v in (None, 0.9194, -0.244, 0.00001, -0.00001)] == [
+        *("", "-91.9%", "+24.4%", "0.0%", "0.0%")
+    ]
+
+
+def test_folders_are_told_apart_by_their_last_parts() -> None:
+    assert tables.short_names(["flux2", "/a/b/mine"]) == {"flux2": "flux2", "/a/b/mine": "mine"}
+    alike = tables.short_names(["mine", "/a/b/mine", "/a/c/mine"])
+    assert list(alike.values()) == ["mine", "b/mine", "c/mine"]
+    shown = text(*tables.bench_tables(bench_document(bench_row(model="/a/b/mine"))))
+    assert "/a/b/mine" not in shown.split("encode, cpu")[1]
+
+
+def test_one_call_of_one_model() -> None:
+    shown = text(*tables.bench_tables(bench_document(bench_row(), repeats=1, warmup=1)))
+    assert "one call after 1 untimed one\n" in shown.replace("  ", "").replace(" \n", "\n")
 
 
 def test_a_table_for_each_op_with_its_own_rate() -> None:
