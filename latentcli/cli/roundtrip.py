@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -16,6 +16,9 @@ from latentcli.jobs.config import RoundtripJob
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+NAMED = 8
+"""Failed inputs that the summary names."""
 
 
 def roundtrip(
@@ -91,4 +94,15 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     for name, key in {"Pictures": "saved", "Figures of each image": "csv", "Page": "page"}.items():
         if document.get(key):
             yield f"{name}: {document[key]}"
-    yield from words.failures(document)
+    yield from failures(document)
+
+
+def failures(document: Mapping[str, Any]) -> Iterator[str]:
+    """Which inputs failed and why; no other file of this command tells it."""
+    told = document["failures"]
+    if told:
+        yield f"{words.count(len(told), 'input')} failed:"
+    for failure in told[:NAMED]:
+        yield f"  {failure['key']}: {failure['error']}"
+    if len(told) > NAMED:
+        yield f"  and {len(told) - NAMED:,} more; --json and --report have them all"

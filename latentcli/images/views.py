@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,5 +23,7 @@ def signed_difference(original: Tensor, other: Tensor, gain: float) -> Tensor:
 
     Mid grey is no difference; a channel that came back brighter is above it.
     """
-    levels = other.to(torch.float32) - original.to(torch.float32)
-    return levels.mul(gain).add(128.5).floor().clamp(0, 255).to(torch.uint8)
+    # numpy, because many threads of a report do this at once, and torch would give each a team.
+    levels = other.cpu().numpy().astype(np.float32) - original.cpu().numpy()
+    shown = np.clip(np.floor(levels * np.float32(gain) + np.float32(128.5)), 0, 255)
+    return torch.from_numpy(shown.astype(np.uint8))

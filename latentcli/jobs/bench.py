@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from latentcli.core.errors import UsageError
+from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.bench_cases import Case, cases_of, preset_document
 from latentcli.jobs.bench_check import check_outputs
 from latentcli.jobs.bench_machine import machine, state
@@ -55,7 +55,7 @@ def run_bench(job: BenchJob, talk: Talk = SILENT) -> dict[str, Any]:
     texts = model_texts(job)
     engines = {name: bench_engine(job, text) for name, text in texts.items()}
     reasons = left_out(engines, cases)
-    models, checks = check_all(job, texts, engines, talk)
+    models, checks = check_all(job, texts, engines, cases, talk)
     if job.baseline is not None:
         job = replace(job, baseline=with_weights(job.baseline)[0])
     document = measure(job, models, cases, reasons, talk)
@@ -120,15 +120,20 @@ def left_out(engines: Mapping[str, Engine], cases: list[Case]) -> dict[tuple[str
 
 
 def check_all(
-    job: BenchJob, texts: Mapping[str, str], engines: Mapping[str, Engine], talk: Talk
+    job: BenchJob,
+    texts: Mapping[str, str],
+    engines: Mapping[str, Engine],
+    cases: Sequence[Case],
+    talk: Talk,
 ) -> tuple[list[Contender], list[dict[str, Any]]]:
     """(models as they are timed, the checks' rows); LatentCliError where a check fails."""
     models, checks = [], []
+    ops = dict.fromkeys(case.op for case in cases)
     for name, engine in engines.items():
         talk.note(f"Checking {name} against its own eager float32 output.")
         reference = engine if engine.dtype == "fp32" else bench_engine(job, texts[name], "fp32")
         model = contender(name, engine, job.compile)
-        checks += check_outputs(engine, reference, model)
+        checks += check_outputs(engine, reference, model, ops)
         models.append(model)
     return models, checks
 
@@ -146,10 +151,15 @@ def measure(
     meter = Meter("bench", len(cases), talk.progress, noun="cases")
     meter.begin()
     rows: list[dict[str, Any]] = []
+    short: list[dict[str, str]] = []
     for case in cases:
         able = [m for m in models if not reasons[m.name, case.op]]
-        rows += measure_case(case, able, job) if able else []
+        done, lacking = measure_case(case, able, job)
+        rows += done
+        short += lacking
         meter.advance(1)
+    if not rows:
+        raise LatentCliError(f"{'; '.join(item['reason'] for item in short)}.")
     after = state(first)
     return {
         **machine(first),
@@ -173,7 +183,8 @@ def measure(
             {"model": name, "op": op, "reason": reason}
             for (name, op), reason in reasons.items()
             if reason
-        ],
+        ]
+        + short,
         "rows": rows,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,8 +37,10 @@ TOLERANCES = {"fp32": Tolerance(1e-4, 1e-3), "bf16": Tolerance(0.05, 0.25)}
 
 
 @torch.inference_mode()
-def check_outputs(engine: Engine, reference: Engine, timed: Contender) -> list[dict[str, Any]]:
-    """One row per op that the model has; LatentCliError names model, op and figures that fail.
+def check_outputs(
+    engine: Engine, reference: Engine, timed: Contender, ops: Iterable[str] = ("encode", "decode")
+) -> list[dict[str, Any]]:
+    """One row per op of `ops` that the model has; LatentCliError names an op and its figures.
 
     The reference is the eager float32 network of the same weights, given the same pictures one at a
     time, so that an eager float32 network is checked too: against itself in another batch.
@@ -46,7 +49,7 @@ def check_outputs(engine: Engine, reference: Engine, timed: Contender) -> list[d
     divisor = model.spec.size_divisor
     side = math.ceil(SIDE / divisor) * divisor
     rows = []
-    for op in ("encode", "decode"):
+    for op in ops:
         if model.can_encode if op == "encode" else model.can_decode:
             case = Case(op, (side, side), BATCH)
             eager = contender(timed.name, reference, compiled=False)

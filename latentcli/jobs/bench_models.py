@@ -114,15 +114,19 @@ def _work(model: Contender, case: Case, steps: int) -> Work:
     return Work(lambda: model.decode(latents, height, width, config, noise=noise), (latents, noise))
 
 
+class ShortOfMemory(LatentCliError):
+    """A case that a model cannot run here; others may."""
+
+
 def attempt(model: Contender, case: Case, call: Callable[[], Any]) -> Any:
-    """What an untimed call gives; LatentCliError for memory that is short or a failed compile."""
+    """What an untimed call gives; ShortOfMemory, or LatentCliError for a failed compile."""
     try:
         return call()
     except LatentCliError:
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            raise LatentCliError(
+            raise ShortOfMemory(
                 f"{model.name} ran out of memory in {case}; a smaller --batch or --resolution"
                 " needs less."
             ) from error

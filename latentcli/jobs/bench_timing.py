@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,9 +21,11 @@ from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench_cases import Case
 from latentcli.jobs.bench_check import fault, unlike
 from latentcli.jobs.bench_memory import own_bytes, peak_bytes
-from latentcli.jobs.bench_models import Contender, Work, attempt, contender, work
+from latentcli.jobs.bench_models import Contender, ShortOfMemory, Work, attempt, contender, work
 from latentcli.jobs.config import BenchJob
 from latentcli.jobs.memory import peak_memory, reset_peak_memory
+
+Model = TypeVar("Model")
 
 LEAST_REPEATS = 3
 """Repeats that a budget of seconds never cuts."""
@@ -47,47 +49,70 @@ def untimed_calls(job: BenchJob) -> int:
     return max(job.warmup, 2 if job.compile else 1)
 
 
+@dataclass(slots=True)
+class Ready:
+    """A model, its work on a case, and what was measured of it so far."""
+
+    model: Contender
+    work: Work
+    timing: Timing
+
+
 @torch.inference_mode()
-def measure_case(case: Case, able: Sequence[Contender], job: BenchJob) -> list[dict[str, Any]]:
-    """One row per model, all of which can do the case."""
+def measure_case(
+    case: Case, able: Sequence[Contender], job: BenchJob
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """(a row per model that could run the case, why each other one could not)."""
     if job.compile:
         torch.compiler.reset()  # each case is of other shapes, and old code would fill memory
-    works = {model.name: work(model, case, job.steps) for model in able}
-    timings = {model.name: Timing() for model in able}
-    calls = untimed_calls(job)
-    for turn in range(calls):
-        for model in able:
-            last = turn == calls - 1
-            output = warm(model, case, works[model.name], timings[model.name], last=last)
-            if last:
-                refuse_wrong(model, case, output, job.steps)
-    share({model.name: once(model, works, timings) for model in able}, timings)
+    ready, short = warmed_up(case, able, job)
+    share([once(each) for each in ready], [each.timing for each in ready])
     start = time.perf_counter()
     for turn in range(job.repeats):
         if enough(turn, time.perf_counter() - start, job.seconds):
             break
-        for model in in_turn(able, turn):
-            timing = timings[model.name]
-            each = [once(model, works, timings) for _ in range(timing.calls)]
-            timing.seconds.append(statistics.fmean(each))
-    return rows(case, timings, job.baseline)
+        for each in in_turn(ready, turn):
+            calls = [once(each) for _ in range(each.timing.calls)]
+            each.timing.seconds.append(statistics.fmean(calls))
+    return rows(case, {each.model.name: each.timing for each in ready}, job.baseline), short
 
 
-def once(model: Contender, works: Mapping[str, Work], timings: Mapping[str, Timing]) -> float:
+def warmed_up(
+    case: Case, able: Sequence[Contender], job: BenchJob
+) -> tuple[list[Ready], list[dict[str, str]]]:
+    """(models that ran the case and gave the right output, those that memory is too short for)."""
+    ready, short, calls = [], [], untimed_calls(job)
+    for model in able:
+        try:
+            each = Ready(
+                model, attempt(model, case, lambda m=model: work(m, case, job.steps)), Timing()
+            )
+            for _ in range(calls - 1):
+                attempt(model, case, each.work.call)
+            refuse_wrong(model, case, last_warm_up(each, case), job.steps)
+        except ShortOfMemory as error:
+            short.append({"model": model.name, "op": case.op, "reason": str(error).rstrip(".")})
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        ready.append(each)
+    return ready, short
+
+
+def once(each: Ready) -> float:
     """Seconds of one call, whose memory is noted where a GPU tells it."""
-    job, timing, device = works[model.name], timings[model.name], model.engine.device
-    seconds, added = timed(job.call, device)
+    device = each.model.engine.device
+    seconds, added = timed(each.work.call, device)
     if device.type == "cuda":
-        own = own_bytes(model.engine, job.inputs)
-        timing.peak_mib = max(timing.peak_mib, added + own / 2**20)
+        own = own_bytes(each.model.engine, each.work.inputs)
+        each.timing.peak_mib = max(each.timing.peak_mib, added + own / 2**20)
     return seconds
 
 
-def share(alone: Mapping[str, float], timings: Mapping[str, Timing]) -> None:
+def share(alone: Sequence[float], timings: Sequence[Timing]) -> None:
     """Gives each model as many calls a turn as the slowest one's time has room for."""
-    longest = max(alone.values())
-    for name, seconds in alone.items():
-        timings[name].calls = max(1, min(MOST_CALLS, round(longest / max(seconds, 1e-9))))
+    for seconds, timing in zip(alone, timings, strict=True):
+        timing.calls = max(1, min(MOST_CALLS, round(max(alone) / max(seconds, 1e-9))))
 
 
 def enough(turns: int, spent: float, budget: float | None) -> bool:
@@ -95,20 +120,24 @@ def enough(turns: int, spent: float, budget: float | None) -> bool:
     return budget is not None and turns >= LEAST_REPEATS and spent >= budget
 
 
-def in_turn(models: Sequence[Contender], turn: int) -> list[Contender]:
+def in_turn(models: Sequence[Model], turn: int) -> list[Model]:
     """The models in this turn's order: each is first in turn, and follows each neighbour."""
+    if not models:
+        return []
     shift = turn // 2 % len(models)
     order = [*models[shift:], *models[:shift]]
     return order[::-1] if turn % 2 else order
 
 
-def warm(model: Contender, case: Case, job: Work, timing: Timing, *, last: bool) -> Tensor:
-    """The output of an untimed call; the last one on a CPU shows the memory."""
-    if not last or model.engine.device.type != "cpu":
-        output: Tensor = attempt(model, case, job.call)
+def last_warm_up(each: Ready, case: Case) -> Tensor:
+    """The output of the last untimed call, which on a CPU shows the memory."""
+    model, job = each.model, each.work
+    output: Tensor
+    if model.engine.device.type != "cpu":
+        output = attempt(model, case, job.call)
         return output
     output, peak = attempt(model, case, lambda: peak_bytes(job.call))
-    timing.peak_mib = (peak + own_bytes(model.engine, job.inputs)) / 2**20
+    each.timing.peak_mib = (peak + own_bytes(model.engine, job.inputs)) / 2**20
     return output
 
 

@@ -43,10 +43,13 @@ def check_models(job: RoundtripJob) -> None:
     """UsageError for what is wrong with the models, before any weights are looked for."""
     words = model_words(job)
     names = [with_weights(text)[0] for text in (*words, *job.decoders)]
-    if len({Path(name).name for name in names}) < len(names):
+    presets = {name: find_preset(name) for name in names}
+    shown = [preset.name if preset else Path(name).name for name, preset in presets.items()]
+    if len(set(shown)) < len(words) + len(job.decoders):
         raise UsageError(
             "Two --model, --baseline or --decoder have the same name; their figures could not be"
-            " told apart."
+            " told apart. Of several checkpoints of one model, put each into a folder of its own"
+            " name with its config.json, and name the folders."
         )
     if len(words) > 1:
         if job.weights is not None:
@@ -59,7 +62,6 @@ def check_models(job: RoundtripJob) -> None:
                 "--decoder decodes what one --model encoded; give one --model and no --baseline"
                 " with it."
             )
-    presets = {name: find_preset(name) for name in names}
     if job.decoders:
         check_decoder_presets(*presets.values())
     elif all(presets.values()):

@@ -21,6 +21,7 @@ from latentcli.jobs.media import SUFFIXES, Found, check_clip_options, find_media
 from latentcli.jobs.meter import Meter
 from latentcli.jobs.report_folder import check_report_folder
 from latentcli.jobs.roundtrip_document import document
+from latentcli.jobs.roundtrip_places import check_places
 from latentcli.jobs.roundtrip_report import ReportWriter, encoder_groups
 from latentcli.jobs.roundtrip_rows import RowSpool, check_csv, write_csv
 from latentcli.jobs.roundtrip_stream import (
@@ -55,7 +56,7 @@ def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latentcli-")))
         write_inputs(folder / "inputs.jsonl", assign_units(found.inputs, 1 if found.tars else UNIT))
         inputs = InputList.open(folder / "inputs.jsonl")
-        stop = stack.enter_context(stop_on_signals("Nothing was kept."))
+        stop = stack.enter_context(stop_on_signals(advice(job)))
         rows = stack.enter_context(closing(RowSpool(folder / "rows.jsonl")))
         report = None
         if job.report is not None:
@@ -65,12 +66,36 @@ def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
         meter = meter_of(job, found, contenders, talk)
         run = Roundtrip(job, contenders, measures, sets, rows, report, meter, stop)
         stream(run, found, inputs, preprocess)
-        if not rows.count:
-            raise LatentCliError(
-                f"None of the {len(found.inputs)} inputs could be used; the first:"
-                f" {run.failures[0]['error']}."
-            )
+        check_measured(run, found)
         return finished(run, document(run, found, preprocess))
+
+
+def advice(job: RoundtripJob) -> str:
+    """What a job that is stopped leaves behind, and what to do."""
+    left = [name for name in (job.save, job.report) if name is not None]
+    if not left:
+        return "Nothing was kept."
+    return (
+        f"There are no figures; pictures so far are in {' and '.join(left)}. The same command"
+        " replaces them."
+    )
+
+
+def check_measured(run: Roundtrip, found: Found) -> None:
+    """LatentCliError where there is nothing to tell figures of."""
+    if not run.rows.count:
+        first = run.failures[0]
+        raise LatentCliError(
+            f"None of the {len(found.inputs):,} inputs could be used; the first, {first['key']}:"
+            f" {first['error']}."
+        )
+    if not any(len(values) for values in run.tallies[0].figures.values()):
+        least = min(measure.least_side for measure in run.measures)
+        raise LatentCliError(
+            f"None of the {run.rows.count:,} pictures is large enough for"
+            f" --metrics {','.join(run.job.metrics)}: both sides must be at least {least} pixels."
+            " Choose a larger --size, or add psnr."
+        )
 
 
 def check(job: RoundtripJob) -> None:
@@ -79,6 +104,7 @@ def check(job: RoundtripJob) -> None:
     allowed_failures(job.max_bad, 0)
     inference_config(job)
     check_models(job)
+    check_places(job)
     check_csv(job.csv)
     if job.report is not None:
         check_report_folder(job.report)

@@ -40,7 +40,10 @@ def document(run: Roundtrip, found: Found, preprocess: PreprocessSpec) -> dict[s
         "models": [figures(run, i) for i in range(len(run.contenders))],
         "delta": delta(run),
         "clip_figures": clip_figures(run) if clips else None,
-        "measures": [told_measure(measure) for measure in (*run.measures, *run.sets)],
+        "measures": [
+            *(told_measure(m) | {"of": len(run.tallies[0].figures[m.name])} for m in run.measures),
+            *map(told_measure, run.sets),
+        ],
         "failed": len(run.failures),
         "failures": run.failures,
         "left_out": found.left_out,
@@ -136,11 +139,13 @@ def named_extremes(
     if len(values) < rows.count:
         return {"worst": [], "best": []}
     chosen = extremes(values, higher_is_better=by.higher_is_better)
-    wanted = {i for indices in chosen.values() for i in indices}
-    keys = {row["index"]: row["key"] for row in rows.rows() if row["index"] in wanted}
     return {
-        name: [{"key": keys[i], "index": i, by.name: rounded_one(values[i])} for i in indices]
-        for name, indices in chosen.items()
+        name: [
+            {k: row[k] for k in ("key", "index")} | {by.name: rounded_one(values[i])}
+            for i in places
+            for row in [rows.at(i)]
+        ]
+        for name, places in chosen.items()
     }
 
 

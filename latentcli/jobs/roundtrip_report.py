@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,18 +16,18 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from latentcli.images.codec import encode_image
 from latentcli.images.views import signed_difference, thumbnail
-from latentcli.jobs.report_folder import FILES, report_folder
+from latentcli.jobs.meter import usable_cores
+from latentcli.jobs.report_folder import FILES, report_error, report_folder
 from latentcli.latents.pca import ChannelMoments, PcaBasis, colours, fit
 from latentcli.reports.viewer import write_viewer
-from latentcli.shards.write import write_error
 
 THUMBNAIL = 192
 """Longest side of a thumbnail in pixels."""
 PCA_SIDE = 64
 """Longest side of a latent whose colours are shown; a larger one is averaged down to it."""
 DIFFERENCE_QUALITY = 95
-BEHIND = 32
-"""Pictures whose files may be waiting to be written."""
+BEHIND, BEHIND_BYTES = 32, 256 * 2**20
+"""Pictures whose files may be waiting to be written, and their bytes in memory."""
 
 _HEADER = struct.Struct("<IIII")
 """Index of the picture, and C, h, w of the latent that follows in float16."""
@@ -45,8 +44,10 @@ class ReportWriter:
     def __init__(self, path: str, groups: Sequence[Sequence[int]], gain: float) -> None:
         self.folder = report_folder(path)
         self._groups, self._gain = groups, gain
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="report")
+        self._threads = ThreadPoolExecutor(usable_cores(), thread_name_prefix="report")
         self._pending: deque[Future[None]] = deque()
+        self._waiting: deque[int] = deque()
+        """Bytes in memory of each of them."""
         self._moments = [ChannelMoments() for _ in groups]
         self._spools = [
             (self.folder / FILES / f"latents-{i}.tmp").open("w+b") for i in range(len(groups))
@@ -65,12 +66,17 @@ class ReportWriter:
                 moments.add(small[None])
                 self._local(spool.write, _HEADER.pack(index, *small.shape))
                 self._local(spool.write, small.half().numpy().tobytes())
-        while self._pending and (self._pending[0].done() or len(self._pending) >= BEHIND):
-            self._pending.popleft().result()
-        call = partial(self._write, index, original.cpu(), [picture.cpu() for picture in decoded])
-        self._pending.append(self._threads.submit(call))
+        pictures = [picture.cpu() for picture in (original, *decoded)]
+        size = sum(picture.nbytes for picture in pictures)
+        while self._pending and (self._pending[0].done() or self._is_far_behind(size)):
+            self._settle_one()
+        self._pending.append(self._threads.submit(self._write, index, *pictures))
+        self._waiting.append(size)
 
-    def _write(self, index: int, original: Tensor, decoded: Sequence[Tensor]) -> None:
+    def _is_far_behind(self, size: int) -> bool:
+        return len(self._pending) >= BEHIND or sum(self._waiting) + size > BEHIND_BYTES
+
+    def _write(self, index: int, original: Tensor, *decoded: Tensor) -> None:
         base = base_of(self.folder, index)
         files: dict[str, Callable[[], bytes]] = {
             "original.png": partial(encode_image, original, "png"),
@@ -84,12 +90,22 @@ class ReportWriter:
         for what, data in files.items():
             self._local(Path(f"{base}.{what}").write_bytes, data())
 
+    def _settle(self) -> None:
+        """Waits until all files so far are written; StoreError where one could not be."""
+        while self._pending:
+            self._settle_one()
+
+    def _settle_one(self) -> None:
+        self._waiting.popleft()
+        self._pending.popleft().result()
+
     def mark(self) -> tuple[list[int], list[ChannelMoments]]:
         """Where the report stands; `back_to` forgets the latents that came later."""
         return [spool.tell() for spool in self._spools], [m.copy() for m in self._moments]
 
     def back_to(self, mark: tuple[list[int], list[ChannelMoments]]) -> None:
         """Forgets what came after a mark. Files of pictures are replaced by those that follow."""
+        self._settle()  # a file of the old pictures must not come after one of the new
         positions, self._moments = mark
         for spool, position in zip(self._spools, positions, strict=True):
             spool.seek(position)
@@ -103,9 +119,7 @@ class ReportWriter:
         `document` is that of --json; each of its models gets `pca_explained`, the part of the
         latents' variance that the colours show, or None.
         """
-        for future in self._pending:
-            future.result()
-        self._pending.clear()
+        self._settle()
         shown: list[set[int]] = []
         for group, moments, spool in zip(self._groups, self._moments, self._spools, strict=True):
             basis = fit(moments) if moments.count else None
@@ -120,7 +134,7 @@ class ReportWriter:
         try:
             return write_viewer(self.folder, document, told)
         except OSError as error:
-            raise write_error(self.folder, error) from error
+            raise report_error(self.folder, error) from error
 
     def _colour(self, group: Sequence[int], basis: PcaBasis, spool: Any) -> set[int]:
         """Writes the colours of one encoder's latents; gives the pictures that have them."""
@@ -135,17 +149,18 @@ class ReportWriter:
     def _drop_beyond(self, count: int) -> None:
         """Deletes what is left of pictures that were taken back at the end."""
         for folder in (self.folder / FILES).iterdir():
-            if folder.is_dir() and int(folder.name) >= (count - 1) // 1000:
-                for path in folder.iterdir():
-                    if int(path.name.partition(".")[0]) >= count:
-                        path.unlink()
+            for path in folder.iterdir() if folder.name.isdecimal() else ():
+                number = path.name.partition(".")[0]
+                # Other programs leave files of their own in any folder.
+                if number.isdecimal() and int(number) >= count:
+                    path.unlink()
 
     def _local(self, call: Callable[..., object], *words: Any, **options: Any) -> None:
         """A call that writes; StoreError where the system refuses."""
         try:
             call(*words, **options)
         except OSError as error:
-            raise write_error(self.folder, error) from error
+            raise report_error(self.folder, error) from error
 
     def close(self) -> None:
         """Ends the threads, and deletes the latents that waited."""

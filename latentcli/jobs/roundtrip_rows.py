@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+import os
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,18 +23,24 @@ Row = dict[str, Any]
 
 
 class RowSpool:
-    """Rows in a file of JSON lines, so that they need no memory however many they are."""
+    """Rows in a file of JSON lines: of each, memory holds two numbers of 8 bytes."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w+", encoding="utf-8")
-        self.count = 0
-        """Rows so far; the next one's index."""
+        self._file = path.open("w+b")
+        self._starts, self._indices = array("q"), array("q")
+
+    @property
+    def count(self) -> int:
+        """Rows so far."""
+        return len(self._starts)
 
     def add(self, row: Row) -> None:
         """Takes in a row; infinities (identical pictures) are written as null."""
         figures = [{k: finite(v) for k, v in each.items()} for each in row["figures"]]
-        self._file.write(json.dumps(row | {"figures": figures}, allow_nan=False) + "\n")
-        self.count += 1
+        text = json.dumps(row | {"figures": figures}, allow_nan=False)
+        self._indices.append(row["index"])
+        self._starts.append(self._file.tell())
+        self._file.write(text.encode() + b"\n")
 
     def mark(self) -> tuple[int, int]:
         """Where the spool stands."""
@@ -40,15 +48,21 @@ class RowSpool:
 
     def back_to(self, mark: tuple[int, int]) -> None:
         """Forgets what came after a mark."""
-        position, self.count = mark
+        position, count = mark
+        del self._starts[count:], self._indices[count:]
         self._file.seek(position)
         self._file.truncate()
 
     def rows(self) -> Iterator[Row]:
-        """All rows, in order."""
-        self._file.seek(0)
-        for line in self._file:
-            yield json.loads(line)
+        """All rows, by their index, which may not be the order in which they came."""
+        yield from map(self.at, sorted(range(self.count), key=self._indices.__getitem__))
+
+    def at(self, place: int) -> Row:
+        """The row that came after `place` others."""
+        self._file.seek(self._starts[place])
+        row: Row = json.loads(self._file.readline())
+        self._file.seek(0, os.SEEK_END)
+        return row
 
     def close(self) -> None:
         """Ends the use of the file."""
@@ -69,6 +83,8 @@ def check_csv(path: str | None) -> None:
         raise UsageError(f"--csv {path} is a folder; name a file.")
     if isinstance(target, Path) and not target.parent.is_dir():
         raise UsageError(f"--csv {path}: there is no folder {target.parent}; make it first.")
+    if isinstance(target, Path) and not os.access(target.parent, os.W_OK):
+        raise UsageError(f"--csv {path}: nothing can be written to {target.parent}.")
 
 
 def write_csv(path: str, rows: Iterator[Row], models: Sequence[str], names: Sequence[str]) -> None:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,6 +91,15 @@ class Roundtrip:
         self.meter.advance(1 if self.meter.noun == "images" else 0, 1)
 
 
+class Name(NamedTuple):
+    """What a picture is called."""
+
+    index: int
+    """Its place among the sound inputs, of which one may overtake another of another size."""
+    key: str
+    source: str
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What one contender made of a batch; the tensors are on its device."""
@@ -107,11 +117,12 @@ def compare_images(
 ) -> None:
     """The whole stream of pictures; batches of equal size."""
 
-    def pictures() -> Iterator[Picture]:
+    def pictures() -> Iterator[tuple[int, Picture]]:
+        indices = count()
         for chunk in timed(chunks, run.meter):
             for row, pixels in chunk.pictures():
                 if pixels is not None:
-                    yield Picture(row, pixels)
+                    yield next(indices), Picture(row, pixels)
                 else:
                     run.fail(row.key, row.source, row.stage, row.error)
 
@@ -119,12 +130,10 @@ def compare_images(
     with open_chunks(
         intake, tasks, workers, time_limit=time_limit, waiting=run.stop.check
     ) as chunks:
-        for batch in batches(
-            pictures(), lambda picture: picture.pixels, size, batch_elements(size)
-        ):
+        for batch in batches(pictures(), lambda each: each[1].pixels, size, batch_elements(size)):
             run.stop.check()
-            named = [(picture.row.key, picture.row.source) for picture in batch]
-            compare(run, torch.stack([picture.pixels for picture in batch]), named, frames=False)
+            named = [Name(i, picture.row.key, picture.row.source) for i, picture in batch]
+            compare(run, torch.stack([picture.pixels for _, picture in batch]), named, frames=False)
             run.meter.advance(len(batch))
 
 
@@ -176,7 +185,10 @@ def compare_frames(
     for batch in batches(frames, pixels_of, size, most):
         run.stop.check()
         run.meter.begin()
-        named = [(frame_key(row.key, first + i), row.source) for i in range(len(batch))]
+        named = [
+            Name(run.rows.count + i, frame_key(row.key, first + i), row.source)
+            for i in range(len(batch))
+        ]
         pixels = torch.stack([frame.pixels for frame in batch])
         compare(run, pixels, named, frames=True, clips=clips)
         first += len(batch)
@@ -202,17 +214,17 @@ def chunk_of(run: Roundtrip, contender: Contender) -> int | None:
 def compare(
     run: Roundtrip,
     pixels: Tensor,
-    named: Sequence[tuple[str, str]],
+    named: Sequence[Name],
     *,
     frames: bool,
     clips: Sequence[ClipMeasure] = (),
 ) -> None:
     """encode, round to bfloat16 as a store would, decode, measure: for every contender.
 
-    `named` are key and source of each picture. What one model encodes is encoded once, however many
+    `named` has a name for each picture. What one model encodes is encoded once, however many
     decode it. Nothing but figures leaves the device, unless pictures are kept.
     """
-    keys = [key for key, _ in named]
+    keys = [name.key for name in named]
     images = to_device(pixels, run.device)
     latents: dict[int, Tensor] = {}
     results: list[Result] = []
@@ -275,7 +287,7 @@ def alikeness(first: Tensor | None, latents: Tensor) -> dict[str, list[float]]:
 
 
 def record(
-    run: Roundtrip, pixels: Tensor, named: Sequence[tuple[str, str]], results: Sequence[Result]
+    run: Roundtrip, pixels: Tensor, named: Sequence[Name], results: Sequence[Result]
 ) -> None:
     """Hands a batch's figures, and what is kept of its pictures, to where they belong."""
     seen: set[int] = set()
@@ -287,24 +299,21 @@ def record(
     with run.meter.stage("write", len(named)):
         keep(run, pixels, named, results)
     height, width = pixels.shape[2:]
-    for i, (key, source) in enumerate(named):
+    for i, name in enumerate(named):
         each = [{n: v[i] for n, v in {**r.figures, **r.alike}.items()} for r in results]
-        told = {"key": key, "source": source, "width": width, "height": height}
-        run.rows.add({"index": run.rows.count} | told | {"figures": each})
+        run.rows.add(name._asdict() | {"width": width, "height": height, "figures": each})
 
 
-def keep(
-    run: Roundtrip, pixels: Tensor, named: Sequence[tuple[str, str]], results: Sequence[Result]
-) -> None:
+def keep(run: Roundtrip, pixels: Tensor, named: Sequence[Name], results: Sequence[Result]) -> None:
     """Writes reconstructions as PNG under <save>/<model>/<key>.png, and the report's pictures."""
     if run.job.save is None and run.report is None:
         return
     decoded = [result.decoded.cpu() for result in results]
     latents = list({id(r.latents): r.latents for r in results}.values())
-    for i, (key, _) in enumerate(named):
+    for i, (index, key, _) in enumerate(named):
         if run.report is not None:
             of_all = [pictures[i] for pictures in decoded]
-            run.report.add(run.rows.count + i, pixels[i], of_all, [latent[i] for latent in latents])
+            run.report.add(index, pixels[i], of_all, [latent[i] for latent in latents])
         if run.job.save is not None:
             for contender, pictures in zip(run.contenders, decoded, strict=True):
                 path = Path(run.job.save) / contender.name / f"{key}.png"

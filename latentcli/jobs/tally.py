@@ -71,10 +71,12 @@ def differences(a: array[float], b: array[float]) -> list[float]:
 
 
 def extremes(values: array[float], *, higher_is_better: bool) -> dict[str, list[int]]:
-    """Indices of the `worst` and the `best` pictures, the most extreme first."""
+    """Places of the `worst` and the `best` pictures, the most extreme first."""
     order = range(len(values))
-    low = heapq.nsmallest(NAMED, order, key=values.__getitem__)
-    high = heapq.nlargest(NAMED, order, key=values.__getitem__)
+    # Of a few pictures, none is named as both.
+    most = max(1, min(NAMED, len(values) // 2))
+    low = heapq.nsmallest(most, order, key=values.__getitem__)
+    high = heapq.nlargest(most, order, key=values.__getitem__)
     return {"worst": low, "best": high} if higher_is_better else {"worst": high, "best": low}
 
 

@@ -25,6 +25,7 @@ def roundtrip_tables(document: Values) -> Iterator[RenderableType]:
         f"{named(first)} of {pictures_text(document)} ({settings_text(document)})"
         + (f"; mean of {', '.join(map(named, others))}" if others else "")
     )
+    yield from map(Text, too_small(document))
     yield shown(columns(first, others), document["models"])
     if document.get("delta"):
         yield Text(f"Difference to {document['delta'][0]['against']}, image by image")
@@ -88,7 +89,10 @@ def cell(row: Values, *, name: str, key: str, digits: int, sign: bool = False) -
     if found is None:
         return ""
     value = found[key] if isinstance(found, Mapping) else found
-    return "inf" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+    if value is None:
+        return "inf"
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    return text if float(text) else f"{0:.{digits}f}"
 
 
 CLIP_COLUMNS = (
@@ -118,6 +122,14 @@ def listed(images: Sequence[Values], measure: Values) -> str:
         f"{image['key']} {cell(image, name=name, key='', digits=digits) or 'inf'}"
         for image in images
     )
+
+
+def too_small(document: Values) -> Iterator[str]:
+    """A sentence for each measure that some of the pictures were too small for."""
+    for measure in document["measures"]:
+        if measure.get("of", document["images"]) < document["images"]:
+            rest = f"{document['images'] - measure['of']:,}" if measure["of"] else "all of them"
+            yield f"{measure['label']} leaves out {rest}, which are too small for it"
 
 
 def pictures_text(document: Values) -> str:

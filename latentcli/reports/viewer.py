@@ -75,6 +75,7 @@ def about(document: Mapping[str, Any], measures: Sequence[Mapping[str, Any]]) ->
         "measures": [{name: measure.get(name) for name in told} for measure in measures],
         "gain": (document.get("settings") or {}).get("difference_gain") or DIFFERENCE_GAIN,
         "pictures": pictures_word(document),
+        "explained": [model.get("pca_explained") for model in document["models"]],
     }
 
 

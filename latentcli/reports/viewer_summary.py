@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from latentcli.reports.page import TextCell, facts_list, figures_table
+from latentcli.reports.viewer_tables import clips_table, latents_table, minus, single
 
 Values = Mapping[str, Any]
 
@@ -19,11 +20,6 @@ STATISTICS = {
     "p95": "P95",
     "max": "Max",
 }
-LEADING = (
-    *("size", "resize", "buckets", "steps", "sampler", "schedule", "pdg", "pdg_strength", "seed"),
-    *("stride", "frames", "num_frames"),
-)
-"""Settings that the opening sentence tells; the others stand under how it was measured."""
 JUDGED = ("mean", "median")
 """Statistics of a difference that are better or worse; a spread is neither."""
 MODEL_FACTS = {
@@ -75,6 +71,8 @@ def opening(document: Values) -> Iterator[str]:
     yield summary_table(document)
     yield set_table(document)
     yield extremes(document)
+    yield clips_table(document)
+    yield latents_table(document)
     yield '</div>\n<div id="spread" class="spread" hidden>\n'
     yield '<div id="spread-measures" class="segments" role="group" aria-label="Measure"></div>\n'
     yield '<figure id="spread-values" class="chart"></figure>\n'
@@ -85,20 +83,41 @@ def opening(document: Values) -> Iterator[str]:
 
 
 def lead(document: Values) -> str:
-    """2,000 images through a and b, bfloat16 on cuda. size 256, steps 1, seed 42."""
-    count = f"{document['images']:,} {pictures_word(document)}"
-    names = listed([model["model"] for model in document["models"]])
+    """2,000 images, 256x256, bf16 on cuda, 1 ddim step, seed 42. 3 more could not be used."""
+    failed = document.get("failed") or 0
+    lost = f" {failed:,} more could not be used." if failed else ""
+    return f"{pictures_text(document)}, {', '.join(leading(document))}.{lost}"
+
+
+def pictures_text(document: Values) -> str:
+    """2,000 images, or 300 frames of 4 clips."""
+    count, of = document["images"], document.get("clips")
+    text = f"{count:,} {pictures_word(document)[: -1 if count == 1 else None]}"
+    return f"{text} of {of:,} clip{'' if of == 1 else 's'}" if of else text
+
+
+def leading(document: Values) -> Iterator[str]:
+    """What runs differ in most; the other settings stand under how it was measured."""
+    told = document.get("settings") or {}
+    yield size_text(told)
     ran = {f"{m['dtype']} on {m['device']}" for m in document["models"] if m.get("dtype")}
-    where = f", {listed(sorted(ran))}" if ran else ""
-    told = settings_text(document)
-    return f"{count} through {names}{where}." + (f" Settings: {told}." if told else "")
+    if ran:
+        yield listed(sorted(ran))
+    if told.get("steps") is not None:
+        yield f"{told['steps']} {told['sampler']} step{'' if told['steps'] == 1 else 's'}"
+        if told.get("pdg"):
+            yield f"path-drop guidance {told['pdg_strength']}"
+        yield f"seed {told['seed']}"
 
 
-def settings_text(document: Values) -> str:
-    """The settings that runs differ in most, in one line."""
-    settings = (document.get("settings") or {}).items()
-    told = ((k, v) for k, v in settings if k in LEADING and v not in (None, False, ""))
-    return ", ".join(f"{words(k)} {'on' if v is True else value_text(v)}" for k, v in told)
+def size_text(told: Values) -> str:
+    """The size at which the pictures went through the models."""
+    if told.get("size"):
+        return value_text(told["size"])
+    if told.get("buckets"):
+        return "in buckets"
+    cropped = f" cropped to multiples of {told['divisor']}" if told.get("divisor") else ""
+    return f"own size{cropped}"
 
 
 def words(name: str) -> str:
@@ -131,6 +150,9 @@ def measure_rows(document: Values, measure: Values) -> str:
     """A measure's heading, then the models, each with its difference below it."""
     unit = f", {measure['unit']}" if measure.get("unit") else ""
     better = "higher is better" if measure["higher_is_better"] else "lower is better"
+    if measure.get("of", document["images"]) < document["images"]:
+        rest = f"{document['images'] - measure['of']:,}" if measure["of"] else "all"
+        better += f"; {rest} {pictures_word(document)} are too small for it"
     name = escape(f"{measure['label']}{unit}")
     heading = (
         f'<tr><th scope="rowgroup" class="text measure" colspan="{len(STATISTICS) + 1}">'
@@ -171,7 +193,9 @@ def delta_cell(told: Values, name: str, measure: Values) -> str:
     if name == "std":
         return f"<td>{value:.{digits}f}</td>"
     text = minus(f"{value:+.{digits}f}")
-    if name not in JUDGED or float(f"{value:.{digits}f}") == 0:
+    if float(text.replace("−", "-")) == 0:
+        return f"<td>{0:.{digits}f}</td>"
+    if name not in JUDGED:
         return f"<td>{text}</td>"
     kind = "good" if (value > 0) == measure["higher_is_better"] else "bad"
     return f'<td class="{kind}">{text}</td>'
@@ -187,11 +211,6 @@ def figure_text(summary: Values | None, name: str, measure: Values) -> str:
     return minus(f"{value:.{measure['digits']}f}")
 
 
-def minus(text: str) -> str:
-    """A number with a minus sign as wide as a plus."""
-    return text.replace("-", "−")
-
-
 def set_table(document: Values) -> str:
     """Measures of whole sets: one number per model."""
     measures = [m for m in document["measures"] if is_of_sets(document, m)]
@@ -205,13 +224,11 @@ def set_table(document: Values) -> str:
     return figures_table(headers, rows, "Of all pictures together")
 
 
-def single(value: float | None, digits: int) -> str:
-    """A number, or a dash."""
-    return "–" if value is None else minus(f"{value:.{digits}f}")
-
-
 def extremes(document: Values) -> str:
     """Names of the worst and the best pictures of each model, which open them."""
+    if not document["measures"]:
+        return ""
+    label = escape(document["measures"][0]["label"])
     rows = [
         [model["model"], *links]
         for i, model in enumerate(document["models"])
@@ -226,7 +243,7 @@ def extremes(document: Values) -> str:
     )
     heads = "".join(
         f'<th scope="col" class="text">{name}</th>'
-        for name in ("Model", "Lowest PSNR", "Highest PSNR")
+        for name in ("Model", f"Worst {label}", f"Best {label}")
     )
     return (
         '<div class="scroll" tabindex="0" role="group" aria-label="Worst and best pictures">\n'
@@ -236,7 +253,7 @@ def extremes(document: Values) -> str:
 
 
 def named(document: Values, index: int, which: str) -> str:
-    """The pictures that a model did worst or best on, as links with their PSNR.
+    """The pictures that a model did worst or best on, as links with their first measure.
 
     They stand in the model's own entry, or in the document by model: its name or its place.
     """
@@ -248,11 +265,17 @@ def named(document: Values, index: int, which: str) -> str:
         told = told[index]
     elif told and which not in model:
         told = ()
-    return "<br>".join(
-        f'<a href="#image-{int(one["index"])}">{escape(one["key"])}</a> '
-        f"{single(one.get('psnr'), 2) if one.get('psnr') is not None else '∞'}"
+    measure = document["measures"][0]
+    return "".join(
+        f'<div><a href="#image-{int(one["index"])}">{escape(one["key"])}</a>'
+        f"<span>{end_text(one.get(measure['name']), measure)}</span></div>"
         for one in told
     )
+
+
+def end_text(value: float | None, measure: Values) -> str:
+    """The figure of a picture at an end; None is a picture that came back identical."""
+    return "∞" if value is None else single(value, measure["digits"])
 
 
 def failures(document: Values) -> str:

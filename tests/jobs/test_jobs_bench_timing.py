@@ -5,15 +5,26 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pytest
+import torch
 
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench import run_bench
 from latentcli.jobs.bench_cases import Case
-from latentcli.jobs.bench_models import Contender, attempt
-from latentcli.jobs.bench_timing import Timing, enough, in_turn, quartiles, row, versus
+from latentcli.jobs.bench_models import Contender, attempt, contender
+from latentcli.jobs.bench_timing import (
+    Timing,
+    enough,
+    in_turn,
+    measure_case,
+    quartiles,
+    row,
+    versus,
+)
 from latentcli.jobs.config import BenchJob
+from latentcli.jobs.engine import load_engine
 
 SMALL = {"resolution": ("32",), "batch": (1,), "device": "cpu"}
 
@@ -90,5 +101,32 @@ def test_compiled(bundled):
     assert found["compiled"] is True
     assert found["warmup"] == 2
     assert all(check["relative_rms"] < 1e-4 for check in found["checks"])
-    # Two models by two ops in the check, and their encoders once more at the case's size.
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 6
+    # Two encoders in the check, and once more at the case's size.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 4
+
+
+def test_what_one_model_has_no_memory_for_costs_the_others_nothing():
+    engine = load_engine("linear16", device="cpu")
+    plain = contender("linear16", engine, False)
+    hungry = replace(plain, name="hungry", encode=lambda images: torch.empty(2**50))
+    job = BenchJob(models=("linear16",), baseline="hungry", repeats=2, warmup=1)
+    for models in ([plain, hungry], [hungry, plain]):
+        done, short = measure_case(Case("encode", (32, 32), 1), models, job)
+        assert [row["model"] for row in done] == ["linear16"] and done[0]["speedup"] is None
+        assert short[0]["model"] == "hungry" and "ran out of memory" in short[0]["reason"]
+    assert measure_case(Case("encode", (32, 32), 1), [hungry], job)[0] == []
+
+
+def test_compiled_code_is_held_against_eager_at_the_size_that_is_timed():
+    """Right at the size of the check before, wrong at the one that counts."""
+    engine = load_engine("linear16", device="cpu")
+    plain = contender("linear16", engine, False)
+
+    def wrong(images: torch.Tensor) -> torch.Tensor:
+        return plain.encode(images) * (1.01 if images.shape[-1] == 96 else 1.0)
+
+    timed = replace(plain, encode=wrong, compiled=True)
+    job = BenchJob(models=("linear16",), repeats=1, warmup=1, compile=True)
+    assert measure_case(Case("encode", (64, 64), 2), [timed], job)[0]
+    with pytest.raises(LatentCliError, match=r"encode of 96x96.*not that of the eager network"):
+        measure_case(Case("encode", (96, 96), 2), [timed], job)

@@ -111,7 +111,7 @@ def test_a_shared_encoder_is_shown_once_for_each(tmp_path, model):
 
 def test_a_clip_that_fails_leaves_nothing_in_the_report(tmp_path):
     source = clips_in(tmp_path / "clips", [4, 3])
-    cut(make_clip(tmp_path / "long.mp4", 60), source / "c02cut.mp4")
+    cut(make_clip(tmp_path / "long.mp4", 60), source / "c00cut.mp4")
     found = roundtrip(source, "linear16", report=str(tmp_path / "page"))
     alone = clips_in(tmp_path / "alone", [4, 3])
     roundtrip(alone, "linear16", report=str(tmp_path / "clean"))
@@ -162,3 +162,38 @@ def test_thumbnails_are_pictures(made):
     image = Image.open(io.BytesIO(data))
     assert image.format == "JPEG" and image.size == (64, 48)
     assert pictures_of(root / "saved" / "toy")
+
+
+def test_pictures_of_a_clip_that_failed_never_come_late(tmp_path):
+    """Large ones are still being written when smaller ones take their places."""
+    writer = ReportWriter(str(tmp_path / "page"), [[0]], 4.0)
+    large = torch.randint(0, 256, (3, 1500, 1500), dtype=torch.uint8)
+    small, latent = torch.zeros(3, 32, 32, dtype=torch.uint8), torch.zeros(4, 2, 2)
+    with closing(writer):
+        mark = writer.mark()
+        writer.add(0, large, [large], [latent])
+        writer.back_to(mark)
+        writer.add(0, small, [small], [latent])
+        (tmp_path / "page/files/000/.DS_Store").write_text("of another program")
+        told = {"models": [{"model": "m"}], "measures": [], "images": 1}
+        writer.finish(1, lambda: iter(()), told)
+    base = tmp_path / "page/files/000"
+    assert Image.open(base / "000000.original.png").size == (32, 32)
+    assert Image.open(base / "000000.0.png").size == (32, 32)
+    assert (base / ".DS_Store").exists()
+
+
+def test_large_pictures_wait_in_bounded_memory(tmp_path, monkeypatch):
+    """However slow the disk is; one picture larger than the bound still passes."""
+    size = 3 * 96 * 96
+    monkeypatch.setattr("latentcli.jobs.roundtrip_report.BEHIND_BYTES", 5 * size)
+    writer = ReportWriter(str(tmp_path / "page"), [[0]], 4.0)
+    most = 0
+    with closing(writer):
+        for index in range(12):
+            picture = torch.zeros(3, 96, 96, dtype=torch.uint8)
+            writer.add(index, picture, [picture], [torch.zeros(4, 2, 2)])
+            most = max(most, sum(writer._waiting))
+        large = torch.zeros(3, 300, 300, dtype=torch.uint8)
+        writer.add(12, large, [large], [torch.zeros(4, 2, 2)])
+    assert most == 4 * size

@@ -36,6 +36,7 @@ def test_the_ends_are_named_in_order():
     assert extremes(values, higher_is_better=True) == {"worst": [1, 5, 3], "best": [2, 0, 4]}
     assert extremes(values, higher_is_better=False)["worst"] == [2, 0, 4]
     assert extremes(array("d", [7]), higher_is_better=True) == {"worst": [0], "best": [0]}
+    assert extremes(array("d", [7, 3, 5]), higher_is_better=True) == {"worst": [1], "best": [0]}
 
 
 def test_identical_pictures_differ_by_nothing():

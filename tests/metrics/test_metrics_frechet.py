@@ -134,3 +134,9 @@ def test_wrong_features_are_refused() -> None:
         frechet_distance(found, FeatureSums(4))
     with pytest.raises(ValueError, match="allowed are centred, uncentred"):
         frechet_distance(found, found, "other")
+
+
+def test_features_whose_squares_overflow():
+    huge = sums(features(0, 20, 3) * 1e200)
+    with pytest.raises(ValueError, match="so large"):
+        frechet_distance(huge, sums(features(1, 20, 3)))

@@ -85,6 +85,94 @@ def test_one_model_and_four(browser, tmp_path, names):
         tab.check()
 
 
+SSIM_GAUSS = MEASURES[1] | {"name": "ssim_gaussian", "label": "SSIM gauss"}
+
+
+@pytest.mark.parametrize(
+    "names", [("a", "b"), ("fcdm_nano", "linear16"), ("capacitor_decoder", "b")]
+)
+@pytest.mark.parametrize("more", [[], [SSIM_GAUSS]])
+def test_no_figure_of_a_picture_is_broken_in_two(browser, tmp_path, names, more):
+    measures = [*MEASURES, *more]
+    rows = make_rows(KEYS, 2, measures[:2], False)
+    for row in rows:
+        for figures in row["figures"]:
+            figures |= {measure["name"]: 0.5 - row["index"] / 9 for measure in more}
+    made = make_report(tmp_path / "r", (), names=names, measures=measures, rows=rows)
+    with open_tab(browser, made.url) as tab:
+        open_image(tab.page, 1)
+        broken = tab.page.eval_on_selector_all(
+            "#told :is(td, tbody th)",
+            """all => all.filter((cell) => {
+              const words = document.createRange();
+              words.selectNodeContents(cell);
+              const texts = [...words.getClientRects()].filter((box) => box.height > 12);
+              const bottoms = texts.map((box) => box.bottom);
+              const lines = Math.max(...bottoms) - Math.min(...bottoms) > 8;
+              return lines || cell.getBoundingClientRect().right > innerWidth - 15;
+            }).map((cell) => cell.textContent)""",
+        )
+        assert broken == []
+
+
+def test_panes_of_each_model_lie_together(browser, tmp_path):
+    """In columns where pictures are wide, in lines where they are high; the original first."""
+    tall = make_rows(KEYS, 2, MEASURES, True)
+    tall = [row | {"width": 48, "height": 64 if row["index"] else 32} for row in tall]
+    made = make_report(tmp_path / "r", (), rows=tall)
+    for index, (across, other) in {0: ("x", "y"), 1: ("y", "x")}.items():
+        with open_tab(browser, made.url) as tab:
+            open_image(tab.page, index)
+            panes = {
+                pane.get_attribute("data-pane"): pane.bounding_box()
+                for pane in tab.page.locator("#stages .pane").all()
+            }
+            for m in (0, 1):
+                of_model = [panes[f"{kind}-{m}"] for kind in ("picture", "difference", "pca")]
+                assert len({round(box[across]) for box in of_model}) == 1
+                assert len({round(box[other]) for box in of_model}) == 3
+            assert panes["original"]["x"] < min(panes[f"picture-{m}"]["x"] for m in (0, 1))
+
+
+def test_clips_latents_and_ends_have_tables(browser, tmp_path):
+    lpips_first = [LPIPS, *MEASURES]
+    rows = make_rows(["c/000000", "c/000001"], 2, lpips_first, True)
+    of_clip = {"psnr": {"mean": 31.234}, "temporal": {"mean": 1.5}}
+    clips = [{"key": "c", "psnr": None, "temporal": 1.5}]
+    figures = [{"model": name, **of_clip, "clips": clips} for name in ("small", "large")]
+    document = make_report(tmp_path / "first", (), rows=rows, measures=lpips_first).document
+    models = [
+        model
+        | {
+            "latents": {"mean": 0.01, "std": 0.9, "channel_std": [0.5, 1.25]},
+            "pca_explained": 0.347,
+            "worst": [{"key": "c/000001", "index": 1, "lpips": 0.5}],
+        }
+        for model in document["models"]
+    ]
+    delta = [document["delta"][0] | {"latent_cosine": {"mean": 0.125}}]
+    told = {"media": "clips", "clips": 1, "clip_figures": figures, "models": models, "delta": delta}
+    measures = [lpips_first[0], lpips_first[1] | {"of": 1}, lpips_first[2]]
+    made = make_report(tmp_path / "r", (), rows=rows, measures=measures, **told)
+    with open_tab(browser, made.url) as tab:
+        page = tab.page
+        text = page.locator("main").text_content()
+        for words in ("2 frames of 1 clip,", "Whole clips", "31.23", "Worst LPIPS", "1 more could"):
+            assert words in text
+        for words in (
+            "0.500 to 1.250",
+            "35%",
+            "Cosine to large",
+            "0.1250",
+            "1 frames are too small",
+        ):
+            assert words in text
+        assert "∞" in page.locator("details", has_text="Each clip").text_content()
+        page.get_by_role("link", name="c/000001").first.click()
+        assert page.inner_text("[data-pane=pca-0] figcaption").endswith("PCA, 35% of variance")
+        tab.check()
+
+
 def test_a_file_that_is_gone_is_named(browser, tmp_path):
     made = make_report(tmp_path / "r", KEYS[:2])
     (made.folder / "files" / "000" / "000000.1.png").unlink()

@@ -17,7 +17,7 @@ function histogramChart(box, { title, caption, series, measure, zero, all }) {
       role: "img",
       "aria-label": spoken(title, series, measure),
     },
-    ...axis(scale, x, measure, zero, frame),
+    ...axis(scale, x, zero, frame),
     ...series.map((one, i) => steps(counts[i], most, scale, x, frame, one.colour)),
     ...series.flatMap((one, i) => rug(one, i, x, frame)),
     marks,
@@ -79,7 +79,7 @@ function rug(one, i, x, { floor }) {
   return [drawn("path", { d: path, class: "rug", style: `--mark: ${one.colour}` })];
 }
 
-function axis({ low, high, step }, x, measure, zero, { width, floor, top, full, height }) {
+function axis({ low, high, step }, x, zero, { width, floor, top, height }) {
   const parts = [drawn("path", { d: `M${CHART.left} ${floor}H${width - CHART.right}`, class: "floor" })];
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const number = Math.round((high - low) / step);
@@ -89,8 +89,7 @@ function axis({ low, high, step }, x, measure, zero, { width, floor, top, full, 
     const anchor = i === 0 ? "start" : i === number ? "end" : "middle";
     const text = Math.abs(value).toFixed(digits);
     const sign = Number(text) === 0 ? "" : value < 0 ? "−" : zero ? "+" : "";
-    const unit = full && i === number && measure.unit ? ` ${measure.unit}` : "";
-    parts.push(drawn("text", { x: x(value), y: height - 4, "text-anchor": anchor }, sign + text + unit));
+    parts.push(drawn("text", { x: x(value), y: height - 4, "text-anchor": anchor }, sign + text));
   }
   if (zero) parts.push(drawn("path", { d: `M${x(0)} ${top}V${floor}`, class: "zero" }));
   return parts;

@@ -159,19 +159,19 @@ function measurePanes() {
   const area = { width: stages.clientWidth - 2 * PANE_GAP, height: stages.clientHeight - 2 * PANE_GAP };
   const narrow = matchMedia("(max-width: 719px)").matches;
   const panes = compare.mode === "panes" ? compare.panes : [original];
-  const columns = narrow ? 1 : bestColumns(panes, area, compare.row);
-  stages.style.setProperty("--columns", columns);
-  sizePanes(panes, columns, area);
+  const layout = narrow ? { columns: 1, lines: panes.length } : layoutOf(panes, area, compare.row);
+  stages.style.setProperty("--columns", layout.columns);
+  sizePanes(layout, area);
   stages.style.setProperty("--shape", clamp(compare.row.width / compare.row.height, 0.6, 3));
-  placePanes(figures, panes, narrow ? 0 : columns);
+  placePanes(figures, panes, layout);
   const stage = figures[0].querySelector(".stage");
   view.pane = { width: stage.clientWidth, height: stage.clientHeight };
   placeView();
 }
 
 // Panes are as large as the picture that fits into them; a single one takes all there is.
-function sizePanes(panes, columns, area) {
-  const { width, height } = paneSize(panes, columns, area, compare.row);
+function sizePanes(layout, area) {
+  const { width, height } = paneSize(layout, area, compare.row);
   const alone = compare.mode !== "panes";
   stages.style.setProperty("--width", alone ? "minmax(0, 1fr)" : `${width}px`);
   stages.style.setProperty("--height", alone ? "minmax(0, 1fr)" : `${height + CAPTION}px`);
@@ -185,6 +185,7 @@ function hideCompare() {
 
 function addChecks() {
   const box = byId("shown");
+  const long = about.models.some((name) => name.length > 14);
   const add = (set, id, label) => {
     const input = element("input", { type: "checkbox", checked: true, value: id });
     input.addEventListener("change", () => {
@@ -192,7 +193,7 @@ function addChecks() {
       else set.delete(id);
       fillStages();
     });
-    box.append(element("label", {}, input, ...label));
+    box.append(element("label", { class: long && set === compare.shown.models ? "long" : null }, input, ...label));
   };
   const colours = rows.some((row) => row.pca.some(Boolean));
   for (const { id, label } of KINDS) if (id !== "pca" || colours) add(compare.shown.kinds, id, [label]);

@@ -73,7 +73,7 @@ function modelPairs() {
 function sortChoices() {
   const names = new Intl.Collator(undefined, { numeric: true });
   const plain = [
-    { id: "order", label: "order of the run", compare: (a, b) => a.index - b.index },
+    { id: "order", label: "order of the inputs", compare: (a, b) => a.index - b.index },
     { id: "name", label: "name", compare: (a, b) => names.compare(a.key, b.key) },
     {
       id: "size",
@@ -108,7 +108,7 @@ function measureChoices(measure, k) {
   return [...one, ...two];
 }
 
-// Rows without the figure come last both ways; equal rows keep the order of the run.
+// Rows without the figure come last both ways; equal rows keep the order of the inputs.
 function sortRows(list, choice, falling) {
   const sign = falling ? -1 : 1;
   const order = choice.compare ?? ((a, b) => compareNumbers(choice.value(a), choice.value(b)));

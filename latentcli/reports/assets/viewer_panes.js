@@ -66,46 +66,59 @@ function layer(row, pane) {
   return image;
 }
 
+function latentsText(model) {
+  const part = about.explained[model];
+  return part == null ? "PCA" : `PCA, ${Math.round(100 * part)}% of variance`;
+}
+
 function caption(row, pane) {
-  const told = element("figcaption", {}, element("b", {}, pane.name));
+  const told = element("figcaption", {}, element("b", { title: pane.name }, pane.name));
   if (pane.model !== null) told.prepend(swatch(pane.model));
   const [measure] = about.measures;
   if (pane.kind === "picture" && measure) {
-    told.append(element("span", {}, withUnit(figureOf(row, pane.model, 0), measure)));
+    const text = withUnit(figureOf(row, pane.model, 0), measure);
+    told.append(element("span", { class: "value" }, text));
   }
   if (pane.kind === "difference") told.append(element("span", { class: "gain-note" }));
-  if (pane.kind === "pca") told.append(element("span", {}, "latents"));
+  if (pane.kind === "pca") told.append(element("span", {}, latentsText(pane.model)));
   return told;
 }
 
-// Columns under which panes of the picture's shape come out largest; with several models the
-// orders that put a model's panes in one line or one column win over others nearly as large.
-function bestColumns(panes, area, row) {
-  const widthWith = (columns) => paneSize(panes, columns, area, row).width;
-  const counts = panes.map((_, i) => i + 1);
-  const best = counts.reduce((a, b) => (widthWith(b) > widthWith(a) * 1.001 ? b : a));
-  const models = new Set(panes.map((pane) => pane.model).filter((model) => model !== null)).size;
-  const tidy = models > 1 && panes[0] === original ? models + 1 : best;
-  return tidy <= panes.length && widthWith(tidy) > 0.8 * widthWith(best) ? tidy : best;
+const modelsOf = (panes) => [...new Set(panes.map((pane) => pane.model).filter((m) => m !== null))];
+const kindsOf = (panes) => [...new Set(panes.map((pane) => pane.kind).filter((k) => k !== "original"))];
+
+// Columns and lines under which panes of the picture's shape come out largest; with several models,
+// each in a column or in a line of its own wins over others that are nearly as large.
+function layoutOf(panes, area, row) {
+  const widest = (a, b) => (widthIn(b, area, row) > widthIn(a, area, row) * 1.001 ? b : a);
+  const free = panes.map((_, i) => ({ columns: i + 1, lines: Math.ceil(panes.length / (i + 1)) }));
+  const best = free.reduce(widest);
+  const [models, kinds] = [modelsOf(panes).length, kindsOf(panes).length];
+  if (models < 2 || panes[0] !== original) return best;
+  const inColumns = { columns: models + 1, lines: kinds, across: "models" };
+  const inLines = { columns: kinds + 1, lines: models, across: "kinds" };
+  const tidy = widest(inColumns, inLines);
+  return widthIn(tidy, area, row) > 0.8 * widthIn(best, area, row) ? tidy : best;
 }
 
-function paneSize(panes, columns, area, row) {
+const widthIn = (layout, area, row) => paneSize(layout, area, row).width;
+
+function paneSize({ columns, lines }, area, row) {
   const shape = row.width / row.height;
-  const lines = Math.ceil(panes.length / columns);
   const width = (area.width - PANE_GAP * (columns - 1)) / columns;
   const height = (area.height - PANE_GAP * (lines - 1)) / lines - CAPTION;
   const fits = Math.max(48, Math.floor(Math.min(width, Math.max(1, height) * shape)));
   return { width: fits, height: Math.ceil(fits / shape) };
 }
 
-// In tidy columns a model's panes stand under each other, the original alone in the first.
-function placePanes(figures, panes, columns) {
-  const models = [...new Set(panes.map((pane) => pane.model).filter((model) => model !== null))];
-  const kinds = [...new Set(panes.map((pane) => pane.kind).filter((kind) => kind !== "original"))];
-  const tidy = models.length > 1 && columns === models.length + 1 && panes[0] === original;
+// In a tidy layout the original stands alone in the first column.
+function placePanes(figures, panes, { across }) {
+  const [models, kinds] = [modelsOf(panes), kindsOf(panes)];
   figures.forEach((figure, i) => {
     const { model, kind } = panes[i];
-    figure.style.gridColumn = tidy ? (model === null ? 1 : models.indexOf(model) + 2) : "";
-    figure.style.gridRow = tidy ? (model === null ? 1 : kinds.indexOf(kind) + 1) : "";
+    const place = model === null ? [-1, 0] : [models.indexOf(model), kinds.indexOf(kind)];
+    if (across === "kinds" && model !== null) place.reverse();
+    figure.style.gridColumn = across ? place[0] + 2 : "";
+    figure.style.gridRow = across ? place[1] + 1 : "";
   });
 }

@@ -1,8 +1,10 @@
 // The figures of one picture: every measure of every model, with the difference to the baseline.
+const TOLD_ROOM = 34; // Characters in a line of the panel.
+
 function toldFigures(row) {
   const base = about.models.length > 1 ? (about.baseline ?? 0) : null;
   const head = ["", ...about.measures.map(measureHead)];
-  const wide = about.measures.length <= 3;
+  const wide = isWide(base);
   const body = wide
     ? [element("tbody", {}, ...modelIds.flatMap((m) => modelLines(row, m, base)))]
     : modelIds.map((m) => modelList(row, m, base));
@@ -10,6 +12,13 @@ function toldFigures(row) {
   if (wide) table.append(element("thead", {}, element("tr", {}, ...head.map(headCell))));
   table.append(...body);
   return element("div", { class: "told-box" }, element("h3", {}, "This picture"), table, element("figure", { class: "chart" }), files(row));
+}
+
+// Whether a column for each measure leaves room for the models' names in the panel beside the panes.
+function isWide(base) {
+  const longest = Math.max(...about.models.map((name) => name.length)) + (base === null ? 0 : 2);
+  const columns = about.measures.map((measure) => measure.digits + (base === null ? 3 : 4));
+  return longest + columns.reduce((a, b) => a + b, 0) <= TOLD_ROOM;
 }
 
 const measureHead = (measure) => (measure.unit ? `${measure.label}, ${measure.unit}` : measure.label);
