@@ -12,6 +12,7 @@ from latentcli.cli import roundtrip_options as r
 from latentcli.cli import words
 from latentcli.cli.jobfile import resolve
 from latentcli.cli.output import check_failed, output_of, say_bundled
+from latentcli.core.errors import StoreError
 from latentcli.jobs.config import RoundtripJob
 
 if TYPE_CHECKING:
@@ -77,9 +78,16 @@ def roundtrip(
     with out.talk() as talk:
         document = run_roundtrip(job, talk)
     out.show(document, data=tables, talk=summary)
+    refuse(document, job.max_bad)
+
+
+def refuse(document: Mapping[str, Any], max_bad: str | None) -> None:
+    """StoreError for files that could not be written, TooManyFailures for too many bad inputs."""
+    if document["problems"]:
+        raise StoreError(" ".join(document["problems"]))
     # A clip fails as a whole, so clips are counted and not their frames.
     sound = document["images"] if document["clips"] is None else document["clips"]
-    check_failed(document["failed"], sound + document["failed"], job.max_bad)
+    check_failed(document["failed"], sound + document["failed"], max_bad)
 
 
 def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:

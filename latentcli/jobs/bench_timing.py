@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -85,7 +86,7 @@ def warmed_up(
     for model in able:
         try:
             each = Ready(
-                model, attempt(model, case, lambda m=model: work(m, case, job.steps)), Timing()
+                model, attempt(model, case, partial(work, model, case, job.steps)), Timing()
             )
             for _ in range(calls - 1):
                 attempt(model, case, each.work.call)

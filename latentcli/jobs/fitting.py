@@ -27,21 +27,20 @@ class Fitting:
     def encode(
         self, encode: Callable[[Tensor, Sequence[str]], Parts], pixels: Tensor, keys: Sequence[str]
     ) -> Parts:
-        """What `encode` gives for the pictures [N, 3, H, W], which have these keys.
+        """What `encode` gives for the pictures [N, 3, H, W], which have these keys; see `fit`."""
+        shape = tuple(pixels.shape[1:])
+        return self.fit(lambda part: encode(pixels[part], keys[part]), shape, len(keys))
+
+    def fit(self, work: Callable[[slice], Parts], shape: tuple[int, ...], count: int) -> Parts:
+        """What `work` gives for `count` pictures of a shape [3, H, W], of which it takes a slice.
 
         Where memory runs out the pieces are halved, for this batch and all later ones of its shape;
         torch.OutOfMemoryError where not even one picture fits.
         """
-        shape = tuple(pixels.shape[1:])
         while True:
-            size = min(self.sizes.get(shape, len(keys)), len(keys))
+            size = min(self.sizes.get(shape, count), count)
             try:
-                return joined(
-                    [
-                        encode(pixels[start : start + size], keys[start : start + size])
-                        for start in range(0, len(keys), size)
-                    ]
-                )
+                return joined([work(slice(start, start + size)) for start in range(0, count, size)])
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from latentcli.core.errors import LatentCliError, UsageError
+from latentcli.core.errors import LatentCliError, StoreError, UsageError
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.clips import ClipRecipe
@@ -20,16 +20,12 @@ from latentcli.jobs.loader import MANY, pick_workers
 from latentcli.jobs.media import SUFFIXES, Found, check_clip_options, find_media
 from latentcli.jobs.meter import Meter
 from latentcli.jobs.report_folder import check_report_folder
+from latentcli.jobs.roundtrip_compare import SIMILARITIES, Comparison
 from latentcli.jobs.roundtrip_document import document
 from latentcli.jobs.roundtrip_places import check_places
 from latentcli.jobs.roundtrip_report import ReportWriter, encoder_groups
 from latentcli.jobs.roundtrip_rows import RowSpool, check_csv, write_csv
-from latentcli.jobs.roundtrip_stream import (
-    SIMILARITIES,
-    Roundtrip,
-    compare_clips,
-    compare_images,
-)
+from latentcli.jobs.roundtrip_stream import Roundtrip, compare_clips, compare_images
 from latentcli.jobs.signals import stop_on_signals
 from latentcli.jobs.sizes import preprocess_spec
 from latentcli.jobs.talk import SILENT, Talk
@@ -64,7 +60,8 @@ def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
             report = ReportWriter(job.report, groups, job.difference_gain)
             stack.enter_context(closing(report))
         meter = meter_of(job, found, contenders, talk)
-        run = Roundtrip(job, contenders, measures, sets, rows, report, meter, stop)
+        comparison = Comparison(job, contenders, measures, meter, talk.note)
+        run = Roundtrip(comparison, sets, rows, report, stop)
         stream(run, found, inputs, preprocess)
         check_measured(run, found)
         return finished(run, document(run, found, preprocess))
@@ -90,10 +87,11 @@ def check_measured(run: Roundtrip, found: Found) -> None:
             f" {first['error']}."
         )
     if not any(len(values) for values in run.tallies[0].figures.values()):
-        least = min(measure.least_side for measure in run.measures)
+        least = min(measure.least_side for measure in run.comparison.measures)
+        names = ",".join(run.comparison.job.metrics)
         raise LatentCliError(
             f"None of the {run.rows.count:,} pictures is large enough for"
-            f" --metrics {','.join(run.job.metrics)}: both sides must be at least {least} pixels."
+            f" --metrics {names}: both sides must be at least {least} pixels."
             " Choose a larger --size, or add psnr."
         )
 
@@ -156,7 +154,7 @@ def meter_of(job: RoundtripJob, found: Found, contenders: list[Contender], talk:
 
 def stream(run: Roundtrip, found: Found, inputs: InputList, preprocess: PreprocessSpec) -> None:
     """All inputs, whatever they are."""
-    job = run.job
+    job, meter = run.comparison.job, run.comparison.meter
     if found.media == "clips":
         recipe = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames)
         compare_clips(run, inputs, recipe)
@@ -164,18 +162,37 @@ def stream(run: Roundtrip, found: Found, inputs: InputList, preprocess: Preproce
     intake = Intake(inputs, Recipe(DecodePolicy(job.alpha, job.max_pixels), preprocess))
     tasks = unit_tasks(intake, range(inputs.units))
     if found.tars:
-        tasks = TarIntake(SUFFIXES["images"], run.meter).tasks(inputs)
+        tasks = TarIntake(SUFFIXES["images"], meter).tasks(inputs)
     workers = pick_workers(job.workers, MANY if found.tars else len(found.inputs))
     compare_images(run, intake, tasks, workers, job.time_limit or math.inf)
 
 
 def finished(run: Roundtrip, told: dict[str, Any]) -> dict[str, Any]:
-    """The document, once the files that go with it are written."""
-    names = [measure.name for measure in run.measures]
-    models = [contender.name for contender in run.contenders]
-    if run.job.csv is not None:
-        alike = [name for name in SIMILARITIES if any(name in t.alike for t in run.tallies)]
-        write_csv(run.job.csv, run.rows.rows(), models, [*names, *alike])
-    if run.report is not None:
-        told["page"] = str(run.report.finish(run.rows.count, run.rows.rows, told))
-    return told
+    """The document, once the files that go with it are written.
+
+    `problems` says which of them could not be: figures that took hours are told in any case.
+    """
+    comparison = run.comparison
+    if comparison.job.csv is not None:
+        try:
+            write_csv(
+                comparison.job.csv,
+                run.rows.rows(),
+                [c.name for c in comparison.contenders],
+                columns(run),
+            )
+        except StoreError as error:
+            told["csv"] = None
+            run.problems.append(str(error))
+    if run.report is not None and not run.problems:
+        try:
+            told["page"] = str(run.report.finish(run.rows.end, run.rows.rows, told))
+        except StoreError as error:
+            run.problems.append(str(error))
+    return told | {"problems": run.problems}
+
+
+def columns(run: Roundtrip) -> list[str]:
+    """The figures that a line of the CSV file has of each model."""
+    alike = [name for name in SIMILARITIES if any(name in tally.alike for tally in run.tallies)]
+    return [*(measure.name for measure in run.comparison.measures), *alike]

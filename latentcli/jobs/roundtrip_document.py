@@ -30,19 +30,22 @@ NOT_MEASURED = ("psnr", "ssim", "ssim_gaussian")
 
 def document(run: Roundtrip, found: Found, preprocess: PreprocessSpec) -> dict[str, Any]:
     """The --json document."""
-    job, meter = run.job, run.meter
+    job, meter = run.comparison.job, run.comparison.meter
     clips = found.media == "clips"
     return {
         "media": found.media,
         "clips": len(run.clips) if clips else None,
         "images": run.rows.count,
-        "baseline": run.contenders[0].name if job.baseline is not None else None,
-        "models": [figures(run, i) for i in range(len(run.contenders))],
+        "baseline": run.comparison.contenders[0].name if job.baseline is not None else None,
+        "models": [figures(run, i) for i in range(len(run.comparison.contenders))],
         "delta": delta(run),
         "clip_figures": clip_figures(run) if clips else None,
         "measures": [
-            *(told_measure(m) | {"of": len(run.tallies[0].figures[m.name])} for m in run.measures),
-            *map(told_measure, run.sets),
+            *(
+                told_measure(m) | {"of": len(run.tallies[0].figures[m.name])}
+                for m in run.comparison.measures
+            ),
+            *(told_measure(m) | {"set": True} for m in run.sets),
         ],
         "failed": len(run.failures),
         "failures": run.failures,
@@ -58,23 +61,23 @@ def document(run: Roundtrip, found: Found, preprocess: PreprocessSpec) -> dict[s
 
 def settings(run: Roundtrip, preprocess: PreprocessSpec, *, clips: bool) -> dict[str, Any]:
     """All that the figures depend on, and how each of them is made."""
-    job, size, resized = run.job, preprocess.size, preprocess_fields(preprocess)
+    job, size, resized = run.comparison.job, preprocess.size, preprocess_fields(preprocess)
     return {
         "size": "x".join(map(str, size)) if size else None,
         "resize": resized["resize"],
         "buckets": resized.get("buckets"),
-        "divisor": divisor(run.contenders),
+        "divisor": divisor(run.comparison.contenders),
         "filter": resized["filter"],
         "alpha": job.alpha,
-        "dtype": run.contenders[0].encoder.dtype,
-        "device": run.contenders[0].encoder.device_name,
+        "dtype": run.comparison.contenders[0].encoder.dtype,
+        "device": run.comparison.contenders[0].encoder.device_name,
         "latents": "the model's own (mode), rounded to bf16",
         "pixels": "clamped to [-1, 1] and rounded to 8 bits before anything is measured",
         "stride": job.stride if clips else None,
         "frames": job.frames,
         "num_frames": job.num_frames,
-        **decode_settings(job, run.contenders),
-        **{measure.name: measure.protocol for measure in run.measures},
+        **decode_settings(job, run.comparison.contenders),
+        **{measure.name: measure.protocol for measure in run.comparison.measures},
         **{measure.name: measure.protocol for measure in run.sets},
         "difference_gain": job.difference_gain if job.report else None,
     }
@@ -97,7 +100,7 @@ def told_measure(measure: Any) -> dict[str, Any]:
 
 def figures(run: Roundtrip, i: int) -> dict[str, Any]:
     """One model's part of the document."""
-    contender, tally = run.contenders[i], run.tallies[i]
+    contender, tally = run.comparison.contenders[i], run.tallies[i]
     engine = contender.decoder
     return {
         "model": contender.name,
@@ -113,13 +116,17 @@ def figures(run: Roundtrip, i: int) -> dict[str, Any]:
         **{name: rounded(values) for name, values in tally.figures.items()},
         **set_figures(run, i),
         "latents": latent_summary(encoder_tally(run, i).latents),
-        **named_extremes(run.measures, tally, run.rows),
+        **named_extremes(run.comparison.measures, tally, run.rows),
     }
 
 
 def encoder_tally(run: Roundtrip, i: int) -> Tally:
     """The tally that has the latents of a contender's encoder."""
-    first = next(j for j, c in enumerate(run.contenders) if c.encoder is run.contenders[i].encoder)
+    first = next(
+        j
+        for j, c in enumerate(run.comparison.contenders)
+        if c.encoder is run.comparison.contenders[i].encoder
+    )
     return run.tallies[first]
 
 
@@ -156,12 +163,12 @@ def rounded_one(value: float | None) -> float | None:
 
 def delta(run: Roundtrip) -> list[dict[str, Any]] | None:
     """The differences of each model to the first one, image by image, in every measure."""
-    (first, *others), (name, *_) = run.tallies, (c.name for c in run.contenders)
+    (first, *others), (name, *_) = run.tallies, (c.name for c in run.comparison.contenders)
     if not others:
         return None
     return [
         {"model": contender.name, "against": name} | dict(compared(other, first))
-        for contender, other in zip(run.contenders[1:], others, strict=True)
+        for contender, other in zip(run.comparison.contenders[1:], others, strict=True)
     ]
 
 
@@ -184,7 +191,7 @@ def clip_figures(run: Roundtrip) -> list[dict[str, Any]]:
                 for clip in run.clips
             ],
         }
-        for i, contender in enumerate(run.contenders)
+        for i, contender in enumerate(run.comparison.contenders)
     ]
 
 

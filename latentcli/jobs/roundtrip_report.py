@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from latentcli.images.codec import encode_image
 from latentcli.images.views import signed_difference, thumbnail
 from latentcli.jobs.meter import usable_cores
-from latentcli.jobs.report_folder import FILES, report_error, report_folder
+from latentcli.jobs.report_folder import FILES, check_report_folder, report_error, report_folder
 from latentcli.latents.pca import ChannelMoments, PcaBasis, colours, fit
 from latentcli.reports.viewer import write_viewer
 
@@ -37,41 +37,49 @@ class ReportWriter:
     """Files of pictures as they come; the colours of latents and the page at the end.
 
     A basis of colours belongs to a whole set, so latents wait on the disk until the last has come.
-    They are those of each encoder in `groups`: indices of the contenders that share it. With None
-    in place of a latent, a picture has no colours.
+    They are those of each encoder in `groups`: indices of the contenders that share it.
     """
 
     def __init__(self, path: str, groups: Sequence[Sequence[int]], gain: float) -> None:
-        self.folder = report_folder(path)
+        self.folder = check_report_folder(path)
         self._groups, self._gain = groups, gain
         self._threads = ThreadPoolExecutor(usable_cores(), thread_name_prefix="report")
         self._pending: deque[Future[None]] = deque()
         self._waiting: deque[int] = deque()
         """Bytes in memory of each of them."""
         self._moments = [ChannelMoments() for _ in groups]
-        self._spools = [
-            (self.folder / FILES / f"latents-{i}.tmp").open("w+b") for i in range(len(groups))
-        ]
+        self._spools: list[IO[bytes]] = []
+        """None before the first picture: until then an earlier report stays as it is."""
 
     def add(
         self, index: int, original: Tensor, decoded: Sequence[Tensor], latents: Sequence[Tensor]
     ) -> None:
         """One picture: uint8 [3, H, W] and those of all contenders; a latent [C, h, w] per group.
 
-        StoreError where a file cannot be written; it may come with a later picture.
+        All are on the CPU, and latents finite float32. StoreError where a file cannot be written;
+        it may come with a later picture.
         """
+        if not self._spools:
+            self._begin()
         for moments, spool, latent in zip(self._moments, self._spools, latents, strict=True):
-            small = at_most(latent.float().cpu(), PCA_SIDE)
-            if bool(torch.isfinite(small).all()):
-                moments.add(small[None])
-                self._local(spool.write, _HEADER.pack(index, *small.shape))
-                self._local(spool.write, small.half().numpy().tobytes())
-        pictures = [picture.cpu() for picture in (original, *decoded)]
+            small = at_most(latent, PCA_SIDE)
+            moments.add(small[None])
+            self._local(spool.write, _HEADER.pack(index, *small.shape))
+            self._local(spool.write, small.half().numpy().tobytes())
+        pictures = [original, *decoded]
         size = sum(picture.nbytes for picture in pictures)
         while self._pending and (self._pending[0].done() or self._is_far_behind(size)):
             self._settle_one()
         self._pending.append(self._threads.submit(self._write, index, *pictures))
         self._waiting.append(size)
+
+    def _begin(self) -> None:
+        report_folder(self.folder)
+        names = (f"latents-{i}.tmp" for i in range(len(self._groups)))
+        try:
+            self._spools += [(self.folder / FILES / name).open("w+b") for name in names]
+        except OSError as error:
+            raise report_error(self.folder, error) from error
 
     def _is_far_behind(self, size: int) -> bool:
         return len(self._pending) >= BEHIND or sum(self._waiting) + size > BEHIND_BYTES
@@ -107,52 +115,45 @@ class ReportWriter:
         """Forgets what came after a mark. Files of pictures are replaced by those that follow."""
         self._settle()  # a file of the old pictures must not come after one of the new
         positions, self._moments = mark
-        for spool, position in zip(self._spools, positions, strict=True):
+        for spool, position in zip(self._spools, positions or [0] * len(self._spools), strict=True):
             spool.seek(position)
             spool.truncate()
 
     def finish(
-        self, count: int, rows: Callable[[], Iterator[dict[str, Any]]], document: dict[str, Any]
+        self, end: int, rows: Callable[[], Iterator[dict[str, Any]]], document: dict[str, Any]
     ) -> Path:
-        """Writes the colours and the page of `count` pictures, and gives the page's path.
+        """Writes the colours and the page, and gives its path; `end` is above every index.
 
         `document` is that of --json; each of its models gets `pca_explained`, the part of the
-        latents' variance that the colours show, or None.
+        latents' variance that the colours show.
         """
         self._settle()
-        shown: list[set[int]] = []
         for group, moments, spool in zip(self._groups, self._moments, self._spools, strict=True):
-            basis = fit(moments) if moments.count else None
-            shown.append(self._colour(group, basis, spool) if basis else set())
+            basis = fit(moments)
+            self._colour(group, basis, spool)
             for m in group:
-                explained = round(basis.explained, 4) if basis else None
-                document["models"][m]["pca_explained"] = explained
-        group_of = {m: g for g, group in enumerate(self._groups) for m in group}
-        of_models = [shown[group_of[m]] for m in range(len(group_of))]
-        self._drop_beyond(count)
-        told = (row | {"pca": [row["index"] in indices for indices in of_models]} for row in rows())
+                document["models"][m]["pca_explained"] = round(basis.explained, 4)
+        self._drop_beyond(end)
+        told = (row | {"pca": [True] * len(document["models"])} for row in rows())
         try:
             return write_viewer(self.folder, document, told)
         except OSError as error:
             raise report_error(self.folder, error) from error
 
-    def _colour(self, group: Sequence[int], basis: PcaBasis, spool: Any) -> set[int]:
-        """Writes the colours of one encoder's latents; gives the pictures that have them."""
-        indices = set()
+    def _colour(self, group: Sequence[int], basis: PcaBasis, spool: IO[bytes]) -> None:
+        """Writes the colours of one encoder's latents."""
         for index, latent in latents_of(spool):
             data = encode_image(colours(latent[None], basis)[0], "png")
             for m in group:
                 self._local(Path(f"{base_of(self.folder, index)}.{m}.pca.png").write_bytes, data)
-            indices.add(index)
-        return indices
 
-    def _drop_beyond(self, count: int) -> None:
+    def _drop_beyond(self, end: int) -> None:
         """Deletes what is left of pictures that were taken back at the end."""
         for folder in (self.folder / FILES).iterdir():
             for path in folder.iterdir() if folder.name.isdecimal() else ():
                 number = path.name.partition(".")[0]
                 # Other programs leave files of their own in any folder.
-                if number.isdecimal() and int(number) >= count:
+                if number.isdecimal() and int(number) >= end:
                     path.unlink()
 
     def _local(self, call: Callable[..., object], *words: Any, **options: Any) -> None:
@@ -185,7 +186,7 @@ def at_most(latent: Tensor, side: int) -> Tensor:
     return adaptive_avg_pool2d(latent[None], size)[0]
 
 
-def latents_of(spool: Any) -> Iterator[tuple[int, Tensor]]:
+def latents_of(spool: IO[bytes]) -> Iterator[tuple[int, Tensor]]:
     """Index and latent, float32 [C, h, w], of everything that a spool holds."""
     spool.seek(0)
     while header := spool.read(_HEADER.size):

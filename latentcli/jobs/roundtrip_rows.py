@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latentcli.core.errors import UsageError
+from latentcli.core.errors import StoreError, UsageError
 from latentcli.shards.place import place
 from latentcli.shards.write import atomic_write
 
@@ -26,7 +26,8 @@ class RowSpool:
     """Rows in a file of JSON lines: of each, memory holds two numbers of 8 bytes."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w+b")
+        self._folder = path.parent
+        self._file = path.open("w+b", buffering=0)
         self._starts, self._indices = array("q"), array("q")
 
     @property
@@ -34,13 +35,27 @@ class RowSpool:
         """Rows so far."""
         return len(self._starts)
 
+    @property
+    def end(self) -> int:
+        """One more than the highest index: an input that fails late leaves a gap."""
+        return max(self._indices, default=-1) + 1
+
     def add(self, row: Row) -> None:
-        """Takes in a row; infinities (identical pictures) are written as null."""
+        """Takes in a row; infinities (identical pictures) are written as null.
+
+        StoreError where the folder for temporary files cannot be written.
+        """
         figures = [{k: finite(v) for k, v in each.items()} for each in row["figures"]]
         text = json.dumps(row | {"figures": figures}, allow_nan=False)
         self._indices.append(row["index"])
         self._starts.append(self._file.tell())
-        self._file.write(text.encode() + b"\n")
+        try:
+            self._file.write(text.encode() + b"\n")
+        except OSError as error:
+            raise StoreError(
+                f"The folder for temporary files, {self._folder.parent}, cannot be written:"
+                f" {error.strerror}. Make room, or name another one in TMPDIR."
+            ) from error
 
     def mark(self) -> tuple[int, int]:
         """Where the spool stands."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentcli.core.errors import LatentCliError, SampleError
+from latentcli.core.errors import LatentCliError, SampleError, StoreError
 from latentcli.core.types import InputRow, Picture
 from latentcli.images.codec import encode_image
 from latentcli.jobs.batching import batches
@@ -27,89 +26,74 @@ from latentcli.jobs.clips import (
     open_frames,
     pixels_of,
 )
-from latentcli.jobs.config import RoundtripJob
-from latentcli.jobs.contenders import Contender
 from latentcli.jobs.encode_plan import batch_elements
 from latentcli.jobs.encode_stream import timed
-from latentcli.jobs.encoding import encode_on_device, to_device
-from latentcli.jobs.engine import DEFAULT_BATCH, decode_on_device
+from latentcli.jobs.encoding import to_device
+from latentcli.jobs.engine import DEFAULT_BATCH
 from latentcli.jobs.intake import Intake, Task
 from latentcli.jobs.loader import open_chunks
-from latentcli.jobs.meter import Meter
+from latentcli.jobs.roundtrip_compare import (
+    Comparison,
+    Result,
+    chosen,
+    chunk_size,
+    compare,
+    finite_ones,
+)
 from latentcli.jobs.roundtrip_report import ReportWriter
 from latentcli.jobs.roundtrip_rows import RowSpool
 from latentcli.jobs.signals import StopRequest
 from latentcli.jobs.tally import Tally
-from latentcli.metrics.measures import Measure, SetMeasure
-from latentcli.metrics.similarity import latent_cosine
+from latentcli.metrics.measures import SetMeasure
 from latentcli.metrics.temporal import ClipMeasure
 from latentcli.shards.inputs import InputList
-from latentcli.shards.write import atomic_write
-
-SIMILARITIES = ("latent_cosine", "latent_cosine_per_position")
-"""How alike two models' latents of a picture are, as `latent_cosine` gives it."""
+from latentcli.shards.write import atomic_write, write_error
 
 
 @dataclass(slots=True)
 class Roundtrip:
     """What the functions below work with, and what they gather."""
 
-    job: RoundtripJob
-    contenders: Sequence[Contender]
-    measures: Sequence[Measure]
+    comparison: Comparison
     sets: Sequence[SetMeasure]
     """One for each kind, over all contenders."""
     rows: RowSpool
     report: ReportWriter | None
-    meter: Meter
     stop: StopRequest
     tallies: list[Tally] = field(init=False)
     clips: list[dict[str, Any]] = field(default_factory=list)
     """Key and figures of each sound clip."""
     failures: list[dict[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Files that could not be written: no reason to lose the figures."""
 
     def __post_init__(self) -> None:
-        names = [measure.name for measure in self.measures]
-        self.tallies = [Tally.of(names) for _ in self.contenders]
-
-    @property
-    def device(self) -> torch.device:
-        """Where all models are."""
-        return self.contenders[0].encoder.device
+        names = [measure.name for measure in self.comparison.measures]
+        self.tallies = [Tally.of(names) for _ in self.comparison.contenders]
 
     @property
     def batch_size(self) -> int:
         """Pictures that are encoded at once."""
-        return self.job.batch_size or DEFAULT_BATCH[self.device.type]
+        return self.comparison.job.batch_size or DEFAULT_BATCH[self.comparison.device.type]
 
     def fail(self, key: str, source: str, stage: str | None, error: str | None) -> None:
         """Notes an input that failed; with --on-error stop the job ends here."""
         self.failures.append({"key": key, "error": f"{stage}: {error}"})
-        if self.job.on_error == "stop":
+        if self.comparison.job.on_error == "stop":
             raise LatentCliError(f"{source} failed at {stage}: {error} (--on-error stop).")
+        meter = self.comparison.meter
         # Of clips, the frames are counted.
-        self.meter.advance(1 if self.meter.noun == "images" else 0, 1)
-
-
-class Name(NamedTuple):
-    """What a picture is called."""
-
-    index: int
-    """Its place among the sound inputs, of which one may overtake another of another size."""
-    key: str
-    source: str
+        meter.advance(1 if meter.noun == "images" else 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What one contender made of a batch; the tensors are on its device."""
+class Name:
+    """What a picture is called."""
 
-    latents: Tensor
-    """[N, C, h, w], as a store would hold them."""
-    decoded: Tensor
-    """uint8 [N, 3, H, W]."""
-    figures: Mapping[str, list[float]]
-    alike: Mapping[str, list[float]]
+    index: int
+    """Its place among the inputs, of which one may overtake another of another size."""
+    key: str
+    source: str
 
 
 def compare_images(
@@ -117,12 +101,12 @@ def compare_images(
 ) -> None:
     """The whole stream of pictures; batches of equal size."""
 
-    def pictures() -> Iterator[tuple[int, Picture]]:
+    def pictures() -> Iterator[tuple[Name, Picture]]:
         indices = count()
-        for chunk in timed(chunks, run.meter):
+        for chunk in timed(chunks, run.comparison.meter):
             for row, pixels in chunk.pictures():
                 if pixels is not None:
-                    yield next(indices), Picture(row, pixels)
+                    yield Name(next(indices), row.key, row.source), Picture(row, pixels)
                 else:
                     run.fail(row.key, row.source, row.stage, row.error)
 
@@ -132,21 +116,28 @@ def compare_images(
     ) as chunks:
         for batch in batches(pictures(), lambda each: each[1].pixels, size, batch_elements(size)):
             run.stop.check()
-            named = [Name(i, picture.row.key, picture.row.source) for i, picture in batch]
-            compare(run, torch.stack([picture.pixels for _, picture in batch]), named, frames=False)
-            run.meter.advance(len(batch))
+            named = [name for name, _ in batch]
+            pixels = torch.stack([picture.pixels for _, picture in batch])
+            try:
+                bad = take_batch(run, pixels, named, frames=False)
+            except SampleError as error:
+                bad = [(name, error) for name in named]
+            for name, problem in bad:
+                run.fail(name.key, name.source, problem.stage, problem.reason)
+            run.comparison.meter.advance(len(batch) - len(bad))
 
 
 def compare_clips(run: Roundtrip, inputs: InputList, recipe: ClipRecipe) -> None:
     """The whole stream of clips, frame by frame; a clip that fails contributes nothing."""
+    meter = run.comparison.meter
     for number, row in enumerate(inputs):
         try:
             with (
                 whole_or_nothing(run),
-                open_frames(row.source, recipe, run.meter, run.stop.check) as clip,
+                open_frames(row.source, recipe, meter, run.stop.check) as clip,
             ):
                 expected = expected_frames(clip.info, recipe)
-                count_frames(run.meter, expected, number, len(inputs))
+                count_frames(meter, expected, number, len(inputs))
                 figures = compare_frames(run, row, clip.frames)
                 if not figures:
                     raise SampleError("decode_image", "the clip has no frame")
@@ -154,18 +145,19 @@ def compare_clips(run: Roundtrip, inputs: InputList, recipe: ClipRecipe) -> None
             run.fail(row.key, row.source, error.stage, error.reason)
             continue
         run.clips.append({"key": row.key, "figures": figures})
-    all_counted(run.meter)
+    all_counted(meter)
 
 
 @contextmanager
 def whole_or_nothing(run: Roundtrip) -> Iterator[None]:
     """Takes back what the block gave where a SampleError leaves it."""
-    tallies, rows = [tally.copy() for tally in run.tallies], run.rows.mark()
+    tallies, rows = [tally.mark() for tally in run.tallies], run.rows.mark()
     report = run.report.mark() if run.report else None
     try:
         yield
     except SampleError:
-        run.tallies = tallies
+        for tally, mark in zip(run.tallies, tallies, strict=True):
+            tally.back_to(mark)
         run.rows.back_to(rows)
         if run.report and report:
             run.report.back_to(report)
@@ -176,23 +168,23 @@ def compare_frames(
     run: Roundtrip, row: InputRow, frames: Iterable[ClipFrame]
 ) -> list[dict[str, float | None]]:
     """One clip, chunk by chunk; gives its figures for each contender, or none without a frame."""
-    chunks = [chunk_of(run, contender) for contender in run.contenders]
-    temporal = [chunk for chunk in chunks if chunk is not None]
-    size, first = math.lcm(*temporal) if temporal else run.batch_size, 0
-    most = None if temporal else batch_elements(size)
-    clips = [ClipMeasure() for _ in run.contenders]
+    temporal = chunk_size(run.comparison)
+    size, first = temporal or run.batch_size, 0
+    clips = [ClipMeasure() for _ in run.tallies]
     before = [{name: len(v) for name, v in tally.figures.items()} for tally in run.tallies]
-    for batch in batches(frames, pixels_of, size, most):
+    for batch in batches(frames, pixels_of, size, None if temporal else batch_elements(size)):
         run.stop.check()
-        run.meter.begin()
+        run.comparison.meter.begin()
         named = [
             Name(run.rows.count + i, frame_key(row.key, first + i), row.source)
             for i in range(len(batch))
         ]
         pixels = torch.stack([frame.pixels for frame in batch])
-        compare(run, pixels, named, frames=True, clips=clips)
+        bad = take_batch(run, pixels, named, frames=True, clips=clips)
+        if bad:
+            raise bad[0][1]
         first += len(batch)
-        run.meter.advance(len(batch))
+        run.comparison.meter.advance(len(batch))
     if not first:
         return []
     means = map(frame_means, run.tallies, before)
@@ -205,117 +197,105 @@ def frame_means(tally: Tally, before: Mapping[str, int]) -> dict[str, float | No
     return {name: sum(values) / len(values) for name, values in later.items() if len(values)}
 
 
-def chunk_of(run: Roundtrip, contender: Contender) -> int | None:
-    """Frames that a contender's decoder sees at once; None where it sees one by one."""
-    model = contender.decoder.model
-    return (run.job.num_frames or model.frames_per_chunk) if model.is_video else None
-
-
-def compare(
+def take_batch(
     run: Roundtrip,
     pixels: Tensor,
     named: Sequence[Name],
     *,
     frames: bool,
     clips: Sequence[ClipMeasure] = (),
-) -> None:
-    """encode, round to bfloat16 as a store would, decode, measure: for every contender.
+) -> list[tuple[Name, SampleError]]:
+    """Compares a batch and hands its figures on; gives the pictures that no model may count.
 
-    `named` has a name for each picture. What one model encodes is encoded once, however many
-    decode it. Nothing but figures leaves the device, unless pictures are kept.
+    SampleError where the device has no memory for one picture of this size.
     """
-    keys = [name.key for name in named]
-    images = to_device(pixels, run.device)
-    latents: dict[int, Tensor] = {}
-    results: list[Result] = []
-    for contender in run.contenders:
-        encoder = contender.encoder
-        if id(encoder) not in latents:
-            with run.meter.stage("encode", len(keys)):
-                state = encoder.model.spec.state
-                latent = encode_on_device(encoder, images, keys, state)["latent"]
-                latents[id(encoder)] = latent.bfloat16().float()
-        with run.meter.stage("decode", len(keys)):
-            step = (chunk_of(run, contender) if frames else None) or len(keys)
-            decoded = decode(run, contender, latents[id(encoder)], keys, step, frames=frames)
-        with run.meter.stage("metrics", len(keys)):
-            figures = measure(run, images, decoded)
-            alike = alikeness(results[0].latents if results else None, latents[id(encoder)])
-        results.append(Result(latents[id(encoder)], decoded, figures, alike))
-    with run.meter.stage("metrics", len(keys)):
+    images = to_device(pixels, run.comparison.device)
+    try:
+        results = compare(run.comparison, images, [name.key for name in named], frames=frames)
+    except torch.OutOfMemoryError as error:
+        height, width = pixels.shape[2:]
+        reason = f"the device ran out of memory on a picture of {width}x{height}"
+        raise SampleError("encode or decode", reason) from error
+    sound = finite_ones(results)
+    if not all(sound):
+        places = [i for i, good in enumerate(sound) if good]
+        results = [chosen(result, places) for result in results]
+        pixels, images = pixels[places], images[places]
+    wrong = SampleError("encode", "the latent has values that are not finite")
+    bad = [(name, wrong) for name, good in zip(named, sound, strict=True) if not good]
+    if len(pixels):
+        good_ones = [name for name, good in zip(named, sound, strict=True) if good]
+        measure_sets(run, images, results, clips)
+        record(run, pixels, good_ones, results)
+    run.comparison.settle()
+    return bad
+
+
+def measure_sets(
+    run: Roundtrip, images: Tensor, results: Sequence[Result], clips: Sequence[ClipMeasure]
+) -> None:
+    """What is measured of more than one picture."""
+    with run.comparison.stage("metrics", len(images)):
         for of_set in run.sets:
             of_set.add_real(images)
             for i, result in enumerate(results):
                 of_set.add_fake(i, result.decoded)
         for clip, result in zip(clips, results, strict=False):
             clip.add(images, result.decoded)
-    record(run, pixels, named, results)
-
-
-def decode(
-    run: Roundtrip,
-    contender: Contender,
-    latents: Tensor,
-    keys: Sequence[str],
-    step: int,
-    *,
-    frames: bool,
-) -> Tensor:
-    """Pictures of latents, `step` of them at once, on the device."""
-    engine, settings = contender.decoder, run.job
-    parts = [
-        decode_on_device(engine, latents[i : i + step], keys[i : i + step], settings, frames=frames)
-        for i in range(0, len(keys), step)
-    ]
-    return torch.cat(parts)
-
-
-def measure(run: Roundtrip, images: Tensor, decoded: Tensor) -> dict[str, list[float]]:
-    """Figures of every picture of a batch; a measure that they are too small for is left out."""
-    side = min(images.shape[2:])
-    able = [each for each in run.measures if side >= each.least_side]
-    return {each.name: each.score(images, decoded).tolist() for each in able}
-
-
-def alikeness(first: Tensor | None, latents: Tensor) -> dict[str, list[float]]:
-    """Similarity to the first contender's latents, where they are others of the same shape."""
-    if first is None or first is latents or first.shape != latents.shape:
-        return {}
-    found = latent_cosine(first, latents)
-    both = (found.whole, found.positions)
-    return {name: each.tolist() for name, each in zip(SIMILARITIES, both, strict=True)}
 
 
 def record(
     run: Roundtrip, pixels: Tensor, named: Sequence[Name], results: Sequence[Result]
 ) -> None:
     """Hands a batch's figures, and what is kept of its pictures, to where they belong."""
-    seen: set[int] = set()
-    for tally, result in zip(run.tallies, results, strict=True):
-        # The latents of a shared encoder belong to the first who uses it.
-        own = None if id(result.latents) in seen else result.latents
-        seen.add(id(result.latents))
-        tally.add(result.figures, own, result.alike)
-    with run.meter.stage("write", len(named)):
-        keep(run, pixels, named, results)
+    latents = {id(r.latents): r.latents for r in results}
+    on_cpu = {key: latent.cpu() for key, latent in latents.items()}
+    told = [{k: v.tolist() for k, v in {**r.figures, **r.alike}.items()} for r in results]
+    # The latents of a shared encoder belong to the first who uses it.
+    unused = dict(on_cpu)
+    for tally, result, lists in zip(run.tallies, results, told, strict=True):
+        figures = {name: lists[name] for name in result.figures}
+        alike = {name: lists[name] for name in result.alike}
+        tally.add(figures, unused.pop(id(result.latents), None), alike)
+    with run.comparison.meter.stage("write", len(named)):
+        keep(run, pixels, named, [result.decoded for result in results], list(on_cpu.values()))
     height, width = pixels.shape[2:]
     for i, name in enumerate(named):
-        each = [{n: v[i] for n, v in {**r.figures, **r.alike}.items()} for r in results]
-        run.rows.add(name._asdict() | {"width": width, "height": height, "figures": each})
+        each = [{n: values[i] for n, values in lists.items()} for lists in told]
+        run.rows.add(asdict(name) | {"width": width, "height": height, "figures": each})
 
 
-def keep(run: Roundtrip, pixels: Tensor, named: Sequence[Name], results: Sequence[Result]) -> None:
-    """Writes reconstructions as PNG under <save>/<model>/<key>.png, and the report's pictures."""
-    if run.job.save is None and run.report is None:
+def keep(
+    run: Roundtrip,
+    pixels: Tensor,
+    named: Sequence[Name],
+    decoded: Sequence[Tensor],
+    latents: Sequence[Tensor],
+) -> None:
+    """Writes reconstructions as PNG under <save>/<model>/<key>.png, and the report's pictures.
+
+    Where a disk refuses them they are given up, and the figures go on.
+    """
+    job = run.comparison.job
+    if (job.save is None and run.report is None) or run.problems:
         return
-    decoded = [result.decoded.cpu() for result in results]
-    latents = list({id(r.latents): r.latents for r in results}.values())
-    for i, (index, key, _) in enumerate(named):
-        if run.report is not None:
-            of_all = [pictures[i] for pictures in decoded]
-            run.report.add(index, pixels[i], of_all, [latent[i] for latent in latents])
-        if run.job.save is not None:
-            for contender, pictures in zip(run.contenders, decoded, strict=True):
-                path = Path(run.job.save) / contender.name / f"{key}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                atomic_write(path, [encode_image(pictures[i], "png")])
+    pictures = [each.cpu() for each in decoded]
+    try:
+        for i, name in enumerate(named):
+            of_all = [each[i] for each in pictures]
+            if run.report is not None:
+                run.report.add(name.index, pixels[i], of_all, [latent[i] for latent in latents])
+            if job.save is not None:
+                for contender, picture in zip(run.comparison.contenders, of_all, strict=True):
+                    save(Path(job.save) / contender.name / f"{name.key}.png", picture)
+    except StoreError as error:
+        run.problems.append(str(error))
+
+
+def save(path: Path, picture: Tensor) -> None:
+    """One picture as PNG; StoreError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path.parent, error) from error
+    atomic_write(path, [encode_image(picture, "png")])

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from latentcli.latents.stats import ChannelSums
@@ -20,6 +19,8 @@ NAMED = 3
 """Worst and best pictures that are named."""
 
 Summary = dict[str, float | None]
+Mark = tuple[dict[str, int], dict[str, int], ChannelSums]
+"""Lengths of a tally's figures and similarities, and its sums of latents."""
 
 
 @dataclass(slots=True)
@@ -44,17 +45,25 @@ class Tally:
         latents: Tensor | None,
         alike: Mapping[str, Sequence[float]],
     ) -> None:
-        """Takes in a batch: figures by measure, its latents [N, C, h, w], and similarities."""
+        """Takes in a batch: figures by measure, its finite latents [N, C, h, w], similarities."""
         for name, values in figures.items():
             self.figures[name].extend(values)
         for name, values in alike.items():
             self.alike.setdefault(name, array("d")).extend(values)
-        if latents is not None and bool(torch.isfinite(latents).all()):
+        if latents is not None:
             self.latents.add(latents)
 
-    def copy(self) -> Tally:
-        """The same figures, which do not change with this one's."""
-        return copy.deepcopy(self)
+    def mark(self) -> Mark:
+        """Where it stands; copies no figures, as there may be many."""
+        lengths = [{k: len(v) for k, v in each.items()} for each in (self.figures, self.alike)]
+        return lengths[0], lengths[1], copy.deepcopy(self.latents)
+
+    def back_to(self, mark: Mark) -> None:
+        """Forgets what came after a mark."""
+        *lengths, self.latents = mark
+        for figures, before in zip((self.figures, self.alike), lengths, strict=True):
+            for name, values in figures.items():
+                del values[before.get(name, 0) :]
 
 
 def rounded(values: Sequence[float] | array[float], digits: int = 4) -> Summary | None:

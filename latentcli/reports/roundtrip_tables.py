@@ -27,6 +27,7 @@ def roundtrip_tables(document: Values) -> Iterator[RenderableType]:
     )
     yield from map(Text, too_small(document))
     yield shown(columns(first, others), document["models"])
+    yield from set_notes(document)
     if document.get("delta"):
         yield Text(f"Difference to {document['delta'][0]['against']}, image by image")
         yield shown(delta_columns(first, others), document["delta"])
@@ -84,13 +85,13 @@ def head(figure: str) -> str:
 
 
 def cell(row: Values, *, name: str, key: str, digits: int, sign: bool = False) -> str:
-    """A figure, inf where it is None, or nothing where the row has none."""
+    """A figure, or nothing where the row has none; None is inf, and no figure for a difference."""
     found = row.get(name)
     if found is None:
         return ""
     value = found[key] if isinstance(found, Mapping) else found
     if value is None:
-        return "inf"
+        return "–" if sign else "inf"
     text = f"{value:{'+' if sign else ''}.{digits}f}"
     return text if float(text) else f"{0:.{digits}f}"
 
@@ -130,6 +131,13 @@ def too_small(document: Values) -> Iterator[str]:
         if measure.get("of", document["images"]) < document["images"]:
             rest = f"{document['images'] - measure['of']:,}" if measure["of"] else "all of them"
             yield f"{measure['label']} leaves out {rest}, which are too small for it"
+
+
+def set_notes(document: Values) -> Iterator[Text]:
+    """What keeps the figures of whole sets from being comparable with others."""
+    names = [f"{measure['name']}_note" for measure in document["measures"]]
+    notes = (model.get(name) for model in document["models"] for name in names)
+    yield from (Text(note) for note in dict.fromkeys(notes) if note)
 
 
 def pictures_text(document: Values) -> str:

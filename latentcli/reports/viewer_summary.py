@@ -59,7 +59,9 @@ def of_pictures(document: Values) -> list[Values]:
 
 def is_of_sets(document: Values, measure: Values) -> bool:
     """Whether a measure has one number per model."""
-    return any(isinstance(model.get(measure["name"]), (int, float)) for model in document["models"])
+    return bool(measure.get("set")) or any(
+        isinstance(model.get(measure["name"]), (int, float)) for model in document["models"]
+    )
 
 
 def opening(document: Values) -> Iterator[str]:
@@ -221,7 +223,11 @@ def set_table(document: Values) -> str:
         [model["model"], *(single(model.get(m["name"]), m["digits"]) for m in measures)]
         for model in document["models"]
     )
-    return figures_table(headers, rows, "Of all pictures together")
+    table = figures_table(headers, rows, "Of all pictures together")
+    notes = dict.fromkeys(
+        note for m in document["models"] for s in measures if (note := m.get(f"{s['name']}_note"))
+    )
+    return table + "".join(f'<p class="note">{escape(note)}</p>\n' for note in notes)
 
 
 def extremes(document: Values) -> str:

@@ -12,12 +12,13 @@ import pytest
 import torch
 from clip_files import make_clip
 from clipkit import clips_in, cut, pixels_of
-from jobkit import encode, latents_of, toy_pictures
+from jobkit import changed_model, encode, latents_of, toy_pictures
 from PIL import Image
 
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.roundtrip import run_roundtrip
+from latentcli.jobs.roundtrip_compare import Result, chosen, finite_ones
 
 
 def roundtrip(source: object, *models: str, **options: object) -> dict:
@@ -167,3 +168,26 @@ def test_a_failed_job_leaves_no_file(mixed, model, tmp_path):
     with pytest.raises(LatentCliError):
         roundtrip(mixed, model, csv=str(tmp_path / "f.csv"), on_error="stop")
     assert not list(tmp_path.iterdir())
+
+
+def test_latents_that_are_no_numbers_fail_their_pictures(model, other_model, tmp_path):
+    def spoil(state: dict[str, torch.Tensor]) -> None:
+        name = next(name for name in state if name.startswith("encoder."))
+        state[name] = state[name] * float("nan")
+
+    broken = changed_model(model, tmp_path / "broken", spoil)
+    with pytest.raises(LatentCliError, match=r"encode: the latent has values that are not finite"):
+        roundtrip(toy_pictures(tmp_path / "p", 2), other_model, broken)
+
+
+def test_only_the_pictures_whose_latents_are_no_numbers_are_dropped():
+    latents = torch.zeros(3, 2, 2, 2)
+    latents[1, 0, 1, 1] = float("inf")
+    decoded = torch.arange(3).view(3, 1, 1, 1).byte()
+    result = Result(latents, decoded, {"psnr": torch.tensor([1.0, 2.0, 3.0])}, {})
+    other = Result(torch.zeros(3, 1, 1, 1), decoded, {}, {})
+    assert finite_ones([result, other]) == [True, False, True]
+    kept = chosen(result, [0, 2])
+    assert kept.decoded.flatten().tolist() == [0, 2]
+    assert kept.figures["psnr"].tolist() == [1.0, 3.0]
+    assert torch.isfinite(kept.latents).all()

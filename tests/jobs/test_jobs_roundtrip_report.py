@@ -14,10 +14,11 @@ from clipkit import clips_in, cut
 from jobkit import encode, latents_of, pictures_of, toy_pictures
 from PIL import Image
 
-from latentcli.core.errors import StoreError, UsageError
+from latentcli.core.errors import LatentCliError, StoreError, UsageError
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.roundtrip import run_roundtrip
 from latentcli.jobs.roundtrip_report import ReportWriter, at_most
+from latentcli.jobs.talk import Talk
 from latentcli.latents.pca import ChannelMoments, colours, fit
 
 
@@ -144,16 +145,47 @@ def test_a_large_latent_is_averaged(tmp_path):
     assert at_most(latent, 128) is latent
 
 
-def test_a_folder_that_cannot_be_written_is_one_plain_error(tmp_path, model):
-    toy_pictures(tmp_path / "p", 2)
+def test_a_folder_that_cannot_be_written_is_one_plain_error(tmp_path):
     writer = ReportWriter(str(tmp_path / "page"), [[0]], 4.0)
-    (tmp_path / "page/files/000").write_text("a file where a folder belongs")
     picture, latent = torch.zeros(3, 32, 32, dtype=torch.uint8), torch.zeros(4, 2, 2)
-    with closing(writer), pytest.raises(StoreError, match="page"):
-        for index in range(3):
+    with closing(writer), pytest.raises(StoreError, match=r"cannot be written to .*page"):
+        writer.add(0, picture, [picture], [latent])
+        (tmp_path / "page/files/001").write_text("a file where a folder belongs")
+        for index in range(1000, 1003):
             writer.add(index, picture, [picture], [latent])
-        writer.finish(3, lambda: iter(()), {"models": [{}]})
+        writer.finish(1003, lambda: iter(()), {"models": [{"model": "m"}]})
     assert not list((tmp_path / "page/files").glob("*.tmp"))
+
+
+def test_an_earlier_page_stays_until_there_is_a_picture_for_a_new_one(tmp_path, model):
+    toy_pictures(tmp_path / "p", 2)
+    roundtrip(tmp_path / "p", model, report=str(tmp_path / "page"))
+    before = {p: p.read_bytes() for p in (tmp_path / "page").rglob("*.*")}
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/a.jpg").write_bytes(b"no picture")
+    with pytest.raises(LatentCliError, match="None of the 1 inputs"):
+        roundtrip(tmp_path / "bad", model, report=str(tmp_path / "page"))
+    assert {p: p.read_bytes() for p in (tmp_path / "page").rglob("*.*")} == before
+
+
+def test_a_page_that_cannot_be_written_costs_no_figures(tmp_path, model, monkeypatch):
+    """A folder takes the place of the page while the pictures stream."""
+    toy_pictures(tmp_path / "p", 3)
+    talk = Talk(
+        progress=lambda _: (tmp_path / "page/index.html/x").mkdir(parents=True, exist_ok=True)
+    )
+    job = RoundtripJob(
+        sources=(str(tmp_path / "p"),),
+        models=(model,),
+        device="cpu",
+        workers=0,
+        report=str(tmp_path / "page"),
+        csv=str(tmp_path / "f.csv"),
+    )
+    told = run_roundtrip(job, talk)
+    assert told["images"] == 3 and told["models"][0]["psnr"]["mean"] > 0
+    assert (tmp_path / "f.csv").is_file()
+    assert len(told["problems"]) == 1 and "page" in told["problems"][0]
 
 
 def test_thumbnails_are_pictures(made):

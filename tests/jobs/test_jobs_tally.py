@@ -14,21 +14,18 @@ from latentcli.latents.stats import ChannelSums
 INF = float("inf")
 
 
-def test_a_copy_stands_still():
+def test_back_to_a_mark():
     tally = Tally.of(["psnr", "ssim"])
     tally.add({"psnr": [1.0, 2.0]}, torch.ones(2, 3, 2, 2), {"latent_cosine": [0.5, 0.5]})
-    copy = tally.copy()
-    tally.add({"psnr": [9.0]}, torch.zeros(1, 3, 2, 2), {"latent_cosine": [0.1]})
-    assert list(copy.figures["psnr"]) == [1.0, 2.0] and list(tally.figures["psnr"]) == [1, 2, 9]
-    assert len(copy.alike["latent_cosine"]) == 2
-    assert copy.latents.mean == [1.0] * 3 and tally.latents.mean == pytest.approx([2 / 3] * 3)
-
-
-def test_latents_that_are_no_numbers_spoil_no_statistics():
-    tally = Tally.of([])
-    tally.add({}, torch.full((1, 2, 2, 2), float("nan")), {})
-    tally.add({}, torch.ones(1, 2, 2, 2), {})
-    assert tally.latents.mean == [1.0, 1.0]
+    mark = tally.mark()
+    late = {"latent_cosine": [0.1], "latent_cosine_per_position": [0.2]}
+    tally.add({"psnr": [9.0], "ssim": [1.0]}, torch.zeros(1, 3, 2, 2), late)
+    assert list(tally.figures["psnr"]) == [1, 2, 9]
+    assert tally.latents.mean == pytest.approx([2 / 3] * 3)
+    tally.back_to(mark)
+    assert list(tally.figures["psnr"]) == [1.0, 2.0] and not tally.figures["ssim"]
+    assert [len(values) for values in tally.alike.values()] == [2, 0]
+    assert tally.latents.mean == [1.0] * 3
 
 
 def test_the_ends_are_named_in_order():
