@@ -33,6 +33,7 @@ def bench(
     warmup: c.Warmup = None,
     repeats: c.Repeats = None,
     seconds: c.Seconds = None,
+    threads: c.Threads = None,
     random_weights: c.RandomWeights = None,
     compile: c.Compile = None,
     chart: c.Chart = None,

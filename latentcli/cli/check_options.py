@@ -47,6 +47,15 @@ Seconds = Annotated[
         metavar="S",
     ),
 ]
+Threads = Annotated[
+    Number,
+    setting(
+        "threads",
+        "CPU threads of the networks. One gives the steadiest figures on a machine that others use"
+        " too. Default: one per core.",
+        metavar="N",
+    ),
+]
 RandomWeights = Annotated[
     bool | None,
     switch("random_weights", "Time the network without its weights at hand. Default: off."),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.bench_cases import Case, cases_of, preset_document
@@ -28,6 +31,7 @@ NOT_STAGES = {
     "chart": "--chart",
     "preset_table": "--preset-table",
     "seconds": "--seconds",
+    "threads": "--threads",
 }
 """Fields that the --stages form has no use for, and their options."""
 
@@ -58,9 +62,21 @@ def run_bench(job: BenchJob, talk: Talk = SILENT) -> dict[str, Any]:
     models, checks = check_all(job, texts, engines, cases, talk)
     if job.baseline is not None:
         job = replace(job, baseline=with_weights(job.baseline)[0])
-    document = measure(job, models, cases, reasons, talk)
+    with cpu_threads(job.threads):
+        document = measure(job, models, cases, reasons, talk)
     document["checks"] = checks
     return document if job.chart is None else document | chart(job.chart, document)
+
+
+@contextmanager
+def cpu_threads(number: int | None) -> Iterator[None]:
+    """So many threads of torch within the block; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def chart(name: str, document: Mapping[str, Any]) -> dict[str, str]:

@@ -40,7 +40,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "measure": ("metrics", "metric_weights"),
     "bench": (
         *("op", "resolution", "batch", "preset_table", "warmup", "repeats", "seconds"),
-        *("random_weights", "compile", "chart", "stages"),
+        *("threads", "random_weights", "compile", "chart", "stages"),
     ),
     "verify": ("samples", "repair"),
 }
@@ -78,6 +78,7 @@ LEAST: dict[str, int] = {
     "frames": 1,
     "num_frames": 1,
     "repeats": 1,
+    "threads": 1,
     "batch": 1,
     "seconds": 0,
     "workers": 0,
@@ -276,6 +277,8 @@ class BenchJob:
     """The most timed calls of each model in a case."""
     seconds: float | None = None
     """Stop repeating a case after so many, once three repeats are in; None never stops."""
+    threads: int | None = None
+    """CPU threads of the networks; None is torch's own choice."""
     random_weights: bool = False
     compile: bool = False
     """Time what torch.compile makes of encode and decode."""

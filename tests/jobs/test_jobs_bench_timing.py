@@ -130,3 +130,9 @@ def test_compiled_code_is_held_against_eager_at_the_size_that_is_timed():
     assert measure_case(Case("encode", (64, 64), 2), [timed], job)[0]
     with pytest.raises(LatentCliError, match=r"encode of 96x96.*not that of the eager network"):
         measure_case(Case("encode", (96, 96), 2), [timed], job)
+
+
+def test_threads_are_set_for_the_run_alone(bundled):
+    before = torch.get_num_threads()
+    found = run_bench(BenchJob(models=(bundled,), op="encode", repeats=1, threads=2, **SMALL))
+    assert found["threads"] == 2 and torch.get_num_threads() == before
