@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from latentcli.reports.tables import Column, make_table
+from latentcli.reports.tables import Column, buckets_text, make_table
 
 Values = Mapping[str, Any]
 
@@ -152,6 +152,8 @@ def settings_text(document: Values) -> str:
     """The settings that the figures depend on."""
     told = document["settings"]
     size = told["size"] or f"own size cropped to multiples of {told['divisor']}"
+    if told.get("buckets"):
+        size = buckets_text(told["buckets"])
     parts = [size, told.get("dtype")]
     if told["steps"] is not None:
         parts.append(f"{told['steps']} {told['sampler']} step{'' if told['steps'] == 1 else 's'}")

@@ -168,10 +168,17 @@ def totals_text(totals: Values | None) -> str | None:
     return f"{totals['shards']:,} of {totals['bytes']:,} bytes together" if totals else None
 
 
+def buckets_text(buckets: Values) -> str:
+    """The buckets of a store or a comparison, in a few words."""
+    return f"{len(buckets['table'])} buckets ({buckets['rule']} rule)"
+
+
 def preprocessing_text(told: Values | None) -> str | None:
     """How pictures became equal-sized."""
     if not told:
         return None
+    if told.get("buckets"):
+        return f"resized ({told['filter']}) and cropped to {buckets_text(told['buckets'])}"
     if not told.get("size"):
         return f"own size, cropped to multiples of {told['divisor']}"
     return f"resized ({told['filter']}) and cropped to {told['size'][0]}x{told['size'][1]}"

@@ -89,6 +89,9 @@ def test_settings() -> None:
     )
     plain = {"settings": {"size": "64x32", "dtype": "fp32", "steps": None}}
     assert settings_text(plain) == "64x32, fp32, 8-bit pixels"
+    plain["settings"] |= {"size": None, "divisor": 16}
+    plain["settings"]["buckets"] = {"rule": "area", "table": [[256, 512], [512, 256]]}
+    assert settings_text(plain).startswith("2 buckets (area rule), fp32")
 
 
 def test_what_the_figures_are_of() -> None:

@@ -84,3 +84,13 @@ def test_verify() -> None:
     assert shown.count("a: it differs") == 2
     good = document | {"problems": [], "reencoded": None, "ok": True}
     assert "differs" not in text(*tables.verify_tables(good))
+
+
+def test_preprocessing() -> None:
+    plain = {"size": None, "divisor": 16, "filter": "lanczos"}
+    assert tables.preprocessing_text(plain) == "own size, cropped to multiples of 16"
+    sized = plain | {"size": [64, 32]}
+    assert tables.preprocessing_text(sized) == "resized (lanczos) and cropped to 64x32"
+    bucketed = plain | {"buckets": {"rule": "kohya", "table": [[1, 2]] * 7}}
+    told = tables.preprocessing_text(bucketed)
+    assert told == "resized (lanczos) and cropped to 7 buckets (kohya rule)"
