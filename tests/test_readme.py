@@ -38,9 +38,10 @@ BORROWED = ("full_capacitor",)
 smaller shapes, stand in for them under $LATENTCLI_WEIGHTS."""
 
 VARYING = re.compile(
-    r"(encode|decode|roundtrip|bench|verify) #(/#| images)|The slowest stage|bottleneck"
+    r"(encode|decode|roundtrip|bench|verify) #(/#| images)|The slowest stage|bottleneck|"
+    r"[\w#]+: worst |processor |software "
 )
-"""Quoted lines that depend on the machine's speed."""
+"""Quoted lines that depend on the machine, or name photographs of another folder."""
 
 
 @dataclass(frozen=True)
