@@ -18,8 +18,6 @@ from latentcli.metrics.ssim import WINDOWS, ssim
 
 NAMES = ("psnr", "ssim", "ssim_gaussian", "ms_ssim", "lpips", "lpips_vgg", "rfid")
 """All that --metrics takes."""
-DEFAULT = ("psnr", "ssim", "ssim_gaussian")
-"""What is measured unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,34 +11,12 @@ from collections.abc import Mapping, Sequence
 from latentcli.reports import chart_svg as s
 from latentcli.reports.chart_planes import bucket_map, channel_plot
 
-__all__ = ["bars", "binned", "bucket_map", "channel_plot", "histogram"]
+__all__ = ["bars", "binned", "bucket_map", "channel_plot"]
 
 PLOT = 170.0
 """Height of a plot, without its axes."""
 ROW = 38.0
 """Height of a bar and its label."""
-
-
-def histogram(
-    series: Mapping[str, Sequence[float]], *, title: str, unit: str, bins: int = 40
-) -> str:
-    """Outlines over shared bins, one for each series of values in `unit`.
-
-    Bars count values where all series have equally many, and are percent otherwise. NaN and
-    infinities are left out and counted in words. ValueError where there are no bins.
-    """
-    if bins < 1:
-        raise ValueError(f"a histogram of {bins} bins shows nothing")
-    kept = {name: [float(v) for v in values if s.is_usable(v)] for name, values in series.items()}
-    lost = sum(map(len, series.values())) - sum(map(len, kept.values()))
-    axis = s.scale((v for values in kept.values() for v in values), 0, 1)
-    counts: dict[str, list[float]] = {}
-    for name, values in kept.items():
-        counts[name] = [0.0] * bins
-        for value in values:
-            counts[name][min(int(axis.at(value) * bins), bins - 1)] += 1
-    note = f"{lost:,} that are no finite number are left out" if lost else ""
-    return binned(counts, axis.low, axis.high, title=title, unit=unit, note=note)
 
 
 def binned(
@@ -51,7 +29,10 @@ def binned(
     note: str = "",
     noun: str = "values",
 ) -> str:
-    """The same of values that are counted already: each series its counts in equal bins.
+    """A histogram of values that are counted already: each series its counts in equal bins.
+
+    Series are outlines over each other. Bars count values where all series have equally many, and
+    are percent otherwise.
 
     The bins of every series go from `low` to `high`. `note` stands below and says what is not in
     them; `noun` is what is counted. ValueError where low is not below high.

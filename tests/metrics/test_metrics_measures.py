@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.config import CHOICES
-from latentcli.metrics.measures import DEFAULT, MEASURES, NAMES, open_measures, open_set_measures
+from latentcli.jobs.config import CHOICES, RoundtripJob
+from latentcli.metrics.measures import MEASURES, NAMES, open_measures, open_set_measures
 from latentcli.metrics.ms_ssim import ms_ssim
 from latentcli.metrics.perceptual import BACKBONES
 from latentcli.metrics.psnr import psnr
@@ -21,10 +21,9 @@ CPU = torch.device("cpu")
 def test_names_are_those_that_need_weights_and_those_that_do_not() -> None:
     assert (*MEASURES, *BACKBONES) == NAMES
     assert all(measure.name == name for name, measure in MEASURES.items())
-    assert set(DEFAULT) <= set(MEASURES)
+    assert set(RoundtripJob().metrics) <= set(MEASURES)
 
 
-@pytest.mark.skipif("metrics" not in CHOICES, reason="the command line has no --metrics")
 def test_the_command_line_takes_the_same_names() -> None:
     assert CHOICES["metrics"] == NAMES
 
@@ -57,7 +56,7 @@ def test_least_side_is_the_shortest_that_can_be_measured(name: str) -> None:
 
 
 def test_measures_of_sets_are_opened_apart() -> None:
-    assert open_set_measures(DEFAULT, CPU) == []
+    assert open_set_measures(RoundtripJob().metrics, CPU) == []
     assert open_measures(("rfid", "psnr"), CPU) == [MEASURES["psnr"]]
 
 
