@@ -44,6 +44,8 @@ print(f"stdout of {rank}")
 sys.stderr.write(f"stderr of {rank}\\n")  # at once: print writes the end of a line separately
 code = json.loads(mode)[rank] if mode.startswith("[") else 0
 if mode == "first dies" and not rank:
+    while not all((out / f"{other}.here").exists() for other in (1, 2)):
+        time.sleep(0.05)  # on a busy machine they would die of the signal before they can note it
     os.kill(os.getpid(), signal.SIGKILL)
 if mode == "deaf":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
