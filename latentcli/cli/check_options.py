@@ -51,7 +51,7 @@ Threads = Annotated[
     Number,
     setting(
         "threads",
-        "CPU threads of the networks. One gives the steadiest figures on a machine that others use"
+        "CPU threads of the networks. With one, figures are steadier on a machine that others use"
         " too. Default: one per core.",
         metavar="N",
     ),

@@ -173,6 +173,12 @@ def finished(run: Roundtrip, told: dict[str, Any]) -> dict[str, Any]:
     `problems` says which of them could not be: figures that took hours are told in any case.
     """
     comparison = run.comparison
+    # A problem so far is one of the pictures: their page would not be whole.
+    if run.report is not None and not run.problems:
+        try:
+            told["page"] = str(run.report.finish(run.rows.end, run.rows.rows, told))
+        except StoreError as error:
+            run.problems.append(str(error))
     if comparison.job.csv is not None:
         try:
             write_csv(
@@ -183,11 +189,6 @@ def finished(run: Roundtrip, told: dict[str, Any]) -> dict[str, Any]:
             )
         except StoreError as error:
             told["csv"] = None
-            run.problems.append(str(error))
-    if run.report is not None and not run.problems:
-        try:
-            told["page"] = str(run.report.finish(run.rows.end, run.rows.rows, told))
-        except StoreError as error:
             run.problems.append(str(error))
     return told | {"problems": run.problems}
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-import pickle
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
-from typing import Any
-from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -17,16 +11,13 @@ from torch import Tensor
 from latentcli.core.errors import UsageError, WeightsError
 from latentcli.metrics.videomae import GIANT, VideoMae, VideoMaeConfig, load_videomae
 from latentcli.models.pretrained import VARIABLE, Checkpoint, Located, locate
-from latentcli.models.weights import LFS_POINTER, file_sha256, read_state_dict
+from latentcli.models.weights import file_sha256, read_state_dict
 
 NAME = "videomae_v2_giant"
 FILE = "vit_g_hybrid_pt_1200e_ssv2_ft.pth"
 REPO = "OpenGVLab/InternVideoMAE_models"
 FOLDER = "mae-g"
 WANTED = Checkpoint(NAME, REPO, FILE, subfolder=FOLDER, needs_config=False)
-NESTS = ("module", "model", "state_dict")
-"""Keys under which training code keeps the tensors, beside what else it saves."""
-WRAPPER = "module."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +47,7 @@ def load_extractor(weights: str | None, device: torch.device, frames: int, size:
     config = config_of(located)
     check_groups(config, frames, size)
     path = located.weights_path
-    network = load_videomae(config, read_network(path), str(path), device)
+    network = load_videomae(config, read_state_dict(path), str(path), device)
     name = NAME if config == GIANT else f"videomae_v2_{config.dim}x{config.depth}"
     return Extractor(network, name, file_sha256(path), device)
 
@@ -97,49 +88,6 @@ def config_of(located: Located) -> VideoMaeConfig:
             f"{located.weights_path.parent / 'config.json'} does not describe a VideoMAE V2"
             f" network: {error}. Its keys are {keys}; without the file it is the giant."
         ) from error
-
-
-def read_network(path: Path) -> dict[str, Tensor]:
-    """Tensors by the network's names, whatever they are nested under; no code is run.
-
-    WeightsError names the file and what is wrong with it.
-    """
-    with path.open("rb") as file:
-        pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
-    told = path.suffix == ".safetensors" or pointer  # read_state_dict says what a pointer is
-    content: Any = read_state_dict(path) if told else _load(path)
-    for nest in NESTS:
-        inner = content.get(nest) if isinstance(content, dict) else None
-        content = inner if isinstance(inner, dict) else content
-    if not isinstance(content, dict) or not content:
-        raise WeightsError(f"{path} holds {type(content).__name__}; it must be a table of tensors.")
-    strangers = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if strangers:
-        names = ", ".join(strangers[:8])
-        raise WeightsError(f"{path} must hold tensors by name; these entries are none: {names}.")
-    return unwrapped(content)
-
-
-def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the prefix that DataParallel leaves on every one of them."""
-    wrapped = all(name.startswith(WRAPPER) for name in state)
-    return {name.removeprefix(WRAPPER) if wrapped else name: t for name, t in state.items()}
-
-
-def _load(path: Path) -> Any:
-    # Training code saves its options as a Namespace, which can do nothing but hold values.
-    # Mapped, what else the file holds (an optimizer's state) is not read; older files cannot be.
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} holds more than tensors (or is damaged), and reading it would run code from"
-            " the file. It was not read; use a safetensors file."
-        ) from error
-    except Exception as error:  # torch meets damage with whatever its parser stumbles over
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} is no complete PyTorch file: {reason}") from error
 
 
 def check_groups(config: VideoMaeConfig, frames: int, size: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +24,8 @@ LISTED = 8
 """How many names of each kind of misfit an error lists."""
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that torch's own wrappers, DataParallel and compile, leave on every name."""
+NESTS = ("module", "model", "state_dict")
+"""Keys under which training code keeps the tensors, beside what else it saves."""
 COUNTER = "num_batches_tracked"
 """A batch norm's count of training steps, which nothing here reads."""
 LFS_POINTER = b"version https://git-lfs"
@@ -82,8 +86,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
+    # Training code saves its options as a Namespace, which can do nothing but hold values.
+    # Mapped, what else the file holds (an optimizer's state) is not read; older files cannot be.
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds more than tensors (or is damaged), and reading it would run code from"
@@ -97,7 +104,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
-    inner = content.get("state_dict", content) if isinstance(content, dict) else content
+    inner = content
+    for nest in NESTS:
+        found = inner.get(nest) if isinstance(inner, dict) else None
+        inner = found if isinstance(found, dict) else inner
     if not isinstance(inner, dict) or not inner:
         raise WeightsError(f"{path} holds {type(inner).__name__}; it must be a table of tensors.")
     strangers = [str(name) for name, value in inner.items() if not isinstance(value, Tensor)]

@@ -59,11 +59,6 @@ def unit_states(store: Place, spec_hash: str, inputs: InputList) -> Iterator[Uni
             yield from pool.map(state, block)
 
 
-def done_units(store: Place, spec_hash: str, inputs: InputList) -> set[int]:
-    """Units that need no more work. Digests are not read again: that is for `verify_shards`."""
-    return {s.unit for s in unit_states(store, spec_hash, inputs) if s.state == DONE}
-
-
 def unit_state(
     store: Place, unit: int, spec_hash: str, inputs: Sequence[InputRow], sizes: dict[str, int]
 ) -> UnitState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -229,3 +230,21 @@ def test_large_pictures_wait_in_bounded_memory(tmp_path, monkeypatch):
         large = torch.zeros(3, 300, 300, dtype=torch.uint8)
         writer.add(12, large, [large], [torch.zeros(4, 2, 2)])
     assert most == 4 * size
+
+
+def test_figures_that_cannot_be_written_cost_no_page(tmp_path, model):
+    """The folder of the CSV file goes away while the pictures stream."""
+    toy_pictures(tmp_path / "p", 3)
+    (tmp_path / "figures").mkdir()
+    talk = Talk(progress=lambda _: shutil.rmtree(tmp_path / "figures", ignore_errors=True))
+    job = RoundtripJob(
+        sources=(str(tmp_path / "p"),),
+        models=(model,),
+        device="cpu",
+        workers=0,
+        report=str(tmp_path / "page"),
+        csv=str(tmp_path / "figures/f.csv"),
+    )
+    told = run_roundtrip(job, talk)
+    assert Path(told["page"]).is_file() and told["csv"] is None
+    assert len(told["problems"]) == 1 and "f.csv" in told["problems"][0]

@@ -13,8 +13,8 @@ import torch
 from videomaekit import TINY, tiny_folder, tiny_state
 
 from latentcli.core.errors import UsageError, WeightsError
-from latentcli.jobs.video_extractor import FILE, NAME, find_weights, load_extractor, read_network
-from latentcli.models.weights import file_sha256
+from latentcli.jobs.video_extractor import FILE, NAME, find_weights, load_extractor
+from latentcli.models.weights import file_sha256, read_state_dict
 
 CPU = torch.device("cpu")
 
@@ -41,14 +41,14 @@ def test_however_the_tensors_are_nested(nest, zipped, tmp_path):
         tmp_path / FILE,
         _use_new_zipfile_serialization=zipped,
     )
-    assert same(read_network(tmp_path / FILE))
+    assert same(read_state_dict(tmp_path / FILE))
 
 
 def test_wrapped_names_and_safetensors(tmp_path):
     wrapped = {f"module.{name}": tensor for name, tensor in tiny_state().items()}
     torch.save({"model": wrapped}, tmp_path / "w.pth")
-    assert same(read_network(tmp_path / "w.pth"))
-    assert same(read_network(tiny_folder(tmp_path / "f") / "model.safetensors"))
+    assert same(read_state_dict(tmp_path / "w.pth"))
+    assert same(read_state_dict(tiny_folder(tmp_path / "f") / "model.safetensors"))
 
 
 class Trap:
@@ -71,7 +71,7 @@ def test_files_that_are_refused(tmp_path):
         ("pointer", "is a Git LFS pointer"),
     ):
         with pytest.raises(WeightsError, match=told):
-            read_network(tmp_path / f"{name}.pth")
+            read_state_dict(tmp_path / f"{name}.pth")
 
 
 def test_a_file_alone_is_the_giant(tmp_path):

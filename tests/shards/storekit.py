@@ -17,7 +17,7 @@ from latentcli.shards.layout import INPUTS
 from latentcli.shards.lock import StoreLock
 from latentcli.shards.manifest import Manifest, read_manifest, write_manifest
 from latentcli.shards.plan import FoundInput, append_units, assign_units
-from latentcli.shards.progress import done_units
+from latentcli.shards.progress import DONE, unit_states
 from latentcli.shards.store import finish, open_for_writing
 
 CHANNELS = 4
@@ -67,6 +67,11 @@ def commit(store: Path, inputs: InputList, unit: int, description: Manifest) -> 
         rows=rows,
         channels=sums.to_json(),
     )
+
+
+def done_units(store: Path, spec_hash: str, inputs: InputList) -> set[int]:
+    """Units that need no more work."""
+    return {s.unit for s in unit_states(store, spec_hash, inputs) if s.state == DONE}
 
 
 def run_job(store: Path, count: int = 10, per_unit: int = 4, more: int = 0) -> Manifest:

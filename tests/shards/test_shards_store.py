@@ -13,7 +13,7 @@ import storekit
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from storekit import manifest, run_job, tree
+from storekit import done_units, manifest, run_job, tree
 
 from latentcli.core.errors import StoreError
 from latentcli.core.types import Row
@@ -30,7 +30,6 @@ from latentcli.shards.manifest import (
     spec_hash,
     write_manifest,
 )
-from latentcli.shards.progress import done_units
 from latentcli.shards.rows import row_from_json, row_to_json
 from latentcli.shards.store import check_folder, finish, open_for_writing
 from latentcli.shards.verify import verify_shards
