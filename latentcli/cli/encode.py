@@ -13,9 +13,9 @@ from latentcli.cli import words
 from latentcli.cli.jobfile import resolve
 from latentcli.cli.output import Output, check_failed, output_of, say_bundled
 from latentcli.cli.plan_tables import plan_tables
-from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.ranks import is_launched
-from latentcli.jobs.standard import check_pipe, check_stdin, is_piped, reserved_stdout
+from latentcli.jobs.standard import check_stdin, reserved_stdout
 
 
 def encode(

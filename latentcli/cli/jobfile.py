@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.config import SECTIONS, allowed_failures, check_choices
+from latentcli.jobs.config import SECTIONS, check_choices
+from latentcli.jobs.failures import allowed_failures
 
 
 class JobClass(Protocol):

@@ -16,7 +16,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from latentcli.core.errors import TooManyFailures
-from latentcli.jobs.config import BUNDLED_MODEL, allowed_failures
+from latentcli.jobs.config import BUNDLED_MODEL
+from latentcli.jobs.failures import allowed_failures
 from latentcli.jobs.talk import Talk
 
 if TYPE_CHECKING:

@@ -95,3 +95,18 @@ def trial(engine: Engine, count: int, height: int, width: int) -> tuple[float, f
         times.append(time.perf_counter() - start)
     peak = torch.cuda.max_memory_allocated(engine.device) - before
     return min(times), float(peak)
+
+
+BATCH_PIXELS = 2**20
+"""Pixels per picture, on average, that a full batch may have: larger pictures go in fewer."""
+
+
+def latent_values(engine: Engine) -> int:
+    """Values of the latents of a picture of BATCH_PIXELS."""
+    spec = engine.model.spec
+    return BATCH_PIXELS * spec.channels // spec.downscale**2
+
+
+def batch_elements(batch_size: int) -> int:
+    """Values that a batch of pictures may have."""
+    return 3 * batch_size * BATCH_PIXELS

@@ -18,8 +18,7 @@ from latentcli.jobs.bench_memory import MEMORY
 from latentcli.jobs.bench_models import Contender, bench_engine, contender, why_not
 from latentcli.jobs.bench_stages import bench_stages
 from latentcli.jobs.bench_timing import measure_case, untimed_calls
-from latentcli.jobs.config import BenchJob, check_choices
-from latentcli.jobs.contenders import with_weights
+from latentcli.jobs.config import BenchJob, check_choices, with_weights
 from latentcli.jobs.engine import Engine
 from latentcli.jobs.meter import Meter
 from latentcli.jobs.talk import SILENT, Talk

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from latentcli.core.errors import LatentCliError, UsageError, WeightsError
 from latentcli.jobs.bench_cases import Case
-from latentcli.jobs.config import BenchJob, DecodeSettings
-from latentcli.jobs.contenders import with_weights
+from latentcli.jobs.config import BenchJob, DecodeSettings, with_weights
 from latentcli.jobs.engine import Engine, inference_config, load_engine
 from latentcli.jobs.memory import is_out_of_memory
 

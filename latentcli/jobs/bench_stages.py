@@ -15,9 +15,9 @@ from torch import Tensor
 
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy
+from latentcli.jobs.capabilities import refuse_decoder
 from latentcli.jobs.config import BenchJob, EncodeJob
 from latentcli.jobs.encode import run_encode
-from latentcli.jobs.encode_plan import refuse_decoder
 from latentcli.jobs.encoding import encode_batch
 from latentcli.jobs.engine import DEFAULT_BATCH, Engine, load_engine
 from latentcli.jobs.intake import Intake, Recipe, unit_tasks

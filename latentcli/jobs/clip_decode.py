@@ -8,6 +8,7 @@ from torch import Tensor
 
 from latentcli.core.errors import SampleError
 from latentcli.images.clip_writer import ClipWriter
+from latentcli.jobs.auto_batch import latent_values
 from latentcli.jobs.clips import frame_key
 from latentcli.jobs.decode_output import (
     DecodeRun,
@@ -17,7 +18,6 @@ from latentcli.jobs.decode_output import (
     unsound,
     writing,
 )
-from latentcli.jobs.encode_plan import latent_values
 from latentcli.jobs.engine import DEFAULT_BATCH, decode_batch
 from latentcli.jobs.latent_source import LatentClip, own_latents
 from latentcli.shards.write import write_error

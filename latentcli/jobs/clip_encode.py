@@ -11,6 +11,7 @@ import torch
 
 from latentcli.core.errors import SampleError
 from latentcli.core.types import Member, Row
+from latentcli.jobs.auto_batch import batch_elements
 from latentcli.jobs.batching import batches
 from latentcli.jobs.clips import (
     ClipFrame,
@@ -23,15 +24,9 @@ from latentcli.jobs.clips import (
     open_frames,
     pixels_of,
 )
-from latentcli.jobs.encode_plan import batch_elements
-from latentcli.jobs.encode_stream import (
-    SEEN,
-    EncodeRun,
-    encode_fitting,
-    fail,
-    keep_others,
-    new_unit,
-)
+from latentcli.jobs.encode_failures import SEEN, fail
+from latentcli.jobs.encode_run import EncodeRun
+from latentcli.jobs.encode_stream import encode_fitting, keep_others, new_unit
 from latentcli.jobs.encode_unit import EncodedUnit
 from latentcli.jobs.tar_intake import timed
 from latentcli.jobs.tar_source import Digesting, open_tar

@@ -7,10 +7,15 @@ Importing this loads no torch. Every field has the name of its option, so `--bat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latentcli.core.errors import UsageError
 from latentcli.core.types import NORMAL_STATES
+
+if TYPE_CHECKING:
+    from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.standard import STDIN, STDOUT
 
 BUNDLED_MODEL = "fcdm_nano"
 
@@ -324,14 +329,24 @@ def check_choices(job: object) -> None:
                 raise UsageError(f"--{option} is {number}; it must be at least {least}{top}.")
 
 
-def allowed_failures(max_bad: str | None, inputs: int) -> int:
-    """How many of `inputs` may fail: `max_bad` is a number or a percentage, None is 0."""
-    text = "0" if max_bad is None else max_bad.strip()
-    try:
-        # Decimal: in floats, 0.57% of 10,000 is less than 57.
-        number = Decimal(text.removesuffix("%"))
-    except InvalidOperation:
-        number = Decimal(-1)
-    if not number.is_finite() or number < 0 or (text.endswith("%") and number > 100):
-        raise UsageError(f"--max-bad is {max_bad!r}; give a number such as 10, or 0.5%.")
-    return int(inputs * number / 100) if text.endswith("%") else int(number)
+def with_weights(text: str) -> tuple[str, str | None]:
+    """(name, path of the weights or None) of NAME or NAME=PATH; a folder's name may hold a =."""
+    name, _, path = (text, "", "") if Path(text).exists() else text.partition("=")
+    return name, path or None
+
+
+def is_piped(job: EncodeJob) -> bool:
+    """Whether standard input or output is an end of the job."""
+    return STDIN in job.sources or job.output == STDOUT
+
+
+def check_pipe(job: EncodeJob) -> None:
+    """UsageError where a job that is piped asks for what a pipe cannot be."""
+    if STDIN in job.sources and job.sources != (STDIN,):
+        raise UsageError("- is a tar stream on standard input, and the only source then.")
+    if job.devices is not None or job.engine != "local":
+        raise UsageError("A pipe is read and written by one process; give files to use several.")
+    if job.dry_run:
+        raise UsageError("A pipe cannot be looked into beforehand: --dry-run needs files.")
+    if job.output == STDOUT and job.samples_per_shard is not None:
+        raise UsageError("A tar stream has no shards: leave out --samples-per-shard with -o -.")

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from latentcli.core.errors import UsageError, WeightsError
 from latentcli.core.types import LatentSpec
-from latentcli.jobs.config import RoundtripJob
-from latentcli.jobs.encode_plan import no_encoder, refuse_encoder
+from latentcli.jobs.capabilities import no_encoder, refuse_encoder
+from latentcli.jobs.config import RoundtripJob, with_weights
 from latentcli.jobs.engine import Engine, load_engine
 from latentcli.models.presets import Preset
 from latentcli.models.registry import find_preset
@@ -195,12 +195,6 @@ def load_decoder(job: RoundtripJob, text: str) -> Engine:
         name = with_weights(text)[0]
         hint = f"For a decoder, write --decoder {name}=PATH where this says --weights PATH."
         raise WeightsError(f"{error}\n{hint}") from error
-
-
-def with_weights(text: str) -> tuple[str, str | None]:
-    """(name, path of the weights or None) of NAME or NAME=PATH; a folder's name may hold a =."""
-    name, _, path = (text, "", "") if Path(text).exists() else text.partition("=")
-    return name, path or None
 
 
 def name_of(engine: Engine) -> str:

@@ -15,8 +15,10 @@ from torch import Tensor
 from latentcli.core.errors import SampleError, UsageError
 from latentcli.images.clips import load_av
 from latentcli.images.codec import SUFFIX_OF
+from latentcli.jobs.auto_batch import latent_values
 from latentcli.jobs.batching import batches
 from latentcli.jobs.bottleneck import Crew
+from latentcli.jobs.capabilities import check_state, refuse_encoder
 from latentcli.jobs.clip_decode import decode_clips
 from latentcli.jobs.config import DecodeJob, check_choices
 from latentcli.jobs.decode_output import (
@@ -29,7 +31,6 @@ from latentcli.jobs.decode_output import (
     writing,
 )
 from latentcli.jobs.decode_pipe import decode_to_stdout, refuse_skipping
-from latentcli.jobs.encode_plan import check_state, latent_values, refuse_encoder
 from latentcli.jobs.engine import DEFAULT_BATCH, decode_batch, inference_config, load_engine
 from latentcli.jobs.latent_source import (
     LatentSample,

@@ -17,9 +17,10 @@ from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode_check import CHECKED_INPUTS
 from latentcli.jobs.encode_plan import plan_encode
 from latentcli.jobs.encode_report import paces
-from latentcli.jobs.encode_run import run_of
-from latentcli.jobs.encode_stream import EncodeRun, encode_units
-from latentcli.jobs.encode_unit import EncodedUnit, drop_sample, samples_of, unit_metadata
+from latentcli.jobs.encode_run import EncodeRun, run_of
+from latentcli.jobs.encode_sinks import unit_metadata
+from latentcli.jobs.encode_stream import encode_units
+from latentcli.jobs.encode_unit import EncodedUnit, drop_sample, samples_of
 from latentcli.jobs.engine import Engine
 from latentcli.jobs.intake import unit_tasks
 from latentcli.jobs.media import find_media
@@ -106,8 +107,8 @@ def encode_to_stdout(
         plan = plan_encode(job, engine, media, tars=tars)
         end = PipeEnd(stream)
         units = range(inputs.units)
-        run = run_of(job, engine, plan, plan.manifest, inputs, units, Solo(), stop, talk)
-        run = replace(run, sink=end.write, progressed=end.advance, first=checker(run))
+        run = run_of(job, engine, plan, plan.manifest, inputs, units, Solo(), stop, talk, end.write)
+        run = replace(run, progressed=end.advance, first=checker(run))
         if run.tars is not None:
             run.tars.split = PIPE_UNIT
             run.tars.check = stream.check

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,24 +10,19 @@ import torch
 
 import latentcli
 from latentcli.core.errors import StoreError, UsageError
-from latentcli.core.types import NORMAL_STATES
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.auto_batch import auto_batch_size
+from latentcli.jobs.auto_batch import BATCH_PIXELS, auto_batch_size
+from latentcli.jobs.capabilities import check_state, refuse_decoder
 from latentcli.jobs.clips import ClipRecipe
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.engine import Engine
 from latentcli.jobs.intake import Recipe
 from latentcli.jobs.media import PER_SHARD
 from latentcli.jobs.sizes import preprocess_fields, preprocess_spec
-from latentcli.latents.schema import MOMENTS, parts_of
-from latentcli.models.presets import load_preset, preset_names
-from latentcli.models.registry import find_preset
+from latentcli.latents.schema import MOMENTS
 from latentcli.shards.manifest import Manifest, read_manifest
 from latentcli.shards.place import Place, is_remote, place
-
-BATCH_PIXELS = 2**20
-"""Pixels per picture, on average, that a full batch may have: larger pictures go in fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +70,6 @@ def settled(job: EncodeJob, engine: Engine) -> EncodeJob:
             " --class-token."
         )
     return job
-
-
-def check_state(state: str | None, engine: Engine) -> None:
-    """UsageError where --latents calls the model's own latents by the other name."""
-    own = engine.model.spec.state
-    if state in NORMAL_STATES and state != own:
-        point = engine.model.moments == ("mean",)
-        allowed = f"{own} and raw" if point else f"{own}, raw and moments"
-        raise UsageError(
-            f"--latents is {state!r}, but the latents of {engine.info.name} are {own};"
-            f" allowed are {allowed}."
-        )
 
 
 def plan_encode(
@@ -182,18 +164,6 @@ def latents_spec(job: EncodeJob, engine: Engine) -> dict[str, Any]:
     return spec
 
 
-def stored_parts(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """The parts that a store of this spec has of every sample."""
-    latents = spec["latents"]
-    return parts_of(
-        latents["state"],
-        tuple(latents.get("moments", MOMENTS)),
-        class_token=latents.get("class_token", False),
-        flip=latents.get("flip", False),
-        clips="clips" in spec,
-    )
-
-
 def job_spec(
     job: EncodeJob, engine: Engine, preprocess: PreprocessSpec, batch_size: int
 ) -> dict[str, Any]:
@@ -236,57 +206,6 @@ def whitening(engine: Engine) -> dict[str, list[float]]:
     mean = engine.model.dewhiten(torch.zeros(1, channels, 1, 1)).flatten()
     std = engine.model.dewhiten(torch.ones(1, channels, 1, 1)).flatten() - mean
     return {"mean": mean.tolist(), "std": std.tolist()}
-
-
-def latent_values(engine: Engine) -> int:
-    """Values of the latents of a picture of BATCH_PIXELS."""
-    spec = engine.model.spec
-    return BATCH_PIXELS * spec.channels // spec.downscale**2
-
-
-def batch_elements(batch_size: int) -> int:
-    """Values that a batch of pictures may have."""
-    return 3 * batch_size * BATCH_PIXELS
-
-
-def refuse_decoder(engine: Engine) -> None:
-    """UsageError where the model cannot encode, or its weights are a decoder's alone."""
-    if engine.model.can_encode:
-        return
-    info = engine.info
-    preset = find_preset(info.name)
-    if preset is not None and preset.can_encode:
-        raise UsageError(
-            f"The weights of {info.name} ({info.weights_path}) hold a decoder alone, so they cannot"
-            " encode; give the encoder's too, in one folder or file."
-        )
-    raise no_encoder(info.name, engine.model.spec.space)
-
-
-def refuse_encoder(engine: Engine) -> None:
-    """UsageError where the weights are an encoder's alone."""
-    if not engine.model.can_decode:
-        raise UsageError(
-            f"The weights of {engine.info.name} ({engine.info.weights_path}) hold an encoder alone,"
-            " so they cannot decode; give the decoder's too, in one folder or file."
-        )
-
-
-def refuse_decoder_preset(model: str) -> None:
-    """`refuse_decoder` for a preset, before its weights are looked for."""
-    preset = find_preset(model)
-    if preset is not None and not preset.can_encode:
-        raise no_encoder(preset.name, preset.space)
-
-
-def no_encoder(name: str, space: str) -> UsageError:
-    """The error for a model that is a decoder alone; it names models for its latents first."""
-    presets = [load_preset(name) for name in preset_names()]
-    able = [preset for preset in presets if preset.can_encode]
-    kin = [preset for preset in able if preset.space == space]
-    names = ", ".join(preset.name for preset in kin or able)
-    same = " into the same latent space" if kin else ""
-    return UsageError(f"{name} is a decoder alone and cannot encode; {names} can{same}.")
 
 
 def default_store(sources: tuple[str, ...], model: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from latentcli.jobs.encode_inputs import Work
-from latentcli.jobs.encode_stream import EncodeRun
+from latentcli.jobs.encode_run import EncodeRun
 from latentcli.shards.commit import CommitRecord
 from latentcli.shards.layout import FAILURES
 from latentcli.shards.manifest import Manifest

@@ -4,22 +4,72 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from latentcli.core.types import Picture
 from latentcli.jobs.bottleneck import Crew
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode_plan import EncodePlan
-from latentcli.jobs.encode_stream import EncodeRun
+from latentcli.jobs.encode_unit import EncodedUnit
 from latentcli.jobs.engine import Engine
 from latentcli.jobs.fitting import Fitting
+from latentcli.jobs.intake import Intake
 from latentcli.jobs.loader import MANY, pick_workers
 from latentcli.jobs.media import SUFFIXES
 from latentcli.jobs.meter import Meter
 from latentcli.jobs.signals import StopRequest
-from latentcli.jobs.talk import Talk
+from latentcli.jobs.standard import STDOUT
+from latentcli.jobs.talk import SILENT, Talk
 from latentcli.jobs.tar_intake import TarIntake
 from latentcli.jobs.team import Team
 from latentcli.shards.inputs import InputList
 from latentcli.shards.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeRun:
+    """What the stream works with."""
+
+    job: EncodeJob
+    engine: Engine
+    plan: EncodePlan
+    manifest: Manifest
+    """The store's own, which may name the model in other words than this run does."""
+    inputs: InputList
+    stop: StopRequest
+    meter: Meter
+    team: Team
+    sink: Callable[[EncodeRun, EncodedUnit], None]
+    """Where an encoded unit goes."""
+    workers: int = 0
+    """Loader processes."""
+    tars: TarIntake | None = None
+    """Where inputs are tars, what reads them."""
+    progressed: Callable[[EncodeRun, EncodedUnit], None] | None = None
+    """Is told when more of a unit is encoded, in the thread of the sink."""
+    first: Callable[[Sequence[Picture]], None] | None = None
+    """Is given the first batch before it is encoded."""
+    fitting: Fitting = field(default_factory=Fitting)
+    """How many pictures the device takes at once."""
+    held: Callable[[], None] = lambda: None
+    """StoreError where the store is another job's by now; asked before a unit is committed."""
+    talk: Talk = SILENT
+
+    def check(self) -> None:
+        """Interrupted or LatentCliError where the job is to stop here, or has stopped elsewhere."""
+        self.stop.check()
+        self.team.check()
+
+    @property
+    def intake(self) -> Intake:
+        return Intake(self.inputs, self.plan.recipe)
+
+    @property
+    def spilled_to(self) -> Path | None:
+        """The store for what does not fit into memory; None (the system's folder) if remote."""
+        store = self.plan.store
+        return store if isinstance(store, Path) and self.job.output != STDOUT else None
 
 
 def run_of(
@@ -32,6 +82,7 @@ def run_of(
     team: Team,
     stop: StopRequest,
     talk: Talk,
+    sink: Callable[[EncodeRun, EncodedUnit], None],
 ) -> EncodeRun:
     """What the stream of this process works with."""
     total = sum(inputs.count(unit) for unit in todo)
@@ -52,7 +103,7 @@ def run_of(
         shared=team_totals(team) if team.rank.world > 1 else None,
     )
     return EncodeRun(
-        *(job, engine, plan, manifest, inputs, stop, meter, team),
+        *(job, engine, plan, manifest, inputs, stop, meter, team, sink),
         tars=TarIntake(SUFFIXES[plan.media], meter, check=stop.check) if plan.tars else None,
         workers=workers,
         fitting=Fitting(talk.note),

@@ -16,9 +16,9 @@ from latentcli.jobs.encode_inputs import Work
 from latentcli.jobs.encode_pipe import checker, feed, media_of_stdin
 from latentcli.jobs.encode_plan import plan_encode
 from latentcli.jobs.encode_report import Counts, document
-from latentcli.jobs.encode_run import run_of
-from latentcli.jobs.encode_stream import EncodeRun
-from latentcli.jobs.encode_unit import EncodedUnit, commit
+from latentcli.jobs.encode_run import EncodeRun, run_of
+from latentcli.jobs.encode_sinks import commit
+from latentcli.jobs.encode_unit import EncodedUnit
 from latentcli.jobs.engine import Engine
 from latentcli.jobs.signals import StopRequest
 from latentcli.jobs.standard import STDIN
@@ -75,9 +75,9 @@ def encode_stdin(job: EncodeJob, engine: Engine, stop: StopRequest, talk: Talk) 
         manifest = replace(read_manifest(store), status="running")
         write_inputs(Path(folder) / INPUTS, [InputRow("", STDIN, 0)])
         inputs = InputList.open(Path(folder) / INPUTS)
-        run = run_of(job, engine, plan, manifest, inputs, range(1), Solo(), stop, talk)
         sink = Begun(store, manifest, lock).commit
-        run = replace(run, sink=sink, first=checker(run))
+        run = run_of(job, engine, plan, manifest, inputs, range(1), Solo(), stop, talk, sink)
+        run = replace(run, first=checker(run))
         tars = run.tars
         assert tars is not None
         tars.split = plan.samples_per_shard

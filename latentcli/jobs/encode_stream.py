@@ -2,93 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from latentcli.core.errors import LatentCliError, TooManyFailures
 from latentcli.core.types import Member, Picture, Row
+from latentcli.jobs.auto_batch import batch_elements
 from latentcli.jobs.batching import batches
-from latentcli.jobs.config import EncodeJob, allowed_failures
-from latentcli.jobs.encode_plan import EncodePlan, batch_elements
-from latentcli.jobs.encode_unit import EncodedUnit, commit
+from latentcli.jobs.encode_failures import SEEN, fail
+from latentcli.jobs.encode_run import EncodeRun
+from latentcli.jobs.encode_unit import EncodedUnit
 from latentcli.jobs.encoding import DeviceTimer, encode_on_device
-from latentcli.jobs.engine import Engine
-from latentcli.jobs.fitting import Fitting
-from latentcli.jobs.intake import Chunk, Intake, Task
+from latentcli.jobs.intake import Chunk, Task
 from latentcli.jobs.lane import Lane
-from latentcli.jobs.loader import open_chunks
-from latentcli.jobs.meter import Meter
-from latentcli.jobs.signals import StopRequest
-from latentcli.jobs.standard import STDOUT
-from latentcli.jobs.talk import SILENT, Talk
-from latentcli.jobs.tar_intake import TarIntake
-from latentcli.jobs.team import Team
+from latentcli.jobs.loader import open_chunks, timed
 from latentcli.latents.pack import pack
 from latentcli.latents.schema import tensor_name
-from latentcli.shards.inputs import InputList
-from latentcli.shards.manifest import Manifest
 from latentcli.shards.spool import Spilling
 
 BATCHES_BEHIND = 4
 """Encoded batches that may wait to be packed and written."""
-FEWEST_SEEN = 1000
-"""Inputs that a share of --max-bad is taken of at least, while their number is not known."""
-FAILED, SEEN = "failed", "seen"
-"""Totals of a team, earlier runs' among them: failed samples, and all samples of tars."""
-
-
-@dataclass(frozen=True, slots=True)
-class EncodeRun:
-    """What the stream works with."""
-
-    job: EncodeJob
-    engine: Engine
-    plan: EncodePlan
-    manifest: Manifest
-    """The store's own, which may name the model in other words than this run does."""
-    inputs: InputList
-    stop: StopRequest
-    meter: Meter
-    team: Team
-    workers: int = 0
-    """Loader processes."""
-    tars: TarIntake | None = None
-    """Where inputs are tars, what reads them."""
-    sink: Callable[[EncodeRun, EncodedUnit], None] = commit
-    """Where an encoded unit goes."""
-    progressed: Callable[[EncodeRun, EncodedUnit], None] | None = None
-    """Is told when more of a unit is encoded, in the thread of the sink."""
-    first: Callable[[Sequence[Picture]], None] | None = None
-    """Is given the first batch before it is encoded."""
-    fitting: Fitting = field(default_factory=Fitting)
-    """How many pictures the device takes at once."""
-    held: Callable[[], None] = lambda: None
-    """StoreError where the store is another job's by now; asked before a unit is committed."""
-    talk: Talk = SILENT
-
-    def check(self) -> None:
-        """Interrupted or LatentCliError where the job is to stop here, or has stopped elsewhere."""
-        self.stop.check()
-        self.team.check()
-
-    @property
-    def intake(self) -> Intake:
-        return Intake(self.inputs, self.plan.recipe)
-
-    @property
-    def spilled_to(self) -> Path | None:
-        """The store for what does not fit into memory; None (the system's folder) if remote."""
-        store = self.plan.store
-        return store if isinstance(store, Path) and self.job.output != STDOUT else None
 
 
 def encode_units(run: EncodeRun, tasks: Iterable[Task]) -> None:
@@ -146,23 +84,6 @@ def new_unit(run: EncodeRun, number: int) -> EncodedUnit:
     return EncodedUnit(number, Spilling(run.spilled_to, f"{number:06d}"), prefix)
 
 
-def timed(chunks: Iterable[Chunk], meter: Meter) -> Iterator[Chunk]:
-    """Passes chunks on, with the workers' seconds and our waiting noted."""
-    stream = iter(chunks)
-    for number in itertools.count():
-        start = time.perf_counter()
-        chunk = next(stream, None)
-        if chunk is None:
-            return
-        # Chunks come in order, one from each worker in turn: then all of them have started.
-        starting = number < max(meter.workers, 1)
-        meter.begin(again=starting)
-        meter.waited += 0.0 if starting else time.perf_counter() - start
-        for stage, seconds in chunk.seconds.items():
-            meter.add(stage, seconds, len(chunk.rows))
-        yield chunk
-
-
 def pictures(run: EncodeRun, unit: EncodedUnit, chunks: Iterable[Chunk]) -> Iterator[Picture]:
     """The pictures of a unit; every row, failed ones too, is noted in it."""
     for chunk in chunks:
@@ -182,35 +103,6 @@ def keep_others(run: EncodeRun, unit: EncodedUnit, key: str, others: tuple[Membe
     """Takes in what a sample holds beside its picture or clip, where that is passed on."""
     if others and run.manifest.format == "webdataset":
         unit.others[key] = tuple(unit.spill.member(other) for other in others)
-
-
-def fail(run: EncodeRun, row: Row) -> None:
-    """Counts a failed row; the job ends here with --on-error stop, or where --max-bad is passed."""
-    if run.job.on_error == "stop":
-        raise LatentCliError(
-            f"{row.source} failed at {row.stage}: {row.error}. The job stops at the first failure"
-            " (--on-error stop); what is committed stays, and the same command goes on."
-        )
-    # Of clips, the frames are counted.
-    run.meter.advance(1 if run.plan.clips is None else 0, 1)
-    failed = run.team.add(FAILED, 1)
-    if run.job.max_bad is not None:
-        check_bad(run, run.job.max_bad, failed, row)
-
-
-def check_bad(run: EncodeRun, max_bad: str, failed: int, row: Row) -> None:
-    """TooManyFailures where more inputs of the store have failed than --max-bad allows."""
-    inputs = len(run.inputs)
-    if run.tars is not None:
-        inputs = max(run.team.total(SEEN), FEWEST_SEEN)
-    allowed = allowed_failures(max_bad, inputs)
-    if failed > allowed and max_bad.strip() != "100%":
-        raise TooManyFailures(
-            f"The job stopped: {failed:,} inputs failed, and --max-bad {max_bad} allows"
-            f" {allowed:,} of {inputs:,}. The last was {row.source}, at {row.stage}: {row.error}."
-            " What is committed stays; see what is wrong with the inputs, or give a larger"
-            " --max-bad to go on with the same command."
-        )
 
 
 def encode_into(run: EncodeRun, unit: EncodedUnit, batch: Sequence[Picture], lane: Lane) -> None:

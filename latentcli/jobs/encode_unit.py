@@ -11,23 +11,16 @@ from torch import Tensor
 from latentcli.core.types import Row
 from latentcli.latents.schema import (
     PARTS,
-    posterior_text,
-    shard_metadata,
     split_name,
     tensor_name,
 )
 from latentcli.latents.stats import ChannelSums
-from latentcli.shards.commit import TarOrigin, commit_tar, commit_unit
 from latentcli.shards.spool import PackedMember, Spilling
 from latentcli.shards.tar_write import TarSample
-from latentcli.shards.write import Pieces
+from latentcli.shards.tensors_write import Pieces
 
 if TYPE_CHECKING:
     from latentcli.core.types import Member
-    from latentcli.jobs.encode_plan import EncodePlan
-    from latentcli.jobs.encode_stream import EncodeRun
-    from latentcli.jobs.engine import Engine
-    from latentcli.shards.manifest import Manifest
 
 
 @dataclass(slots=True)
@@ -45,42 +38,6 @@ class EncodedUnit:
     others: dict[str, tuple[Member | PackedMember, ...]] = field(default_factory=dict)
     """By key: what else the sample holds."""
     sums: ChannelSums = field(default_factory=ChannelSums)
-
-
-def commit(run: EncodeRun, unit: EncodedUnit) -> None:
-    """write: the shard, then its commit record."""
-    spec_hash = run.manifest.spec_hash
-    rows = list(unit.rows.values())
-    channels = unit.sums.to_json() if unit.sums.count else None
-    run.held()
-    with run.meter.stage("write", 0):
-        if run.manifest.format == "webdataset":
-            commit_tar(
-                *(run.plan.store, unit.number, list(tar_samples(run, unit))),
-                spec_hash=spec_hash,
-                rows=rows,
-                channels=channels,
-                origin=origin_of(run, unit),
-            )
-        else:
-            commit_unit(
-                *(run.plan.store, unit.number, unit.tensors, unit_metadata(run, unit.number)),
-                spec_hash=spec_hash,
-                rows=rows,
-                channels=channels,
-                origin=origin_of(run, unit),
-            )
-        unit.spill.drop()
-
-
-def origin_of(run: EncodeRun, unit: EncodedUnit) -> TarOrigin | None:
-    """The tar that a unit was made from; None where inputs are no tars."""
-    return run.tars.origins.pop(unit.number) if run.tars is not None else None
-
-
-def tar_samples(run: EncodeRun, unit: EncodedUnit) -> Iterator[TarSample]:
-    """The encoded samples of a unit, in input order, as members of a tar."""
-    return samples_of(unit, list(unit.rows.values()), unit_metadata(run, unit.number))
 
 
 def samples_of(
@@ -120,24 +77,3 @@ def document_of(row: Row, metadata: Mapping[str, str]) -> dict[str, Any]:
         "latent_shape": row.latent_shape,
         "latent_space": metadata["latent_space"],
     }
-
-
-def unit_metadata(run: EncodeRun, unit: int) -> dict[str, str]:
-    """The strings by which a shard describes itself."""
-    return described(run.engine, run.plan, run.manifest, unit)
-
-
-def described(engine: Engine, plan: EncodePlan, manifest: Manifest, unit: int) -> dict[str, str]:
-    """The same, from a store's manifest."""
-    model = manifest.model
-    return shard_metadata(
-        engine.model.spec,
-        state=plan.state,
-        posterior=posterior_text(plan.state, manifest.spec["latents"]["sample"]),
-        model=model["name"],
-        model_revision=model["revision"] or "",
-        weights_sha256=model["weights_sha256"] or "",
-        spec_hash=manifest.spec_hash,
-        unit=unit,
-        clips=plan.clips is not None,
-    )

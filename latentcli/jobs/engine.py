@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentcli.core.errors import UsageError
 from latentcli.images.codec import to_uint8
-from latentcli.jobs.config import DecodeSettings
+from latentcli.jobs.config import DecodeSettings, EncodeJob
 from latentcli.jobs.memory import reuse_heap
 from latentcli.models.base import Autoencoder, ModelInfo
 from latentcli.models.registry import load_model
@@ -180,3 +180,14 @@ def inference_config(settings: DecodeSettings) -> InferenceConfig:
         )
     except ValueError as error:
         raise UsageError(f"{error}.") from None
+
+
+def engine_of(job: EncodeJob) -> Engine:
+    """The job's model, loaded."""
+    return load_engine(
+        job.model,
+        weights=job.weights,
+        revision=job.revision,
+        device=job.device,
+        dtype=job.dtype,
+    )

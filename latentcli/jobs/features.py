@@ -17,7 +17,8 @@ from torch import Tensor
 
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.shards.safetensors_file import SafetensorsFile
-from latentcli.shards.write import tensor_bytes, write_error, write_safetensors
+from latentcli.shards.tensors_write import tensor_bytes, write_safetensors
+from latentcli.shards.write import write_error
 
 TENSOR = "features"
 FORMAT = "latentcli features 1"

@@ -14,7 +14,7 @@ from latentcli.core.types import InputRow, Member, Row
 from latentcli.images.codec import DecodePolicy, decode_image
 from latentcli.images.preprocess import PreprocessSpec, preprocess
 from latentcli.shards.inputs import InputList
-from latentcli.shards.read import read_bytes
+from latentcli.shards.read_bytes import read_bytes
 
 Prepared = tuple[Row, Tensor | None]
 """A row, and its pixels unless it failed."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +16,7 @@ from latentcli.jobs.intake import (
     prepare,
     prepare_sample,
 )
+from latentcli.jobs.meter import Meter
 from latentcli.jobs.workers import worker_pool
 
 FEW_INPUTS = 64
@@ -87,3 +90,20 @@ def prepare_task(task: Task, intake: Intake) -> Chunk:
         prepared += (prepare(row, intake.recipe, seconds) for row in rows)
     pixels = tuple(pixels for _, pixels in prepared)
     return Chunk(task, tuple(row for row, _ in prepared), pixels, seconds)
+
+
+def timed(chunks: Iterable[Chunk], meter: Meter) -> Iterator[Chunk]:
+    """Passes chunks on, with the workers' seconds and our waiting noted."""
+    stream = iter(chunks)
+    for number in itertools.count():
+        start = time.perf_counter()
+        chunk = next(stream, None)
+        if chunk is None:
+            return
+        # Chunks come in order, one from each worker in turn: then all of them have started.
+        starting = number < max(meter.workers, 1)
+        meter.begin(again=starting)
+        meter.waited += 0.0 if starting else time.perf_counter() - start
+        for stage, seconds in chunk.seconds.items():
+            meter.add(stage, seconds, len(chunk.rows))
+        yield chunk

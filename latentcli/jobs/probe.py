@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from latentcli.core.types import InputRow, Member, Row
+from latentcli.jobs.auto_batch import batch_elements
 from latentcli.jobs.batching import batches
 from latentcli.jobs.encode_check import files, samples_of_tars
-from latentcli.jobs.encode_plan import EncodePlan, batch_elements
-from latentcli.jobs.encode_unit import EncodedUnit, described, samples_of
+from latentcli.jobs.encode_plan import EncodePlan
+from latentcli.jobs.encode_sinks import described
+from latentcli.jobs.encode_unit import EncodedUnit, samples_of
 from latentcli.jobs.encoding import encode_batch
 from latentcli.jobs.engine import Engine
 from latentcli.jobs.fitting import Fitting
@@ -24,7 +26,7 @@ from latentcli.latents.pack import pack
 from latentcli.latents.schema import split_name
 from latentcli.shards.spool import Spilling
 from latentcli.shards.tar_write import END, sample_chunks
-from latentcli.shards.write import safetensors_parts
+from latentcli.shards.tensors_write import safetensors_parts
 
 PROBED = 64
 """Inputs that are looked at, at most."""

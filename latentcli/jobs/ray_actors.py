@@ -10,9 +10,11 @@ from typing import Any
 
 from latentcli.core.errors import Interrupted, LatentCliError
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.encode import assigned, encode_share, engine_of
 from latentcli.jobs.encode_plan import plan_encode, settled
 from latentcli.jobs.encode_run import run_of
+from latentcli.jobs.encode_share import assigned, encode_share
+from latentcli.jobs.encode_sinks import commit
+from latentcli.jobs.engine import engine_of
 from latentcli.jobs.ranks import Rank
 from latentcli.jobs.signals import StopRequest
 from latentcli.jobs.talk import SILENT
@@ -160,6 +162,8 @@ class EncodeActor:
                 " same on every node."
             )
         inputs = InputList.open(plan.store / INPUTS)
-        run = run_of(self.job, self.engine, plan, manifest, inputs, todo, team, stop, SILENT)
+        run = run_of(
+            self.job, self.engine, plan, manifest, inputs, todo, team, stop, SILENT, commit
+        )
         encode_share(run, todo)
         return run.meter.report()

@@ -14,12 +14,6 @@ from typing import Any
 
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.encode import (
-    assignment,
-    engine_of,
-    totals_before,
-    under_lock,
-)
 from latentcli.jobs.encode_inputs import Work
 from latentcli.jobs.encode_plan import (
     default_store,
@@ -27,9 +21,10 @@ from latentcli.jobs.encode_plan import (
     settled,
     stored_batch_size,
 )
-from latentcli.jobs.encode_run import run_of
-from latentcli.jobs.encode_stream import EncodeRun
-from latentcli.jobs.engine import DEFAULT_BATCH, Engine
+from latentcli.jobs.encode_run import EncodeRun, run_of
+from latentcli.jobs.encode_share import assignment, totals_before, under_lock
+from latentcli.jobs.encode_sinks import commit
+from latentcli.jobs.engine import DEFAULT_BATCH, Engine, engine_of
 from latentcli.jobs.media import check_clip_options, find_media
 from latentcli.jobs.ray_actors import LOOK, EncodeActor, Ledger
 from latentcli.jobs.signals import stop_on_signals
@@ -97,7 +92,7 @@ def run_ray(job: EncodeJob, talk: Talk) -> dict[str, Any]:
 
             def share(manifest: Manifest, work: Work, held: Callable[[], None]) -> EncodeRun:
                 run = run_of(
-                    job, engine, plan, manifest, work.inputs, work.todo, Solo(), stop, talk
+                    job, engine, plan, manifest, work.inputs, work.todo, Solo(), stop, talk, commit
                 )
                 encode_on_actors(ray, replace(run, held=held), work)
                 return run

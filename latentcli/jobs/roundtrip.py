@@ -12,9 +12,10 @@ from latentcli.core.errors import LatentCliError, StoreError, UsageError
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.clips import ClipRecipe
-from latentcli.jobs.config import RoundtripJob, allowed_failures, check_choices
+from latentcli.jobs.config import RoundtripJob, check_choices
 from latentcli.jobs.contenders import Contender, check_models, divisor, load_contenders
 from latentcli.jobs.engine import inference_config
+from latentcli.jobs.failures import allowed_failures
 from latentcli.jobs.intake import Intake, Recipe, unit_tasks
 from latentcli.jobs.loader import MANY, pick_workers
 from latentcli.jobs.media import SUFFIXES, Found, check_clip_options, find_media

@@ -15,6 +15,7 @@ from torch import Tensor
 from latentcli.core.errors import LatentCliError, SampleError, StoreError
 from latentcli.core.types import InputRow, Picture
 from latentcli.images.codec import encode_image
+from latentcli.jobs.auto_batch import batch_elements
 from latentcli.jobs.batching import batches
 from latentcli.jobs.clips import (
     ClipFrame,
@@ -26,12 +27,10 @@ from latentcli.jobs.clips import (
     open_frames,
     pixels_of,
 )
-from latentcli.jobs.encode_plan import batch_elements
-from latentcli.jobs.encode_stream import timed
 from latentcli.jobs.encoding import to_device
 from latentcli.jobs.engine import DEFAULT_BATCH
 from latentcli.jobs.intake import Intake, Task
-from latentcli.jobs.loader import open_chunks
+from latentcli.jobs.loader import open_chunks, timed
 from latentcli.jobs.roundtrip_compare import (
     Comparison,
     Result,

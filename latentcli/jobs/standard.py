@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from latentcli.core.errors import LatentCliError, UsageError
 
 if TYPE_CHECKING:
-    from latentcli.jobs.config import EncodeJob
     from latentcli.shards.write import Bytes
 
 STDIN = STDOUT = "-"
@@ -34,23 +33,6 @@ _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 def go_on() -> None:
     """The check of a job that nobody stops."""
-
-
-def is_piped(job: EncodeJob) -> bool:
-    """Whether standard input or output is an end of the job."""
-    return STDIN in job.sources or job.output == STDOUT
-
-
-def check_pipe(job: EncodeJob) -> None:
-    """UsageError where a job that is piped asks for what a pipe cannot be."""
-    if STDIN in job.sources and job.sources != (STDIN,):
-        raise UsageError("- is a tar stream on standard input, and the only source then.")
-    if job.devices is not None or job.engine != "local":
-        raise UsageError("A pipe is read and written by one process; give files to use several.")
-    if job.dry_run:
-        raise UsageError("A pipe cannot be looked into beforehand: --dry-run needs files.")
-    if job.output == STDOUT and job.samples_per_shard is not None:
-        raise UsageError("A tar stream has no shards: leave out --samples-per-shard with -o -.")
 
 
 class Incoming:

@@ -17,10 +17,10 @@ from latentcli.core.types import InputRow, Row
 from latentcli.images.buckets import described_buckets
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.auto_batch import batch_elements
 from latentcli.jobs.batching import batches
 from latentcli.jobs.clips import ClipRecipe, frame_key, open_frames, pixels_of
 from latentcli.jobs.config import VerifyJob
-from latentcli.jobs.encode_plan import batch_elements, stored_parts
 from latentcli.jobs.encoding import encode_batch
 from latentcli.jobs.engine import Engine, load_engine
 from latentcli.jobs.intake import Recipe, prepare
@@ -29,12 +29,13 @@ from latentcli.jobs.standard import STDIN
 from latentcli.jobs.store import LatentStore
 from latentcli.jobs.talk import SILENT, Talk
 from latentcli.jobs.tar_intake import SEPARATOR
+from latentcli.latents.schema import stored_parts
 from latentcli.shards.commit import drop_record
 from latentcli.shards.layout import record_path
 from latentcli.shards.lock import StoreLock
 from latentcli.shards.manifest import Manifest, read_manifest, write_manifest
 from latentcli.shards.place import Place, place
-from latentcli.shards.read import read_bytes
+from latentcli.shards.read_bytes import read_bytes
 from latentcli.shards.sources import PIPE
 from latentcli.shards.verify import Problem, verify_shards
 

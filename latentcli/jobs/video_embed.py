@@ -15,6 +15,7 @@ from torch import Tensor
 from latentcli import __version__
 from latentcli.core.errors import LatentCliError, SampleError, TooManyFailures, UsageError
 from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.capabilities import refuse_decoder, refuse_decoder_preset, refuse_encoder
 from latentcli.jobs.clips import (
     ClipRecipe,
     OpenedClip,
@@ -24,9 +25,9 @@ from latentcli.jobs.clips import (
     open_frames,
     pixels_of,
 )
-from latentcli.jobs.config import allowed_failures, check_choices
-from latentcli.jobs.encode_plan import refuse_decoder, refuse_decoder_preset, refuse_encoder
+from latentcli.jobs.config import check_choices
 from latentcli.jobs.engine import Engine, inference_config, load_engine, pick_device, prepare_cuda
+from latentcli.jobs.failures import allowed_failures
 from latentcli.jobs.features import FeatureSpool, check_output, write_features
 from latentcli.jobs.media import find_media
 from latentcli.jobs.meter import Meter

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from latentcli.jobs.auto_batch import batch_elements
 from latentcli.jobs.clips import frame_key
 from latentcli.jobs.config import DecodeSettings
-from latentcli.jobs.encode_plan import batch_elements
 from latentcli.jobs.encoding import encode_batch
 from latentcli.jobs.engine import DEFAULT_BATCH, Engine, decode_batch
 

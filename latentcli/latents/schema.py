@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from latentcli.core.types import STATES, LatentSpec
 
 FORMAT = "latentcli"
@@ -93,3 +96,15 @@ def shard_metadata(
         "spec_hash": spec_hash,
         "unit": str(unit),
     }
+
+
+def stored_parts(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """The parts that a store of this spec has of every sample."""
+    latents = spec["latents"]
+    return parts_of(
+        latents["state"],
+        tuple(latents.get("moments", MOMENTS)),
+        class_token=latents.get("class_token", False),
+        flip=latents.get("flip", False),
+        clips="clips" in spec,
+    )

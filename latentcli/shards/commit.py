@@ -14,14 +14,8 @@ from latentcli.shards.layout import SUFFIXES, record_path, shard_name, shard_pat
 from latentcli.shards.place import Place
 from latentcli.shards.rows import row_from_json, row_to_json
 from latentcli.shards.tar_write import TarSample, tar_chunks
-from latentcli.shards.write import (
-    Bytes,
-    Pieces,
-    atomic_write,
-    safetensors_parts,
-    sync_folder,
-    write_error,
-)
+from latentcli.shards.tensors_write import Pieces, safetensors_parts
+from latentcli.shards.write import Bytes, atomic_write, sync_folder, write_error
 
 if TYPE_CHECKING:
     from torch import Tensor

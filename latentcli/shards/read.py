@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from io import BufferedReader
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from latentcli.core.errors import SampleError, StoreError
+from latentcli.core.errors import StoreError
 from latentcli.core.types import Member, Row
 from latentcli.shards.commit import read_record
 from latentcli.shards.keys import KeyIndex
 from latentcli.shards.layout import recorded_units, shard_path
 from latentcli.shards.manifest import Manifest, read_manifest
-from latentcli.shards.place import Place, RemotePath, place
+from latentcli.shards.place import Place
 from latentcli.shards.rows import row_from_json, row_to_json
 from latentcli.shards.shard_file import ShardFile, open_shard
-from latentcli.shards.tar_member import member_bytes, split_member
 from latentcli.shards.tar_shard import TarShard
 
 if TYPE_CHECKING:
@@ -27,61 +23,6 @@ if TYPE_CHECKING:
 
 _OPEN_SHARDS = 64
 _OPEN_RECORDS = 8
-
-
-def read_bytes(source: str, limit: int | None = None) -> bytes:
-    """A file's bytes, at most `limit`; SampleError of stage read where they cannot be had.
-
-    `source` is a path, a URL, or `<tar>::<member>` of either where there is no such file.
-    """
-    name, member = split_member(source)
-    where = place(name)
-    try:
-        if isinstance(where, RemotePath):
-            return _read_remote(where, member, limit)
-        with open(where, "rb", opener=_open) as file:
-            return _read(file, os.fstat(file.fileno()), member, limit)
-    except FileNotFoundError as error:
-        raise SampleError("read", "the file is not there") from error
-    except IsADirectoryError as error:
-        raise SampleError("read", "it is a folder, not a file") from error
-    except (OSError, ValueError) as error:
-        raise SampleError("read", f"the file cannot be read: {_reason(error)}") from error
-
-
-def _open(path: str, flags: int) -> int:
-    # A pipe without a writer would block an ordinary open for ever.
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _read(
-    file: BufferedReader, info: os.stat_result, member: str | None, limit: int | None
-) -> bytes:
-    if not stat.S_ISREG(info.st_mode):
-        raise SampleError("read", "it is no regular file but a device or a pipe")
-    if member is not None:
-        return member_bytes(file, member, limit)
-    data = file.read() if limit is None else file.read(limit + 1)
-    _check_size(max(info.st_size, len(data)), limit)
-    return data
-
-
-def _read_remote(path: RemotePath, member: str | None, limit: int | None) -> bytes:
-    if member is not None:
-        with path.open("rb") as file:
-            return member_bytes(file, member, limit)
-    if limit is not None:
-        _check_size(path.stat().st_size, limit)
-    return path.read_bytes()
-
-
-def _check_size(size: int, limit: int | None) -> None:
-    if limit is not None and size > limit:
-        raise SampleError("read", f"the file has {size} bytes, allowed are at most {limit}")
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 class _Shard:

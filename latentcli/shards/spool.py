@@ -18,7 +18,8 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import Member
 from latentcli.shards.layout import SHARDS
 from latentcli.shards.place import Place
-from latentcli.shards.write import TEMPORARY, Bytes, tensor_bytes, write_error
+from latentcli.shards.tensors_write import tensor_bytes
+from latentcli.shards.write import TEMPORARY, Bytes, write_error
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,8 @@ from latentcli.core.types import Member
 from latentcli.shards.documents import one_line
 from latentcli.shards.tar_header import BLOCK
 from latentcli.shards.tar_names import member_name
-from latentcli.shards.write import Bytes, Pieces, safetensors_parts
+from latentcli.shards.tensors_write import Pieces, safetensors_parts
+from latentcli.shards.write import Bytes
 
 if TYPE_CHECKING:
     from torch import Tensor

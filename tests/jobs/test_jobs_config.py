@@ -20,9 +20,9 @@ from latentcli.jobs.config import (
     EncodeJob,
     RoundtripJob,
     VerifyJob,
-    allowed_failures,
     check_choices,
 )
+from latentcli.jobs.failures import allowed_failures
 
 JOBS = (EncodeJob, DecodeJob, RoundtripJob, BenchJob, VerifyJob)
 

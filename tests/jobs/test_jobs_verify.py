@@ -97,7 +97,7 @@ def test_wrong_latents_with_right_digests(store):
 
     from safetensors import safe_open
 
-    from latentcli.shards.write import write_safetensors
+    from latentcli.shards.tensors_write import write_safetensors
 
     shard, record = (store / "shards" / f"000000.{s}" for s in ("safetensors", "json"))
     with safe_open(shard, "pt") as file:

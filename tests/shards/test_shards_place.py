@@ -21,7 +21,8 @@ from latentcli.shards.inputs import InputList, write_inputs
 from latentcli.shards.place import RemotePath, is_remote, place
 from latentcli.shards.remote import _nanoseconds
 from latentcli.shards.safetensors_file import SafetensorsFile
-from latentcli.shards.write import atomic_write, remove_temporary, write_safetensors
+from latentcli.shards.tensors_write import write_safetensors
+from latentcli.shards.write import atomic_write, remove_temporary
 
 pytest.importorskip("fsspec")
 

@@ -16,8 +16,9 @@ from latentcli.core.errors import SampleError, StoreError
 from latentcli.shards import read
 from latentcli.shards.inputs import InputList
 from latentcli.shards.layout import record_path, shard_path
-from latentcli.shards.read import StoreReader, read_bytes
-from latentcli.shards.write import write_safetensors
+from latentcli.shards.read import StoreReader
+from latentcli.shards.read_bytes import read_bytes
+from latentcli.shards.tensors_write import write_safetensors
 
 
 def test_bytes(tmp_path):

@@ -26,7 +26,8 @@ from latentcli.shards.lock import StoreLock
 from latentcli.shards.place import place
 from latentcli.shards.range_stream import open_stream
 from latentcli.shards.safetensors_file import SafetensorsFile
-from latentcli.shards.write import atomic_write, write_safetensors
+from latentcli.shards.tensors_write import write_safetensors
+from latentcli.shards.write import atomic_write
 
 pytestmark = s3kit.needs_s3
 

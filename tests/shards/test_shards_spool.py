@@ -15,7 +15,8 @@ from latentcli.core.types import Member
 from latentcli.shards.safetensors_file import SafetensorsFile
 from latentcli.shards.spool import COPIED, PackedMember, PackedTensor, Spilling, Spool, Spooled
 from latentcli.shards.tar_write import TarSample, tar_chunks
-from latentcli.shards.write import remove_temporary, write_safetensors
+from latentcli.shards.tensors_write import write_safetensors
+from latentcli.shards.write import remove_temporary
 
 LONG = st.lists(st.integers(1, 5), min_size=1, max_size=6)
 

@@ -29,8 +29,9 @@ from latentcli.shards.shard_file import open_shard
 from latentcli.shards.store import finish, open_for_writing
 from latentcli.shards.tar_shard import TarShard
 from latentcli.shards.tar_write import END, TarSample, header, tar_chunks
+from latentcli.shards.tensors_write import write_safetensors
 from latentcli.shards.verify import verify_shards
-from latentcli.shards.write import atomic_write, write_safetensors
+from latentcli.shards.write import atomic_write
 
 METADATA = {"format": "latentcli", "latent_space": "toy#whitened", "unit": "3"}
 

@@ -17,7 +17,8 @@ from storekit import tree
 from latentcli.core.errors import StoreError
 from latentcli.shards.dtypes import dtypes
 from latentcli.shards.safetensors_file import SafetensorsFile
-from latentcli.shards.write import atomic_write, remove_temporary, write_error, write_safetensors
+from latentcli.shards.tensors_write import write_safetensors
+from latentcli.shards.write import atomic_write, remove_temporary, write_error
 
 shapes = st.lists(st.integers(0, 4), max_size=4)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
