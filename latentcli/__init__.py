@@ -19,18 +19,18 @@ __all__ = [
 
 _HOMES = {
     "load_model": "latentcli.models.registry",
-    "open_store": "latentcli.jobs.store",
-    "LatentStore": "latentcli.jobs.store",
-    "LatentDataset": "latentcli.jobs.dataset",
-    "load_latents": "latentcli.shards.webdataset",
-    "safetensors_decoder": "latentcli.shards.webdataset",
+    "open_store": "latentcli.jobs.store.latent_store",
+    "LatentStore": "latentcli.jobs.store.latent_store",
+    "LatentDataset": "latentcli.jobs.store.dataset",
+    "load_latents": "latentcli.shards.tar.decoder",
+    "safetensors_decoder": "latentcli.shards.tar.decoder",
 }
 
 if TYPE_CHECKING:
-    from latentcli.jobs.dataset import LatentDataset
-    from latentcli.jobs.store import LatentStore, open_store
+    from latentcli.jobs.store.dataset import LatentDataset
+    from latentcli.jobs.store.latent_store import LatentStore, open_store
     from latentcli.models.registry import load_model
-    from latentcli.shards.webdataset import load_latents, safetensors_decoder
+    from latentcli.shards.tar.decoder import load_latents, safetensors_decoder
 
 
 def __getattr__(name: str) -> Any:

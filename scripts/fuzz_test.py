@@ -32,7 +32,7 @@ from kill_stores import tree
 from kill_toys import toy_model
 from memory_test import high_water, worker_high_water
 
-from latentcli.shards.verify import verify_shards
+from latentcli.shards.store.verify import verify_shards
 
 UNPLAIN = re.compile(
     r"\bat 0x[0-9a-f]+|<[\w.]+ object|Traceback|File \"|[\n\r\0]|^\s*$|/latentcli/|/PIL/|\(\)$"

@@ -68,11 +68,11 @@ def complete(store: Path, names: Path) -> None:
     import torch
 
     from latentcli.core.types import Row
-    from latentcli.jobs.media import find_media
-    from latentcli.shards.commit import commit_unit
-    from latentcli.shards.inputs import InputList, write_inputs
+    from latentcli.jobs.loader.find_media import find_media
     from latentcli.shards.layout import INPUTS
-    from latentcli.shards.plan import unit_rows
+    from latentcli.shards.sources.find_inputs import unit_rows
+    from latentcli.shards.store.commit import commit_unit
+    from latentcli.shards.store.input_list import InputList, write_inputs
 
     (store / "shards").mkdir(parents=True)
     write_inputs(store / INPUTS, unit_rows(find_media([str(names)], "auto").inputs, PER_SHARD))
@@ -100,9 +100,9 @@ def series(source: str, store: Path) -> list[Step]:
         steps.append(Step(name, round(end - begin, 2), round(peak(), 1)))
         begin = end
 
-    from latentcli.jobs.encode_inputs import plan_work, survey
-    from latentcli.jobs.media import find_media
-    from latentcli.jobs.talk import SILENT
+    from latentcli.jobs.encode.worklist import plan_work, survey
+    from latentcli.jobs.loader.find_media import find_media
+    from latentcli.jobs.runtime.reporter import SILENT
 
     lap("import")
     found = find_media([source], "auto").inputs

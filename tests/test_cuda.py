@@ -12,16 +12,16 @@ import torch
 from latentcli.core.types import InputRow
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.auto_batch import LARGEST, auto_batch_size
-from latentcli.jobs.bench import run_bench
+from latentcli.jobs.bench.job import run_bench
 from latentcli.jobs.config import BenchJob, DecodeSettings, EncodeJob, RoundtripJob
-from latentcli.jobs.encode import run_encode
-from latentcli.jobs.encoding import DeviceTimer, encode_batch, encode_on_device
-from latentcli.jobs.engine import decode_batch, load_engine
-from latentcli.jobs.fitting import Fitting
-from latentcli.jobs.intake import Recipe, prepare
-from latentcli.jobs.roundtrip import run_roundtrip
-from latentcli.jobs.store import open_store
+from latentcli.jobs.encode.job import run_encode
+from latentcli.jobs.inference.batch_size import LARGEST, auto_batch_size
+from latentcli.jobs.inference.encode_batch import DeviceTimer, encode_batch, encode_on_device
+from latentcli.jobs.inference.engine import decode_batch, load_engine
+from latentcli.jobs.inference.split_on_oom import Fitting
+from latentcli.jobs.loader.prepare import Recipe, prepare
+from latentcli.jobs.roundtrip.job import run_roundtrip
+from latentcli.jobs.store.latent_store import open_store
 from latentcli.latents.pack import pack
 from latentcli.metrics.measures import MEASURES
 from latentcli.metrics.psnr import psnr

@@ -26,7 +26,7 @@ from latentcli.cli.slurm import slurm
 from latentcli.cli.verify import verify
 from latentcli.cli.video import video_distance, video_embed
 from latentcli.core.errors import Interrupted, LatentCliError
-from latentcli.jobs.signals import stop_at_once
+from latentcli.jobs.runtime.signals import stop_at_once
 
 NAME = "latentcli"
 COMMANDS = (

@@ -53,7 +53,7 @@ def bench(
     needs = "sources" if stages else None
     job, given = resolve(BenchJob, "bench", context.params, needs=needs)
     say_bundled(out, given)
-    from latentcli.jobs.bench import run_bench
+    from latentcli.jobs.bench.job import run_bench
 
     with out.talk() as talk:
         document = run_bench(job, talk)

@@ -12,7 +12,7 @@ from latentcli.cli import words
 from latentcli.cli.jobfile import resolve
 from latentcli.cli.output import check_failed, output_of
 from latentcli.jobs.config import DecodeJob
-from latentcli.jobs.standard import check_stdin, reserved_stdout
+from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
 
 def decode(
@@ -49,7 +49,7 @@ def decode(
     if job.store == "-":
         check_stdin()
     with reserved_stdout(out.stdout_is_taken), out.talk() as talk:
-        from latentcli.jobs.decode import run_decode
+        from latentcli.jobs.decode.job import run_decode
 
         document = run_decode(job, talk)
     out.show(document, talk=summary)

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from latentcli.cli.words import digits, duration, rate
-from latentcli.jobs.bottleneck import StageView
-from latentcli.jobs.meter import Snapshot
+from latentcli.jobs.runtime.bottleneck import StageView
+from latentcli.jobs.runtime.meter import Snapshot
 
 LIVE_PERIOD = 0.125
 PLAIN_PERIOD = 5.0

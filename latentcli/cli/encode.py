@@ -13,9 +13,9 @@ from latentcli.cli import words
 from latentcli.cli.jobfile import resolve
 from latentcli.cli.output import Output, check_failed, output_of, say_bundled
 from latentcli.cli.plan_tables import plan_tables
+from latentcli.jobs.cluster.environment import is_launched
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
-from latentcli.jobs.ranks import is_launched
-from latentcli.jobs.standard import check_stdin, reserved_stdout
+from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
 
 def encode(
@@ -82,12 +82,12 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
         check_stdin()
     shared = job.engine == "local" and not job.dry_run
     if job.devices is not None and shared and not is_launched(os.environ):
-        from latentcli.jobs.launch import launch
+        from latentcli.jobs.cluster.launch import launch
 
         raise typer.Exit(launch(out.words, job.devices, job.device, os.environ))
     say_bundled(out, given)
     with reserved_stdout(out.stdout_is_taken), out.talk() as talk:
-        from latentcli.jobs.encode import run_encode
+        from latentcli.jobs.encode.job import run_encode
 
         document = run_encode(job, talk)
     if not document:  # another process of this job has it

@@ -50,7 +50,7 @@ def inspect(
     """Describe a latent store: model, latent space, totals, statistics, failures."""
     if store is None:
         raise UsageError(NEEDED["store"])
-    from latentcli.jobs.inspect import inspect_store
+    from latentcli.jobs.store.inspect import inspect_store
 
     out = output_of(context)
     with out.talk() as talk:

@@ -24,14 +24,14 @@ def models(context: typer.Context, json: o.Json = False, quiet: o.Quiet = False)
     """List the models: size, latent geometry, licence, and whether the weights are at hand."""
     if context.invoked_subcommand is not None:
         return
-    from latentcli.jobs.catalog import list_models
+    from latentcli.jobs.model_cards import list_models
 
     output_of(context).show(list_models(), data=tables)
 
 
 def names() -> list[str]:
     """What a shell offers to complete a model's name with."""
-    from latentcli.jobs.catalog import model_names
+    from latentcli.jobs.model_cards import model_names
 
     return model_names()
 
@@ -53,7 +53,7 @@ def show(
     """Show a model's card: structure, latents, published figures, licence, its weights."""
     if name is None:
         raise UsageError(NAMELESS)
-    from latentcli.jobs.catalog import show_model
+    from latentcli.jobs.model_cards import show_model
 
     output_of(context).show(show_model(name), data=card)
 

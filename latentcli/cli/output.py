@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from latentcli.core.errors import TooManyFailures
 from latentcli.jobs.config import BUNDLED_MODEL
 from latentcli.jobs.failures import allowed_failures
-from latentcli.jobs.talk import Talk
+from latentcli.jobs.runtime.reporter import Talk
 
 if TYPE_CHECKING:
     import typer

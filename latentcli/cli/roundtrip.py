@@ -73,7 +73,7 @@ def roundtrip(
     out = output_of(context)
     job, given = resolve(RoundtripJob, "roundtrip", context.params, needs="sources")
     say_bundled(out, given)
-    from latentcli.jobs.roundtrip import run_roundtrip
+    from latentcli.jobs.roundtrip.job import run_roundtrip
 
     with out.talk() as talk:
         document = run_roundtrip(job, talk)

@@ -12,8 +12,8 @@ from latentcli.cli.jobfile import resolve
 from latentcli.cli.output import output_of
 from latentcli.cli.setting import plain
 from latentcli.core.errors import UsageError
+from latentcli.jobs.cluster.slurm_script import SlurmJob, script
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.slurm import SlurmJob, script
 
 EXAMPLE = "latentcli slurm --gpus-per-node 8 -- encode SRC -o OUT --model full_capacitor"
 

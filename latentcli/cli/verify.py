@@ -33,7 +33,7 @@ def verify(
     """Re-check a store: every digest and count, and a few inputs encoded again."""
     out = output_of(context)
     job, _ = resolve(VerifyJob, "verify", context.params, needs="store")
-    from latentcli.jobs.verify import run_verify
+    from latentcli.jobs.store.verify import run_verify
 
     with out.talk() as talk:
         document = run_verify(job, talk)

@@ -13,7 +13,7 @@ from latentcli.cli import words
 from latentcli.cli.jobfile import resolve
 from latentcli.cli.output import check_failed, output_of
 from latentcli.core.errors import UsageError
-from latentcli.jobs.video_config import VideoDistanceJob, VideoEmbedJob
+from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,7 +52,7 @@ def video_embed(
     job, _ = resolve(VideoEmbedJob, "video-embed", context.params, needs="sources")
     if not job.output:
         raise UsageError("Say where the features go: -o FEATURES.safetensors.")
-    from latentcli.jobs.video_embed import run_video_embed
+    from latentcli.jobs.video.embed import run_video_embed
 
     with out.talk() as talk:
         document = run_video_embed(job, talk)
@@ -94,7 +94,7 @@ def video_distance(
             "Give two files of features, such as originals.safetensors reconstructed.safetensors;"
             " latentcli video-embed makes them."
         )
-    from latentcli.jobs.video_distance import run_video_distance
+    from latentcli.jobs.video.distance import run_video_distance
 
     document = run_video_distance(job)
     out.show(document, data=tables, talk=lambda told: told["notes"])

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from latentcli.core.errors import UsageError
 from latentcli.core.types import NORMAL_STATES
-
-if TYPE_CHECKING:
-    from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.standard import STDIN, STDOUT
+from latentcli.jobs.runtime.stdio import STDIN, STDOUT
 
 BUNDLED_MODEL = "fcdm_nano"
 

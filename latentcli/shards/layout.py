@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from latentcli.shards.place import Place
+from latentcli.shards.storage.paths import Place
 
 MANIFEST = "manifest.json"
 INPUTS = "inputs.jsonl"

@@ -14,13 +14,13 @@ from rich.console import Console
 
 from latentcli.cli.console import console_on
 from latentcli.cli.display import LiveDisplay, NoDisplay, PlainDisplay, display_for, facts, picture
-from latentcli.jobs.bottleneck import Reading, Setting, Window, crews_of
-from latentcli.jobs.meter import Meter, Snapshot
+from latentcli.jobs.runtime.bottleneck import Reading, Setting, Window, crews_of
+from latentcli.jobs.runtime.meter import Meter, Snapshot
 
 SCRIPT = """
 import sys, time
 from latentcli.cli.output import Output
-from latentcli.jobs.meter import Meter
+from latentcli.jobs.runtime.meter import Meter
 n, now = int(sys.argv[1]), [0.0]
 with Output().talk() as talk:
     talk.note("a note with [brackets] and a very long tail " + "x" * 90)

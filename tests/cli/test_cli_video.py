@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from latentcli.cli.app import app
 from latentcli.jobs.config import CHOICES
-from latentcli.jobs.video_config import VIDEO_CHOICES, VideoDistanceJob, VideoEmbedJob
+from latentcli.jobs.video.config import VIDEO_CHOICES, VideoDistanceJob, VideoEmbedJob
 
 JOBS = {"video-embed": VideoEmbedJob, "video-distance": VideoDistanceJob}
 

@@ -18,9 +18,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from latentcli.jobs.config import DecodeJob, EncodeJob
-from latentcli.jobs.decode import run_decode
-from latentcli.jobs.encode import run_encode
-from latentcli.jobs.talk import SILENT, Talk
+from latentcli.jobs.decode.job import run_decode
+from latentcli.jobs.encode.job import run_encode
+from latentcli.jobs.runtime.reporter import SILENT, Talk
 
 __all__ = ["toy_model", "toy_pictures", "tree"]
 

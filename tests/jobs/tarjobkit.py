@@ -182,7 +182,7 @@ class Forked:
     """
 
     def __init__(self, *words: object, log: Path) -> None:
-        SERVER.set_forkserver_preload(["latentcli.jobs.decode", "latentcli.jobs.encode"])
+        SERVER.set_forkserver_preload(["latentcli.jobs.decode.job", "latentcli.jobs.encode.job"])
         self.log = log
         read_end, self._input = SERVER.Pipe(duplex=False)
         self._output, write_end = SERVER.Pipe(duplex=False)

@@ -16,8 +16,8 @@ from PIL import Image
 from latentcli.core.types import InputRow
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.intake import Intake, Recipe
-from latentcli.shards.inputs import InputList, write_inputs
+from latentcli.jobs.loader.prepare import Intake, Recipe
+from latentcli.shards.store.input_list import InputList, write_inputs
 
 ACTIONS: dict[str, Callable[[], object]] = {
     "sleep": lambda: time.sleep(1000),

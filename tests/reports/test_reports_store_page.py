@@ -10,8 +10,8 @@ from browserkit import PHONE, open_tab, running_browser
 from PIL import Image
 
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.encode import run_encode
-from latentcli.jobs.inspect import inspect_store
+from latentcli.jobs.encode.job import run_encode
+from latentcli.jobs.store.inspect import inspect_store
 from latentcli.reports.store_page import normal_counts
 
 HOSTILE = '<img src=x onerror=alert(1)>"&'

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from storekit import run_job, tree
 
-from latentcli.shards.verify import verify_shards
+from latentcli.shards.store.verify import verify_shards
 
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.scandir", "fcntl.flock")
 

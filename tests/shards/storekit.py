@@ -11,14 +11,14 @@ import torch
 
 from latentcli.core.types import InputRow, Row
 from latentcli.latents.stats import ChannelSums
-from latentcli.shards.commit import CommitRecord, commit_unit
-from latentcli.shards.inputs import InputList, write_inputs
 from latentcli.shards.layout import INPUTS
-from latentcli.shards.lock import StoreLock
-from latentcli.shards.manifest import Manifest, read_manifest, write_manifest
-from latentcli.shards.plan import FoundInput, append_units, assign_units
-from latentcli.shards.progress import DONE, unit_states
-from latentcli.shards.store import finish, open_for_writing
+from latentcli.shards.sources.find_inputs import FoundInput, append_units, assign_units
+from latentcli.shards.store.commit import CommitRecord, commit_unit
+from latentcli.shards.store.input_list import InputList, write_inputs
+from latentcli.shards.store.lock import StoreLock
+from latentcli.shards.store.manifest import Manifest, read_manifest, write_manifest
+from latentcli.shards.store.unit_state import DONE, unit_states
+from latentcli.shards.store.writer import finish, open_for_writing
 
 CHANNELS = 4
 

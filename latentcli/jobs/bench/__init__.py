@@ -1,0 +1,1 @@
+"""Times models, and the stages of an encode job."""

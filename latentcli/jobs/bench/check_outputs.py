@@ -1,0 +1,139 @@
+"""A model as it is timed in; the figures of a check against its own eager float32 output out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentcli.core.errors import LatentCliError
+from latentcli.jobs.bench.cases import Case
+from latentcli.jobs.bench.models import Contender, Work, attempt, contender, work
+from latentcli.jobs.inference.engine import Engine
+
+BATCH, SIDE = 2, 64
+"""Pictures of the check, and their side, rounded up to what the model takes."""
+
+FINITE_DIFFERENCE = 1e-6
+"""Two pictures' outputs must differ by this part of their size: noise inputs do by about 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far the timed output may be from the reference."""
+
+    rms: float
+    """RMS of the difference over RMS of the reference."""
+    largest: float
+    """Largest difference over the reference's largest value."""
+
+
+TOLERANCES = {"fp32": Tolerance(1e-4, 1e-3), "bf16": Tolerance(0.05, 0.25)}
+"""By dtype, compiled or not. Measured with random weights: 4e-6 in fp32, 0.02 in bf16 (FLUX.2)."""
+
+
+@torch.inference_mode()
+def check_outputs(
+    engine: Engine, reference: Engine, timed: Contender, ops: Iterable[str] = ("encode", "decode")
+) -> list[dict[str, Any]]:
+    """One row per op of `ops` that the model has; LatentCliError names an op and its figures.
+
+    The reference is the eager float32 network of the same weights, given the same pictures one at a
+    time, so that an eager float32 network is checked too: against itself in another batch.
+    """
+    model = engine.model
+    divisor = model.spec.size_divisor
+    side = math.ceil(SIDE / divisor) * divisor
+    rows = []
+    for op in ops:
+        if model.can_encode if op == "encode" else model.can_decode:
+            case = Case(op, (side, side), BATCH)
+            eager = contender(timed.name, reference, compiled=False)
+            rows.append(check(timed, case, one_by_one(eager, case), engine.dtype))
+    return rows
+
+
+def one_by_one(eager: Contender, case: Case) -> Tensor:
+    """The reference, float32 [N, ...]: each picture of the case alone."""
+    inputs = work(eager, case, steps=1).inputs
+    single = replace(case, batch=1)
+    alone = work(eager, single, steps=1)
+    parts = []
+    for index in range(case.batch):
+        for place, source in zip(alone.inputs, inputs, strict=True):
+            place.copy_(source[index : index + 1])
+        parts.append(attempt(eager, case, alone.call).float().cpu())
+    return torch.cat(parts)
+
+
+def check(timed: Contender, case: Case, expected: Tensor, dtype: str) -> dict[str, Any]:
+    """The row of one op; LatentCliError where the output is not what eager float32 gives."""
+    job: Work = work(timed, case, steps=1)
+    found = attempt(timed, case, job.call).float().cpu()
+    allowed = TOLERANCES[dtype]
+    told = f"{timed.name}, {case.op} in {dtype}{', compiled' if timed.compiled else ''}"
+    for whose, output in (("its eager float32 output", expected), ("its output", found)):
+        wrong = fault(output)
+        if wrong:
+            raise LatentCliError(f"{told}: {whose} {wrong}, so it is not timed.")
+    if found.shape != expected.shape:
+        raise LatentCliError(
+            f"{told}: its output has shape {list(found.shape)}, eager float32 has"
+            f" {list(expected.shape)}, so it is not timed."
+        )
+    rms, largest = distances(found, expected)
+    if not (rms <= allowed.rms and largest <= allowed.largest):
+        raise LatentCliError(
+            f"{told}: its output is not that of eager float32, so it is not timed: relative RMS"
+            f" {rms:.2g} ({allowed.rms:g} allowed), largest difference {largest:.2g} of the"
+            f" largest value ({allowed.largest:g} allowed)."
+        )
+    return {
+        "model": timed.name,
+        "op": case.op,
+        "resolution": case.resolution,
+        "batch": case.batch,
+        "relative_rms": rms,
+        "relative_max": largest,
+        "tolerance": allowed.rms,
+        "tolerance_max": allowed.largest,
+        "ok": True,
+    }
+
+
+def distances(found: Tensor, expected: Tensor) -> tuple[float, float]:
+    """(RMS of the difference over that of the reference, largest one over its largest value)."""
+    difference = found.float() - expected.float()
+    rms = difference.square().mean().sqrt() / expected.float().square().mean().sqrt()
+    return float(rms), float(difference.abs().max() / expected.abs().max())
+
+
+def unlike(found: Tensor, expected: Tensor, dtype: str) -> str | None:
+    """What is wrong with an output beside the eager one of the same dtype and inputs, or None."""
+    rms, largest = distances(found, expected)
+    allowed = TOLERANCES[dtype]
+    if rms <= allowed.rms and largest <= allowed.largest:
+        return None
+    return (
+        f"is not that of the eager network: relative RMS {rms:.2g} ({allowed.rms:g} allowed),"
+        f" largest difference {largest:.2g} of the largest value ({allowed.largest:g} allowed)"
+    )
+
+
+def fault(output: Tensor) -> str | None:
+    """What shows without a reference that an output [N, ...] is none, or None.
+
+    Values that are no numbers, one value everywhere, or the same for different inputs.
+    """
+    if not torch.isfinite(output).all():
+        return "has values that are NaN or infinite"
+    size = output.abs().max()
+    if output.max() - output.min() <= FINITE_DIFFERENCE * size:
+        return f"is {float(output.flatten()[0]):g} everywhere"
+    if len(output) > 1 and (output[0] - output[1]).abs().max() <= FINITE_DIFFERENCE * size:
+        return "is the same for different inputs"
+    return None

@@ -1,0 +1,209 @@
+"""Models in, milliseconds and megabytes per batch out, measured in one process and one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentcli.core.errors import LatentCliError, UsageError
+from latentcli.jobs.bench.cases import Case, cases_of, preset_document
+from latentcli.jobs.bench.check_outputs import check_outputs
+from latentcli.jobs.bench.machine import machine, state
+from latentcli.jobs.bench.memory import MEMORY
+from latentcli.jobs.bench.models import Contender, bench_engine, contender, why_not
+from latentcli.jobs.bench.stages import bench_stages
+from latentcli.jobs.bench.timing import measure_case, untimed_calls
+from latentcli.jobs.config import BenchJob, check_choices, with_weights
+from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.reports.bench_chart import check_chart, draw_chart
+from latentcli.shards.storage.atomic_write import atomic_write
+
+NOT_STAGES = {
+    "compile": "--compile",
+    "chart": "--chart",
+    "preset_table": "--preset-table",
+    "seconds": "--seconds",
+    "threads": "--threads",
+}
+"""Fields that the --stages form has no use for, and their options."""
+
+ONLY_STAGES = {"size": "--resolution", "batch_size": "--batch"}
+"""Fields that only the --stages form has a use for, and the options that are meant."""
+
+
+def run_bench(job: BenchJob, talk: Talk = SILENT) -> dict[str, Any]:
+    """The --json document of `bench`, or of its --stages form.
+
+    Every model's output is checked before any is timed. UsageError for what cannot be asked,
+    LatentCliError for an output that is wrong, a failed compile or memory that is short. A chart
+    that cannot be written costs no figures: the document then has `chart_error`.
+    """
+    check_choices(job)
+    if job.stages:
+        refuse_beside_stages(job)
+        return bench_stages(job, talk)
+    if job.sources:
+        raise UsageError("bench times random pictures; files are read with --stages only.")
+    refuse_stages_fields(job)
+    cases = cases_of(job)
+    if job.chart is not None:
+        check_chart(job.chart)
+    texts = model_texts(job)
+    engines = {name: bench_engine(job, text) for name, text in texts.items()}
+    reasons = left_out(engines, cases)
+    models, checks = check_all(job, texts, engines, cases, talk)
+    if job.baseline is not None:
+        job = replace(job, baseline=with_weights(job.baseline)[0])
+    with cpu_threads(job.threads):
+        document = measure(job, models, cases, reasons, talk)
+    document["checks"] = checks
+    return document if job.chart is None else document | chart(job.chart, document)
+
+
+@contextmanager
+def cpu_threads(number: int | None) -> Iterator[None]:
+    """So many threads of torch within the block; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def chart(name: str, document: Mapping[str, Any]) -> dict[str, str]:
+    """Draws the document's chart; `chart` is its file, or `chart_error` why there is none."""
+    path = Path(name)
+    try:
+        atomic_write(path, [draw_chart(document, path.suffix.lower().removeprefix("."))])
+    except Exception as error:  # whatever matplotlib or the disk says, the figures are not lost
+        reason = error.__cause__ or error
+        told = getattr(reason, "strerror", None) or str(reason).rstrip(".") or type(reason).__name__
+        return {"chart_error": f"The chart {path} could not be made: {told}."}
+    return {"chart": str(path)}
+
+
+def model_texts(job: BenchJob) -> dict[str, str]:
+    """Each model's name, and how it was given: NAME or NAME=PATH, with the path of its weights.
+
+    UsageError for two of one name, and for --weights or --revision, which say nothing of several.
+    """
+    texts = dict.fromkeys([*job.models, *([job.baseline] if job.baseline else [])])
+    named = {with_weights(text)[0]: text for text in texts}
+    if len(named) < len(texts):
+        raise UsageError(
+            "Two --model or --baseline have the same name; their figures could not be told apart."
+        )
+    for option, value in (("--weights", job.weights), ("--revision", job.revision)):
+        if value is not None and len(named) > 1:
+            raise UsageError(
+                f"{option} belongs to one model. With several, write --model NAME=PATH for each"
+                " that needs weights of its own."
+            )
+    return named
+
+
+def refuse_stages_fields(job: BenchJob) -> None:
+    """UsageError for an option that would be passed over in silence."""
+    for name, meant in ONLY_STAGES.items():
+        if getattr(job, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} belongs to --stages; without it, say {meant}.")
+
+
+def refuse_beside_stages(job: BenchJob) -> None:
+    """UsageError for an option that --stages does not know."""
+    for name, option in NOT_STAGES.items():
+        if getattr(job, name):
+            raise UsageError(f"bench --stages takes no {option}.")
+
+
+def left_out(engines: Mapping[str, Engine], cases: list[Case]) -> dict[tuple[str, str], str | None]:
+    """By model and op, why it has none; UsageError where no model has any, or a size is wrong."""
+    reasons = {(name, c.op): why_not(engine, c) for c in cases for name, engine in engines.items()}
+    if all(reasons.values()):
+        ops = " or ".join(dict.fromkeys(case.op for case in cases))
+        raise UsageError(f"None of the models can {ops}: {', '.join(engines)}.")
+    return reasons
+
+
+def check_all(
+    job: BenchJob,
+    texts: Mapping[str, str],
+    engines: Mapping[str, Engine],
+    cases: Sequence[Case],
+    talk: Talk,
+) -> tuple[list[Contender], list[dict[str, Any]]]:
+    """(models as they are timed, the checks' rows); LatentCliError where a check fails."""
+    models, checks = [], []
+    ops = dict.fromkeys(case.op for case in cases)
+    for name, engine in engines.items():
+        talk.note(f"Checking {name} against its own eager float32 output.")
+        reference = engine if engine.dtype == "fp32" else bench_engine(job, texts[name], "fp32")
+        model = contender(name, engine, job.compile)
+        checks += check_outputs(engine, reference, model, ops)
+        models.append(model)
+    return models, checks
+
+
+def measure(
+    job: BenchJob,
+    models: list[Contender],
+    cases: list[Case],
+    reasons: Mapping[tuple[str, str], str | None],
+    talk: Talk,
+) -> dict[str, Any]:
+    """The document without its checks."""
+    first = models[0].engine
+    before = state(first)
+    meter = Meter("bench", len(cases), talk.progress, noun="cases")
+    meter.begin()
+    rows: list[dict[str, Any]] = []
+    short: list[dict[str, str]] = []
+    for case in cases:
+        able = [m for m in models if not reasons[m.name, case.op]]
+        done, lacking = measure_case(case, able, job)
+        rows += done
+        short += lacking
+        meter.advance(1)
+    if not rows:
+        raise LatentCliError(f"{'; '.join(item['reason'] for item in short)}.")
+    after = state(first)
+    return {
+        **machine(first),
+        "dtype": first.dtype,
+        "compiled": job.compile,
+        "random_weights": job.random_weights,
+        "models": [
+            {"model": m.name, "weights": m.engine.info.origin, "parameters": parameters(m)}
+            for m in models
+        ],
+        "baseline": job.baseline,
+        "preset_table": preset_document(job),
+        "steps": job.steps,
+        "warmup": untimed_calls(job),
+        "repeats": job.repeats,
+        "seconds": job.seconds,
+        "load": {"before": before["load"], "after": after["load"]},
+        "clocks": {"before": before["clocks"], "after": after["clocks"]},
+        "memory": MEMORY[first.device.type],
+        "left_out": [
+            {"model": name, "op": op, "reason": reason}
+            for (name, op), reason in reasons.items()
+            if reason
+        ]
+        + short,
+        "rows": rows,
+    }
+
+
+def parameters(model: Contender) -> int:
+    """Trainable values of a model."""
+    return model.engine.model.parameter_count()

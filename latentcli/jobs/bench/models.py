@@ -1,0 +1,144 @@
+"""Model names in, networks to be timed out: eager or compiled, with real or random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentcli.core.errors import LatentCliError, UsageError, WeightsError
+from latentcli.jobs.bench.cases import Case
+from latentcli.jobs.config import BenchJob, DecodeSettings, with_weights
+from latentcli.jobs.inference.engine import Engine, inference_config, load_engine
+from latentcli.jobs.runtime.memory import is_out_of_memory
+
+RECOMPILES = 1024
+"""Shapes and models that torch.compile keeps before it would fall back to eager in silence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A model as it is timed."""
+
+    name: str
+    engine: Engine
+    encode: Callable[..., Tensor]
+    """As Autoencoder.encode."""
+    decode: Callable[..., Tensor]
+    """As Autoencoder.decode."""
+    compiled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An op with its inputs, which are on the device already."""
+
+    call: Callable[[], Tensor]
+    inputs: tuple[Tensor, ...]
+
+
+def bench_engine(job: BenchJob, text: str, dtype: str | None = None) -> Engine:
+    """The model NAME or NAME=PATH as `bench` runs it.
+
+    WeightsError names --random-weights where there are no weights.
+    """
+    name, path = with_weights(text)
+    try:
+        return load_engine(
+            name,
+            weights=path or job.weights,
+            revision=job.revision,
+            device=job.device,
+            dtype=dtype or job.dtype,
+            random_weights=job.random_weights,
+        )
+    except WeightsError as error:
+        if job.random_weights:
+            raise
+        raise WeightsError(
+            f"{error}\nTo time the networks without their weights, add --random-weights."
+        ) from None
+
+
+def contender(name: str, engine: Engine, compiled: bool) -> Contender:
+    """The model's own encode and decode, or what torch.compile makes of them, shape by shape."""
+    model = engine.model
+    if not compiled:
+        return Contender(name, engine, model.encode, model.decode, False)
+    torch._dynamo.config.recompile_limit = RECOMPILES
+    encode, decode = (torch.compile(f, dynamic=False) for f in (model.encode, model.decode))
+    return Contender(name, engine, encode, decode, True)
+
+
+def why_not(engine: Engine, case: Case) -> str | None:
+    """Why a model has no such op, or None; UsageError where its size rule forbids the size."""
+    model = engine.model
+    if not (model.can_encode if case.op == "encode" else model.can_decode):
+        return f"it has no {case.op}r"
+    width, height = case.size
+    try:
+        model.spec.latent_size(height, width)
+    except ValueError as error:
+        raise UsageError(
+            f"--resolution {width}x{height} and {engine.info.name}: {error}."
+        ) from None
+    return None
+
+
+def work(model: Contender, case: Case, steps: int) -> Work:
+    """The op on seeded inputs: uniform noise pictures, or standard normal latents and noise.
+
+    LatentCliError where even the inputs need more memory than there is.
+    """
+    made: Work = attempt(model, case, lambda: _work(model, case, steps))
+    return made
+
+
+def _work(model: Contender, case: Case, steps: int) -> Work:
+    (width, height), spec, device = case.size, model.engine.model.spec, model.engine.device
+    generator = torch.Generator().manual_seed(0)
+    if case.op == "encode":
+        images = torch.rand(case.batch, 3, height, width, generator=generator) * 2 - 1
+        images = images.to(device)
+        return Work(lambda: model.encode(images), (images,))
+    h, w = spec.latent_size(height, width)
+    latents = torch.randn(case.batch, spec.channels, h, w, generator=generator).to(device)
+    config = inference_config(DecodeSettings(steps=steps))
+    if not model.engine.model.is_diffusion:
+        return Work(lambda: model.decode(latents, height, width, config), (latents,))
+    noise = torch.randn(case.batch, 3, height, width, generator=generator).to(device)
+    return Work(lambda: model.decode(latents, height, width, config, noise=noise), (latents, noise))
+
+
+class ShortOfMemory(LatentCliError):
+    """A case that a model cannot run here; others may."""
+
+
+def attempt(model: Contender, case: Case, call: Callable[[], Any]) -> Any:
+    """What an untimed call gives; ShortOfMemory, or LatentCliError for a failed compile."""
+    try:
+        return call()
+    except LatentCliError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise ShortOfMemory(
+                f"{model.name} ran out of memory in {case}; a smaller --batch or --resolution"
+                " needs less."
+            ) from error
+        if not model.compiled:
+            raise
+        raise LatentCliError(
+            f"torch.compile failed for {model.name} in {case}: {reason(error)}. Leave out"
+            " --compile to time the eager network."
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """The line of a compiler's error that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = next((line for line in lines if "rror" in line or "ound" in line), None)
+    return (told or (lines[0] if lines else type(error).__name__)).rstrip(".")[:300]

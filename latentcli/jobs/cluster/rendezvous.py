@@ -1,0 +1,138 @@
+"""A meeting place in, the key-value store of one launch of the job out."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from latentcli.core.errors import LatentCliError
+from latentcli.jobs.cluster.environment import Meeting, Rank
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+POLL = 0.2
+"""Seconds between two looks."""
+PATIENCE = 600.0
+"""Seconds for all processes to be started; torch alone may take minutes from a shared disk."""
+HANDOVER = 60.0
+"""Seconds in which a launch before this one gives its place to the next."""
+UNSERVED = 10.0
+"""Seconds for a launcher's own server, which it opens before it starts a process, to answer."""
+CALL = 60.0
+"""Seconds after which a call to the store has failed."""
+
+
+def connect(rank: Rank, meeting: Meeting, waiting: Callable[[], None]) -> Store:
+    """The store of this launch, empty for the leader, and the same one for all others.
+
+    Old launches may have left entries behind, or a server that is just closing: so the leader
+    opens a new chapter of the store, and the others take the chapter in which a leader is alive.
+    LatentCliError where that does not come to pass.
+    """
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+    name = f"latentcli/{meeting.launch}"
+    if rank.leader:
+        opened = PrefixStore(name, host(meeting, waiting))
+        return PrefixStore(str(opened.add("chapters", 1)), opened)
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        waiting()
+        book: Store | None = None
+        try:
+            book = PrefixStore(name, client(meeting))
+            return PrefixStore(str(live_chapter(book, until, waiting)), book)
+        except (OSError, RuntimeError):  # nobody listens yet, or whoever did has just left
+            if book is not None or meeting.served:
+                until = min(until, time.monotonic() + limit(meeting))
+            time.sleep(POLL)
+    raise LatentCliError(
+        f"Rank {rank.rank} of {rank.world} found no living rank 0 at {meeting.host}:{meeting.port}."
+        " See that rank 0 was started there, that this machine can reach it, and that MASTER_ADDR"
+        " and MASTER_PORT are the same for all."
+    )
+
+
+def live_chapter(book: Store, until: float, waiting: Callable[[], None]) -> int:
+    """The chapter whose leader's counter rises, or else whose leader is done.
+
+    TimeoutError where there is none in time.
+    """
+    before: tuple[int, int] | None = None
+    while time.monotonic() < until:
+        chapter = book.add("chapters", 0)
+        beat = book.add(f"{chapter}/beat/0", 0)
+        if before is not None and before[0] == chapter and before[1] < beat:
+            return chapter
+        if before is None or before[0] != chapter:
+            before = chapter, beat
+            until = min(until, time.monotonic() + HANDOVER) if chapter else until
+        waiting()
+        time.sleep(POLL)
+    if before is not None and book.check([f"{before[0]}/done/0"]):
+        return before[0]
+    raise TimeoutError
+
+
+def client(meeting: Meeting) -> Store:
+    """A connection; OSError where nobody listens, which torch would tell with a page of noise."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    socket.create_connection((meeting.host, meeting.port), timeout=5).close()
+    return TCPStore(
+        meeting.host,
+        meeting.port,
+        is_master=False,
+        timeout=timedelta(seconds=CALL),
+        wait_for_workers=False,
+    )
+
+
+def host(meeting: Meeting, waiting: Callable[[], None]) -> Store:
+    """The leader's connection: to the launcher's server, or to one that it opens itself."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    until = time.monotonic() + limit(meeting)
+    while True:
+        waiting()
+        try:
+            if meeting.served:
+                return client(meeting)
+            free_port(meeting.port)
+            return TCPStore(
+                "localhost",
+                meeting.port,
+                is_master=True,
+                timeout=timedelta(seconds=CALL),
+                wait_for_workers=False,
+            )
+        except (OSError, RuntimeError) as error:
+            if time.monotonic() > until:
+                raise LatentCliError(unmet(meeting)) from error
+            time.sleep(POLL)
+
+
+def limit(meeting: Meeting) -> float:
+    """Seconds without an answer after which there will be none."""
+    return UNSERVED if meeting.served else HANDOVER
+
+
+def free_port(port: int) -> None:
+    """OSError where the port is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("", port))
+
+
+def unmet(meeting: Meeting) -> str:
+    """Why the leader found no place."""
+    if meeting.served:
+        return f"The launcher does not answer at {meeting.host}:{meeting.port}; start the job anew."
+    return (
+        f"Port {meeting.port} of this machine is in use. Set MASTER_PORT to a free one, the same"
+        " for all processes."
+    )

@@ -1,0 +1,213 @@
+"""One process among several of a job: numbers, totals and one plan through a shared store.
+
+The store is torch's TCPStore, without a process group: torchrun's agent serves it, or rank 0 does.
+Every rank raises a counter there twice a second, so the others notice when it is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from latentcli.core.errors import Interrupted, LatentCliError
+from latentcli.jobs.cluster.environment import Rank
+from latentcli.jobs.cluster.rendezvous import POLL
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+SILENCE = 60.0
+"""Seconds after which a process that was not heard of counts as gone."""
+LINGER = 30.0
+"""Seconds that a process which stops early stays, so that the others can learn why."""
+PART = 1 << 20
+"""Characters of a plan per value: the server refuses values above 8 MiB."""
+ADVICE = "run the same command again to finish the rest"
+
+
+@dataclass(slots=True)
+class Pulse:
+    """When a rank's counter last rose, by the clock of the process that looks."""
+
+    silence: float
+    count: int = -1
+    since: float = field(default_factory=time.monotonic)
+
+    def gone(self, count: int) -> bool:
+        """Whether the counter, which stands at `count`, has not risen for too long."""
+        now = time.monotonic()
+        if count != self.count:
+            self.count, self.since = count, now
+        return now - self.since > self.silence
+
+
+class Together:
+    """A Team (see team.py) of several processes, as one of them has it."""
+
+    def __init__(self, rank: Rank, store: Store, silence: float = SILENCE) -> None:
+        self.rank = rank
+        self._store = store
+        self._silence = silence
+        self._lock = threading.Lock()
+        self._lost: LatentCliError | None = None
+        self._end: tuple[str | None, int] | None = None
+        self._closing = threading.Event()
+        self._call("set", f"host/{rank.rank}", platform.node())
+        self._beats = threading.Thread(target=self._beat, name="team", daemon=True)
+        self._beats.start()
+
+    def publish(self, plan: str) -> None:
+        parts = [plan[start : start + PART] for start in range(0, len(plan), PART)]
+        for index, part in enumerate(parts):
+            self._call("set", f"plan/{index}", part)
+        self._call("set", "plan", str(len(parts)))
+
+    def plan(self, waiting: Callable[[], None]) -> str:
+        while not self._has("plan"):
+            self.check()
+            end = self._end_of(0)
+            if end is not None and not self._has("plan"):
+                idle = LatentCliError(f"{self._name(0)} has ended without work to share.")
+                raise self._failure(0, *end) or idle
+            waiting()
+            time.sleep(POLL)
+        return "".join(self._text(f"plan/{index}") for index in range(int(self._text("plan"))))
+
+    def claim(self) -> int:
+        self.check()
+        return self.add("claims", 1) - 1
+
+    def add(self, name: str, amount: int) -> int:
+        return self._add(f"total/{name}", amount)
+
+    def total(self, name: str) -> int:
+        return self._add(f"total/{name}", 0)
+
+    def check(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+    def done(self, error: str | None = None, code: int = 0) -> None:
+        if self._end is not None and (error is None or self._end[0] is not None):
+            return
+        self._end = error, code
+        with suppress(LatentCliError):  # whoever would read it is gone
+            self._call("set", f"done/{self.rank.rank}", json.dumps([error, code]))
+            if code == Interrupted.exit_code:
+                self._call("set", "stopped", str(self.rank.rank))
+
+    def wait_for_all(self, waiting: Callable[[], None]) -> None:
+        failures = []
+        pulses = self._pulses()
+        while pulses:
+            for rank in list(pulses):
+                end = self._end_of(rank)
+                if end is None and not pulses[rank].gone(self._add(f"beat/{rank}", 0)):
+                    continue
+                del pulses[rank]
+                failure = self._silent(rank) if end is None else self._failure(rank, *end)
+                failures += [failure] if failure else []
+            waiting()
+            time.sleep(POLL if pulses else 0)
+        if failures:
+            # An error is what a person must see to; an interruption only wants the command again.
+            raise min(failures, key=lambda failure: isinstance(failure, Interrupted))
+
+    def close(self) -> None:
+        # Launchers kill all processes when one ends with an error. So one that was interrupted
+        # stays until the others are through too, and so does a leader that they ask for the reason.
+        error, code = self._end or (None, 0)
+        if code == Interrupted.exit_code or (error is not None and self.rank.leader):
+            with suppress(LatentCliError):
+                self._linger()
+        self._closing.set()
+        self._beats.join()
+
+    def _linger(self) -> None:
+        until = time.monotonic() + LINGER
+        pulses = self._pulses()
+        while pulses and time.monotonic() < until:
+            for rank in list(pulses):
+                if self._has(f"done/{rank}") or pulses[rank].gone(self._add(f"beat/{rank}", 0)):
+                    del pulses[rank]
+            time.sleep(POLL)
+
+    def _pulses(self) -> dict[int, Pulse]:
+        others = set(range(self.rank.world)) - {self.rank.rank}
+        return {rank: Pulse(self._silence) for rank in sorted(others)}
+
+    def _beat(self) -> None:
+        leader = Pulse(self._silence)
+        try:
+            while True:
+                self._add(f"beat/{self.rank.rank}", 1)
+                self._lost = self._lost or self._trouble(leader)
+                if self._closing.wait(min(0.5, self._silence / 10)):
+                    return
+        except LatentCliError as error:
+            self._lost = self._lost or error
+
+    def _trouble(self, leader: Pulse) -> LatentCliError | None:
+        """What keeps this rank from going on."""
+        if not self.rank.leader:
+            end = self._end_of(0)
+            if end is None and leader.gone(self._add("beat/0", 0)):
+                return self._silent(0)
+            failure = self._failure(0, *end) if end else None
+            if failure:
+                return failure
+        if self._has("stopped"):
+            rank = int(self._text("stopped"))
+            return self._failure(rank, *(self._end_of(rank) or ("", 1)))
+        return None
+
+    def _end_of(self, rank: int) -> tuple[str | None, int] | None:
+        if not self._has(f"done/{rank}"):
+            return None
+        error, code = json.loads(self._text(f"done/{rank}"))
+        return error, code
+
+    def _failure(self, rank: int, error: str | None, code: int) -> LatentCliError | None:
+        if error is None:
+            return None
+        interrupted = code == Interrupted.exit_code
+        verb = "was interrupted" if interrupted else "failed"
+        told = f"{self._name(rank)} {verb}: {error}"
+        if "same command" not in told:
+            told = f"{told.rstrip('.')}; {ADVICE}."
+        return Interrupted(told) if interrupted else LatentCliError(told)
+
+    def _silent(self, rank: int) -> LatentCliError:
+        return LatentCliError(
+            f"{self._name(rank)} has not been heard of for {self._silence:g} s; {ADVICE}."
+        )
+
+    def _name(self, rank: int) -> str:
+        host = f" on {self._text(f'host/{rank}')}" if self._has(f"host/{rank}") else ""
+        return f"Rank {rank} of {self.rank.world}{host}"
+
+    def _add(self, key: str, amount: int) -> int:
+        return int(self._call("add", key, amount))
+
+    def _has(self, key: str) -> bool:
+        return bool(self._call("check", [key]))
+
+    def _text(self, key: str) -> str:
+        text: str = self._call("get", key).decode()
+        return text
+
+    def _call(self, method: str, *args: Any) -> Any:
+        try:
+            with self._lock:
+                return getattr(self._store, method)(*args)
+        except RuntimeError as error:  # torch's DistError is one
+            raise LatentCliError(
+                f"Rank {self.rank.rank} of {self.rank.world} has lost the others: the job's leader,"
+                f" or its launcher, is gone; {ADVICE}."
+            ) from error

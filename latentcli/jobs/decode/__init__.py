@@ -1,0 +1,1 @@
+"""Decodes latents into pictures and clips."""

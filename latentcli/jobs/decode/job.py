@@ -1,0 +1,233 @@
+"""The decode job: a store or a file of latents in, pictures or clips out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentcli.core.errors import SampleError, UsageError
+from latentcli.images.clips import load_av
+from latentcli.images.codec import SUFFIX_OF
+from latentcli.jobs.config import DecodeJob, check_choices
+from latentcli.jobs.decode.clips import decode_clips
+from latentcli.jobs.decode.from_stdin import open_piped
+from latentcli.jobs.decode.latents import (
+    LatentSample,
+    LatentSource,
+    check_preset_space,
+    check_space,
+    open_latents,
+    own_latents,
+)
+from latentcli.jobs.decode.output import (
+    DecodeRun,
+    make_folder,
+    unsafe,
+    unsound,
+    write_picture,
+    writer_threads,
+    writing,
+)
+from latentcli.jobs.decode.to_stdout import decode_to_stdout, refuse_skipping
+from latentcli.jobs.inference.batch_size import latent_values
+from latentcli.jobs.inference.capabilities import check_state, refuse_encoder
+from latentcli.jobs.inference.engine import (
+    DEFAULT_BATCH,
+    decode_batch,
+    inference_config,
+    load_engine,
+)
+from latentcli.jobs.loader.batches import batches
+from latentcli.jobs.runtime.bottleneck import Crew
+from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
+from latentcli.jobs.runtime.stdio import STDIN, STDOUT, standard_ends
+from latentcli.shards.storage.paths import place
+
+
+def run_decode(job: DecodeJob, talk: Talk = SILENT) -> dict[str, Any]:
+    """Decodes every latent; the result is the --json document of `decode`.
+
+    A latent or clip that cannot be decoded counts as failed and is named in `failures`; the rest
+    goes on.
+    """
+    check_choices(job)
+    inference_config(job)
+    began = time.perf_counter()
+    reads, writes = job.store == STDIN, job.output == STDOUT
+    if writes:
+        refuse_skipping(job.skip_existing)
+    with (
+        stop_on_signals(advice(job)) as stop,
+        standard_ends(reads, writes, stop.check) as stdout,
+        ExitStack() as stack,
+    ):
+        if reads:
+            check = stop.check if stdout is None else stdout.check
+            source = stack.enter_context(open_piped(job.latents, check))
+        else:
+            source = open_latents(place(job.store), job.latents)
+        run = prepared(job, source, stop, talk)
+        if stdout is not None:
+            decode_to_stdout(run, stdout, decoded_groups)
+        else:
+            make_folder(run.output)
+            (decode_all if source.clips is None else decode_clips)(run)
+        return document(run, time.perf_counter() - began)
+
+
+def advice(job: DecodeJob) -> str:
+    """How to go on after an interruption."""
+    if STDIN in (job.store, job.output):
+        return "Run the pipeline again from its beginning."
+    return "Add --skip-existing to go on from here."
+
+
+def prepared(job: DecodeJob, source: LatentSource, stop: StopRequest, talk: Talk) -> DecodeRun:
+    """The model loaded and checked against the latents; UsageError where they do not fit."""
+    format = file_format(job, source)
+    if format == "mp4":
+        load_av("write")
+    model = model_for(job, source)
+    check_preset_space(source, model, force=job.force)
+    engine = load_engine(
+        model,
+        weights=job.weights,
+        revision=job.revision,
+        device=job.device,
+        dtype=job.dtype,
+    )
+    refuse_encoder(engine)
+    check_state(job.latents, engine)
+    check_space(source, engine, force=job.force)
+    name = "stdin" if job.store == STDIN else PurePath(job.store.rstrip("/")).stem
+    output = Path(job.output or f"{name or 'latents'}.images")
+    noun = "images" if source.clips is None else "frames"
+    meter = Meter(
+        *("decode", source.count, talk.progress),
+        noun=noun,
+        device=engine.device.type,
+        crews=crews_of_decode(job, source, format),
+    )
+    return DecodeRun(job, source, engine, output, meter, stop, format)
+
+
+def crews_of_decode(job: DecodeJob, source: LatentSource, format: str) -> tuple[Crew, ...]:
+    """Which threads do which stages: one of them writes a video frame by frame, as it decodes."""
+    if source.clips is not None and format == "mp4":
+        return (Crew(("read", "decode", "encode_image", "write")),)
+    return (Crew(("read", "decode")), Crew(("encode_image", "write"), writer_threads(job)))
+
+
+def file_format(job: DecodeJob, source: LatentSource) -> str:
+    """The format of the files; UsageError where pictures are to become a video."""
+    if job.format == "mp4" and source.clips is None:
+        raise UsageError(
+            f"--format mp4 is for clips, and {source.path} holds pictures; allowed are"
+            f" {', '.join(SUFFIX_OF)}."
+        )
+    return job.format or ("png" if source.clips is None else "mp4")
+
+
+def model_for(job: DecodeJob, source: LatentSource) -> str:
+    """The model that is asked for, or the one that the latents name."""
+    model = job.model or source.model
+    if model is None:
+        what = "The stream" if job.store == STDIN else source.path
+        raise UsageError(f"{what} does not say which model made it; name one with --model.")
+    return model
+
+
+def decode_all(run: DecodeRun) -> None:
+    """read | batch, decode | encode_image, write: pictures are written by a pool of threads."""
+    with writing(run) as submit:
+        for keys, pixels in decoded_groups(run):
+            for key, picture in zip(keys, pixels, strict=True):
+                submit(write_picture, run, key, picture)
+
+
+def decoded_groups(run: DecodeRun) -> Iterator[tuple[list[str], Tensor]]:
+    """Keys and uint8 pictures [N, 3, H, W] of one batch after the other; failed ones are noted."""
+    batch_size = run.job.batch_size or DEFAULT_BATCH[run.engine.device.type]
+    most = batch_size * latent_values(run.engine)
+    for group in batches(wanted(run), lambda sample: sample.latent, batch_size, most):
+        run.stop.check()
+        yield [sample.key for sample in group], decode_group(run, group)
+        run.meter.advance(len(group))
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A latent [C, h, w] and its key."""
+
+    key: str
+    latent: Tensor
+
+
+def wanted(run: DecodeRun) -> Iterator[Loaded]:
+    """The samples to decode: sound ones whose picture is not there yet, or not asked to be kept."""
+    for sample in run.source.samples():
+        run.stop.check()
+        reason = unsafe(run, sample.key, sample.source)
+        if reason is None and run.job.skip_existing and run.path(sample.key).exists():
+            run.skipped.append(sample.key)
+            run.meter.advance(1)
+            continue
+        if reason is None:
+            loaded = load(run, sample)
+            run.meter.begin()
+            reason = loaded if isinstance(loaded, str) else unsound(loaded.latent, run.engine)
+            if not isinstance(loaded, str) and reason is None:
+                yield loaded
+                continue
+        run.fail(sample.key, reason or "")
+        run.meter.advance(1, 1)
+
+
+def load(run: DecodeRun, sample: LatentSample) -> Loaded | str:
+    """Reads a sample's latent; or why it cannot be read."""
+    try:
+        with run.meter.stage("read", 1):
+            return Loaded(sample.key, sample.load())
+    except SampleError as error:
+        return error.reason
+
+
+def decode_group(run: DecodeRun, group: Sequence[Loaded]) -> Tensor:
+    """Latents of one shape to uint8 pictures [N, 3, H, W]."""
+    with run.meter.stage("decode", len(group)):
+        stacked = torch.stack([sample.latent for sample in group])
+        latents = own_latents(run.engine, stacked, run.source.state)
+        return decode_batch(run.engine, latents, [sample.key for sample in group], run.job)
+
+
+def document(run: DecodeRun, seconds: float) -> dict[str, Any]:
+    """The --json document."""
+    meter, clips = run.meter, run.source.clips is not None
+    pictures = meter.done - len(run.skipped) - len(run.failures)
+    return {
+        "store": str(run.source.path),
+        "output": str(run.output),
+        "model": run.engine.info.preset_name or run.engine.info.name,
+        "decoded": len(run.lengths) if clips else pictures,
+        "media": "clips" if clips else "images",
+        "frames": sum(run.lengths) if clips else None,
+        "skipped": len(run.skipped),
+        "failed": len(run.failures),
+        "failures": run.failures,
+        "seconds": round(seconds, 3),
+        **meter.paces(),
+        "device": run.engine.device_name,
+        "dtype": run.engine.dtype,
+        "steps": run.job.steps,
+        "sampler": run.job.sampler,
+        "seed": run.job.seed,
+    }

@@ -1,0 +1,163 @@
+"""Decoded pictures in, files out; and why a sample must not be decoded or written."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from latentcli.core.errors import SampleError, StoreError, UsageError
+from latentcli.images.codec import SUFFIX_OF, encode_image
+from latentcli.jobs.config import DecodeJob
+from latentcli.jobs.decode.latents import LatentSource
+from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.loader.loader import cores
+from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.signals import StopRequest
+from latentcli.shards.storage.atomic_write import atomic_write, write_error
+
+MOST_THREADS = 8
+"""That compress and write pictures, unless the user says otherwise."""
+SUFFIXES = SUFFIX_OF | {"mp4": ".mp4"}
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRun:
+    """What the functions below work with."""
+
+    job: DecodeJob
+    source: LatentSource
+    engine: Engine
+    output: Path
+    meter: Meter
+    stop: StopRequest
+    format: str
+    """Of the files: the job's, or the usual one."""
+    lengths: list[int] = field(default_factory=list)
+    """Frames of each clip that was decoded."""
+    skipped: list[str] = field(default_factory=list)
+    """Keys."""
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+    def path(self, key: str) -> Path:
+        """Where a key's picture or clip goes."""
+        return self.output / f"{key}{SUFFIXES[self.format]}"
+
+    def fail(self, key: str, reason: str) -> None:
+        """Notes a sample that gives no file."""
+        self.failures.append({"key": key, "error": reason})
+
+
+def make_folder(path: Path) -> None:
+    """The output folder, before anything costly is done; StoreError where it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UsageError(f"-o {path} is a file; name a folder.") from error
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def make_parent(path: Path) -> None:
+    """The folder of a file that is to be written; StoreError where it cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        blocker = next(above for above in path.parents if above.exists() and not above.is_dir())
+        raise StoreError(
+            f"{path} cannot be written: {blocker} is there and is no folder. Move it away, or"
+            " choose another -o."
+        ) from error
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def writer_threads(job: DecodeJob) -> int:
+    """Threads that compress and write pictures."""
+    return job.workers or min(cores(), MOST_THREADS)
+
+
+@contextmanager
+def writing(run: DecodeRun) -> Iterator[Callable[..., None]]:
+    """A pool of threads; the block's value queues a call, and waits where too many wait already.
+
+    What a call raises comes out of a later one, or at the end.
+    """
+    threads = writer_threads(run.job)
+    pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="encode_image") as pool:
+
+        def submit(call: Callable[..., None], *args: object) -> None:
+            pending.append(pool.submit(call, *args))
+            while len(pending) > 4 * threads:
+                pending.popleft().result()
+
+        yield submit
+        while pending:
+            pending.popleft().result()
+
+
+def unsafe(run: DecodeRun, key: str, source: str | None) -> str | None:
+    """Why the picture or clip of a sample must not be written, or None."""
+    parts = PurePosixPath(key).parts
+    if not parts or key.startswith("/") or ".." in parts or "\0" in key:
+        return "the key would leave the output folder"
+    path = run.path(key)
+    if source is not None and same_file(path, source):
+        return f"{path} is the file that the latent was made from; choose another -o"
+    # With --skip-existing, what is there stays.
+    beside = source is not None and same_file(path.parent, str(Path(source).parent))
+    if beside and path.exists() and not run.job.skip_existing:
+        return f"{path} is there already, in the folder of the inputs; choose another -o"
+    return None
+
+
+def same_file(path: Path, source: str) -> bool:
+    """Whether both are there and are one file."""
+    try:
+        return path.samefile(source)
+    except OSError:
+        return False
+
+
+def unsound(latent: Tensor, engine: Engine) -> str | None:
+    """Why a latent [..., C, h, w] cannot be decoded, or None."""
+    channels, found = engine.model.spec.channels, latent.shape[-3]
+    if found != channels:
+        return f"the latent has {found} channels, the model takes {channels}"
+    sides = [side * engine.model.spec.downscale for side in latent.shape[-2:]]
+    if any(side % engine.model.spec.size_divisor for side in sides):
+        return f"the picture would be {sides[1]}x{sides[0]}, which the model's size rule forbids"
+    if not torch.isfinite(latent).all():
+        return "the latent has values that are not finite"
+    return None
+
+
+def write_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:
+    """`save_picture`; a picture that the format cannot hold counts as failed."""
+    try:
+        save_picture(run, key, pixels)
+    except SampleError as error:
+        run.fail(key, error.reason)
+
+
+def save_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:
+    """encode_image and write: no half picture is ever seen under its name.
+
+    SampleError where the format cannot hold the picture.
+    """
+    start = time.perf_counter()
+    data = encode_image(pixels, run.format, run.job.quality)
+    middle = time.perf_counter()
+    path = run.path(key)
+    make_parent(path)
+    atomic_write(path, [data])
+    run.meter.add("encode_image", middle - start, 1)
+    run.meter.add("write", time.perf_counter() - middle, 1)

@@ -1,0 +1,1 @@
+"""Encodes images, clips and tars into a latent store or a tar stream."""

@@ -1,0 +1,176 @@
+"""A few inputs of an encode job in; what one of them costs in time and in bytes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from latentcli.core.types import InputRow, Member, Row
+from latentcli.jobs.encode.first_inputs import files, samples_of_tars
+from latentcli.jobs.encode.plan import EncodePlan
+from latentcli.jobs.encode.sinks import described
+from latentcli.jobs.encode.unit import EncodedUnit, samples_of
+from latentcli.jobs.inference.batch_size import batch_elements
+from latentcli.jobs.inference.encode_batch import encode_batch
+from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.inference.split_on_oom import Fitting
+from latentcli.jobs.loader.batches import batches
+from latentcli.jobs.loader.prepare import Prepared, RawSample
+from latentcli.jobs.runtime.signals import StopRequest
+from latentcli.latents.pack import pack
+from latentcli.latents.schema import split_name
+from latentcli.shards.tar.write import END, sample_chunks
+from latentcli.shards.tensors.spool import Spilling
+from latentcli.shards.tensors.write import safetensors_parts
+
+PROBED = 64
+"""Inputs that are looked at, at most."""
+PROBED_BYTES = 256 * 2**20
+"""Pixels after which no further ones are."""
+PROBE_SECONDS = 5.0
+"""Seconds after which no further ones are prepared, or encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What an input costs on average; one that fails costs less."""
+
+    inputs: int
+    """That were encoded."""
+    prepare_seconds: float
+    """Of one process."""
+    encode_seconds: float
+    """Of the device."""
+    input_bytes: float
+    """Of tars, what a sample takes in them; 0 for files."""
+    stored_bytes: float
+    shard_bytes: int
+    """What a shard takes without any sample."""
+
+    def rate(self, workers: int) -> float:
+        """Inputs a second of one device, whose image stages have so many processes."""
+        if workers == 0:
+            return 1 / (self.prepare_seconds + self.encode_seconds)
+        return 1 / max(self.prepare_seconds / workers, self.encode_seconds, 1e-9)
+
+
+@dataclass(slots=True)
+class Source:
+    """Prepares inputs one at a time, and notes what their tars hold besides."""
+
+    plan: EncodePlan
+    read: int = 0
+    """Bytes of tars so far."""
+    others: dict[str, tuple[Member, ...]] = field(default_factory=dict)
+
+    def of(self, rows: Iterable[InputRow]) -> Iterator[Prepared]:
+        """The inputs; of tars, their samples."""
+        if self.plan.tars:
+            return samples_of_tars(rows, self.plan.recipe, self.note)
+        return files(rows, self.plan.recipe)
+
+    def note(self, read: int, raw: RawSample) -> None:
+        """So much was read, last of all this sample."""
+        self.read = read
+        if self.plan.manifest.format == "webdataset":
+            self.others[raw.row.key] = raw.others
+
+
+def probed(
+    engine: Engine, plan: EncodePlan, rows: Iterable[InputRow], stop: StopRequest
+) -> Probe | None:
+    """Prepares and encodes the first of these inputs; None where none of them can be encoded."""
+    source = Source(plan)
+    start = time.perf_counter()
+    prepared = list(some(source.of(rows), start + PROBE_SECONDS, stop))
+    preparing = time.perf_counter() - start
+    pictures = [(row, pixels) for row, pixels in prepared if pixels is not None]
+    seconds, tensors = encode_probe(engine, plan, pictures, stop) if pictures else (0.0, {})
+    done = {split_name(name)[0] for name in tensors}
+    if not done:
+        return None
+    rows_done = [row for row, _ in pictures if row.key in done]
+    stored, empty = stored_bytes(engine, plan, rows_done, tensors, source.others)
+    share = len(pictures) / len(prepared) / len(done)
+    return Probe(
+        inputs=len(done),
+        prepare_seconds=preparing / len(prepared),
+        encode_seconds=seconds * share,
+        input_bytes=source.read / len(prepared),
+        stored_bytes=stored * share,
+        shard_bytes=empty,
+    )
+
+
+def some(prepared: Iterable[Prepared], end: float, stop: StopRequest) -> Iterator[Prepared]:
+    """Items until there are enough of them, or a time is past; one at least."""
+    held = 0
+    for number, (row, pixels) in enumerate(prepared, 1):
+        stop.check()
+        yield row, pixels
+        held += 0 if pixels is None else pixels.numel()
+        if number == PROBED or held > PROBED_BYTES or time.perf_counter() > end:
+            return
+
+
+def encode_probe(
+    engine: Engine, plan: EncodePlan, pictures: Sequence[tuple[Row, Tensor]], stop: StopRequest
+) -> tuple[float, dict[str, Tensor]]:
+    """(seconds to encode them, what is stored of them); the first batch is done twice, to warm up.
+
+    Where time runs out, the seconds are those of the ones that were encoded.
+    """
+    told = plan.manifest.spec["latents"]
+    encode = partial(
+        encode_batch,
+        engine,
+        state=plan.state,
+        sample=told["sample"],
+        class_token=told.get("class_token", False),
+        flip=told.get("flip", False),
+    )
+    size = plan.batch_size
+    groups = list(batches(pictures, lambda pair: pair[1], size, batch_elements(size)))
+    fitting = Fitting()
+    seconds, tensors = 0.0, dict[str, Tensor]()
+    end = time.perf_counter() + PROBE_SECONDS
+    for number, group in enumerate([groups[0], *groups]):
+        stop.check()
+        keys = [row.key for row, _ in group]
+        start = time.perf_counter()
+        try:
+            parts = fitting.encode(encode, torch.stack([pixels for _, pixels in group]), keys)
+        except torch.OutOfMemoryError:  # rows that fail in the job
+            continue
+        if number:
+            seconds += time.perf_counter() - start
+            tensors |= pack(keys, parts).tensors
+            if time.perf_counter() > end:
+                break
+    return seconds, tensors
+
+
+def stored_bytes(
+    engine: Engine,
+    plan: EncodePlan,
+    rows: Sequence[Row],
+    tensors: Mapping[str, Tensor],
+    others: Mapping[str, tuple[Member, ...]],
+) -> tuple[int, int]:
+    """(bytes that a shard has for these samples, bytes that it has without any)."""
+    metadata = described(engine, plan, plan.manifest, 0)
+    if plan.manifest.format != "webdataset":
+        empty, _ = safetensors_parts({}, metadata)
+        size, _ = safetensors_parts(tensors, metadata)
+        return size - empty, empty
+    shapes = {split_name(name)[0]: tuple(tensor.shape) for name, tensor in tensors.items()}
+    unit = EncodedUnit(0, Spilling(None, "probe"), tensors=dict(tensors), others=dict(others))
+    shaped = [replace(row, latent_shape=shapes[row.key]) for row in rows]
+    samples = samples_of(unit, shaped, metadata)
+    chunks = (chunk for sample in samples for chunk in sample_chunks(sample))
+    return sum(memoryview(chunk).nbytes for chunk in chunks), len(END)

@@ -1,0 +1,80 @@
+"""What an encode job did in; its --json document out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from latentcli.jobs.encode.run import EncodeRun
+from latentcli.jobs.encode.worklist import Work
+from latentcli.shards.layout import FAILURES
+from latentcli.shards.store.commit import CommitRecord
+from latentcli.shards.store.manifest import Manifest
+
+SHOWN_REASONS = 100
+"""Reasons of failure that the document counts."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the units hold that this job encoded, whoever of its processes did."""
+
+    todo: frozenset[int]
+    encoded: int = 0
+    frames: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why inputs failed, of all units."""
+
+    def add(self, record: CommitRecord) -> None:
+        """Takes in a unit of the store."""
+        self.reasons.update(f"{r.stage}: {r.error}" for r in record.rows if r.status != "ok")
+        if record.unit in self.todo:
+            self.encoded += record.encoded
+            shapes = (row.latent_shape or () for row in record.rows)
+            self.frames += sum(shape[0] for shape in shapes if len(shape) == 4)
+
+
+def document(
+    run: EncodeRun, work: Work, final: Manifest, counts: Counts, seconds: float
+) -> dict[str, Any]:
+    """The --json document of a job that wrote a store."""
+    store, totals = run.plan.store, final.totals
+    encoded_now, clips = counts.encoded, run.plan.clips is not None
+    return {
+        "store": str(store),
+        "model": final.model["name"],
+        "encoded": encoded_now,
+        "skipped": totals.encoded - encoded_now,
+        "failed": totals.failed,
+        "seconds": round(seconds, 3),
+        **paces(run),
+        "media": run.plan.media,
+        "tars": len(run.inputs) if run.plan.tars else None,
+        "frames": counts.frames if clips else None,
+        "inputs": totals.inputs,
+        "changed": work.changed,
+        "shards": totals.shards,
+        "bytes": totals.bytes,
+        "shard_format": final.format,
+        "latent_space": final.latent_space,
+        "geometry": run.engine.model.spec.geometry,
+        "self_check": final.self_check,
+        "failures": str(store / FAILURES) if totals.failed else None,
+        "reasons": dict(counts.reasons.most_common(SHOWN_REASONS)),
+        "ranks": run.team.rank.world,
+    }
+
+
+def paces(run: EncodeRun) -> dict[str, Any]:
+    """How fast the job was, and why not faster."""
+    meter = run.meter
+    return {
+        **meter.paces(),
+        "device": run.engine.device_name,
+        "dtype": run.engine.dtype,
+        "batch_size": run.plan.batch_size,
+        "workers": run.workers,
+        "startup_seconds": round(meter.startup, 3),
+        "waited_seconds": round(meter.waited, 3),
+    }

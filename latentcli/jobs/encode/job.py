@@ -1,0 +1,71 @@
+"""The encode job: images, clips or tars in, a latent store out, resumable at every instant."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from latentcli.core.errors import UsageError
+from latentcli.jobs.cluster.environment import device_of, rank_of
+from latentcli.jobs.cluster.team import join_team
+from latentcli.jobs.config import EncodeJob, check_choices, check_pipe, is_piped
+from latentcli.jobs.encode.from_stdin import encode_stdin
+from latentcli.jobs.encode.plan import settled
+from latentcli.jobs.encode.share import follow, lead
+from latentcli.jobs.encode.to_stdout import encode_to_stdout
+from latentcli.jobs.failures import allowed_failures
+from latentcli.jobs.inference.capabilities import refuse_decoder_preset
+from latentcli.jobs.inference.engine import engine_of
+from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.signals import stop_on_signals
+from latentcli.jobs.runtime.stdio import STDIN, STDOUT, standard_ends
+
+
+def run_encode(job: EncodeJob, talk: Talk = SILENT) -> dict[str, Any]:
+    """Encodes what is not yet in the store; the result is the --json document of `encode`.
+
+    Under torchrun or srun this process does its share; only the first one has a document, that
+    of the others is empty. LatentCliError kinds: UsageError (options), WeightsError, StoreError
+    (folder, disk, another spec), SelfCheckError, TooManyFailures, Interrupted. What was committed
+    before an error stays.
+    """
+    check_choices(job)
+    allowed_failures(job.max_bad, 0)
+    refuse_decoder_preset(job.model)
+    if is_piped(job):
+        return run_pipe(job, talk)
+    if job.engine == "ray" and not job.dry_run:
+        from latentcli.jobs.encode.ray_driver import run_ray
+
+        return run_ray(job, talk)
+    rank = rank_of(os.environ)
+    if job.dry_run and rank.world > 1:
+        raise UsageError("A plan is made by one process: leave out torchrun or srun.")
+    job = replace(job, device=device_of(rank, job.device))
+    with (
+        stop_on_signals("Run the same command again to finish the rest.") as stop,
+        join_team(rank, os.environ, stop.check) as team,
+    ):
+        if rank.leader:
+            return lead(job, team, stop, talk)
+        follow(job, team, stop)
+    return {}
+
+
+def run_pipe(job: EncodeJob, talk: Talk) -> dict[str, Any]:
+    """The job where standard input or output is one end of it; UsageError where that cannot be."""
+    check_pipe(job)
+    if rank_of(os.environ).world > 1:
+        raise UsageError("A pipe is read and written by one process: leave out torchrun or srun.")
+    advice = "Run the pipeline again from its beginning."
+    if job.sources == (STDIN,) and job.output != STDOUT:
+        advice = "Run the same pipeline again; what is committed is passed over."
+    reads, writes = STDIN in job.sources, job.output == STDOUT
+    with stop_on_signals(advice) as stop, standard_ends(reads, writes, stop.check) as stdout:
+        engine = engine_of(job)
+        stop.check()
+        job = settled(job, engine)
+        if stdout is not None:
+            return encode_to_stdout(job, engine, stdout, stop, talk)
+        return encode_stdin(job, engine, stop, talk)

@@ -1,0 +1,220 @@
+"""An encode job and a loaded model in; the resolved spec, the store and its first manifest out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+
+import latentcli
+from latentcli.core.errors import StoreError, UsageError
+from latentcli.images.codec import DecodePolicy
+from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.inference.batch_size import BATCH_PIXELS, auto_batch_size
+from latentcli.jobs.inference.capabilities import check_state, refuse_decoder
+from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.loader.clip_frames import ClipRecipe
+from latentcli.jobs.loader.find_media import PER_SHARD
+from latentcli.jobs.loader.prepare import Recipe
+from latentcli.jobs.loader.sizes import preprocess_fields, preprocess_spec
+from latentcli.latents.schema import MOMENTS
+from latentcli.shards.storage.paths import Place, is_remote, place
+from latentcli.shards.store.manifest import Manifest, read_manifest
+
+
+@dataclass(frozen=True, slots=True)
+class EncodePlan:
+    """Everything about an encode job that is settled before the first input is read."""
+
+    store: Place
+    manifest: Manifest
+    recipe: Recipe
+    state: str
+    """Of the latents that are stored."""
+    batch_size: int
+    samples_per_shard: int
+    """1 where an input is a tar, which is a whole unit."""
+    clips: ClipRecipe | None = None
+    """What is done to each clip, where the inputs are clips."""
+    tars: bool = False
+    """Whether an input is a tar of samples."""
+
+    @property
+    def media(self) -> str:
+        """images or clips."""
+        return "images" if self.clips is None else "clips"
+
+
+def settled(job: EncodeJob, engine: Engine) -> EncodeJob:
+    """The job with the model's own state of latents filled in.
+
+    UsageError where the model cannot encode, or has not what the job asks for.
+    """
+    refuse_decoder(engine)
+    model, name = engine.model, engine.info.name
+    job = replace(job, latents=job.latents or model.spec.state)
+    if job.latents == "moments" and job.sample is not None:
+        raise UsageError("--latents moments stores the whole posterior; leave out --sample.")
+    check_state(job.latents, engine)
+    if model.moments == ("mean",) and (job.latents == "moments" or job.sample is not None):
+        asked = "--latents moments" if job.latents == "moments" else "--sample"
+        raise UsageError(
+            f"{name} encodes without chance: its posterior is one point. Leave out {asked}."
+        )
+    if job.class_token and not model.predicts_class:
+        raise UsageError(
+            f"{name} predicts no class token; of the presets the dinac_ae models do. Leave out"
+            " --class-token."
+        )
+    return job
+
+
+def plan_encode(
+    job: EncodeJob,
+    engine: Engine,
+    media: str = "images",
+    *,
+    tars: bool = False,
+    stream: bool = False,
+) -> EncodePlan:
+    """The plan of a settled job; UsageError where options contradict each other.
+
+    With `tars` each input is a tar and a unit; a `stream` is one tar that is cut into units.
+    """
+    if tars and job.samples_per_shard is not None:
+        raise UsageError(
+            "Of tars, each becomes one shard of the store: leave out --samples-per-shard."
+        )
+    policy = DecodePolicy(job.alpha, job.max_pixels)
+    preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
+    store = place(job.output or default_store(job.sources, engine.info.name))
+    batch_size = job.batch_size or stored_batch_size(store) or auto_batch_size(engine, preprocess)
+    state = job.latents or engine.model.spec.state
+    clips = None
+    if media == "clips":
+        check_clip_job(job)
+        clips = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames)
+        # Video is decoded without its transparency, whatever is asked for.
+        job = replace(job, alpha="drop")
+    if not tars:
+        job = replace(job, samples_per_shard=job.samples_per_shard or PER_SHARD[media])
+    spec = job_spec(job, engine, preprocess, batch_size) | clips_spec(clips)
+    if tars or stream:
+        spec["tars"] = True
+    return EncodePlan(
+        store=store,
+        manifest=Manifest(
+            tool=f"latentcli {latentcli.__version__}",
+            spec=spec,
+            model=model_identity(engine),
+            latent_space=engine.model.spec.space_id(state),
+            latent={
+                "channels": engine.model.spec.channels,
+                "downscale": engine.model.spec.downscale,
+                "size_divisor": engine.model.spec.size_divisor,
+                "whitening": whitening(engine),
+            },
+            preprocessing=spec["preprocess"],
+        ),
+        recipe=Recipe(policy, preprocess),
+        state=state,
+        batch_size=batch_size,
+        samples_per_shard=1 if tars else job.samples_per_shard or 0,
+        clips=clips,
+        tars=tars or stream,
+    )
+
+
+def check_clip_job(job: EncodeJob) -> None:
+    """UsageError where what is for pictures is asked of clips."""
+    if job.flip != "none":
+        raise UsageError("--flip both is for pictures, and the sources are clips; leave it out.")
+
+
+def stored_batch_size(store: Place) -> int | None:
+    """The batch size of the store that is there: a job goes on with it, so that it stays one job.
+
+    None where there is none to be read; opening the store then says what is wrong.
+    """
+    try:
+        return int(read_manifest(store).spec["encode"]["batch_size"])
+    except (StoreError, KeyError, TypeError, ValueError):
+        return None
+
+
+def clips_spec(clips: ClipRecipe | None) -> dict[str, Any]:
+    """The part of the spec that only stores of clips have."""
+    if clips is None:
+        return {}
+    return {"clips": {"stride": clips.stride, "frames": clips.frames}}
+
+
+def latents_spec(job: EncodeJob, engine: Engine) -> dict[str, Any]:
+    """What is stored of every sample; what is usual goes without saying."""
+    spec: dict[str, Any] = {"state": job.latents, "sample": job.sample, "dtype": "bf16"}
+    if job.latents == "moments" and engine.model.moments != MOMENTS:
+        spec["moments"] = list(engine.model.moments)
+    if job.class_token:
+        spec["class_token"] = True
+    if job.flip == "both":
+        spec["flip"] = True
+    return spec
+
+
+def job_spec(
+    job: EncodeJob, engine: Engine, preprocess: PreprocessSpec, batch_size: int
+) -> dict[str, Any]:
+    """What the numbers in the shards depend on, the machine and its libraries apart."""
+    info = engine.info
+    return {
+        "model": {
+            "family": info.family,
+            "config": dict(info.config),
+            "weights_sha256": info.weights_sha256,
+            "latent_space": engine.model.spec.space,
+        },
+        "latents": latents_spec(job, engine),
+        "decode_image": {"alpha": job.alpha, "max_pixels": job.max_pixels},
+        "preprocess": preprocess_fields(preprocess),
+        "encode": {
+            "dtype": engine.dtype,
+            "batch_size": batch_size,
+            "batch_pixels": batch_size * BATCH_PIXELS,
+        },
+        "write": {"format": job.shard_format, "samples_per_shard": job.samples_per_shard},
+    }
+
+
+def model_identity(engine: Engine) -> dict[str, Any]:
+    """Which model made a store, for people and for decoding it."""
+    info = engine.info
+    return {
+        "name": info.preset_name or info.name,
+        "family": info.family,
+        "repo": info.repo,
+        "revision": info.revision,
+        "weights_sha256": info.weights_sha256,
+    }
+
+
+def whitening(engine: Engine) -> dict[str, list[float]]:
+    """Per channel, whitened latents are (raw - mean) / std; so raw stores need no model."""
+    channels = engine.model.spec.channels
+    mean = engine.model.dewhiten(torch.zeros(1, channels, 1, 1)).flatten()
+    std = engine.model.dewhiten(torch.ones(1, channels, 1, 1)).flatten() - mean
+    return {"mean": mean.tolist(), "std": std.tolist()}
+
+
+def default_store(sources: tuple[str, ...], model: str) -> str:
+    """<name>.<model>.latents, named after the first source."""
+    if sources[0] == "-":
+        return f"stdin.{Path(model).name}.latents"
+    if is_remote(sources[0]):
+        name = PurePosixPath(sources[0].rstrip("/")).name.partition(".")[0]
+        return f"{name}.{Path(model).name}.latents"
+    source = Path(sources[0].removeprefix("@")).resolve()
+    name = source.stem if source.is_file() else source.name.split("*")[0].rstrip(".")
+    return f"{name or 'images'}.{Path(model).name}.latents"

@@ -1,0 +1,268 @@
+"""The encode job on a Ray cluster: units go to actors, those of a dead actor to others."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from latentcli.core.errors import LatentCliError, UsageError
+from latentcli.jobs.cluster.team import Solo
+from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.encode.plan import (
+    default_store,
+    plan_encode,
+    settled,
+    stored_batch_size,
+)
+from latentcli.jobs.encode.ray_actor import LOOK, EncodeActor, Ledger
+from latentcli.jobs.encode.run import EncodeRun, run_of
+from latentcli.jobs.encode.share import assignment, totals_before, under_lock
+from latentcli.jobs.encode.sinks import commit
+from latentcli.jobs.encode.worklist import Work
+from latentcli.jobs.inference.engine import DEFAULT_BATCH, Engine, engine_of
+from latentcli.jobs.loader.find_media import check_clip_options, find_media
+from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.signals import stop_on_signals
+from latentcli.models.presets import preset_names
+from latentcli.shards.layout import SHARDS
+from latentcli.shards.storage.atomic_write import remove_temporary
+from latentcli.shards.storage.paths import place
+from latentcli.shards.store.manifest import Manifest
+from latentcli.shards.store.unit_state import DONE, file_sizes, unit_state
+
+CONNECT = 10.0
+"""Seconds for the cluster to answer."""
+GRACE = 60.0
+"""Seconds that actors get to finish their batch when the job is stopped."""
+CPUS_PER_ACTOR = 4
+"""On a cluster without GPUs, where nobody said how many actors there should be."""
+MOST_DEATHS = 10
+"""Actors that may die without a unit being committed in between: then the job is at fault."""
+
+
+@dataclass(slots=True)
+class Crew:
+    """The actors that are at work."""
+
+    make: Callable[[], Any]
+    ledger: Any
+    working: dict[Any, tuple[str, Any]] = field(default_factory=dict)
+    """By the future of its work: the actor's name, and the actor."""
+    started: int = 0
+    deaths: int = 0
+    """Since a unit was committed last."""
+
+    def start(self) -> None:
+        """Starts one more; it works as soon as the cluster has room for it."""
+        name = f"actor-{self.started}"
+        self.started += 1
+        actor = self.make()
+        self.working[actor.work.remote(name, self.ledger)] = (name, actor)
+
+
+def run_ray(job: EncodeJob, talk: Talk) -> dict[str, Any]:
+    """Encodes on the cluster that RAY_ADDRESS names, or on one of this machine alone.
+
+    The --json document is that of `encode`. UsageError where Ray is not installed; otherwise as
+    `run_encode`.
+    """
+    ray = ray_at_hand()
+    began = time.perf_counter()
+    with stop_on_signals("Run the same command again to finish the rest.") as stop:
+        found = find_media(job.sources, job.media, talk, allow_pipe=job.allow_pipe)
+        check_clip_options(job, found.media)
+        ours = not ray.is_initialized()
+        if ours:
+            join_cluster(ray)
+        try:
+            stop.listen()  # Ray's own handler of SIGTERM aborts the process
+            stop.check()
+            job = settled_on(job, ray.cluster_resources())
+            engine = engine_of(replace(job, device="cpu"))
+            stop.check()
+            job = with_batch_size(settled(job, engine), engine)
+            plan = plan_encode(job, engine, found.media, tars=found.tars)
+
+            def share(manifest: Manifest, work: Work, held: Callable[[], None]) -> EncodeRun:
+                run = run_of(
+                    job, engine, plan, manifest, work.inputs, work.todo, Solo(), stop, talk, commit
+                )
+                encode_on_actors(ray, replace(run, held=held), work)
+                return run
+
+            return under_lock(job, engine, plan, found, talk, share, began)
+        finally:
+            if ours:
+                ray.shutdown()
+
+
+def ray_at_hand() -> Any:
+    """The ray package; UsageError where it is not installed."""
+    try:
+        import ray
+    except ImportError:
+        raise UsageError("--engine ray needs Ray: pip install 'latentcli[ray]'.") from None
+    return ray
+
+
+def join_cluster(ray: Any) -> None:
+    """Connects to the cluster, or starts one of this machine; LatentCliError where that fails."""
+    address = os.environ.get("RAY_ADDRESS")
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    try:
+        if port.isdecimal():  # Ray itself tries for minutes, with a line of noise every second
+            socket.create_connection((host, int(port)), timeout=CONNECT).close()
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        what = f"The Ray cluster at {address} (RAY_ADDRESS)" if address else "Ray on this machine"
+        verb = "reached" if address else "started"
+        raise LatentCliError(f"{what} could not be {verb}: {first_line(error)}") from error
+
+
+def settled_on(job: EncodeJob, resources: dict[str, float]) -> EncodeJob:
+    """The job with the device and dtype that its actors will have."""
+    device = job.device
+    if device == "auto":
+        device = "cuda" if resources.get("GPU", 0) > 0 else "cpu"
+    kind = device.partition(":")[0]
+    dtype = job.dtype if job.dtype != "auto" else "bf16" if kind == "cuda" else "fp32"
+    output = job.output and (job.output if "://" in job.output else str(Path(job.output).resolve()))
+    weights = job.weights and str(Path(job.weights).resolve())
+    return replace(job, device=kind, dtype=dtype, output=output, weights=weights)
+
+
+def with_batch_size(job: EncodeJob, engine: Engine) -> EncodeJob:
+    """The job with a batch size: on the actors' devices nothing can be tried from here."""
+    store = place(job.output or default_store(job.sources, engine.info.name))
+    there = job.batch_size or stored_batch_size(store)
+    return replace(job, batch_size=there or DEFAULT_BATCH.get(job.device))
+
+
+def wanted_actors(job: EncodeJob, resources: dict[str, float], units: int) -> int:
+    """How many actors there should be now; `all` follows the cluster as nodes join."""
+    if job.devices not in (None, "all"):
+        if not (job.devices or "").isdecimal() or int(job.devices or 0) < 1:
+            raise UsageError(
+                f"--devices is {job.devices!r}; with --engine ray it is all or a number."
+            )
+        return min(int(job.devices or 0), max(units, 1))
+    have = resources.get("GPU", 0) if job.device == "cuda" else resources.get("CPU", 0)
+    return max(1, min(int(have // (1 if job.device == "cuda" else CPUS_PER_ACTOR)), units))
+
+
+def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
+    """Gives the units out, sees them done whoever dies, and tells how far the whole job is."""
+    job, plan = run.job, run.plan
+    if not work.todo:
+        return
+    units = deque(range(len(work.todo)))
+    ledger = ray.remote(num_cpus=0)(Ledger).remote(
+        units, assignment(plan, work.todo), totals=totals_before(work)
+    )
+    needs = {"num_gpus": 1} if job.device == "cuda" else {"num_cpus": 1}
+    actors = ray.remote(**needs)(EncodeActor)
+    theirs = replace(job, model=absolute(job.model))
+    # Nobody here sees when an actor gets its first batch, so the rate counts their start-up too.
+    run.meter.begin()
+    crew = Crew(lambda: actors.remote(theirs), ledger)
+    try:
+        while watch(ray, job, crew, run, work):
+            run.stop.check()
+            run.held()
+    except BaseException as error:
+        dismiss(ray, crew)
+        remove_temporary(plan.store)  # an actor that did not get to its end left them
+        if isinstance(error, ray.exceptions.RayError):
+            # A signal that all processes got has ended Ray's own at once.
+            run.stop.check()
+            raise cluster_lost(error) from error
+        raise
+
+
+def absolute(model: str) -> str:
+    """A model's path in full, as actors have another working folder; names stay what they are."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if model not in preset_names() and path.exists() else model
+
+
+def cluster_lost(error: Exception) -> LatentCliError:
+    """What is told where Ray itself fails, and not one of the actors that encode."""
+    return LatentCliError(
+        f"The Ray cluster, or the actor that gives out the units, is gone: {first_line(error)}"
+        " What is committed stays; run the same command again to finish the rest."
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of Ray, as a sentence; the rest is for those who debug Ray."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0].rstrip(' .:')}."
+
+
+def watch(ray: Any, job: EncodeJob, crew: Crew, run: EncodeRun, work: Work) -> bool:
+    """One look at the actors: starts those that are wanted, replaces the dead; false at the end."""
+    left, totals = ray.get(crew.ledger.state.remote())
+    done, bad = totals.get("done", 0), totals.get("bad", 0)
+    if done > run.meter.done:
+        crew.deaths = 0
+        run.meter.advance(done - run.meter.done, bad - run.meter.failed)
+    if left and len(crew.working) < wanted_actors(job, ray.cluster_resources(), len(work.todo)):
+        crew.start()
+    if not crew.working:
+        return bool(left)
+    ready, _ = ray.wait(list(crew.working), num_returns=1, timeout=LOOK)
+    for future in ready:
+        name, _ = crew.working.pop(future)
+        try:
+            for stage, told in ray.get(future).items():
+                run.meter.add(stage, told["seconds"], told["items"])
+        except ray.exceptions.RayActorError as error:
+            bury(ray, crew, run, work, name, error)
+        except ray.exceptions.RayTaskError as error:
+            raise reason_of(error) from error
+    return True
+
+
+def bury(ray: Any, crew: Crew, run: EncodeRun, work: Work, name: str, error: Exception) -> None:
+    """Gives the units of a dead actor, less those that it committed, to the others."""
+    crew.deaths += 1
+    if crew.deaths >= MOST_DEATHS:
+        raise LatentCliError(
+            f"{crew.deaths} actors died one after the other, the last of this:"
+            f" {first_line(error)} What is committed stays; run the same command again to go on."
+        ) from error
+    numbers = ray.get(crew.ledger.taken_by.remote(name))
+    spec_hash = run.manifest.spec_hash
+    store = run.plan.store
+    sizes = file_sizes(store / SHARDS)
+    again = []
+    for number in numbers:
+        unit = work.todo[number]
+        if unit_state(store, unit, spec_hash, work.inputs.rows(unit), sizes).state != DONE:
+            again.append(number)
+    ray.get(crew.ledger.give_back.remote(again))
+    run.talk.note(f"A Ray actor died; its {len(again)} units are done again by another.")
+
+
+def reason_of(error: Any) -> Exception:
+    """What an actor raised, as this process would have."""
+    cause = getattr(error, "cause", None)
+    return (
+        cause if isinstance(cause, LatentCliError) else LatentCliError(f"An actor failed: {cause}")
+    )
+
+
+def dismiss(ray: Any, crew: Crew) -> None:
+    """Lets the actors finish their batch, then ends them; if Ray is gone, so are they."""
+    with suppress(ray.exceptions.RayError):
+        ray.get(crew.ledger.stop.remote(), timeout=GRACE)
+        ray.wait(list(crew.working), num_returns=max(len(crew.working), 1), timeout=GRACE)
+        for _, actor in crew.working.values():
+            ray.kill(actor)

@@ -1,0 +1,166 @@
+"""Tasks in, encoded units out: the stream of the encode job, from bytes to the disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from latentcli.core.types import Member, Picture, Row
+from latentcli.jobs.encode.failures import SEEN, fail
+from latentcli.jobs.encode.run import EncodeRun
+from latentcli.jobs.encode.unit import EncodedUnit
+from latentcli.jobs.inference.batch_size import batch_elements
+from latentcli.jobs.inference.encode_batch import DeviceTimer, encode_on_device
+from latentcli.jobs.loader.batches import batches
+from latentcli.jobs.loader.loader import open_chunks, timed
+from latentcli.jobs.loader.prepare import Chunk, Task
+from latentcli.jobs.runtime.background_thread import Lane
+from latentcli.latents.pack import pack
+from latentcli.latents.schema import tensor_name
+from latentcli.shards.tensors.spool import Spilling
+
+BATCHES_BEHIND = 4
+"""Encoded batches that may wait to be packed and written."""
+
+
+def encode_units(run: EncodeRun, tasks: Iterable[Task]) -> None:
+    """read, decode_image, preprocess | batch, encode | write: each overlaps the next."""
+    begun: list[EncodedUnit] = []
+    first = run.first
+    with (
+        ExitStack() as stack,
+        open_chunks(
+            *(run.intake, tasks, run.workers),
+            time_limit=run.job.time_limit or math.inf,
+            waiting=run.stop.check,
+        ) as chunks,
+        Lane(BATCHES_BEHIND) as lane,
+    ):
+        stack.callback(drop_spilled, begun)
+        stream = timed(chunks, run.meter)
+        for chunk in stream:
+            unit = new_unit(run, chunk.task.unit)
+            begun[:] = [*begun[-BATCHES_BEHIND:], unit]
+            for batch in batches(
+                pictures(run, unit, to_last(chunk, stream)),
+                lambda picture: picture.pixels,
+                run.plan.batch_size,
+                batch_elements(run.plan.batch_size),
+            ):
+                run.check()
+                if first is not None:
+                    first(batch)
+                    first = None
+                encode_into(run, unit, batch, lane)
+            run.check()
+            lane.submit(run.sink, run, unit)
+
+
+def to_last(chunk: Chunk, stream: Iterator[Chunk]) -> Iterator[Chunk]:
+    """A unit's chunks, from its first on; a chunk of the next unit is not waited for."""
+    yield chunk
+    while not chunk.task.last:
+        chunk = next(stream)
+        yield chunk
+
+
+def drop_spilled(units: Iterable[EncodedUnit]) -> None:
+    """Deletes what units that came to nothing have on the disk."""
+    for unit in units:
+        unit.spill.drop()
+
+
+def new_unit(run: EncodeRun, number: int) -> EncodedUnit:
+    """An empty unit."""
+    prefix = ""
+    if run.tars is not None and run.tars.split is None:
+        prefix = f"{run.inputs.rows(number)[0].key}/"
+    return EncodedUnit(number, Spilling(run.spilled_to, f"{number:06d}"), prefix)
+
+
+def pictures(run: EncodeRun, unit: EncodedUnit, chunks: Iterable[Chunk]) -> Iterator[Picture]:
+    """The pictures of a unit; every row, failed ones too, is noted in it."""
+    for chunk in chunks:
+        if chunk.task.samples:
+            run.team.add(SEEN, len(chunk.task.samples))
+        for raw in chunk.task.samples or ():
+            keep_others(run, unit, raw.row.key, raw.others)
+        for row, pixels in chunk.pictures():
+            unit.rows[row.key] = row
+            if pixels is None:
+                fail(run, row)
+            else:
+                yield Picture(row, pixels)
+
+
+def keep_others(run: EncodeRun, unit: EncodedUnit, key: str, others: tuple[Member, ...]) -> None:
+    """Takes in what a sample holds beside its picture or clip, where that is passed on."""
+    if others and run.manifest.format == "webdataset":
+        unit.others[key] = tuple(unit.spill.member(other) for other in others)
+
+
+def encode_into(run: EncodeRun, unit: EncodedUnit, batch: Sequence[Picture], lane: Lane) -> None:
+    """encode; copying back and packing wait in the lane, so that the device goes on."""
+    pixels = torch.stack([picture.pixels for picture in batch])
+    rows = [picture.row for picture in batch]
+    timer = DeviceTimer(run.engine.device)
+    try:
+        with timer:
+            parts = encode_fitting(run, pixels, [row.key for row in rows])
+    except torch.OutOfMemoryError:
+        height, width = pixels.shape[-2:]
+        reason = f"the device ran out of memory on a picture of {width}x{height}"
+        for row in rows:
+            unit.rows[row.key] = replace(row, status="failed", stage="encode", error=reason)
+            fail(run, unit.rows[row.key])
+        return
+    lane.submit(collect, run, unit, rows, parts, timer)
+
+
+def encode_fitting(run: EncodeRun, pixels: Tensor, keys: Sequence[str]) -> dict[str, Tensor]:
+    """`encode_on_device` as the job asks for it, in as few pieces as the device's memory allows.
+
+    torch.OutOfMemoryError where not even one picture fits.
+    """
+    encode = partial(
+        encode_on_device,
+        run.engine,
+        state=run.plan.state,
+        sample=run.job.sample,
+        class_token=run.job.class_token,
+        flip=run.job.flip == "both",
+    )
+    return run.fitting.encode(encode, pixels, keys)
+
+
+def collect(
+    run: EncodeRun,
+    unit: EncodedUnit,
+    rows: Sequence[Row],
+    parts: dict[str, Tensor],
+    timer: DeviceTimer,
+) -> None:
+    """Packs a batch into its unit; a latent that is not finite fails its row."""
+    packed = pack([row.key for row in rows], parts)
+    run.meter.add("encode", timer.seconds(), len(rows))
+    with run.meter.stage("write", len(rows)):
+        unit.tensors |= {name: unit.spill.tensor(t) for name, t in packed.tensors.items()}
+        first = next(iter(parts))
+        for row in rows:
+            if row.key in packed.bad:
+                reason = packed.bad[row.key]
+                unit.rows[row.key] = replace(row, status="failed", stage="encode", error=reason)
+                fail(run, unit.rows[row.key])
+                continue
+            latent = packed.tensors[tensor_name(row.key, first)]
+            unit.sums.add(latent[None])
+            unit.rows[row.key] = replace(row, latent_shape=tuple(latent.shape))
+    run.meter.advance(len(rows) - len(packed.bad))
+    if run.progressed is not None:
+        run.progressed(run, unit)

@@ -1,0 +1,79 @@
+"""One unit's latents as they are collected in; its shard and record, or part of a tar, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from latentcli.core.types import Row
+from latentcli.latents.schema import (
+    PARTS,
+    split_name,
+    tensor_name,
+)
+from latentcli.latents.stats import ChannelSums
+from latentcli.shards.tar.write import TarSample
+from latentcli.shards.tensors.spool import PackedMember, Spilling
+from latentcli.shards.tensors.write import Pieces
+
+if TYPE_CHECKING:
+    from latentcli.core.types import Member
+
+
+@dataclass(slots=True)
+class EncodedUnit:
+    """What a unit has become so far."""
+
+    number: int
+    spill: Spilling
+    """Keeps what does not fit into memory."""
+    prefix: str = ""
+    """What the keys of its samples begin with in the store, and not in their tar."""
+    rows: dict[str, Row] = field(default_factory=dict)
+    """By key, in input order; a row is replaced when its picture is encoded."""
+    tensors: dict[str, Tensor | Pieces] = field(default_factory=dict)
+    others: dict[str, tuple[Member | PackedMember, ...]] = field(default_factory=dict)
+    """By key: what else the sample holds."""
+    sums: ChannelSums = field(default_factory=ChannelSums)
+
+
+def samples_of(
+    unit: EncodedUnit, rows: Iterable[Row], metadata: Mapping[str, str]
+) -> Iterator[TarSample]:
+    """Those of these rows that are encoded, as members of a tar."""
+    parts: dict[str, dict[str, Tensor | Pieces]] = {}
+    for name, tensor in unit.tensors.items():
+        key, part = split_name(name)
+        parts.setdefault(key, {})[part] = tensor
+    for row in rows:
+        if row.status == "ok":
+            yield TarSample(
+                name=row.key.removeprefix(unit.prefix),
+                tensors=parts[row.key],
+                metadata={**metadata, "key": row.key},
+                document=document_of(row, metadata),
+                others=unit.others.get(row.key, ()),
+            )
+
+
+def drop_sample(unit: EncodedUnit, key: str) -> None:
+    """Lets go of what was collected of a sample."""
+    for part in PARTS:
+        unit.tensors.pop(tensor_name(key, part), None)
+    unit.others.pop(key, None)
+
+
+def document_of(row: Row, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What stands in the JSON member of a sample: the same fields in every one."""
+    return {
+        "key": row.key,
+        "source": row.source,
+        "original_size": row.original_size,
+        "resized_size": row.resized_size,
+        "crop": row.crop,
+        "latent_shape": row.latent_shape,
+        "latent_space": metadata["latent_space"],
+    }

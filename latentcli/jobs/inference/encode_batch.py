@@ -1,0 +1,188 @@
+"""uint8 pictures in; latents, and whatever else a job stores of them, out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from latentcli.images.codec import to_float
+from latentcli.jobs.inference.engine import Engine, sample_noise
+
+PIECE_PIXELS = 2**16
+"""Pixels that a CPU core encodes at once, or one picture: enough to keep it busy."""
+
+
+def encode_batch(
+    engine: Engine,
+    pixels: Tensor,
+    keys: Sequence[str],
+    state: str,
+    sample: int | None = None,
+    *,
+    class_token: bool = False,
+    flip: bool = False,
+) -> dict[str, Tensor]:
+    """`encode_on_device`, with the parts on the CPU and ready."""
+    parts = encode_on_device(
+        engine, pixels, keys, state, sample, class_token=class_token, flip=flip
+    )
+    return {name: part.cpu() for name, part in parts.items()}
+
+
+def encode_on_device(
+    engine: Engine,
+    pixels: Tensor,
+    keys: Sequence[str],
+    state: str,
+    sample: int | None = None,
+    *,
+    class_token: bool = False,
+    flip: bool = False,
+) -> dict[str, Tensor]:
+    """uint8 pictures [N, 3, H, W] to named float32 parts, each [N, ...], on the engine's device.
+
+    `state` is the model's own (whitened or scaled), raw or moments; the parts are latent, or the
+    posterior's moments, and class_token where asked for; with `flip` also `<part>_flip`, those of
+    the mirrored pictures. `sample` seeds a posterior sample instead of the mode. A GPU may still be
+    at work when this returns.
+    """
+    images = to_device(pixels, engine.device)
+    words = (state, sample, class_token, flip)
+    if engine.device.type == "cuda":
+        return _encode(engine, images, keys, *words)
+    return _encode_on_cores(engine, images, keys, *words)
+
+
+def _encode_on_cores(
+    engine: Engine,
+    pixels: Tensor,
+    keys: Sequence[str],
+    state: str,
+    sample: int | None,
+    class_token: bool,
+    flip: bool,
+) -> dict[str, Tensor]:
+    """`_encode` in pieces, each on one core.
+
+    A picture goes the same way whatever the number of threads, so its latent has the same bits; and
+    the cores wait for each other once a batch rather than once a layer.
+    """
+    threads = torch.get_num_threads()
+    size = max(1, PIECE_PIXELS // (pixels.shape[-1] * pixels.shape[-2]))
+    starts = range(0, len(pixels), size)
+
+    def piece(start: int) -> dict[str, Tensor]:
+        torch.set_num_threads(1)
+        part = slice(start, start + size)
+        return _encode(engine, pixels[part], keys[part], state, sample, class_token, flip)
+
+    try:
+        each = map(piece, starts) if threads == 1 else crew(threads).map(piece, starts)
+        pieces = list(each)
+    finally:
+        torch.set_num_threads(threads)
+    if len(pieces) == 1:
+        return pieces[0]
+    return {name: torch.cat([part[name] for part in pieces]) for name in pieces[0]}
+
+
+@cache
+def crew(threads: int) -> ThreadPoolExecutor:
+    """The threads that encode on a CPU."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="encode")
+
+
+@torch.inference_mode()
+def _encode(
+    engine: Engine,
+    pixels: Tensor,
+    keys: Sequence[str],
+    state: str,
+    sample: int | None,
+    class_token: bool,
+    flip: bool,
+) -> dict[str, Tensor]:
+    """The parts of pictures that are on the device, and with `flip` of the mirrored ones."""
+    images = to_float(pixels)
+    parts = _parts(engine, images, keys, state, sample, class_token)
+    if flip:
+        names = [f"{key}/flip" for key in keys]
+        mirrored = _parts(engine, images.flip(-1), names, state, sample, class_token)
+        parts |= {f"{part}_flip": values for part, values in mirrored.items()}
+    return parts
+
+
+def _parts(
+    engine: Engine,
+    images: Tensor,
+    keys: Sequence[str],
+    state: str,
+    sample: int | None,
+    class_token: bool,
+) -> dict[str, Tensor]:
+    model = engine.model
+    if state == model.spec.state and sample is None:
+        own = model.encode(images).float()
+        parts = {"latent": own}
+    else:
+        posterior = model.encode_posterior(images)
+        noise = None
+        if sample is not None:
+            shape = tuple(posterior.mean.shape[1:])
+            noise = sample_noise(sample, keys, shape).to(posterior.mean.device)
+        raw = posterior.mode() if noise is None else posterior.sample(noise)
+        own = model.whiten(raw)
+        parts = {"latent": raw if state == "raw" else own}
+        if state == "moments":
+            parts = posterior.moments()
+    if class_token:
+        parts["class_token"] = model.predict_class(own).float()
+    return parts
+
+
+def to_device(pixels: Tensor, device: torch.device) -> Tensor:
+    """A batch on the device; to a GPU it is copied while the host goes on."""
+    if device.type != "cuda" or pixels.is_cuda:
+        return pixels.to(device)
+    return pixels.pin_memory().to(device, non_blocking=True)
+
+
+class DeviceTimer:
+    """Context manager: how long a device works on what a block gives it.
+
+    A GPU works on while the block is left, so `seconds` may be asked for only after its results
+    have been copied to the host.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._marks: list[Any] = []
+
+    def _mark(self) -> None:
+        if not self._cuda:
+            self._marks.append(time.perf_counter())
+            return
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        self._marks.append(event)
+
+    def __enter__(self) -> Self:
+        self._mark()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._mark()
+
+    def seconds(self) -> float:
+        """Between the beginning and the end of the block's work."""
+        begin, end = self._marks
+        if not self._cuda:
+            return float(end - begin)
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1000

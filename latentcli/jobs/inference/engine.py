@@ -1,0 +1,193 @@
+"""A model on a device: uint8 picture batches in, latents on the CPU out, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentcli.core.errors import UsageError
+from latentcli.images.codec import to_uint8
+from latentcli.jobs.config import DecodeSettings, EncodeJob
+from latentcli.jobs.runtime.memory import reuse_heap
+from latentcli.models.base import Autoencoder, ModelInfo
+from latentcli.models.registry import load_model
+from latentcli.models.vp_diffusion import InferenceConfig
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DEFAULT_BATCH = {"cpu": 8, "cuda": 32}
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A loaded model and where it runs."""
+
+    model: Autoencoder
+    info: ModelInfo
+    device: torch.device
+    dtype: str
+    """bf16 or fp32."""
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, or cpu."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return self.device.type
+
+
+def pick_device(choice: str) -> torch.device:
+    """auto, cpu, cuda or cuda:N to a device that is there; UsageError otherwise."""
+    if choice == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(choice)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in DEFAULT_BATCH:
+        raise UsageError(f"--device is {choice!r}; allowed are auto, cpu, cuda and cuda:N.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"--device is {choice!r}, but torch {torch.__version__} sees no CUDA device;"
+            " use --device cpu, or install a CUDA build of torch."
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device is {choice!r}, but there are {torch.cuda.device_count()} CUDA devices."
+        )
+    return device
+
+
+def pick_dtype(choice: str, device: torch.device) -> str:
+    """bf16 or fp32; auto is bf16 on a GPU and fp32 on a CPU."""
+    if choice != "auto":
+        return choice
+    return "bf16" if device.type == "cuda" else "fp32"
+
+
+def load_engine(
+    model: str,
+    *,
+    weights: str | None = None,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    random_weights: bool = False,
+) -> Engine:
+    """The model with its weights on the chosen device, ready to run."""
+    where = pick_device(device)
+    number = pick_dtype(dtype, where)
+    reuse_heap()
+    if where.type == "cuda":
+        prepare_cuda(where)
+    net = load_model(
+        model,
+        weights=weights,
+        revision=revision,
+        device=where,
+        dtype=DTYPES[number],
+        random_weights=random_weights,
+    )
+    return Engine(net, net.info, where, number)
+
+
+def prepare_cuda(device: torch.device) -> None:
+    """float32 means float32 on the GPU too, and the same batch gives the same bits every time."""
+    if device.index is not None:  # torch refuses a device without one
+        torch.cuda.set_device(device)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def sample_seed(seed: int, key: str) -> int:
+    """A 32-bit seed of one sample, so that its noise depends on nothing but seed and key.
+
+    torch's CPU generator uses no more than 32 bits of a seed.
+    """
+    digest = hashlib.sha256(f"{seed}:{key}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:4], "little")
+
+
+def sample_noise(seed: int, keys: Sequence[str], shape: tuple[int, ...]) -> Tensor:
+    """Standard normal float32 [len(keys), *shape] on the CPU, each item from its own stream."""
+    return torch.stack(
+        [
+            torch.randn(shape, generator=torch.Generator().manual_seed(sample_seed(seed, key)))
+            for key in keys
+        ]
+    )
+
+
+def decode_batch(
+    engine: Engine,
+    latents: Tensor,
+    keys: Sequence[str],
+    settings: DecodeSettings,
+    *,
+    frames: bool = False,
+) -> Tensor:
+    """`decode_on_device`, with the pictures on the CPU and ready."""
+    return decode_on_device(engine, latents, keys, settings, frames=frames).cpu()
+
+
+@torch.inference_mode()
+def decode_on_device(
+    engine: Engine,
+    latents: Tensor,
+    keys: Sequence[str],
+    settings: DecodeSettings,
+    *,
+    frames: bool = False,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """The model's own latents [N, C, h, w] to uint8 pictures [N, 3, H, W] on the engine's device.
+
+    With `frames` they are consecutive frames of one clip, which a temporal decoder decodes
+    together. The noise of each picture comes from the seed and its key alone, so a picture is the
+    same in any batch up to the arithmetic's rounding; `noise` is what `sample_noise` gives of them,
+    where the caller has it already.
+    """
+    f = engine.model.spec.downscale
+    height, width = latents.shape[-2] * f, latents.shape[-1] * f
+    if noise is None and engine.model.is_diffusion:
+        noise = sample_noise(settings.seed, keys, (3, height, width))
+    run = engine.model.decode_frames if frames else engine.model.decode
+    images = run(
+        latents.to(engine.device),
+        height,
+        width,
+        inference_config(settings),
+        noise=noise,
+    )
+    return to_uint8(images)
+
+
+def inference_config(settings: DecodeSettings) -> InferenceConfig:
+    """The decode options of a job as the models take them; UsageError for what cannot be."""
+    try:
+        return InferenceConfig(
+            num_steps=settings.steps,
+            sampler=settings.sampler,
+            schedule=settings.schedule,
+            pdg=settings.pdg,
+            pdg_strength=settings.pdg_strength,
+            seed=settings.seed,
+        )
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
+
+
+def engine_of(job: EncodeJob) -> Engine:
+    """The job's model, loaded."""
+    return load_engine(
+        job.model,
+        weights=job.weights,
+        revision=job.revision,
+        device=job.device,
+        dtype=job.dtype,
+    )

@@ -1,0 +1,62 @@
+"""A batch that may be too much for a device in; its parts, encoded in as few pieces as fit, out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from latentcli.jobs.runtime.memory import is_out_of_memory
+from latentcli.jobs.runtime.reporter import silent
+
+Parts = dict[str, Tensor]
+"""By name, each [N, ...] with one entry per picture."""
+
+
+@dataclass(slots=True)
+class Fitting:
+    """Remembers how many pictures a device takes at once."""
+
+    note: Callable[[str], None] = silent
+    """Is told, once per shape and number, when it gets fewer from now on."""
+    sizes: dict[tuple[int, ...], int] = field(default_factory=dict)
+    """By shape [3, H, W], where a batch was too much."""
+
+    def encode(
+        self, encode: Callable[[Tensor, Sequence[str]], Parts], pixels: Tensor, keys: Sequence[str]
+    ) -> Parts:
+        """What `encode` gives for the pictures [N, 3, H, W], which have these keys; see `fit`."""
+        shape = tuple(pixels.shape[1:])
+        return self.fit(lambda part: encode(pixels[part], keys[part]), shape, len(keys))
+
+    def fit(self, work: Callable[[slice], Parts], shape: tuple[int, ...], count: int) -> Parts:
+        """What `work` gives for `count` pictures of a shape [3, H, W], of which it takes a slice.
+
+        Where memory runs out the pieces are halved, for this batch and all later ones of its shape;
+        torch.OutOfMemoryError where not even one picture fits.
+        """
+        while True:
+            size = min(self.sizes.get(shape, count), count)
+            try:
+                return joined([work(slice(start, start + size)) for start in range(0, count, size)])
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise torch.OutOfMemoryError(str(error)) from error
+            # Not while the error is handled: it holds on to all that its frames had allocated.
+            torch.cuda.empty_cache()
+            self.sizes[shape] = -(-size // 2)
+            self.note(
+                f"The device ran out of memory on {size} pictures of {shape[2]}x{shape[1]}: from"
+                f" now on it gets {self.sizes[shape]} at once."
+            )
+
+
+def joined(pieces: Sequence[Parts]) -> Parts:
+    """The parts of all pieces together."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return {part: torch.cat([piece[part] for piece in pieces]) for part in pieces[0]}

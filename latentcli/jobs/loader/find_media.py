@@ -1,0 +1,140 @@
+"""Sources as a user names them in; the inputs out: pictures, clips, or tars of one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from latentcli.core.errors import UsageError
+from latentcli.images.clips import CLIP_SUFFIXES, load_av
+from latentcli.images.codec import IMAGE_SUFFIXES
+from latentcli.jobs.config import ImageIntake
+from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.shards.keys import TAR_SUFFIXES
+from latentcli.shards.sources.expand import PIPE
+from latentcli.shards.sources.file_list import FoundInputs, Source
+from latentcli.shards.sources.find_inputs import expand_sources, inputs_of
+from latentcli.shards.sources.remote import is_web
+
+ANIMATED = frozenset((".gif", ".apng"))
+"""Pictures that may move: clips where clips are asked for. FFmpeg reads no moving WebP."""
+SUFFIXES = {
+    "auto": IMAGE_SUFFIXES | CLIP_SUFFIXES,
+    "images": IMAGE_SUFFIXES,
+    "clips": CLIP_SUFFIXES | ANIMATED,
+}
+PER_SHARD = {"images": 1000, "clips": 16}
+"""Inputs of a shard, unless the user says otherwise. Of tars, each is a shard."""
+SHOWN = 3
+"""Names in a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The inputs of a job."""
+
+    inputs: FoundInputs
+    media: str
+    """images or clips; of tars, what their samples hold."""
+    left_out: int = 0
+    """Video files and tars among the pictures, or tars among the clips, which are no inputs."""
+    tars: bool = False
+    """Whether each input is a tar of samples."""
+
+
+def find_media(
+    sources: Sequence[str], media: str, talk: Talk = SILENT, allow_pipe: bool = False
+) -> Found:
+    """Inputs of the sources; `media` is images, clips, or auto: clips where all are video files.
+
+    Sources that are tars alone (or pipe:COMMAND) are tars, of images unless clips are asked for.
+    What else lies in folders of pictures or clips is passed over with a note: tars, and with auto
+    video files. It is refused where it is named itself. UsageError as `find_inputs`, and for clips
+    without PyAV.
+    """
+    suffixes = SUFFIXES[media] | frozenset(TAR_SUFFIXES)
+    expanded = expand_sources(sources, suffixes, allow_pipe=allow_pipe)
+    tars = sum(1 for source in expanded for path in source.files.paths if is_tar(path))
+    if tars == sum(len(source.files) for source in expanded):
+        holds = "clips" if media == "clips" else "images"
+        if holds == "clips":
+            load_av("read")
+        return Found(inputs_of(expanded, tars=True), holds, tars=True)
+    if tars:
+        expanded = _without_tars(expanded, tars, talk)
+    found = _pictures_or_clips(expanded, media, talk)
+    return replace(found, left_out=found.left_out + tars)
+
+
+def _without_tars(expanded: Sequence[Source], tars: int, talk: Talk) -> list[Source]:
+    """The sources without the tars that lie in their folders."""
+    for source in expanded:
+        first = next(filter(is_tar, source.files.paths), None)
+        if first is not None and (source.named or all(map(is_tar, source.files.paths))):
+            if not source.named and not source.text.lower().endswith(TAR_SUFFIXES):
+                continue
+            raise UsageError(
+                f"{first} is a tar of samples, named together with other files; a job takes one or"
+                " the other. Leave it out, or run a job of its own for it."
+            )
+    names = [path for source in expanded for path in source.files.paths if is_tar(path)]
+    folder = names[0].rpartition("/")[0]
+    talk.note(
+        f"{tars:,} {'tar is' if tars == 1 else 'tars are'} left out of what the folders hold:"
+        f" {_some(names)}. To encode the samples in tars, name them: '{folder}/*.tar'."
+    )
+    return _chosen(expanded, lambda path: not is_tar(path))
+
+
+def _pictures_or_clips(expanded: Sequence[Source], media: str, talk: Talk) -> Found:
+    if media == "images":
+        return Found(inputs_of(expanded), media)
+    clips = [path for source in expanded for path in source.files.paths if is_clip(path)]
+    if media == "clips" or len(clips) == sum(len(source.files) for source in expanded):
+        load_av("read")
+        return Found(inputs_of(expanded), "clips")
+    named = [source for source in expanded if source.named and is_clip(source.text)]
+    if named:
+        raise UsageError(
+            f"{named[0].text} is a video file, named together with pictures; a job takes one or the"
+            " other. Leave it out, or say --media clips or --media images."
+        )
+    found = inputs_of(_chosen(expanded, lambda path: not is_clip(path)))
+    if not clips:
+        return Found(found, "images")
+    count = len(set(clips))
+    talk.note(
+        f"{count:,} video {'file' if count == 1 else 'files'} among the pictures"
+        f" {'is' if count == 1 else 'are'} left out: {_some(clips)}. --media clips takes those."
+    )
+    return Found(found, "images", count)
+
+
+def _chosen(expanded: Sequence[Source], wanted: Callable[[str], bool]) -> list[Source]:
+    """The sources with only the files that are wanted; those that have none are gone."""
+    chosen = (replace(source, files=source.files.where(wanted)) for source in expanded)
+    return [source for source in chosen if len(source.files)]
+
+
+def _some(names: Sequence[str]) -> str:
+    names = sorted(set(names))
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def check_clip_options(job: ImageIntake, media: str) -> None:
+    """UsageError where what is for clips is asked of pictures."""
+    if media == "images" and (job.stride != 1 or job.frames is not None):
+        option = "--stride" if job.stride != 1 else "--frames"
+        raise UsageError(f"{option} is for clips, and the sources are pictures; leave it out.")
+
+
+def is_clip(path: str) -> bool:
+    """Whether a file's name says that it is a video."""
+    return path.lower().endswith(tuple(CLIP_SUFFIXES))
+
+
+def is_tar(path: str) -> bool:
+    """Whether an input is a tar of samples, by its name, or a command that gives one."""
+    name = path.partition("?")[0] if is_web(path) else path
+    return path.startswith(PIPE) or name.lower().endswith(TAR_SUFFIXES)

@@ -1,0 +1,115 @@
+"""Tasks in, chunks out in order, prepared by processes of our own that may hang or die."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+from latentcli.jobs.loader.prepare import Chunk, Intake, Task
+from latentcli.jobs.loader.reorder_buffer import Window
+from latentcli.jobs.loader.supervisor import Crew, Deaths, Keeper
+from latentcli.jobs.loader.worker_handle import Assignment
+from latentcli.jobs.runtime.signals import STOPPING
+
+QUEUED = 16
+"""Inputs that a worker has in hand or waiting, unless one task has more."""
+AHEAD = 32
+"""Inputs per worker that may be ahead of who takes the chunks."""
+AHEAD_BYTES = 512 * 2**20
+"""Bytes of all that is ahead: of tasks that came with them, and pixels."""
+GRACE = 1.0
+"""Seconds that the thread that takes the tasks gets to end."""
+
+
+class Pool:
+    """The workers of a job and their keepers, from `start` to `close`."""
+
+    def __init__(self, intake: Intake, workers: int, time_limit: float) -> None:
+        self.window: Window[Chunk] = Window(AHEAD * workers, AHEAD_BYTES)
+        self._crew = Crew(intake, time_limit, self.window, Deaths(workers))
+        self._keepers = [Keeper(self._crew) for _ in range(workers)]
+        self._dispatcher: threading.Thread | None = None
+
+    def start(self, tasks: Iterable[Task]) -> None:
+        """Starts the workers, and a thread that hands out the tasks."""
+        self._dispatcher = threading.Thread(
+            target=self._dispatch, args=(tasks,), name="dispatch", daemon=True
+        )
+        with blocked_signals():
+            for thread in (*(keeper.thread for keeper in self._keepers), self._dispatcher):
+                thread.start()
+
+    def close(self) -> None:
+        """Ends all processes at once, whatever they do.
+
+        The thread that reads the tasks gets a moment: it may wait for a pipe that nobody writes to.
+        """
+        self.window.close()
+        with self._crew.starting:
+            for keeper in self._keepers:
+                keeper.stop()
+        for keeper in self._keepers:
+            keeper.join()
+        if self._dispatcher is not None and self._dispatcher.ident is not None:
+            self._dispatcher.join(GRACE)
+
+    def _dispatch(self, tasks: Iterable[Task]) -> None:
+        try:
+            for task in tasks:
+                number = self.window.enter(max(task.count, 1), task.held)
+                if number is None:
+                    return
+                assignment = Assignment.of(number, task)
+                if task.count:
+                    self._assign(assignment)
+                else:
+                    self._crew.settle(assignment)
+        except BaseException as error:
+            self.window.end(error)
+        else:
+            self.window.end()
+        finally:
+            # A generator lets go of its files here, in the thread that it runs in.
+            if hasattr(tasks, "close"):
+                tasks.close()
+
+    def _assign(self, assignment: Assignment) -> None:
+        """Gives a task to the worker with the least to do, once one has room."""
+
+        def has_room() -> bool:
+            load = min(keeper.load for keeper in self._keepers)
+            return self.window.over or not load or load + assignment.task.count <= QUEUED
+
+        with self.window.changed:
+            self.window.changed.wait_for(has_room)
+            if not self.window.over:
+                min(self._keepers, key=lambda keeper: keeper.load).give(assignment)
+
+
+@contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Threads started in here, and their processes, never see the signals that end a job."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        resource_tracker.ensure_running()
+        # Its start unblocks two of them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def worker_pool(
+    intake: Intake, tasks: Iterable[Task], workers: int, time_limit: float
+) -> Iterator[Window[Chunk]]:
+    """The window through which the chunks of some tasks come; its processes end with the block."""
+    pool = Pool(intake, workers, time_limit)
+    try:
+        pool.start(tasks)
+        yield pool.window
+    finally:
+        pool.close()

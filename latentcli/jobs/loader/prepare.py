@@ -1,0 +1,179 @@
+"""Inputs of a job in; tasks for who prepares them, and prepared pictures or failed rows, out."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from latentcli.core.errors import SampleError
+from latentcli.core.types import InputRow, Member, Row
+from latentcli.images.codec import DecodePolicy, decode_image
+from latentcli.images.preprocess import PreprocessSpec, preprocess
+from latentcli.shards.sources.read_bytes import read_bytes
+from latentcli.shards.store.input_list import InputList
+
+Prepared = tuple[Row, Tensor | None]
+"""A row, and its pixels unless it failed."""
+TASK_SIZE = 8
+"""Inputs of a task at most: few enough to share the work, enough to hide the hand-over."""
+TASK_BYTES = 8 * 2**20
+"""Pixels of a task at most, if one picture is not more. Chunks come in order: the fewer large
+pictures a worker has to finish for the next one, the fewer the others have to keep waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawSample:
+    """An input whose bytes were read already."""
+
+    row: Row
+    """Of status failed where it was refused while it was read; then `data` is None."""
+    data: bytes | None
+    others: tuple[Member, ...] = ()
+    """What else its sample holds; it stays in this process."""
+
+    @property
+    def held(self) -> int:
+        """Bytes of all of it."""
+        return len(self.data or b"") + sum(len(member.data) for member in self.others)
+
+    def alone(self) -> RawSample:
+        """Without the others."""
+        return replace(self, others=()) if self.others else self
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Rows start to start + count of a unit."""
+
+    unit: int
+    start: int
+    count: int
+    samples: tuple[RawSample, ...] | None = None
+    """Their bytes; None where the rows are in the frozen list, for workers to read."""
+    last: bool = False
+    """The unit's last task; of an empty unit, its only one."""
+
+    @property
+    def held(self) -> int:
+        """Bytes that came with it."""
+        return sum(sample.held for sample in self.samples or ())
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One task done: its rows in order with their pictures, and the seconds of each stage."""
+
+    task: Task
+    rows: tuple[Row, ...]
+    pixels: tuple[Tensor | None, ...]
+    """uint8 [3, H, W] per row, each in memory of its own; None where the row failed."""
+    seconds: Mapping[str, float]
+    """`read` is in it only where workers read: they do so while they decode other inputs."""
+
+    def pictures(self) -> Iterator[Prepared]:
+        """The rows with their pictures, in input order."""
+        return zip(self.rows, self.pixels, strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is done to each input."""
+
+    policy: DecodePolicy
+    preprocess: PreprocessSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """The inputs and what is done to them; small enough to send to workers."""
+
+    inputs: InputList
+    recipe: Recipe
+
+
+def unit_tasks(intake: Intake, units: Iterable[int]) -> Iterator[Task]:
+    """All tasks of some units of the frozen list, in order, made as they are asked for."""
+    size = task_size(intake.recipe.preprocess)
+    for unit in units:
+        count = intake.inputs.count(unit)
+        for start in range(0, max(count, 1), size):
+            taken = min(size, count - start)
+            yield Task(unit, start, taken, last=start + taken == count)
+
+
+def task_size(spec: PreprocessSpec) -> int:
+    """Inputs of a task; 1 where pictures may be of any size."""
+    if spec.size is not None:
+        pixels = spec.size[0] * spec.size[1]
+    elif spec.buckets is not None:
+        pixels = spec.buckets.area
+    else:
+        return 1
+    return max(1, min(TASK_SIZE, TASK_BYTES // (3 * pixels)))
+
+
+def read_sample(source: InputRow) -> RawSample:
+    """read: an input's bytes, or a row that says why it failed."""
+    row = Row(source.key, source.source, "ok")
+    try:
+        return RawSample(row, read_bytes(source.source))
+    except SampleError as error:
+        return RawSample(failed(row, error.stage, error.reason), None)
+    except Exception as error:  # one strange input must not end a job of a million
+        return RawSample(failed(row, "read", f"{type(error).__name__}: {error}"), None)
+
+
+def prepare_sample(
+    sample: RawSample,
+    recipe: Recipe,
+    seconds: dict[str, float],
+    entering: Callable[[str], object] = str,
+) -> Prepared:
+    """decode_image and preprocess; `entering` is told of each of them before it begins."""
+    row, data = sample.row, sample.data
+    if data is None:
+        return row, None
+    row = replace(row, sha256=hashlib.sha256(data).hexdigest())
+    clock = time.perf_counter()
+
+    def lap(stage: str) -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        seconds[stage] = seconds.get(stage, 0.0) + now - clock
+        clock = now
+
+    try:
+        entering(stage := "decode_image")
+        decoded = decode_image(data, recipe.policy)
+        lap(stage)
+        row = replace(row, original_size=decoded.original_size, notes=decoded.notes)
+        entering(stage := "preprocess")
+        ready = preprocess(decoded.image, recipe.preprocess)
+        lap(stage)
+    except SampleError as error:
+        lap(error.stage)
+        return failed(row, error.stage, error.reason), None
+    except Exception as error:  # one strange picture must not end a job of a million
+        lap(stage)
+        return failed(row, stage, f"{type(error).__name__}: {error}"), None
+    return replace(row, resized_size=ready.resized_size, crop=ready.crop), ready.pixels
+
+
+def prepare(source: InputRow, recipe: Recipe, seconds: dict[str, float]) -> Prepared:
+    """One input to uint8 pixels [3, H, W], or to a row that says where and why it failed.
+
+    The seconds of read, decode_image and preprocess are added to `seconds`.
+    """
+    start = time.perf_counter()
+    sample = read_sample(source)
+    seconds["read"] = seconds.get("read", 0.0) + time.perf_counter() - start
+    return prepare_sample(sample, recipe, seconds)
+
+
+def failed(row: Row, stage: str, reason: str) -> Row:
+    """The row of an input that failed at a stage."""
+    return replace(row, status="failed", stage=stage, error=reason)

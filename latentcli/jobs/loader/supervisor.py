@@ -1,0 +1,217 @@
+"""One loader process looked after by a thread: started, fed, emptied, watched and replaced."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from latentcli.core.errors import LatentCliError
+from latentcli.jobs.loader.prepare import Chunk, Intake, failed
+from latentcli.jobs.loader.reorder_buffer import Window
+from latentcli.jobs.loader.worker_handle import Assignment, Gone, Piece, Process
+
+LOOK = 0.25
+"""Seconds between two looks at a worker that is silent."""
+KILLED = f"signal {signal.SIGKILL:d}"
+"""No codec does that: the system does, when memory runs out."""
+FEW = 1000
+"""Finished inputs within which deaths that no input explains are counted."""
+
+
+class TooLong(Exception):
+    """A worker has the same input in hand for longer than it may."""
+
+
+def give_up(reason: str) -> NoReturn:
+    """Raises the error of a job that cannot have loader processes."""
+    raise LatentCliError(
+        f"The loader processes failed ({reason}). Mostly they ran out of memory: use fewer"
+        " --workers, or --workers 0. What is committed stays; run the same command again to go on."
+    )
+
+
+@dataclass(slots=True)
+class Deaths:
+    """Decides how many are too many."""
+
+    workers: int
+    finished: int = 0
+    """Inputs that workers gave back."""
+    unexplained: list[int] = field(default_factory=list)
+    """How many inputs were finished at each death that is no input's fault so far."""
+    killed: int = 0
+    """Inputs at which workers were killed, without any other finished in between."""
+
+    def done(self, inputs: int) -> None:
+        """Workers gave back some inputs."""
+        self.finished += inputs
+        self.killed = 0
+
+    def mourn(self, how: str) -> None:
+        """A worker died; LatentCliError where that goes on and on."""
+        recent = [when for when in self.unexplained if self.finished - when < FEW]
+        self.unexplained = [*recent, self.finished]
+        if len(self.unexplained) > self.workers + 2:
+            give_up(f"{len(self.unexplained)} of them died, the last by {how}")
+
+    def explain(self, how: str) -> None:
+        """A worker died again at the same input; LatentCliError where all inputs end like that."""
+        del self.unexplained[-1:]
+        self.killed += how == KILLED
+        if self.killed > self.workers + 1:
+            give_up(f"{self.killed} inputs in a row ended theirs, by {how}")
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """What all keepers of a job share."""
+
+    intake: Intake
+    time_limit: float
+    window: Window[Chunk]
+    deaths: Deaths
+    """Guarded by the window's lock."""
+    starting: threading.Lock = field(default_factory=threading.Lock)
+    """One process is started or ended at a time: multiprocessing is not made for more."""
+
+    def settle(self, assignment: Assignment) -> None:
+        """Passes a task on if all of it is known."""
+        chunk = assignment.chunk()
+        if chunk is not None:
+            self.window.put(assignment.number, chunk)
+
+
+class Keeper:
+    """The thread of one worker."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.crew = crew
+        self.thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self.load = 0
+        """Inputs that its worker has in hand or waiting; guarded by the window's lock."""
+        self._given: deque[Assignment] = deque()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK)
+        self._process: Process | None = None
+        self._suspect: Piece | None = None
+        """What was in hand when the last worker died."""
+
+    def join(self) -> None:
+        """Waits for the thread's end, after `stop`."""
+        if self.thread.ident is not None:
+            self.thread.join()
+        os.close(self._bell)
+
+    def give(self, assignment: Assignment) -> None:
+        """A task for the worker; called with the window's lock."""
+        self.load += assignment.task.count
+        self._given.append(assignment)
+        os.eventfd_write(self._bell, 1)
+
+    def stop(self) -> None:
+        """Kills the worker: then the thread ends. Called with the crew's lock."""
+        if self._process is not None:
+            self._process.process.kill()
+        os.eventfd_write(self._bell, 1)
+
+    def _run(self) -> None:
+        left: list[Piece] = []
+        try:
+            while (process := self._start()) is not None:
+                left = self._life(process, left)
+        except BaseException as error:
+            self.crew.window.fail(error)
+
+    def _start(self) -> Process | None:
+        with self.crew.starting:
+            try:
+                self._process = None if self.crew.window.over else Process(self.crew.intake)
+            except OSError as error:
+                give_up(f"one cannot be started: {error.strerror}")
+            return self._process
+
+    def _life(self, process: Process, left: list[Piece]) -> list[Piece]:
+        """All of one worker's life; the inputs that it leaves behind."""
+        reason = "its start"
+        try:
+            process.greet()
+            again, left = left, []
+            process.tell(again)
+            self._serve(process)
+        except (Gone, TooLong) as error:
+            in_hand = process.in_hand()
+            with self.crew.starting:
+                reason = process.end()
+                self._process = None
+            if not self.crew.window.over:
+                self._judge(error, in_hand, reason)
+        finally:
+            if self._process is not None:
+                with self.crew.starting:
+                    process.end()
+                    self._process = None
+        return [*(piece for piece in process.sent if piece[0].known[piece[1]] is None), *left]
+
+    def _serve(self, process: Process) -> None:
+        """Hands out and takes in until the pool is closed; Gone, TooLong."""
+        poll = select.poll()
+        poll.register(self._bell, select.POLLIN)
+        silent, before = 0.0, process.in_hand()
+        while not self.crew.window.over:
+            with self.crew.window.changed:
+                given = [self._given.popleft() for _ in range(len(self._given))]
+            process.tell((task, place) for task in given for place in range(task.task.count))
+            poll.register(process.wire, select.POLLIN | (select.POLLOUT if process.outgoing else 0))
+            start = time.perf_counter()
+            events = dict(poll.poll(LOOK * 1000))
+            # A job that was stopped for an hour has not waited for that hour.
+            silent += min(time.perf_counter() - start, 2 * LOOK)
+            if self._bell in events:
+                os.eventfd_read(self._bell)
+            if event := events.get(process.wire.fileno(), 0):
+                process.push()
+                if event != select.POLLOUT:
+                    self._receive(process)
+            now = process.in_hand()
+            if now is None or before is None or now[0] != before[0]:
+                silent, before = 0.0, now
+            elif silent > self.crew.time_limit:
+                raise TooLong
+
+    def _receive(self, process: Process) -> None:
+        """Takes what a worker has prepared, all of one task."""
+        assignment, done = process.receive(self.crew.window.admit)
+        with self.crew.window.changed:
+            self.crew.deaths.done(done)
+            self._unload(done)
+        self.crew.settle(assignment)
+
+    def _unload(self, inputs: int) -> None:
+        with self.crew.window.changed:
+            self.load -= inputs
+            self.crew.window.changed.notify_all()
+
+    def _judge(self, error: Exception, in_hand: tuple[Piece, str] | None, how: str) -> None:
+        """Finds what a worker ended by: an input fails that hung, or was in hand at two deaths."""
+        suspect, self._suspect = self._suspect, in_hand and in_hand[0]
+        deaths, explained = self.crew.deaths, isinstance(error, TooLong)
+        if not explained:
+            explained = in_hand is not None and suspect == in_hand[0]
+            with self.crew.window.changed:
+                (deaths.explain if explained else deaths.mourn)(how)
+        if in_hand is None or not explained:
+            return
+        (assignment, place), stage = in_hand
+        reason = f"the process that decoded it died ({how})"
+        if isinstance(error, TooLong):
+            reason = f"took longer than {self.crew.time_limit:g} s (--time-limit)"
+        row = failed(assignment.row(self.crew.intake, place), stage, reason)
+        self._suspect = None
+        assignment.known[place] = row, None
+        self._unload(1)
+        self.crew.settle(assignment)

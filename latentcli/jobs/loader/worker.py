@@ -1,0 +1,310 @@
+"""What a loader process does: orders in through a socket, prepared pictures out, until it is ended.
+
+Frames on the socket are a length of 8 bytes and a pickle. After a frame of pictures come their
+pixels as they are, which the parent receives straight into the tensors' memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentcli.core.types import InputRow, Row
+from latentcli.jobs.loader.prepare import Intake, RawSample, Recipe, prepare_sample, read_sample
+from latentcli.jobs.runtime.memory import reuse_heap
+
+STAGES = ("read", "decode_image", "preprocess")
+READS = 6
+"""Inputs that a process reads at once: remote or slow storage answers many as fast as one."""
+READ_BYTES = 32 * 2**20
+"""Bytes that are read ahead of the input in hand, unless a single one has more."""
+UNKNOWN_SIZE = 2**20
+"""Taken for an input whose size is not in the list."""
+FRAME_BYTES = 4 * 2**20
+"""Pixels that are sent at once, unless a single picture has more."""
+LENGTH = 8
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Inputs to prepare: rows of a unit by their places, or samples whose bytes were read."""
+
+    unit: int
+    places: tuple[int, ...]
+    samples: tuple[RawSample, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Inputs prepared; the pixels of those that have a shape follow it on the socket."""
+
+    rows: list[Row]
+    shapes: list[tuple[int, ...] | None]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The work itself failed: not an input but what all of them need."""
+
+    error: Exception
+
+
+class Page:
+    """Eight bytes of memory that parent and worker share: what the worker has in hand.
+
+    The parent reads it when the worker has died or hangs, so a message would come too late.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, mmap.PAGESIZE)
+
+    def write(self, begun: int, stage: str) -> None:
+        """`begun` inputs were taken in hand so far, the last of them is in this stage."""
+        value = begun * len(STAGES) + STAGES.index(stage)
+        self._memory[:8] = value.to_bytes(8, "little")
+
+    def read(self) -> tuple[int, str]:
+        """(inputs taken in hand so far, stage of the last of them)."""
+        begun, stage = divmod(int.from_bytes(self._memory[:8], "little"), len(STAGES))
+        return begun, STAGES[stage]
+
+    def close(self) -> None:
+        """Lets go of the memory."""
+        self._memory.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An input that is read, or will be."""
+
+    future: Future[RawSample]
+    size: int
+    last: bool
+    """Of its order."""
+
+
+class ReadAhead:
+    """Inputs in, their bytes out in the same order, read by a few threads before they are taken."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(READS, thread_name_prefix="read")
+        self._lock = threading.Lock()
+        self._queue: SimpleQueue[Waiting | Broken] = SimpleQueue()
+        self._unstarted: deque[tuple[InputRow, Waiting]] = deque()
+        self._held = self._active = 0
+        self._since = self._busy = 0.0
+
+    def add(self, items: Sequence[InputRow | RawSample]) -> None:
+        """The inputs of an order."""
+        for number, item in enumerate(items, 1):
+            last = number == len(items)
+            if isinstance(item, RawSample):
+                entry = Waiting(Future(), 0, last)
+                entry.future.set_result(item)
+            else:
+                entry = Waiting(Future(), item.size if item.size >= 0 else UNKNOWN_SIZE, last)
+                self._unstarted.append((item, entry))
+            self._queue.put(entry)
+        self._start()
+
+    def fail(self, error: Exception) -> None:
+        """Stands in the place of an order."""
+        self._queue.put(Broken(error))
+
+    def take(self) -> tuple[RawSample, bool]:
+        """The next input with its bytes, and whether it is its order's last."""
+        entry = self._queue.get()
+        if isinstance(entry, Broken):
+            raise entry.error
+        sample = entry.future.result()
+        with self._lock:
+            self._held -= entry.size
+        self._start()
+        return sample, entry.last
+
+    def seconds(self) -> float:
+        """Seconds with at least one read under way, since the last call."""
+        with self._lock:
+            now = time.perf_counter()
+            busy = self._busy + (now - self._since if self._active else 0.0)
+            self._busy, self._since = 0.0, now
+            return busy
+
+    def _start(self) -> None:
+        """Starts as many reads as there is room for; the first of all always has room."""
+        with self._lock:
+            while self._unstarted:
+                row, entry = self._unstarted[0]
+                if self._held and self._held + entry.size > READ_BYTES:
+                    return
+                self._unstarted.popleft()
+                self._held += entry.size
+                self._pool.submit(self._read, row, entry.future)
+
+    def _read(self, row: InputRow, future: Future[RawSample]) -> None:
+        with self._lock:
+            if not self._active:
+                self._since = time.perf_counter()
+            self._active += 1
+        sample = read_sample(row)
+        with self._lock:
+            self._active -= 1
+            if not self._active:
+                self._busy += time.perf_counter() - self._since
+        future.set_result(sample)
+
+
+@dataclass(slots=True)
+class Outbox:
+    """Prepared pictures that are not sent yet."""
+
+    rows: list[Row] = field(default_factory=list)
+    pixels: list[Tensor | None] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    held: int = 0
+
+    def add(self, row: Row, pixels: Tensor | None) -> None:
+        """One more."""
+        self.rows.append(row)
+        self.pixels.append(pixels)
+        self.held += 0 if pixels is None else pixels.numel()
+
+    def send(self, wire: socket.socket) -> None:
+        """Sends all, and is empty again."""
+        shapes = [None if pixels is None else tuple(pixels.shape) for pixels in self.pixels]
+        buffers: list[bytes | memoryview] = [framed(Frame(self.rows, shapes, self.seconds))]
+        buffers += [pixels.numpy().reshape(-1).data for pixels in self.pixels if pixels is not None]
+        send_all(wire, buffers)
+        self.rows, self.pixels, self.seconds, self.held = [], [], {}, 0
+
+
+def run_worker(wire: socket.socket, intake: Intake) -> None:
+    """Prepares what is ordered until the parent closes its end, ends this process, or dies."""
+    settle()
+    descriptor = os.memfd_create("latentcli-worker")
+    os.ftruncate(descriptor, mmap.PAGESIZE)
+    page, reads = Page(descriptor), ReadAhead()
+    socket.send_fds(wire, [b"\0"], [descriptor])
+    os.close(descriptor)
+    threading.Thread(target=receive, args=(wire, intake, reads), daemon=True).start()
+    try:
+        work(wire, intake.recipe, reads, page)
+    except ConnectionError:
+        os._exit(0)  # the parent has gone
+    except Exception as error:
+        send_all(wire, [framed(Broken(portable(error)))])
+
+
+def work(wire: socket.socket, recipe: Recipe, reads: ReadAhead, page: Page) -> None:
+    """Never returns."""
+    begun, outbox = 0, Outbox()
+    while True:
+        begun += 1
+        page.write(begun, "read")
+        sample, last = reads.take()
+
+        def entering(stage: str, begun: int = begun) -> None:
+            page.write(begun, stage)
+
+        outbox.add(*prepare_sample(sample, recipe, outbox.seconds, entering))
+        if last or outbox.held >= FRAME_BYTES:
+            outbox.seconds["read"] = reads.seconds()
+            outbox.send(wire)
+
+
+def receive(wire: socket.socket, intake: Intake, reads: ReadAhead) -> None:
+    """Takes orders in; ends the process at once when there is nobody left to order."""
+    while True:
+        try:
+            order = receive_frame(wire)
+        except (EOFError, OSError):
+            os._exit(0)
+        try:
+            reads.add(order.samples if order.samples is not None else rows_of(intake, order))
+        except Exception as error:
+            reads.fail(error)
+
+
+def rows_of(intake: Intake, order: Order) -> list[InputRow]:
+    """The rows of the frozen list that are ordered."""
+    first, last = order.places[0], order.places[-1]
+    rows = intake.inputs.rows(order.unit, first, last - first + 1)
+    return [rows[place - first] for place in order.places]
+
+
+def settle() -> None:
+    """One thread of torch, no library's words between the display's lines, no life of its own."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with suppress(OSError):
+        os.dup2(2, 1)  # stdout is the job's data
+    torch.set_num_threads(1)
+    reuse_heap()
+    warnings.simplefilter("ignore")
+
+
+def portable(error: Exception) -> Exception:
+    """The error itself where it can be sent, or else one that tells of it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError("".join(traceback.format_exception(error)))
+    return error
+
+
+def framed(content: object) -> bytes:
+    """A frame of an object."""
+    data = pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL)
+    return len(data).to_bytes(LENGTH, "little") + data
+
+
+def send_all(wire: socket.socket, buffers: Sequence[bytes | memoryview]) -> None:
+    """Sends some buffers one after the other, in as few calls as the system allows."""
+    rest = deque(memoryview(buffer) for buffer in buffers)
+    while rest:
+        sent = wire.sendmsg([*rest])
+        while rest and sent >= len(rest[0]):
+            sent -= len(rest.popleft())
+        if rest and sent:
+            rest[0] = rest[0][sent:]
+
+
+def receive_into(wire: socket.socket, buffers: Sequence[memoryview]) -> None:
+    """Fills all buffers; EOFError where the other end has gone."""
+    rest = deque(buffers)
+    while rest:
+        got = wire.recvmsg_into([*rest], 0, socket.MSG_WAITALL)[0]
+        if not got:
+            raise EOFError
+        while rest and got >= len(rest[0]):
+            got -= len(rest.popleft())
+        if rest and got:
+            rest[0] = rest[0][got:]
+
+
+def receive_frame(wire: socket.socket) -> Any:
+    """The next frame's object; EOFError where the other end has gone."""
+    length = bytearray(LENGTH)
+    receive_into(wire, [memoryview(length)])
+    data = bytearray(int.from_bytes(length, "little"))
+    receive_into(wire, [memoryview(data)])
+    return pickle.loads(data)

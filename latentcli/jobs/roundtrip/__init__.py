@@ -1,0 +1,1 @@
+"""Encodes and decodes in memory, and measures how close the pictures come back."""

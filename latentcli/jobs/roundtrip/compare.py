@@ -1,0 +1,199 @@
+"""A batch of pictures in; what each contender makes of them, and how close that is, out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from latentcli.jobs.config import RoundtripJob
+from latentcli.jobs.inference.encode_batch import DeviceTimer, encode_on_device
+from latentcli.jobs.inference.engine import decode_on_device, sample_noise
+from latentcli.jobs.inference.split_on_oom import Fitting
+from latentcli.jobs.roundtrip.models import Contender
+from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.reporter import silent
+from latentcli.metrics.measures import Measure
+from latentcli.metrics.similarity import latent_cosine
+
+SIMILARITIES = ("latent_cosine", "latent_cosine_per_position")
+"""How alike two models' latents of a picture are, as `latent_cosine` gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one contender made of a batch of N pictures; all tensors are on its device."""
+
+    latents: Tensor
+    """[N, C, h, w], as a store would hold them."""
+    decoded: Tensor
+    """uint8 [N, 3, H, W]."""
+    figures: Mapping[str, Tensor]
+    """By measure, float64 [N]."""
+    alike: Mapping[str, Tensor]
+    """By name of SIMILARITIES, float64 [N]."""
+
+
+@dataclass(slots=True)
+class Comparison:
+    """The models of a comparison, and what is measured of them."""
+
+    job: RoundtripJob
+    contenders: Sequence[Contender]
+    measures: Sequence[Measure]
+    meter: Meter
+    note: Callable[[str], None] = silent
+    """Is told where a batch does not fit into memory."""
+    fittings: dict[tuple[str, int], Fitting] = field(default_factory=dict)
+    """By op and engine."""
+    _running: list[tuple[str, int, DeviceTimer]] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        """Where all models are."""
+        return self.contenders[0].encoder.device
+
+    def fitting(self, op: str, engine: object) -> Fitting:
+        """What is known of how much an engine takes at once."""
+        return self.fittings.setdefault((op, id(engine)), Fitting(self.note))
+
+    @contextmanager
+    def stage(self, name: str, items: int) -> Iterator[None]:
+        """Times a block on the device, which may work on after the block is left."""
+        timer = DeviceTimer(self.device)
+        with timer:
+            yield
+        self._running.append((name, items, timer))
+
+    def settle(self) -> None:
+        """Hands the stages' times to the meter, once their results have been copied to the host."""
+        for name, items, timer in self._running:
+            self.meter.add(name, timer.seconds(), items)
+        self._running.clear()
+
+
+def compare(
+    comparison: Comparison, images: Tensor, keys: Sequence[str], *, frames: bool
+) -> list[Result]:
+    """encode, round to bfloat16 as a store would, decode, measure: for every contender.
+
+    `images` are uint8 [N, 3, H, W] on the device; with `frames`, consecutive ones of a clip. What
+    one model encodes is encoded once, however many decode it, and noise is drawn once. Nothing
+    leaves the device. torch.OutOfMemoryError where it cannot hold one picture's work.
+    """
+    latents: dict[int, Tensor] = {}
+    results: list[Result] = []
+    noise = noise_of(comparison, images, keys)
+    for contender in comparison.contenders:
+        encoder = id(contender.encoder)
+        if encoder not in latents:
+            with comparison.stage("encode", len(keys)):
+                latents[encoder] = encode(comparison, contender, images, keys)
+        with comparison.stage("decode", len(keys)):
+            decoded = decode(comparison, contender, latents[encoder], keys, noise, frames=frames)
+        with comparison.stage("metrics", len(keys)):
+            figures = measure(comparison, images, decoded)
+            alike = alikeness(results[0].latents if results else None, latents[encoder])
+        results.append(Result(latents[encoder], decoded, figures, alike))
+    return results
+
+
+def noise_of(comparison: Comparison, images: Tensor, keys: Sequence[str]) -> Tensor | None:
+    """The noise that diffusion decoders start from, the same for all; None where there is none."""
+    if not any(contender.decoder.model.is_diffusion for contender in comparison.contenders):
+        return None
+    noise = sample_noise(comparison.job.seed, keys, tuple(images.shape[1:]))
+    return noise.to(images.device)
+
+
+def encode(
+    comparison: Comparison, contender: Contender, images: Tensor, keys: Sequence[str]
+) -> Tensor:
+    """Latents [N, C, h, w] with the values that a store would give back, float32."""
+    engine = contender.encoder
+    state = engine.model.spec.state
+
+    def some(pixels: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        return encode_on_device(engine, pixels, names, state)
+
+    latents = comparison.fitting("encode", engine).encode(some, images, keys)["latent"]
+    return latents.bfloat16().float()
+
+
+def decode(
+    comparison: Comparison,
+    contender: Contender,
+    latents: Tensor,
+    keys: Sequence[str],
+    noise: Tensor | None,
+    *,
+    frames: bool,
+) -> Tensor:
+    """Pictures of latents, uint8 [N, 3, H, W]; a temporal decoder gets its chunks whole."""
+    engine, job = contender.decoder, comparison.job
+
+    def some(part: slice) -> dict[str, Tensor]:
+        started = noise[part] if noise is not None and engine.model.is_diffusion else None
+        pictures = decode_on_device(
+            engine, latents[part], keys[part], job, frames=frames, noise=started
+        )
+        return {"pictures": pictures}
+
+    step = chunk_of(job, contender) if frames else None
+    if step is not None:
+        starts = range(0, len(keys), step)
+        return torch.cat([some(slice(i, i + step))["pictures"] for i in starts])
+    f = engine.model.spec.downscale
+    shape = (3, latents.shape[2] * f, latents.shape[3] * f)
+    return comparison.fitting("decode", engine).fit(some, shape, len(keys))["pictures"]
+
+
+def chunk_of(job: RoundtripJob, contender: Contender) -> int | None:
+    """Frames that a contender's decoder sees at once; None where it sees one by one."""
+    model = contender.decoder.model
+    return (job.num_frames or model.frames_per_chunk) if model.is_video else None
+
+
+def chunk_size(comparison: Comparison) -> int | None:
+    """Frames of a clip at once that suit every temporal decoder; None without one."""
+    chunks = (chunk_of(comparison.job, contender) for contender in comparison.contenders)
+    temporal = [chunk for chunk in chunks if chunk is not None]
+    return math.lcm(*temporal) if temporal else None
+
+
+def measure(comparison: Comparison, images: Tensor, decoded: Tensor) -> dict[str, Tensor]:
+    """Figures of every picture of a batch; a measure that they are too small for is left out."""
+    side = min(images.shape[2:])
+    able = [each for each in comparison.measures if side >= each.least_side]
+    return {each.name: each.score(images, decoded) for each in able}
+
+
+def alikeness(first: Tensor | None, latents: Tensor) -> dict[str, Tensor]:
+    """Similarity to the first contender's latents, where they are others of the same shape."""
+    if first is None or first is latents or first.shape != latents.shape:
+        return {}
+    found = latent_cosine(first, latents)
+    return dict(zip(SIMILARITIES, (found.whole, found.positions), strict=True))
+
+
+def finite_ones(results: Sequence[Result]) -> list[bool]:
+    """For each picture, whether all its latents are numbers."""
+    unique = {id(result.latents): result.latents for result in results}.values()
+    each = [torch.isfinite(latents).flatten(1).all(dim=1) for latents in unique]
+    sound: list[bool] = torch.stack(each).all(dim=0).tolist()
+    return sound
+
+
+def chosen(result: Result, places: Sequence[int]) -> Result:
+    """A result of some of its pictures."""
+    at = torch.tensor(places, dtype=torch.int64, device=result.decoded.device)
+    return Result(
+        result.latents[at],
+        result.decoded[at],
+        {name: values[at] for name, values in result.figures.items()},
+        {name: values[at] for name, values in result.alike.items()},
+    )

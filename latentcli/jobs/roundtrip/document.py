@@ -1,0 +1,204 @@
+"""What a roundtrip gathered in; its --json document, with all settings that change figures, out."""
+
+from __future__ import annotations
+
+import math
+import time
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.config import RoundtripJob
+from latentcli.jobs.loader.find_media import Found
+from latentcli.jobs.loader.sizes import preprocess_fields
+from latentcli.jobs.roundtrip.figures import (
+    Tally,
+    differences,
+    extremes,
+    latent_summary,
+    rounded,
+)
+from latentcli.jobs.roundtrip.models import Contender, divisor, name_of
+from latentcli.jobs.roundtrip.rows import RowSpool
+from latentcli.jobs.roundtrip.stream import Roundtrip
+from latentcli.metrics.measures import Measure
+
+NOT_MEASURED = ("psnr", "ssim", "ssim_gaussian")
+"""Figures that every document has, if only as null."""
+
+
+def document(run: Roundtrip, found: Found, preprocess: PreprocessSpec) -> dict[str, Any]:
+    """The --json document."""
+    job, meter = run.comparison.job, run.comparison.meter
+    clips = found.media == "clips"
+    return {
+        "media": found.media,
+        "clips": len(run.clips) if clips else None,
+        "images": run.rows.count,
+        "baseline": run.comparison.contenders[0].name if job.baseline is not None else None,
+        "models": [figures(run, i) for i in range(len(run.comparison.contenders))],
+        "delta": delta(run),
+        "clip_figures": clip_figures(run) if clips else None,
+        "measures": [
+            *(
+                told_measure(m) | {"of": len(run.tallies[0].figures[m.name])}
+                for m in run.comparison.measures
+            ),
+            *(told_measure(m) | {"set": True} for m in run.sets),
+        ],
+        "failed": len(run.failures),
+        "failures": run.failures,
+        "left_out": found.left_out,
+        "saved": job.save,
+        "csv": job.csv,
+        "report": job.report,
+        "settings": settings(run, preprocess, clips=clips),
+        "seconds": round(time.perf_counter() - meter.started, 3),
+        **meter.paces(),
+    }
+
+
+def settings(run: Roundtrip, preprocess: PreprocessSpec, *, clips: bool) -> dict[str, Any]:
+    """All that the figures depend on, and how each of them is made."""
+    job, size, resized = run.comparison.job, preprocess.size, preprocess_fields(preprocess)
+    return {
+        "size": "x".join(map(str, size)) if size else None,
+        "resize": resized["resize"],
+        "buckets": resized.get("buckets"),
+        "divisor": divisor(run.comparison.contenders),
+        "filter": resized["filter"],
+        "alpha": job.alpha,
+        "dtype": run.comparison.contenders[0].encoder.dtype,
+        "device": run.comparison.contenders[0].encoder.device_name,
+        "latents": "the model's own (mode), rounded to bf16",
+        "pixels": "clamped to [-1, 1] and rounded to 8 bits before anything is measured",
+        "stride": job.stride if clips else None,
+        "frames": job.frames,
+        "num_frames": job.num_frames,
+        **decode_settings(job, run.comparison.contenders),
+        **{measure.name: measure.protocol for measure in run.comparison.measures},
+        **{measure.name: measure.protocol for measure in run.sets},
+        "difference_gain": job.difference_gain if job.report else None,
+    }
+
+
+def decode_settings(job: RoundtripJob, contenders: Sequence[Contender]) -> dict[str, Any]:
+    """How diffusion decoders were run; None where there is none among the models."""
+    names = ("steps", "sampler", "schedule", "pdg", "seed")
+    if not any(contender.decoder.model.is_diffusion for contender in contenders):
+        return dict.fromkeys((*names, "pdg_strength"))
+    told = {name: getattr(job, name) for name in names}
+    return told | {"pdg_strength": job.pdg_strength if job.pdg else None}
+
+
+def told_measure(measure: Any) -> dict[str, Any]:
+    """What a reader of figures needs to know of a measure."""
+    names = ("name", "label", "unit", "digits", "higher_is_better", "protocol")
+    return {name: getattr(measure, name) for name in names}
+
+
+def figures(run: Roundtrip, i: int) -> dict[str, Any]:
+    """One model's part of the document."""
+    contender, tally = run.comparison.contenders[i], run.tallies[i]
+    engine = contender.decoder
+    return {
+        "model": contender.name,
+        "encoder": name_of(contender.encoder),
+        "decoder": name_of(engine),
+        "geometry": engine.model.spec.geometry,
+        "latent_space": engine.model.spec.space,
+        "weights_sha256": contender.encoder.info.weights_sha256,
+        "decoder_sha256": engine.info.weights_sha256,
+        "device": engine.device_name,
+        "dtype": engine.dtype,
+        **dict.fromkeys(NOT_MEASURED),
+        **{name: rounded(values) for name, values in tally.figures.items()},
+        **set_figures(run, i),
+        "latents": latent_summary(encoder_tally(run, i).latents),
+        **named_extremes(run.comparison.measures, tally, run.rows),
+    }
+
+
+def encoder_tally(run: Roundtrip, i: int) -> Tally:
+    """The tally that has the latents of a contender's encoder."""
+    first = next(
+        j
+        for j, c in enumerate(run.comparison.contenders)
+        if c.encoder is run.comparison.contenders[i].encoder
+    )
+    return run.tallies[first]
+
+
+def set_figures(run: Roundtrip, i: int) -> dict[str, Any]:
+    """Figures of the whole set, one number each, and what is to be said of them."""
+    found = {each.name: each.value(i) for each in run.sets}
+    notes = {f"{name}_note": value.note for name, value in found.items() if value.note}
+    return {name: rounded_one(value.value) for name, value in found.items()} | notes
+
+
+def named_extremes(
+    measures: Sequence[Measure], tally: Tally, rows: RowSpool
+) -> dict[str, list[dict[str, Any]]]:
+    """The worst and the best pictures by the first measure, with their names."""
+    by = measures[0]
+    values = tally.figures[by.name]
+    if len(values) < rows.count:
+        return {"worst": [], "best": []}
+    chosen = extremes(values, higher_is_better=by.higher_is_better)
+    return {
+        name: [
+            {k: row[k] for k in ("key", "index")} | {by.name: rounded_one(values[i])}
+            for i in places
+            for row in [rows.at(i)]
+        ]
+        for name, places in chosen.items()
+    }
+
+
+def rounded_one(value: float | None) -> float | None:
+    """A figure to four decimals; None where there is none or it is infinite."""
+    return round(value, 4) if value is not None and math.isfinite(value) else None
+
+
+def delta(run: Roundtrip) -> list[dict[str, Any]] | None:
+    """The differences of each model to the first one, image by image, in every measure."""
+    (first, *others), (name, *_) = run.tallies, (c.name for c in run.comparison.contenders)
+    if not others:
+        return None
+    return [
+        {"model": contender.name, "against": name} | dict(compared(other, first))
+        for contender, other in zip(run.comparison.contenders[1:], others, strict=True)
+    ]
+
+
+def compared(other: Tally, first: Tally) -> Iterator[tuple[str, dict[str, float | None] | None]]:
+    """Each measure's name and the summary of its differences, and how alike the latents are."""
+    for name, values in other.figures.items():
+        yield name, rounded(differences(values, first.figures[name]))
+    for name, values in other.alike.items():
+        yield name, rounded(values)
+
+
+def clip_figures(run: Roundtrip) -> list[dict[str, Any]]:
+    """Of each model, the summaries over clips and the figures of each clip."""
+    return [
+        {
+            "model": contender.name,
+            **dict(over_clips([clip["figures"][i] for clip in run.clips])),
+            "clips": [
+                {"key": clip["key"]} | {k: rounded_one(v) for k, v in clip["figures"][i].items()}
+                for clip in run.clips
+            ],
+        }
+        for i, contender in enumerate(run.comparison.contenders)
+    ]
+
+
+def over_clips(
+    clips: Sequence[Mapping[str, float | None]],
+) -> Iterator[tuple[str, dict[str, float | None] | None]]:
+    """Each figure's name and its summary over the clips that have it."""
+    for name in dict.fromkeys(name for clip in clips for name in clip):
+        values = array("d", (v for clip in clips if (v := clip.get(name)) is not None))
+        yield name, rounded(values)

@@ -1,0 +1,200 @@
+"""Pictures or clips through models and back; how close they come back, and pages of it, out."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+from latentcli.core.errors import LatentCliError, StoreError, UsageError
+from latentcli.images.codec import DecodePolicy
+from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.config import RoundtripJob, check_choices
+from latentcli.jobs.failures import allowed_failures
+from latentcli.jobs.inference.engine import inference_config
+from latentcli.jobs.loader.clip_frames import ClipRecipe
+from latentcli.jobs.loader.find_media import SUFFIXES, Found, check_clip_options, find_media
+from latentcli.jobs.loader.loader import MANY, pick_workers
+from latentcli.jobs.loader.prepare import Intake, Recipe, unit_tasks
+from latentcli.jobs.loader.sizes import preprocess_spec
+from latentcli.jobs.loader.tar_tasks import TarIntake
+from latentcli.jobs.roundtrip.compare import SIMILARITIES, Comparison
+from latentcli.jobs.roundtrip.document import document
+from latentcli.jobs.roundtrip.models import Contender, check_models, divisor, load_contenders
+from latentcli.jobs.roundtrip.output_paths import check_places
+from latentcli.jobs.roundtrip.report import ReportWriter, encoder_groups
+from latentcli.jobs.roundtrip.rows import RowSpool, check_csv, write_csv
+from latentcli.jobs.roundtrip.stream import Roundtrip, compare_clips, compare_images
+from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.report_folder import check_report_folder
+from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.signals import stop_on_signals
+from latentcli.metrics.measures import Measure, SetMeasure, open_measures, open_set_measures
+from latentcli.shards.sources.find_inputs import assign_units
+from latentcli.shards.store.input_list import InputList, write_inputs
+
+UNIT = 1000
+"""Inputs to a unit of the list that the workers look rows up in."""
+
+
+def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
+    """The --json document of `roundtrip`. All models see the same pixels of every picture."""
+    check(job)
+    found = find_media(job.sources, job.media, talk)
+    check_clip_options(job, found.media)
+    if found.media == "clips":
+        refuse_for_clips(job, found)
+    contenders = load_contenders(job)
+    measures, sets = open_metrics(job, contenders)
+    preprocess = preprocess_spec(job, divisor(contenders))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latentcli-")))
+        write_inputs(folder / "inputs.jsonl", assign_units(found.inputs, 1 if found.tars else UNIT))
+        inputs = InputList.open(folder / "inputs.jsonl")
+        stop = stack.enter_context(stop_on_signals(advice(job)))
+        rows = stack.enter_context(closing(RowSpool(folder / "rows.jsonl")))
+        report = None
+        if job.report is not None:
+            groups = encoder_groups([contender.encoder for contender in contenders])
+            report = ReportWriter(job.report, groups, job.difference_gain)
+            stack.enter_context(closing(report))
+        meter = meter_of(job, found, contenders, talk)
+        comparison = Comparison(job, contenders, measures, meter, talk.note)
+        run = Roundtrip(comparison, sets, rows, report, stop)
+        stream(run, found, inputs, preprocess)
+        check_measured(run, found)
+        return finished(run, document(run, found, preprocess))
+
+
+def advice(job: RoundtripJob) -> str:
+    """What a job that is stopped leaves behind, and what to do."""
+    left = [name for name in (job.save, job.report) if name is not None]
+    if not left:
+        return "Nothing was kept."
+    return (
+        f"There are no figures; pictures so far are in {' and '.join(left)}. The same command"
+        " replaces them."
+    )
+
+
+def check_measured(run: Roundtrip, found: Found) -> None:
+    """LatentCliError where there is nothing to tell figures of."""
+    if not run.rows.count:
+        first = run.failures[0]
+        raise LatentCliError(
+            f"None of the {len(found.inputs):,} inputs could be used; the first, {first['key']}:"
+            f" {first['error']}."
+        )
+    if not any(len(values) for values in run.tallies[0].figures.values()):
+        least = min(measure.least_side for measure in run.comparison.measures)
+        names = ",".join(run.comparison.job.metrics)
+        raise LatentCliError(
+            f"None of the {run.rows.count:,} pictures is large enough for"
+            f" --metrics {names}: both sides must be at least {least} pixels."
+            " Choose a larger --size, or add psnr."
+        )
+
+
+def check(job: RoundtripJob) -> None:
+    """UsageError for what is wrong with the job itself."""
+    check_choices(job)
+    allowed_failures(job.max_bad, 0)
+    inference_config(job)
+    check_models(job)
+    check_places(job)
+    check_csv(job.csv)
+    if job.report is not None:
+        check_report_folder(job.report)
+    if not set(job.metrics) - {"rfid"}:
+        raise UsageError("--metrics has no measure of single images; add psnr.")
+
+
+def refuse_for_clips(job: RoundtripJob, found: Found) -> None:
+    """UsageError where the job asks for what clips have not."""
+    if found.tars:
+        raise UsageError("roundtrip takes clips as files, not in tars: unpack them first.")
+    if "rfid" in job.metrics:
+        raise UsageError(
+            "--metrics rfid compares sets of images; for clips see latentcli video-distance."
+        )
+
+
+def open_metrics(
+    job: RoundtripJob, contenders: list[Contender]
+) -> tuple[list[Measure], list[SetMeasure]]:
+    """What is measured of each picture and of the whole set; weights are loaded here."""
+    device = contenders[0].decoder.device
+    weights = {}
+    for text in job.metric_weights:
+        name, mark, path = text.partition("=")
+        if not mark or name not in job.metrics:
+            raise UsageError(
+                f"--metric-weights is {text!r}; write NAME=PATH with a name of --metrics."
+            )
+        weights[name] = path
+    sets = open_set_measures(job.metrics, device, weights, models=len(contenders))
+    return open_measures(job.metrics, device, weights), sets
+
+
+def meter_of(job: RoundtripJob, found: Found, contenders: list[Contender], talk: Talk) -> Meter:
+    """The meter of this job's kind of input."""
+    total = len(found.inputs)
+    if found.media == "clips":
+        return Meter("roundtrip", total, talk.progress, noun="frames")
+    return Meter(
+        "roundtrip",
+        None if found.tars else total,
+        talk.progress,
+        workers=pick_workers(job.workers, MANY if found.tars else total),
+        lanes={"read": 1} if found.tars else {},
+        device=contenders[0].encoder.device.type,
+    )
+
+
+def stream(run: Roundtrip, found: Found, inputs: InputList, preprocess: PreprocessSpec) -> None:
+    """All inputs, whatever they are."""
+    job, meter = run.comparison.job, run.comparison.meter
+    if found.media == "clips":
+        recipe = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames)
+        compare_clips(run, inputs, recipe)
+        return
+    intake = Intake(inputs, Recipe(DecodePolicy(job.alpha, job.max_pixels), preprocess))
+    tasks = unit_tasks(intake, range(inputs.units))
+    if found.tars:
+        tasks = TarIntake(SUFFIXES["images"], meter).tasks(inputs)
+    workers = pick_workers(job.workers, MANY if found.tars else len(found.inputs))
+    compare_images(run, intake, tasks, workers, job.time_limit or math.inf)
+
+
+def finished(run: Roundtrip, told: dict[str, Any]) -> dict[str, Any]:
+    """The document, once the files that go with it are written.
+
+    `problems` says which of them could not be: figures that took hours are told in any case.
+    """
+    comparison = run.comparison
+    # A problem so far is one of the pictures: their page would not be whole.
+    if run.report is not None and not run.problems:
+        try:
+            told["page"] = str(run.report.finish(run.rows.end, run.rows.rows, told))
+        except StoreError as error:
+            run.problems.append(str(error))
+    if comparison.job.csv is not None:
+        try:
+            write_csv(
+                comparison.job.csv,
+                run.rows.rows(),
+                [c.name for c in comparison.contenders],
+                columns(run),
+            )
+        except StoreError as error:
+            told["csv"] = None
+            run.problems.append(str(error))
+    return told | {"problems": run.problems}
+
+
+def columns(run: Roundtrip) -> list[str]:
+    """The figures that a line of the CSV file has of each model."""
+    alike = [name for name in SIMILARITIES if any(name in tally.alike for tally in run.tallies)]
+    return [*(measure.name for measure in run.comparison.measures), *alike]

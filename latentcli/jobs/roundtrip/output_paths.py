@@ -1,0 +1,68 @@
+"""A roundtrip's sources and what it writes in; a UsageError where they lie in each other out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from latentcli.core.errors import UsageError
+from latentcli.jobs.config import RoundtripJob
+from latentcli.shards.storage.paths import is_remote, place
+
+
+def check_places(job: RoundtripJob) -> None:
+    """UsageError where a next run would take this one's pictures for inputs or be refused.
+
+    A report's folder holds nothing but the report, and is cleared before it is written.
+    """
+    folders = {"--report": local(job.report), "--save": local(job.save)}
+    for option, folder in folders.items():
+        if folder is not None:
+            check_beside(option, folder, job.sources)
+    report = folders["--report"]
+    for option, other in {"--save": folders["--save"], "--csv": local(job.csv)}.items():
+        if report is not None and other is not None and other.is_relative_to(report):
+            raise UsageError(
+                f"{option} {other} lies in the folder of --report, which holds nothing but the"
+                " page and its pictures. Name a place beside it."
+            )
+
+
+def check_beside(option: str, folder: Path, sources: Iterable[str]) -> None:
+    """UsageError where a folder of pictures to write lies in a source, or a source in it."""
+    for text, source in local_folders(sources):
+        if seen_from(source, folder):
+            raise UsageError(
+                f"{option} {folder} lies in the source {text}: the next run would take what is"
+                " written there for inputs. Name a folder beside it."
+            )
+    for text in sources if option == "--report" else ():
+        read = local(text)
+        if read is not None and read.is_relative_to(folder):
+            raise UsageError(
+                f"The source {text} lies in --report {folder}, which is cleared before it is"
+                " written. Name another folder."
+            )
+
+
+def local_folders(sources: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """The sources that are folders of this machine, as they are written and as paths."""
+    for text in sources:
+        folder = local(text)
+        if folder is not None and folder.is_dir():
+            yield text, folder
+
+
+def seen_from(source: Path, folder: Path) -> bool:
+    """Whether a search of a source finds a folder's files; it passes over hidden folders."""
+    if not folder.is_relative_to(source):
+        return False
+    return not any(part.startswith(".") for part in folder.relative_to(source).parts)
+
+
+def local(text: str | None) -> Path | None:
+    """The whole path that a word names on this machine, or None where it names none."""
+    if text is None or is_remote(text):
+        return None
+    path = place(text)
+    return path.resolve() if isinstance(path, Path) else None

@@ -1,0 +1,300 @@
+"""Pictures or clips in; how close each contender brings them back, tallied, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentcli.core.errors import LatentCliError, SampleError, StoreError
+from latentcli.core.types import InputRow, Picture
+from latentcli.images.codec import encode_image
+from latentcli.jobs.inference.batch_size import batch_elements
+from latentcli.jobs.inference.encode_batch import to_device
+from latentcli.jobs.inference.engine import DEFAULT_BATCH
+from latentcli.jobs.loader.batches import batches
+from latentcli.jobs.loader.clip_frames import (
+    ClipFrame,
+    ClipRecipe,
+    all_counted,
+    count_frames,
+    expected_frames,
+    frame_key,
+    open_frames,
+    pixels_of,
+)
+from latentcli.jobs.loader.loader import open_chunks, timed
+from latentcli.jobs.loader.prepare import Intake, Task
+from latentcli.jobs.roundtrip.compare import (
+    Comparison,
+    Result,
+    chosen,
+    chunk_size,
+    compare,
+    finite_ones,
+)
+from latentcli.jobs.roundtrip.figures import Tally
+from latentcli.jobs.roundtrip.report import ReportWriter
+from latentcli.jobs.roundtrip.rows import RowSpool
+from latentcli.jobs.runtime.signals import StopRequest
+from latentcli.metrics.measures import SetMeasure
+from latentcli.metrics.temporal import ClipMeasure
+from latentcli.shards.storage.atomic_write import atomic_write, write_error
+from latentcli.shards.store.input_list import InputList
+
+
+@dataclass(slots=True)
+class Roundtrip:
+    """What the functions below work with, and what they gather."""
+
+    comparison: Comparison
+    sets: Sequence[SetMeasure]
+    """One for each kind, over all contenders."""
+    rows: RowSpool
+    report: ReportWriter | None
+    stop: StopRequest
+    tallies: list[Tally] = field(init=False)
+    clips: list[dict[str, Any]] = field(default_factory=list)
+    """Key and figures of each sound clip."""
+    failures: list[dict[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Files that could not be written: no reason to lose the figures."""
+
+    def __post_init__(self) -> None:
+        names = [measure.name for measure in self.comparison.measures]
+        self.tallies = [Tally.of(names) for _ in self.comparison.contenders]
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures that are encoded at once."""
+        return self.comparison.job.batch_size or DEFAULT_BATCH[self.comparison.device.type]
+
+    def fail(self, key: str, source: str, stage: str | None, error: str | None) -> None:
+        """Notes an input that failed; with --on-error stop the job ends here."""
+        self.failures.append({"key": key, "error": f"{stage}: {error}"})
+        if self.comparison.job.on_error == "stop":
+            raise LatentCliError(f"{source} failed at {stage}: {error} (--on-error stop).")
+        meter = self.comparison.meter
+        # Of clips, the frames are counted.
+        meter.advance(1 if meter.noun == "images" else 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What a picture is called."""
+
+    index: int
+    """Its place among the inputs, of which one may overtake another of another size."""
+    key: str
+    source: str
+
+
+def compare_images(
+    run: Roundtrip, intake: Intake, tasks: Iterable[Task], workers: int, time_limit: float
+) -> None:
+    """The whole stream of pictures; batches of equal size."""
+
+    def pictures() -> Iterator[tuple[Name, Picture]]:
+        indices = count()
+        for chunk in timed(chunks, run.comparison.meter):
+            for row, pixels in chunk.pictures():
+                if pixels is not None:
+                    yield Name(next(indices), row.key, row.source), Picture(row, pixels)
+                else:
+                    run.fail(row.key, row.source, row.stage, row.error)
+
+    size = run.batch_size
+    with open_chunks(
+        intake, tasks, workers, time_limit=time_limit, waiting=run.stop.check
+    ) as chunks:
+        for batch in batches(pictures(), lambda each: each[1].pixels, size, batch_elements(size)):
+            run.stop.check()
+            named = [name for name, _ in batch]
+            pixels = torch.stack([picture.pixels for _, picture in batch])
+            try:
+                bad = take_batch(run, pixels, named, frames=False)
+            except SampleError as error:
+                bad = [(name, error) for name in named]
+            for name, problem in bad:
+                run.fail(name.key, name.source, problem.stage, problem.reason)
+            run.comparison.meter.advance(len(batch) - len(bad))
+
+
+def compare_clips(run: Roundtrip, inputs: InputList, recipe: ClipRecipe) -> None:
+    """The whole stream of clips, frame by frame; a clip that fails contributes nothing."""
+    meter = run.comparison.meter
+    for number, row in enumerate(inputs):
+        try:
+            with (
+                whole_or_nothing(run),
+                open_frames(row.source, recipe, meter, run.stop.check) as clip,
+            ):
+                expected = expected_frames(clip.info, recipe)
+                count_frames(meter, expected, number, len(inputs))
+                figures = compare_frames(run, row, clip.frames)
+                if not figures:
+                    raise SampleError("decode_image", "the clip has no frame")
+        except SampleError as error:
+            run.fail(row.key, row.source, error.stage, error.reason)
+            continue
+        run.clips.append({"key": row.key, "figures": figures})
+    all_counted(meter)
+
+
+@contextmanager
+def whole_or_nothing(run: Roundtrip) -> Iterator[None]:
+    """Takes back what the block gave where a SampleError leaves it."""
+    tallies, rows = [tally.mark() for tally in run.tallies], run.rows.mark()
+    report = run.report.mark() if run.report else None
+    try:
+        yield
+    except SampleError:
+        for tally, mark in zip(run.tallies, tallies, strict=True):
+            tally.back_to(mark)
+        run.rows.back_to(rows)
+        if run.report and report:
+            run.report.back_to(report)
+        raise
+
+
+def compare_frames(
+    run: Roundtrip, row: InputRow, frames: Iterable[ClipFrame]
+) -> list[dict[str, float | None]]:
+    """One clip, chunk by chunk; gives its figures for each contender, or none without a frame."""
+    temporal = chunk_size(run.comparison)
+    size, first = temporal or run.batch_size, 0
+    clips = [ClipMeasure() for _ in run.tallies]
+    before = [{name: len(v) for name, v in tally.figures.items()} for tally in run.tallies]
+    for batch in batches(frames, pixels_of, size, None if temporal else batch_elements(size)):
+        run.stop.check()
+        run.comparison.meter.begin()
+        named = [
+            Name(run.rows.count + i, frame_key(row.key, first + i), row.source)
+            for i in range(len(batch))
+        ]
+        pixels = torch.stack([frame.pixels for frame in batch])
+        bad = take_batch(run, pixels, named, frames=True, clips=clips)
+        if bad:
+            raise bad[0][1]
+        first += len(batch)
+        run.comparison.meter.advance(len(batch))
+    if not first:
+        return []
+    means = map(frame_means, run.tallies, before)
+    return [mean | clip.figures() for mean, clip in zip(means, clips, strict=True)]
+
+
+def frame_means(tally: Tally, before: Mapping[str, int]) -> dict[str, float | None]:
+    """Mean over the frames that came later, of each measure that they have."""
+    later = {name: values[before[name] :] for name, values in tally.figures.items()}
+    return {name: sum(values) / len(values) for name, values in later.items() if len(values)}
+
+
+def take_batch(
+    run: Roundtrip,
+    pixels: Tensor,
+    named: Sequence[Name],
+    *,
+    frames: bool,
+    clips: Sequence[ClipMeasure] = (),
+) -> list[tuple[Name, SampleError]]:
+    """Compares a batch and hands its figures on; gives the pictures that no model may count.
+
+    SampleError where the device has no memory for one picture of this size.
+    """
+    images = to_device(pixels, run.comparison.device)
+    try:
+        results = compare(run.comparison, images, [name.key for name in named], frames=frames)
+    except torch.OutOfMemoryError as error:
+        height, width = pixels.shape[2:]
+        reason = f"the device ran out of memory on a picture of {width}x{height}"
+        raise SampleError("encode or decode", reason) from error
+    sound = finite_ones(results)
+    if not all(sound):
+        places = [i for i, good in enumerate(sound) if good]
+        results = [chosen(result, places) for result in results]
+        pixels, images = pixels[places], images[places]
+    wrong = SampleError("encode", "the latent has values that are not finite")
+    bad = [(name, wrong) for name, good in zip(named, sound, strict=True) if not good]
+    if len(pixels):
+        good_ones = [name for name, good in zip(named, sound, strict=True) if good]
+        measure_sets(run, images, results, clips)
+        record(run, pixels, good_ones, results)
+    run.comparison.settle()
+    return bad
+
+
+def measure_sets(
+    run: Roundtrip, images: Tensor, results: Sequence[Result], clips: Sequence[ClipMeasure]
+) -> None:
+    """What is measured of more than one picture."""
+    with run.comparison.stage("metrics", len(images)):
+        for of_set in run.sets:
+            of_set.add_real(images)
+            for i, result in enumerate(results):
+                of_set.add_fake(i, result.decoded)
+        for clip, result in zip(clips, results, strict=False):
+            clip.add(images, result.decoded)
+
+
+def record(
+    run: Roundtrip, pixels: Tensor, named: Sequence[Name], results: Sequence[Result]
+) -> None:
+    """Hands a batch's figures, and what is kept of its pictures, to where they belong."""
+    latents = {id(r.latents): r.latents for r in results}
+    on_cpu = {key: latent.cpu() for key, latent in latents.items()}
+    told = [{k: v.tolist() for k, v in {**r.figures, **r.alike}.items()} for r in results]
+    # The latents of a shared encoder belong to the first who uses it.
+    unused = dict(on_cpu)
+    for tally, result, lists in zip(run.tallies, results, told, strict=True):
+        figures = {name: lists[name] for name in result.figures}
+        alike = {name: lists[name] for name in result.alike}
+        tally.add(figures, unused.pop(id(result.latents), None), alike)
+    with run.comparison.meter.stage("write", len(named)):
+        keep(run, pixels, named, [result.decoded for result in results], list(on_cpu.values()))
+    height, width = pixels.shape[2:]
+    for i, name in enumerate(named):
+        each = [{n: values[i] for n, values in lists.items()} for lists in told]
+        run.rows.add(asdict(name) | {"width": width, "height": height, "figures": each})
+
+
+def keep(
+    run: Roundtrip,
+    pixels: Tensor,
+    named: Sequence[Name],
+    decoded: Sequence[Tensor],
+    latents: Sequence[Tensor],
+) -> None:
+    """Writes reconstructions as PNG under <save>/<model>/<key>.png, and the report's pictures.
+
+    Where a disk refuses them they are given up, and the figures go on.
+    """
+    job = run.comparison.job
+    if (job.save is None and run.report is None) or run.problems:
+        return
+    pictures = [each.cpu() for each in decoded]
+    try:
+        for i, name in enumerate(named):
+            of_all = [each[i] for each in pictures]
+            if run.report is not None:
+                run.report.add(name.index, pixels[i], of_all, [latent[i] for latent in latents])
+            if job.save is not None:
+                for contender, picture in zip(run.comparison.contenders, of_all, strict=True):
+                    save(Path(job.save) / contender.name / f"{name.key}.png", picture)
+    except StoreError as error:
+        run.problems.append(str(error))
+
+
+def save(path: Path, picture: Tensor) -> None:
+    """One picture as PNG; StoreError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path.parent, error) from error
+    atomic_write(path, [encode_image(picture, "png")])

@@ -1,0 +1,1 @@
+"""Serves every process of a job: signals, standard streams, progress, memory, report folders."""

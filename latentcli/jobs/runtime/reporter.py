@@ -1,0 +1,26 @@
+"""How a job speaks to whoever runs it: notes in words, progress in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from latentcli.jobs.runtime.meter import Listener, ignore
+
+
+def silent(_: str) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """Two callables; a job never prints."""
+
+    note: Callable[[str], None] = silent
+    """One plain sentence that a person should see, such as which model is used and why."""
+    progress: Listener = ignore
+    """Called after every batch."""
+
+
+SILENT = Talk()
+"""A job that nobody listens to."""

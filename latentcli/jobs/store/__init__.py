@@ -1,0 +1,1 @@
+"""Opens, inspects and verifies stores, for people and for training."""

@@ -1,0 +1,114 @@
+"""The rows of a store's units in; sizes, failures, shards and channel sums, counted, out."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from typing import Any
+
+from latentcli.core.types import Row
+from latentcli.jobs.store.damaged_reader import UnitRead
+from latentcli.latents.stats import ChannelSums
+
+MOST_REASONS = 1000
+"""Reasons of failure that are kept apart; later ones count as others of their stage."""
+EXAMPLES = 3
+"""Keys named for a reason."""
+TOLD_REASONS, TOLD_SIZES, TOLD_SHARDS = 50, 500, 40
+
+
+class StoreContents:
+    """Running counts; memory does not grow with the number of samples."""
+
+    def __init__(self) -> None:
+        self.encoded = 0
+        self.failed = 0
+        self.sizes: Counter[tuple[int, ...]] = Counter()
+        """Of the latents, (C, h, w), and (T, C, h, w) of clips."""
+        self.reasons: Counter[str] = Counter()
+        """`<stage>: <error>` of the inputs that failed."""
+        self.examples: dict[str, list[str]] = {}
+        """A few keys by reason."""
+        self.shards = array("q")
+        """Bytes of each."""
+        self.numbers = array("q")
+        """Of their units."""
+        self.sums = ChannelSums()
+        """Of all latents, as the commit records have them; empty where one has none."""
+        self._without_sums = False
+
+    def add(self, unit: UnitRead) -> None:
+        """Takes a unit in."""
+        for row in unit.rows:
+            self._add(row)
+        self.shards.append(unit.bytes)
+        self.numbers.append(unit.number)
+        if any(row.status == "ok" for row in unit.rows) and not self._merged(unit):
+            # Sums of some units alone would be taken for those of all.
+            self._without_sums, self.sums = True, ChannelSums()
+
+    def _merged(self, unit: UnitRead) -> bool:
+        if unit.channels is None or self._without_sums:
+            return False
+        try:
+            self.sums.merge_json(unit.channels)
+        except ValueError:
+            return False
+        return True
+
+    def _add(self, row: Row) -> None:
+        if row.status == "ok":
+            self.encoded += 1
+            if row.latent_shape is not None:
+                self.sizes[row.latent_shape] += 1
+            return
+        self.failed += 1
+        reason = f"{row.stage}: {row.error}"
+        if reason not in self.reasons and len(self.reasons) >= MOST_REASONS:
+            reason = f"{row.stage}: other reasons"
+        self.reasons[reason] += 1
+        keys = self.examples.setdefault(reason, [])
+        if len(keys) < EXAMPLES:
+            keys.append(row.key)
+
+    def to_json(self, downscale: int) -> dict[str, Any]:
+        """Sizes in latent cells and in pixels, failures by reason, and the shards."""
+        return {
+            "buckets": self._buckets(downscale),
+            "failures": [
+                {"reason": reason, "count": count, "keys": self.examples[reason]}
+                for reason, count in self.reasons.most_common(TOLD_REASONS)
+            ],
+            "failure_reasons": len(self.reasons),
+            "shards": self._shards(),
+        }
+
+    def _buckets(self, downscale: int) -> dict[str, Any]:
+        planes: Counter[tuple[int, int]] = Counter()
+        for shape, count in self.sizes.items():
+            planes[(shape[-1], shape[-2])] += count
+        return {
+            "sizes": len(planes),
+            "items": [
+                {"latent": [w, h], "pixels": [w * downscale, h * downscale], "count": count}
+                for (w, h), count in sorted(planes.items(), key=lambda i: (-i[1], i[0]))[
+                    :TOLD_SIZES
+                ]
+            ],
+        }
+
+    def _shards(self) -> dict[str, Any]:
+        sizes = sorted(self.shards)
+        if not sizes:
+            return {"count": 0, "bytes": 0, "min": None, "median": None, "max": None, "items": []}
+        return {
+            "count": len(sizes),
+            "bytes": sum(sizes),
+            "min": sizes[0],
+            "median": sizes[len(sizes) // 2],
+            "max": sizes[-1],
+            "items": [
+                {"unit": unit, "bytes": size}
+                for unit, size in zip(self.numbers, self.shards, strict=True)
+            ][:TOLD_SHARDS],
+        }

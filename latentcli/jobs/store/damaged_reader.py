@@ -1,0 +1,181 @@
+"""A store or shard in; its units, and the latents of chosen samples, out, whatever is damaged."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentcli.core.errors import StoreError
+from latentcli.core.types import Row
+from latentcli.jobs.store.latent_store import latent_of
+from latentcli.shards.layout import recorded_units, shard_path
+from latentcli.shards.storage.paths import Place
+from latentcli.shards.store.commit import read_record
+from latentcli.shards.store.manifest import Manifest, read_manifest
+from latentcli.shards.store.reader import StoreReader
+from latentcli.shards.store.shard_file import ShardFile, open_shard
+
+FRAMES = 8
+"""Frames that are looked at of a clip, evenly over it."""
+_PARTS = ("latent", "mean", "logsnr", "logvar")
+_KEPT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRead:
+    """What a unit's commit record says; of a single shard, what the shard says."""
+
+    number: int
+    rows: Sequence[Row]
+    bytes: int
+    """Size of the shard."""
+    channels: Mapping[str, Any] | None
+    """Sums of the latents' channels, as JSON."""
+
+
+@dataclass(slots=True)
+class Damage:
+    """What cannot be read, in plain sentences; the first ones are kept."""
+
+    told: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, error: Exception | str) -> None:
+        """Takes one problem in; the same sentence counts once."""
+        if str(error) in self.told:
+            return
+        self.count += 1
+        if len(self.told) < _KEPT:
+            self.told.append(str(error))
+
+
+class ReadableStore:
+    """A store, or one shard, read unit by unit; StoreError where there is neither.
+
+    What is damaged is noted in `damage` and passed by.
+    """
+
+    def __init__(self, path: Place) -> None:
+        self.path = path
+        self.damage = Damage()
+        self.manifest: Manifest | None = None if path.is_file() else read_manifest(path)
+        """None for a single shard."""
+        self._shard = StoreReader(path) if self.manifest is None else None
+        self.numbers = recorded_units(path) if self._shard is None else self._shard.units
+        """Of the units that there are, ascending."""
+        self._encoded = array("q", [0] * len(self.numbers))
+        self.mirrored = False
+        """Whether samples have latents of mirrored pictures too, which are not given out."""
+        self.metadata: dict[str, str] = dict(self._shard.metadata) if self._shard else {}
+        """The strings by which the shards describe themselves; empty until `describe`."""
+
+    def units(self) -> Iterator[UnitRead]:
+        """All units whose records can be read, in order; also counts their samples."""
+        for place, number in enumerate(self.numbers):
+            try:
+                unit = self._unit(number)
+            except StoreError as error:
+                self.damage.add(error)
+                continue
+            self._encoded[place] = sum(row.status == "ok" for row in unit.rows)
+            yield unit
+
+    def describe(self) -> None:
+        """Fills `metadata` from the first shard that says something of itself."""
+        for number in self.numbers:
+            if self.metadata:
+                return
+            try:
+                with self._open(number) as shard:
+                    self.metadata = dict(shard.metadata)
+            except StoreError as error:
+                self.damage.add(error)
+
+    @property
+    def samples(self) -> int:
+        """Samples that have latents, in the units that `units` gave."""
+        return sum(self._encoded)
+
+    def _unit(self, number: int) -> UnitRead:
+        if self._shard is not None:
+            return UnitRead(number, list(self._shard.rows()), self.path.stat().st_size, None)
+        record = read_record(self.path, number)
+        return UnitRead(number, record.rows, record.bytes, record.channels)
+
+    def latents(self, places: Sequence[int]) -> Iterator[tuple[int, Row, Tensor]]:
+        """(place, row, latents [n, C, h, w]) of samples by their places among those with latents.
+
+        `places` ascend. n is 1 for a picture, and up to FRAMES evenly spread frames of a clip. One
+        shard is open at a time. Call it after `units`.
+        """
+        first = 0
+        for number, encoded in zip(self.numbers, self._encoded, strict=True):
+            start, stop = bisect_left(places, first), bisect_left(places, first + encoded)
+            if start < stop:
+                yield from self._latents(number, first, places[start:stop])
+            first += encoded
+
+    def _latents(
+        self, number: int, first: int, places: Sequence[int]
+    ) -> Iterator[tuple[int, Row, Tensor]]:
+        try:
+            rows = [row for row in self._unit(number).rows if row.status == "ok"]
+            shard = self._open(number)
+        except StoreError as error:
+            self.damage.add(error)
+            return
+        with shard:
+            for place in places:
+                row = rows[place - first]
+                self.mirrored |= any(f"{row.key}/{p}_flip" in shard.entries for p in _PARTS)
+                try:
+                    yield place, row, read_sample(shard, row.key)
+                except (StoreError, ValueError) as error:
+                    self.damage.add(error)
+
+    def _open(self, number: int) -> ShardFile:
+        suffix = self.manifest.suffix if self.manifest else ""
+        return open_shard(shard_path(self.path, number, suffix) if suffix else self.path)
+
+
+def spread(count: int, total: int) -> Sequence[int]:
+    """`count` of the places 0 to `total`, evenly over them, the first and the last among them."""
+    if count >= total:
+        return range(total)
+    if count == 1:
+        return [0]
+    return sorted({round(i * (total - 1) / (count - 1)) for i in range(count)})
+
+
+def read_sample(shard: ShardFile, key: str) -> Tensor:
+    """The latents [n, C, h, w] of a sample, float32; of moments, the posterior's mode.
+
+    StoreError where there are none, or they have another form.
+    """
+    names = {part: f"{key}/{part}" for part in _PARTS if f"{key}/{part}" in shard.entries}
+    if "latent" not in names and "mean" not in names:
+        raise StoreError(f"{shard.path} has no latent of {key!r}, though its record says so.")
+    axes = {len(shard.entries[name].shape) for name in names.values()}
+    if axes == {4}:
+        return torch.cat(list(_frames(shard, names)))
+    found = latent_of({part: shard.tensor(name) for part, name in names.items()})
+    if found.ndim != 3 or not found.numel() or not found.is_floating_point():
+        raise StoreError(
+            f"{shard.path} holds a latent of {key!r} that is {found.dtype} of shape"
+            f" {tuple(found.shape)}, not numbers of [C, h, w]."
+        )
+    return found[None].float()
+
+
+def _frames(shard: ShardFile, names: Mapping[str, str]) -> Iterator[Tensor]:
+    total = min(shard.entries[name].shape[0] for name in names.values())
+    if not total:
+        raise StoreError(f"{shard.path} holds a clip without frames: {min(names.values())}.")
+    for i in spread(FRAMES, total):
+        yield latent_of({p: shard.rows(name, i, i + 1) for p, name in names.items()}).float()

@@ -1,0 +1,92 @@
+"""A latent store as a torch dataset for a training loop."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from latentcli.core.errors import UsageError
+from latentcli.core.posterior import posterior_of
+from latentcli.core.types import Row
+from latentcli.jobs.loader.clip_frames import fractions_of
+from latentcli.jobs.store.latent_store import LatentStore, latent_of
+from latentcli.shards.storage.paths import Place
+
+BESIDE = ("class_token", "class_token_flip")
+"""Parts that an item has under their own names, where the store has them."""
+FLIP = "_flip"
+"""What the names of parts of the mirrored picture end in."""
+GEOMETRY = 6
+"""Integers kept per sample: original W and H, and the crop's four."""
+
+
+class LatentDataset(Dataset[dict[str, Any]]):
+    """Items {"key", "latent" [C, h, w], "original_size" (W, H), "crop" (l, t, r, b)}.
+
+    "class_token" [features], float32, and "latent_flip" [C, h, w], of the mirrored picture, are
+    there where the store has them. Of a clip, "latent" is [T, C, h, w] and "seconds" [T], float64,
+    says when each frame is shown.
+
+    `dtype` casts the latents (None keeps the stored bfloat16). `sample=True` draws a fresh
+    posterior sample at every access, which needs a store made with --latents moments. `transform`
+    is called on each item. Random access is cheap: shards are mapped, records are read once, here.
+    """
+
+    def __init__(
+        self,
+        path: str | Place,
+        *,
+        dtype: torch.dtype | None = None,
+        sample: bool = False,
+        transform: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> None:
+        self.store = LatentStore(path)
+        if sample and self.store.state != "moments":
+            raise UsageError(
+                f"{path} holds {self.store.state} latents; only a store made with"
+                " --latents moments can be sampled from."
+            )
+        self.keys: list[str] = []
+        self._geometry = array("i")
+        for row in self.store.rows():
+            if row.status == "ok":
+                self.keys.append(row.key)
+                self._geometry.extend(geometry(row))
+        self.dtype = dtype
+        self.sample = sample
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> Any:
+        index = range(len(self))[index]
+        width, height, *crop = self._geometry[GEOMETRY * index : GEOMETRY * (index + 1)]
+        parts = self.store.parts(self.keys[index])
+        item = {
+            "key": self.keys[index],
+            "latent": self._latent(parts),
+            "original_size": (width, height),
+            "crop": tuple(crop),
+        }
+        mirrored = {n.removesuffix(FLIP): part for n, part in parts.items() if n.endswith(FLIP)}
+        if mirrored:
+            item["latent_flip"] = self._latent(mirrored)
+        item |= {name: parts[name] for name in BESIDE if name in parts}
+        if "times" in parts:
+            item["seconds"] = parts["times"].double() * float(fractions_of(parts["clock"])[1])
+        return item if self.transform is None else self.transform(item)
+
+    def _latent(self, parts: Mapping[str, Tensor]) -> Tensor:
+        latent = posterior_of(parts).sample() if self.sample else latent_of(parts)
+        return latent if self.dtype is None else latent.to(self.dtype)
+
+
+def geometry(row: Row) -> tuple[int, ...]:
+    """Original size and crop of a row; zeros in a single shard, which does not know them."""
+    return (*(row.original_size or (0, 0)), *(row.crop or (0, 0, 0, 0)))

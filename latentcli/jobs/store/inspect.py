@@ -1,0 +1,73 @@
+"""A store or shard in, a description of what it holds out; reads tensors only for a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from latentcli.core.errors import StoreError, UsageError
+from latentcli.jobs.runtime.report_folder import PAGE, report_folder
+from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.store.contents import StoreContents
+from latentcli.jobs.store.damaged_reader import ReadableStore
+from latentcli.jobs.store.report import measure_store
+from latentcli.reports.page import write_page
+from latentcli.reports.store_page import store_page
+from latentcli.shards.storage.atomic_write import write_error
+from latentcli.shards.storage.paths import place
+
+
+def inspect_store(
+    path: str, report: str | None = None, samples: int | None = None, talk: Talk = SILENT
+) -> dict[str, Any]:
+    """The --json document of `inspect`; StoreError where there is no store, or it is damaged.
+
+    With `report`, a folder, a page with figures of the latents is written there, and they are the
+    document's "report"; what is damaged is then told in it. `samples` is the most samples that
+    are read for it, 0 for all, None for the usual number. UsageError for a wrong folder or number.
+    """
+    if samples is not None and (samples < 0 or report is None):
+        raise UsageError(
+            f"--report-samples is {samples}; it is a number from 0 (all) on, and needs --report."
+        )
+    where = place(path)
+    if not where.exists():
+        raise StoreError(f"There is no {path}: name a store folder or one of its shards.")
+    store, contents = ReadableStore(where), StoreContents()
+    for unit in store.units():
+        contents.add(unit)
+    store.describe()
+    if report is None:
+        if store.damage.told:
+            raise StoreError(store.damage.told[0])
+        return describe(path, store, contents)
+    folder = report_folder(report)
+    figures = measure_store(store, contents, folder, samples, talk)
+    document = describe(path, store, contents)
+    document["report"] = {"path": str(folder / PAGE)} | figures
+    write(folder / PAGE, document)
+    return document
+
+
+def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[str, Any]:
+    """The document without a report."""
+    clips = store.metadata.get("media") == "clips"
+    found = {
+        "store": path,
+        "media": "clips" if clips else "images",
+        "encoded": sum(contents.sizes.values()),
+        "frames": sum(shape[0] * n for shape, n in contents.sizes.items()) if clips else None,
+        "failed": contents.failed,
+        "latent_sizes": {"x".join(map(str, shape)): n for shape, n in contents.sizes.most_common()},
+        "failures": dict(contents.reasons.most_common(10)),
+        "metadata": dict(store.metadata),
+    }
+    return found if store.manifest is None else store.manifest.to_json() | found
+
+
+def write(page: Path, document: dict[str, Any]) -> None:
+    """The page of a document with a report; StoreError where it cannot be written."""
+    try:
+        write_page(page, store_page(document))
+    except OSError as error:
+        raise write_error(page, error) from error

@@ -1,0 +1,171 @@
+"""A store in; the figures of its latents, and a folder with a page that shows them, out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentcli.images.codec import encode_image
+from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.store.contents import StoreContents
+from latentcli.jobs.store.damaged_reader import FRAMES, ReadableStore, spread
+from latentcli.jobs.store.expected import reference_of
+from latentcli.jobs.store.findings import deviations, findings
+from latentcli.jobs.store.statistics import StoreStatistics
+from latentcli.latents.pca import PcaBasis, colours, fit
+from latentcli.shards.storage.atomic_write import write_error
+
+USUAL_SAMPLES = 2000
+"""Samples that are read where the store itself holds the means of all."""
+PREVIEW, FITTED, SHOWN = 16, 256, 200
+"""Samples that say where bins lie, that the colours come from, and that are shown."""
+CHANNELS_SHOWN = 4
+"""Channels whose values are drawn: those farthest from what is expected."""
+
+
+def measure_store(
+    store: ReadableStore,
+    contents: StoreContents,
+    folder: Path,
+    limit: int | None = None,
+    talk: Talk = SILENT,
+) -> dict[str, Any]:
+    """The figures of the "report" part of the document; writes pictures below `folder`/files.
+
+    `limit` is the most samples that are read, 0 for all; None is USUAL_SAMPLES where the commit
+    records hold the means of all, and all otherwise. StoreError where nothing can be written.
+    """
+    total = store.samples
+    recorded = contents.sums.summary()
+    if limit is None:
+        limit = USUAL_SAMPLES if recorded else 0
+    places = spread(limit or total, total)
+    meter = Meter("inspect", len(places), talk.progress, noun="samples")
+    meter.begin()
+    found = read_statistics(store, places, meter)
+    report: dict[str, Any] = {
+        "samples": total,
+        "samples_read": found.samples if found else 0,
+        "frames_read": found.frames if found else 0,
+        "frames_per_clip": FRAMES,
+        "spoiled": found.spoiled if found else 0,
+        "mirrored": store.mirrored,
+        "inputs": contents.encoded + contents.failed,
+        "failed": contents.failed,
+        "told_inputs": store.manifest.totals.inputs if store.manifest else None,
+        "status": store.manifest.status if store.manifest else None,
+        "clips": store.metadata.get("media") == "clips",
+        "state": store.metadata.get("state", "whitened"),
+        **_figures(store, found),
+        "recorded": recorded if _compares(store, found, recorded) else None,
+        **contents.to_json(int(store.metadata.get("downscale", 1))),
+    }
+    report["thumbnails"] = _thumbnails(store, found, folder)
+    report["damaged"] = {"count": store.damage.count, "problems": store.damage.told}
+    return report | {"findings": findings(report)}
+
+
+def read_statistics(store: ReadableStore, places: Any, meter: Meter) -> StoreStatistics | None:
+    """The figures of the samples in these places; None where none can be read."""
+    few = [places[i] for i in spread(PREVIEW, len(places))]
+    preview = [latents for *_, latents in store.latents(few)]
+    if not preview:
+        return None
+    found = StoreStatistics(preview)
+    fitted = {places[i] for i in spread(FITTED, len(places))}
+    for place, row, latents in store.latents(places):
+        try:
+            found.add(place, row.key, latents, place in fitted)
+        except ValueError as error:
+            store.damage.add(f"{row.key!r}: {error}.")
+        meter.advance(1)
+    return found
+
+
+def _figures(store: ReadableStore, found: StoreStatistics | None) -> dict[str, Any]:
+    """What was measured of channels, values and samples, and what is expected."""
+    if found is None:
+        nothing = dict.fromkeys(("mean", "std", "min", "max"))
+        return {
+            "expected": {"words": "", "mean": None, "std": None, "whole_std": None},
+            "channels": {"mean": [], "std": [], "min": [], "max": [], "not_finite": []},
+            "values": nothing | {"nan": 0, "infinite": 0},
+            "histogram": None,
+            "deviations": [],
+            "channel_histograms": [],
+            "rms": None,
+            "extremes": {"lowest": [], "highest": []},
+        }
+    expected = reference_of(store.metadata.get("state", "whitened"), found.channels, store.metadata)
+    values = found.values
+    figures: dict[str, Any] = {
+        "expected": {
+            "words": expected.words,
+            "mean": list(expected.mean) if expected.mean else None,
+            "std": list(expected.std) if expected.std else None,
+            "whole_std": expected.whole_std,
+        },
+        "channels": {
+            "mean": found.sums.mean,
+            "std": found.sums.std,
+            "min": values.least.tolist(),
+            "max": values.most.tolist(),
+            "not_finite": (values.nan + values.infinite).tolist(),
+        },
+        "values": found.whole(),
+        "histogram": values.to_json(),
+        "rms": found.rms.to_json(),
+        "extremes": found.extremes.to_json(),
+    }
+    away = figures["deviations"] = deviations(figures)
+    worst = sorted(range(len(away)), key=lambda channel: (-away[channel], channel))
+    figures["channel_histograms"] = [
+        {"channel": channel, "deviation": away[channel]} | values.to_json(channel)
+        for channel in worst[:CHANNELS_SHOWN]
+    ]
+    return figures
+
+
+def _compares(
+    store: ReadableStore, found: StoreStatistics | None, recorded: dict[str, list[float]] | None
+) -> bool:
+    """Whether the sums of the commit records are of what is read: of moments they are not."""
+    if found is None or recorded is None or not found.sums.count:
+        return False
+    return store.metadata.get("state") != "moments" and len(recorded["mean"]) == found.channels
+
+
+def _thumbnails(
+    store: ReadableStore, found: StoreStatistics | None, folder: Path
+) -> dict[str, Any] | None:
+    """Writes the colours of samples spread over the store; what is shown, or None."""
+    if found is None or not found.moments.count:
+        return None
+    basis = fit(found.moments)
+    items: list[dict[str, Any]] = []
+    for place, row, latents in store.latents(spread(SHOWN, store.samples)):
+        if latents.shape[1] != found.channels:
+            continue
+        name = f"files/{len(items) // 1000:03d}/{len(items):06d}.pca.png"
+        height, width = latents.shape[-2:]
+        _write(folder / name, _picture(latents[len(latents) // 2], basis))
+        items.append({"file": name, "key": row.key, "place": place, "size": [width, height]})
+    return {"explained": basis.explained, "fitted": found.fitted, "items": items}
+
+
+def _picture(latent: torch.Tensor, basis: PcaBasis) -> bytes:
+    """PNG of a latent [C, h, w]; values that are not finite are shown as the mean."""
+    mean = torch.from_numpy(basis.mean).to(latent.dtype)[:, None, None]
+    whole = torch.where(latent.isfinite(), latent, mean)
+    return encode_image(colours(whole[None], basis)[0], "png")
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise write_error(path, error) from error

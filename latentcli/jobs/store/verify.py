@@ -1,0 +1,254 @@
+"""A store in; whether its files are what was written, and its latents what the inputs give, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentcli.core.errors import SampleError, WeightsError
+from latentcli.core.types import InputRow, Row
+from latentcli.images.buckets import described_buckets
+from latentcli.images.codec import DecodePolicy
+from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.inference.batch_size import batch_elements
+from latentcli.jobs.inference.encode_batch import encode_batch
+from latentcli.jobs.inference.engine import Engine, load_engine
+from latentcli.jobs.loader.batches import batches
+from latentcli.jobs.loader.clip_frames import ClipRecipe, frame_key, open_frames, pixels_of
+from latentcli.jobs.loader.prepare import Recipe, prepare
+from latentcli.jobs.loader.tar_tasks import SEPARATOR
+from latentcli.jobs.runtime.meter import IMAGE_STAGES, Meter
+from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.stdio import STDIN
+from latentcli.jobs.store.latent_store import LatentStore
+from latentcli.latents.schema import stored_parts
+from latentcli.shards.layout import record_path
+from latentcli.shards.sources.expand import PIPE
+from latentcli.shards.sources.read_bytes import read_bytes
+from latentcli.shards.storage.paths import Place, place
+from latentcli.shards.store.commit import drop_record
+from latentcli.shards.store.lock import StoreLock
+from latentcli.shards.store.manifest import Manifest, read_manifest, write_manifest
+from latentcli.shards.store.verify import Problem, verify_shards
+
+TOLERANCES = {"fp32": 0.02, "bf16": 0.08}
+"""Largest accepted RMS difference of a latent encoded again, relative to its RMS, by dtype.
+
+Storing in bfloat16 rounds by up to 0.4%; another batch size, device or thread count adds the
+network's own rounding."""
+
+CHECKED_FRAMES = 8
+"""Frames at the start of a clip that are encoded again; fewer where they are large."""
+
+
+def run_verify(job: VerifyJob, talk: Talk = SILENT) -> dict[str, Any]:
+    """The --json document of `verify`; StoreError where there is no store.
+
+    With `repair` it is the store's only writer meanwhile, and takes damaged units back.
+    """
+    store = place(job.store)
+    manifest = read_manifest(store)
+    repaired: list[int] = []
+    with StoreLock(store) if job.repair else nullcontext():
+        found = list(verify_shards(store, stored_parts(manifest.spec)))
+        if job.repair:
+            repaired = take_back(store, found)
+    problems: list[dict[str, Any]] = [
+        {"unit": p.unit, "key": p.key, "kind": p.kind, "problem": p.what}
+        | {"repairable": is_repairable(p)}
+        for p in found
+    ]
+    again = None
+    if job.samples and not problems:
+        try:
+            again = encode_again(job, manifest, talk)
+        except WeightsError as error:
+            raise WeightsError(
+                f"The files are sound, but no input was encoded again. {error} Or leave that out"
+                " with --samples 0."
+            ) from error
+        problems += again["problems"]
+    return {
+        "store": str(store),
+        "shards": manifest.totals.shards,
+        "inputs": manifest.totals.inputs,
+        "encoded": manifest.totals.encoded,
+        "failed": manifest.totals.failed,
+        "problems": problems,
+        "repaired": repaired,
+        "reencoded": again,
+        "ok": not problems,
+    }
+
+
+def is_repairable(problem: Problem) -> bool:
+    """Whether encoding the unit again helps: a key that two units have is in the list itself."""
+    return problem.unit is not None and problem.kind != "duplicate"
+
+
+def take_back(store: Place, problems: Iterable[Problem]) -> list[int]:
+    """Drops the commit records of damaged units; these units, ascending.
+
+    From then on the store is unfinished, and says so. Call it under the store's lock.
+    """
+    damaged = {p.unit for p in problems if p.unit is not None and is_repairable(p)}
+    units = sorted(unit for unit in damaged if record_path(store, unit).exists())
+    if units:
+        # Read anew: before the lock was taken, a job may have been at work.
+        write_manifest(store, replace(read_manifest(store), status="running"))
+    for unit in units:
+        drop_record(store, unit)
+    return units
+
+
+def encode_again(job: VerifyJob, manifest: Manifest, talk: Talk) -> dict[str, Any]:
+    """Encodes inputs spread over the store once more and compares them with what is stored."""
+    spec = manifest.spec
+    engine = load_engine(
+        manifest.model["name"],
+        weights=job.weights,
+        revision=None if job.weights else manifest.model["revision"],
+        device=job.device,
+        dtype=spec["encode"]["dtype"],
+    )
+    check_weights(engine, manifest)
+    store = LatentStore(job.store)
+    encoded = (row for row in store.rows() if row.status == "ok")
+    rows = [row for row in spread(encoded, len(store), job.samples) if is_lasting(row.source)]
+    is_clips = "clips" in spec
+    meter = Meter("verify", len(rows), talk.progress, noun="clips" if is_clips else "images")
+    meter.begin()
+    worst, problems, gone = 0.0, [], 0
+    for row, pixels in (clips if is_clips else pictures)(rows, spec):
+        if pixels is None:
+            gone += 1
+            problems.append(problem(row, f"the input cannot be read any more: {row.error}"))
+            meter.advance(1, 1)
+            continue
+        difference = compare(engine, spec, row.key, pixels, store)
+        worst = max(worst, difference)
+        if difference > TOLERANCES[engine.dtype]:
+            problems.append(
+                problem(row, f"encoded again it differs by {difference:.1%} of its RMS")
+            )
+        meter.advance(1)
+    return {
+        "samples": len(rows),
+        "unreadable": gone,
+        "max_relative_rms": round(worst, 6),
+        "tolerance": TOLERANCES[engine.dtype],
+        "problems": problems,
+    }
+
+
+def is_lasting(source: str) -> bool:
+    """Whether an input can be read a second time: those of pipes cannot."""
+    return not source.startswith((f"{STDIN}{SEPARATOR}", PIPE))
+
+
+def check_weights(engine: Engine, manifest: Manifest) -> None:
+    """WeightsError where the weights at hand are not those that made the store."""
+    made, here = manifest.model["weights_sha256"], engine.info.weights_sha256
+    if made != here:
+        raise WeightsError(
+            f"The store was made with {manifest.model['name']} weights {made}, but those at hand"
+            f" are {here}. Give the same file with --weights."
+        )
+
+
+def spread(rows: Iterable[Row], total: int, count: int) -> list[Row]:
+    """`count` of the `total` rows, evenly over them, the first and the last among them."""
+    step = max(total - 1, 0) / max(count - 1, 1)
+    places = {round(i * step) for i in range(count)}
+    return [row for place, row in enumerate(rows) if place in places]
+
+
+def preprocessing(spec: Any) -> PreprocessSpec:
+    """How the store's pictures were brought to size."""
+    told = spec["preprocess"]
+    size = tuple(told["size"]) if told["size"] else None
+    buckets = described_buckets(told["buckets"]) if "buckets" in told else None
+    return PreprocessSpec(size, told["divisor"], told["filter"] or "lanczos", buckets)
+
+
+def pictures(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]:
+    """The rows' inputs [1, 3, H, W], prepared as the store's spec says; None where they fail."""
+    policy = DecodePolicy(spec["decode_image"]["alpha"], spec["decode_image"]["max_pixels"])
+    recipe = Recipe(policy, preprocessing(spec))
+    for row in rows:
+        source = InputRow(row.key, row.source, 0)
+        now, pixels = prepare(source, recipe, dict.fromkeys(IMAGE_STAGES, 0.0))
+        yield now, None if pixels is None else pixels[None]
+
+
+def clips(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]:
+    """The first frames of the rows' clips, [n, 3, H, W]."""
+    told = spec["clips"]
+    most = min(told["frames"] or CHECKED_FRAMES, CHECKED_FRAMES)
+    limit = spec["decode_image"]["max_pixels"]
+    recipe = ClipRecipe(limit, preprocessing(spec), told["stride"], most)
+    for row in rows:
+        try:
+            with (
+                file_of(row.source) as path,
+                open_frames(path, recipe, Meter("verify", most)) as clip,
+            ):
+                groups = batches(clip.frames, pixels_of, most, batch_elements(most))
+                frames = [frame.pixels for frame in next(groups, [])]
+        except SampleError as error:
+            yield replace(row, error=error.reason), None
+            continue
+        if frames:
+            yield row, torch.stack(frames)
+        else:
+            yield replace(row, error="it has no frame"), None
+
+
+@contextmanager
+def file_of(source: str) -> Iterator[str]:
+    """The path of a clip; one in a tar lies in a temporary file for the block."""
+    if SEPARATOR not in source or Path(source).exists():
+        yield source
+        return
+    with NamedTemporaryFile(prefix="latentcli-", suffix=PurePosixPath(source).suffix) as file:
+        file.write(read_bytes(source))
+        file.flush()
+        yield file.name
+
+
+def compare(engine: Engine, spec: Any, key: str, pixels: Tensor, store: LatentStore) -> float:
+    """Largest RMS difference of a part, relative to the stored part's RMS."""
+    latents, is_clip = spec["latents"], "clips" in spec
+    keys = [frame_key(key, i) for i in range(len(pixels))] if is_clip else [key]
+    fresh = encode_batch(
+        *(engine, pixels, keys, latents["state"], latents["sample"]),
+        class_token=latents.get("class_token", False),
+        flip=latents.get("flip", False),
+    )
+    if is_clip:
+        held = {name: store.frames(key, 0, len(pixels), name) for name in fresh}
+    else:
+        held = {name: part[None] for name, part in store.parts(key).items()}
+    return max(relative_rms(part, held[name].float()) for name, part in fresh.items())
+
+
+def relative_rms(fresh: Tensor, stored: Tensor) -> float:
+    """RMS of the difference over RMS of `stored`; 1 where shapes differ."""
+    if fresh.shape != stored.shape:
+        return 1.0
+    scale = stored.double().square().mean().clamp_min(1e-12)
+    return float(torch.sqrt((fresh.double() - stored.double()).square().mean() / scale))
+
+
+def problem(row: Row, what: str) -> dict[str, Any]:
+    """One entry of the problems list."""
+    text = f"{row.key}: {what}"
+    return {"unit": None, "key": row.key, "kind": "latent", "problem": text, "repairable": False}

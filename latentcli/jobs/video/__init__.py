@@ -1,0 +1,1 @@
+"""Measures sets of clips by their features."""

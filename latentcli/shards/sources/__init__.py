@@ -1,0 +1,1 @@
+"""Expands what a user names into a sorted list of inputs, and reads their bytes."""

@@ -1,0 +1,222 @@
+"""Sources as a user writes them in; a frozen, ordered list of inputs with keys and units out."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from operator import lt
+
+from latentcli.core.errors import UsageError
+from latentcli.core.types import InputRow
+from latentcli.shards.keys import (
+    TAR_SUFFIXES,
+    folders_of,
+    free_key,
+    free_tar_key,
+    tar_keys,
+    tar_stem,
+    unique_keys,
+)
+from latentcli.shards.sources.expand import PIPE, common_anchor, expand_source
+from latentcli.shards.sources.file_list import Files, FoundInput, FoundInputs, Source
+from latentcli.shards.sources.remote import is_web
+from latentcli.shards.storage.paths import is_remote
+
+__all__ = [
+    "FoundInput",
+    "FoundInputs",
+    "Match",
+    "append_units",
+    "assign_units",
+    "expand_sources",
+    "find_inputs",
+    "inputs_of",
+    "unit_rows",
+]
+
+_WORDS = re.compile(r"[^\s'\"|;&<>()]+")
+
+
+def find_inputs(
+    sources: Sequence[str], suffixes: frozenset[str], *, allow_pipe: bool = False
+) -> FoundInputs:
+    """Inputs of folders (recursive), files, globs, braces, @lists and URLs, each path once.
+
+    They are sorted by key. A key is the path relative to the deepest folder common to all
+    sources, without the suffix; see `unique_keys` for clashes. `suffixes` are lower case with the
+    dot. UsageError where a source does not exist or gives no input, and for a pipe: that is not
+    allowed.
+    """
+    return inputs_of(expand_sources(sources, suffixes, allow_pipe=allow_pipe))
+
+
+def expand_sources(
+    sources: Sequence[str], suffixes: frozenset[str], *, allow_pipe: bool = False
+) -> list[Source]:
+    """The files of each source; UsageError as `find_inputs`."""
+    if not sources:
+        raise UsageError("no source given: name a folder, a file, a glob or @list.txt.")
+    return [expand_source(source, suffixes, allow_pipe=allow_pipe) for source in sources]
+
+
+def inputs_of(expanded: Sequence[Source], *, tars: bool = False) -> FoundInputs:
+    """Inputs of sources, sorted by key, each path once; of tars, with the keys of `tar_keys`."""
+    base = common_anchor(source.anchor for source in expanded if source.anchor is not None)
+    files = expanded[0].files if len(expanded) == 1 else _together(expanded)
+    if len(set(files.paths)) < len(files):
+        first = {path: i for i, path in reversed(list(enumerate(files.paths)))}
+        files = files.pick(sorted(first.values()))
+    keys = (tar_keys if tars else unique_keys)(_relative(files.paths, base))
+    if not all(map(lt, keys, _but_first(keys))):
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        files, keys = files.pick(order), [keys[i] for i in order]
+    return FoundInputs(files, keys, tars=tars)
+
+
+def _together(expanded: Sequence[Source]) -> Files:
+    files = Files()
+    for source in expanded:
+        files.extend(source.files)
+    return files
+
+
+def _but_first(keys: Sequence[str]) -> Iterator[str]:
+    rest = iter(keys)
+    next(rest, None)
+    return rest
+
+
+def _relative(paths: Sequence[str], base: str | None) -> list[str]:
+    """Paths below `base`, all different: a name for each, from which its key is made."""
+    if base is not None and not is_remote(base):
+        skip = len(base) if base.endswith("/") else len(base) + 1
+        if all(map(str.startswith, paths, ("/",) * len(paths))):
+            return [path[skip:] for path in paths]
+    names = [_name(path, base) for path in paths]
+    counts = Counter(names)
+    return [
+        name if counts[name] == 1 else _told_apart(name, path)
+        for name, path in zip(names, paths, strict=True)
+    ]
+
+
+def _name(path: str, base: str | None) -> str:
+    if path.startswith(PIPE):
+        words: list[str] = _WORDS.findall(path.removeprefix(PIPE))
+        tars = [word for word in words if word.lower().endswith(TAR_SUFFIXES)]
+        return tars[-1].rpartition("/")[2] if tars else "pipe.tar"
+    whole = path.partition("?")[0] if is_web(path) else path
+    if base is not None and is_remote(base) == is_remote(path):
+        return whole[len(base) :].removeprefix("/")
+    return whole.removeprefix("/").replace("://", ":/", 1)
+
+
+def _told_apart(name: str, path: str) -> str:
+    stem = tar_stem(name)
+    mark = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{stem}-{mark}{name[len(stem) :]}"
+
+
+def unit_rows(
+    found: Iterable[FoundInput], samples_per_shard: int, *, first_unit: int = 0
+) -> Iterator[InputRow]:
+    """Inputs in their order, `samples_per_shard` to a unit, from `first_unit` on, one at a time."""
+    if samples_per_shard < 1:
+        raise UsageError(f"samples per shard is {samples_per_shard}, it must be at least 1.")
+    return (
+        InputRow(key, path, first_unit + i // samples_per_shard, size, mtime_ns)
+        for i, (path, key, size, mtime_ns) in enumerate(found)
+    )
+
+
+def assign_units(
+    found: Sequence[FoundInput], samples_per_shard: int, *, first_unit: int = 0
+) -> list[InputRow]:
+    """The same as a list."""
+    return list(unit_rows(found, samples_per_shard, first_unit=first_unit))
+
+
+def append_units(
+    frozen: Iterable[InputRow], found: Sequence[FoundInput], samples_per_shard: int
+) -> list[InputRow]:
+    """Rows of the inputs whose path is not in the frozen list, in new units after its last.
+
+    The frozen rows stay as they are; a new key that one of them has is changed (`free_key`).
+    """
+    match = Match(found if isinstance(found, FoundInputs) else FoundInputs.of(found))
+    for row in frozen:
+        match.position(row)
+    return match.new_rows(samples_per_shard)
+
+
+class Match:
+    """Rows of a frozen list in, one after the other; their places among the inputs found out."""
+
+    def __init__(self, found: FoundInputs) -> None:
+        self._found = found
+        self._seen = bytearray(len(found))
+        self._next = 0
+        self._index: dict[str, int] | None = None
+        self._others: set[str] = set()
+        self._last = -1
+
+    def position(self, row: InputRow) -> int | None:
+        """Where the row's input is among those found; None where it is not."""
+        paths, at = self._found.files.paths, self._next
+        self._last = max(self._last, row.unit)
+        # Both lists are sorted by key, so that the next one is nearly always the one.
+        if at >= len(paths) or paths[at] != row.source:
+            if self._index is None:
+                self._index = {path: i for i, path in enumerate(paths)}
+            found = self._index.get(row.source)
+            if found is None:
+                self._others.add(row.key)
+                return None
+            at = found
+        if self._found.keys[at] != row.key:
+            self._others.add(row.key)
+        self._seen[at] = 1
+        self._next = at + 1
+        return at
+
+    def new(self) -> list[int]:
+        """Places of the inputs that no row was for, ascending."""
+        return [i for i, seen in enumerate(self._seen) if not seen]
+
+    def new_rows(self, samples_per_shard: int) -> list[InputRow]:
+        """Rows of the new inputs, in new units after the last, under keys that no row has."""
+        new = [self._found[i] for i in self.new()]
+        clashing = self._clashing(new)
+        if clashing:
+            taken = set(self._found.keys) | self._others
+            folders = folders_of(taken) if self._found.tars else set[str]()
+            for i in clashing:
+                taken.discard(new[i].key)
+            taken |= self._others
+            for i in clashing:
+                new[i] = self._renamed(new[i], taken, folders)
+        new.sort(key=lambda item: item.key)
+        return assign_units(new, samples_per_shard, first_unit=self._last + 1)
+
+    def _clashing(self, new: Sequence[FoundInput]) -> list[int]:
+        if not self._found.tars:
+            return [i for i, item in enumerate(new) if item.key in self._others]
+        folders = folders_of(self._others)
+        return [
+            i
+            for i, item in enumerate(new)
+            if item.key in self._others
+            or item.key in folders
+            or not folders_of([item.key]).isdisjoint(self._others)
+        ]
+
+    def _renamed(self, item: FoundInput, taken: set[str], folders: set[str]) -> FoundInput:
+        if self._found.tars:
+            key = free_tar_key(item.key, taken, folders)
+            folders |= folders_of([key])
+        else:
+            key = free_key(item.key, item.path, taken)
+        taken.add(key)
+        return item._replace(key=key)

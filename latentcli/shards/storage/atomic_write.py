@@ -1,0 +1,153 @@
+"""Bytes or tensors in; a file that is there as a whole or not at all, and its digest, out."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import socket
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from latentcli.core.errors import StoreError
+from latentcli.shards.storage.paths import Place, RemotePath
+
+Bytes = bytes | memoryview
+
+TEMPORARY = ".tmp-"
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than this system allows a process to write",
+    errno.EACCES: "there is no permission to write there",
+    errno.EPERM: "there is no permission to write there",
+    errno.EROFS: "the file system is read-only",
+}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """What was written."""
+
+    bytes: int
+    sha256: str
+    """Hexadecimal, of the whole file."""
+
+
+def atomic_write(path: Place, chunks: Iterable[Bytes]) -> FileDigest:
+    """Writes a file that is complete before its name appears, and on the disk if it is local.
+
+    The bytes go to a temporary file in the same folder, are fsynced and renamed, and the folder
+    is fsynced. Those of a remote file go to a temporary file of this machine, and are uploaded
+    as one object. An error leaves what was there before; StoreError where the system refuses.
+    """
+    try:
+        return _upload(path, chunks) if isinstance(path, RemotePath) else _replace(path, chunks)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _replace(path: Path, chunks: Iterable[Bytes]) -> FileDigest:
+    temporary = path.with_name(temporary_name(path.name))
+    try:
+        with temporary.open("wb") as file:
+            digest = _write(file, chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return digest
+
+
+def temporary_name(name: str) -> str:
+    """The name of a file until it is complete: several machines may share a folder."""
+    return f"{TEMPORARY}{socket.gethostname().replace('/', '')}-{os.getpid()}-{name}"
+
+
+def _upload(path: RemotePath, chunks: Iterable[Bytes]) -> FileDigest:
+    with scratch_file() as (file, local):
+        try:
+            digest = _write(file, chunks)
+            file.flush()
+        except OSError as error:
+            # It is this machine that has no room, not the storage.
+            folder = tempfile.gettempdir()
+            raise write_error(Path(folder) / f"temporary file of {path.name}", error) from error
+        path.write_file(local)
+    size = path.stat().st_size
+    if size not in (digest.bytes, -1):
+        raise OSError(errno.EIO, f"{digest.bytes} bytes were uploaded and {size} arrived")
+    return digest
+
+
+@contextmanager
+def scratch_file() -> Iterator[tuple[IO[bytes], Path]]:
+    """An open temporary file of this machine, and a path by which this process can open it.
+
+    Where the system can do that it has no name, so that nothing is left of it even by a kill.
+    """
+    with tempfile.TemporaryFile() as file:
+        link = Path(f"/proc/self/fd/{file.fileno()}")
+        if link.exists():
+            yield file, link
+            return
+    with tempfile.NamedTemporaryFile(prefix=TEMPORARY) as named:
+        yield named.file, Path(named.name)
+
+
+def _write(file: IO[bytes], chunks: Iterable[Bytes]) -> FileDigest:
+    sha256, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        file.write(chunk)
+        sha256.update(chunk)
+        size += memoryview(chunk).nbytes
+    return FileDigest(size, sha256.hexdigest())
+
+
+def write_error(path: Place, error: OSError) -> StoreError:
+    """The sentence for a refused write: what, why, and what to do."""
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    cure = "make room" if error.errno in _NO_ROOM else "put that right"
+    return StoreError(
+        f"{path} cannot be written: {reason}. What was committed before is safe; {cure} and run"
+        " the same command again to finish the rest."
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable, where the file system can sync folders at all."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def remove_temporary(store: Place) -> list[Path]:
+    """Deletes the temporary files that a killed run left; call it only under the store's lock.
+
+    An upload leaves none: a remote store has no temporary files.
+    """
+    if not isinstance(store, Path):
+        return []
+    leftovers = sorted(
+        path
+        for folder in (store, store / "shards")
+        for path in folder.glob(f"{TEMPORARY}*")
+        if path.is_file()
+    )
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return leftovers

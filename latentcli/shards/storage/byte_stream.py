@@ -1,0 +1,212 @@
+"""A large file here or in remote storage in; its bytes, unpacked where it is gzip, in order out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, Self
+
+from latentcli.shards.storage.paths import Place, RemotePath
+
+RANGE = 8 * 2**20
+"""Bytes of a remote file that are asked for at once; twice as many are in memory at most."""
+
+_PACKED = (".gz", ".tgz")
+_GZIP = 31  # zlib's number for a gzip header with the largest window.
+_INPUT = 2**18
+
+
+class ByteStream(Protocol):
+    """A source of bytes that goes forward only; a context manager that closes it."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """`size` bytes, fewer only at the end; all that are left where it is negative.
+
+        OSError in plain words where they cannot be had.
+        """
+
+    def close(self) -> None:
+        """Lets go of file, threads and memory."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def open_stream(place: Place, size: int | None = None, start: int = 0) -> ByteStream:
+    """The bytes of a file from `start` on, counted after unpacking a .gz or .tgz.
+
+    `size` is what the file had when it was listed: OSError where it has another now, and in the
+    end where a remote file was changed in the meantime.
+    """
+    packed = place.name.lower().endswith(_PACKED)
+    begin = 0 if packed else start
+    raw: ByteStream
+    if isinstance(place, RemotePath):
+        raw = _RemoteStream(place, size, begin)
+    else:
+        raw = _LocalStream(place, size, begin)
+    if not packed:
+        return raw
+    stream = _Unpacked(raw)
+    try:
+        stream.skip(start)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _same_size(place: Place, listed: int | None, now: int) -> None:
+    if listed is not None and listed >= 0 and listed != now:
+        raise OSError(
+            errno.EIO, f"it has {now} bytes now and had {listed} when it was listed", str(place)
+        )
+
+
+class _Stream:
+    """What all streams share."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+class _LocalStream(_Stream):
+    def __init__(self, path: Path, size: int | None, start: int) -> None:
+        # A pipe without a writer would block an ordinary open for ever.
+        self._file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
+        try:
+            info = os.fstat(self._file.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            _same_size(path, size, info.st_size)
+            self._file.seek(start)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._file.read(size)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _RemoteStream(_Stream):
+    """Ranges of a remote file, the next one on its way while this one is used."""
+
+    def __init__(self, path: RemotePath, size: int | None, start: int) -> None:
+        self._path = path
+        self._found = path.stat()
+        _same_size(path, size, self._found.st_size)
+        if self._found.st_size < 0:
+            raise OSError(errno.ENOTSUP, "the server does not tell its size", str(path))
+        self._asked = start
+        self._block = memoryview(b"")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="latentcli-read-ahead")
+        self._next: Future[bytes] | None = self._ask()
+
+    def read(self, size: int = -1, /) -> bytes:
+        return _collect(self._take, size)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._next, self._block = None, memoryview(b"")
+
+    def _take(self, most: int) -> bytes | memoryview:
+        if not self._block:
+            if self._next is None:
+                return b""
+            # Before the next range is asked for: two of them are the most in memory.
+            self._block = memoryview(b"")
+            self._block = memoryview(self._next.result())
+            self._next = self._ask()
+        part, self._block = self._block[:most], self._block[most:]
+        return part
+
+    def _ask(self) -> Future[bytes] | None:
+        begin, end = self._asked, min(self._asked + RANGE, self._found.st_size)
+        if begin >= end:
+            self._check_unchanged()
+            return None
+        self._asked = end
+        return self._thread.submit(self._path.read_range, begin, end)
+
+    def _check_unchanged(self) -> None:
+        now = self._path.stat()
+        if now != self._found:
+            raise OSError(errno.EIO, "it was changed while it was read", str(self._path))
+
+
+class _Unpacked(_Stream):
+    """The content of a gzip stream, of one member or more; no more is unpacked than is read."""
+
+    def __init__(self, raw: ByteStream) -> None:
+        self._raw = raw
+        self._unpack = zlib.decompressobj(_GZIP)
+        self._input = b""
+        self._began = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        return _collect(self._take, size)
+
+    def skip(self, count: int) -> None:
+        """Reads over some bytes; fewer where the stream ends before."""
+        while count > 0 and (part := self._take(min(count, RANGE))):
+            count -= len(part)
+
+    def close(self) -> None:
+        self._raw.close()
+
+    def _take(self, most: int) -> bytes:
+        while True:
+            if self._unpack.eof:
+                self._next_member()
+            if not self._input:
+                self._input = self._raw.read(_INPUT)
+            if not self._input:
+                if self._began:
+                    raise OSError(errno.EIO, "its gzip data end too early")
+                return b""
+            try:
+                part = self._unpack.decompress(self._input, most)
+            except zlib.error as error:
+                raise OSError(errno.EIO, f"its gzip data are damaged ({error})") from error
+            self._began = True
+            self._input = self._unpack.unconsumed_tail
+            if part:
+                return part
+
+    def _next_member(self) -> None:
+        """Goes on behind the end of a member; zeros there are padding."""
+        self._input = self._unpack.unused_data
+        while not (rest := self._input.lstrip(b"\0")):
+            self._input = self._raw.read(_INPUT)
+            if not self._input:
+                break
+        self._input, self._began = rest, False
+        self._unpack = zlib.decompressobj(_GZIP)
+
+
+def _collect(take: Callable[[int], bytes | memoryview], size: int) -> bytes:
+    """What `take(most)` gives, until there is enough or it gives nothing."""
+    parts, left = [], size
+    while left and (part := take(RANGE if left < 0 else left)):
+        parts.append(part)
+        left -= len(part) if left > 0 else 0
+    return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,65 @@
+"""Plain Python values in, deterministic and readable JSON text out, and back with plain errors."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from latentcli.core.errors import StoreError
+from latentcli.shards.storage.paths import Place
+
+
+def one_line(value: Any) -> str:
+    """JSON on one line, pure ASCII; a float that is not finite becomes null."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def pretty(value: Any, indent: str = "") -> str:
+    """JSON with one field a line and lists of objects one object a line; other lists on one."""
+    inner = indent + "  "
+    if isinstance(value, Mapping) and value:
+        items = (f"{json.dumps(name)}: {pretty(item, inner)}" for name, item in value.items())
+        return _block("{}", items, indent)
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        return _block("[]", map(one_line, value), indent)
+    return one_line(value)
+
+
+def _block(brackets: str, items: Iterable[str], indent: str) -> str:
+    body = f",\n{indent}  ".join(items)
+    return f"{brackets[0]}\n{indent}  {body}\n{indent}{brackets[1]}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def load_object(path: Place) -> dict[str, Any]:
+    """The JSON object in a file; StoreError where it is missing, unreadable or no such thing."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged: it is no JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{path} is damaged: it holds no JSON object.")
+    return value
+
+
+def field(document: Mapping[str, Any], name: str, *kinds: type | None) -> Any:
+    """A field of one of these types (None: may be absent); ValueError says what is wrong."""
+    value = document.get(name)
+    if (value is None and None in kinds) or type(value) in kinds:
+        return value
+    allowed = " or ".join("null" if kind is None else kind.__name__ for kind in kinds)
+    found = repr(value) if name in document else "absent"
+    raise ValueError(f"{name} is {found[:60]}, expected {allowed}")

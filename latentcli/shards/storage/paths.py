@@ -1,0 +1,39 @@
+"""A path or URL as text in; an object with which its files are read and written out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from latentcli.core.errors import UsageError
+from latentcli.shards.storage.remote_path import RemotePath, RemoteStat
+
+Place = Path | RemotePath
+
+__all__ = ["Place", "RemotePath", "RemoteStat", "is_remote", "place"]
+
+# Two letters at least: one would be the drive of another system.
+_URL = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.IGNORECASE | re.DOTALL)
+_LOCAL = ("file", "local")
+
+
+def is_remote(text: str) -> bool:
+    """Whether a text is the URL of remote storage, such as s3://, gs://, hf:// or https://."""
+    match = _URL.fullmatch(text)
+    return match is not None and match[1].lower() not in (*_LOCAL, "pipe")
+
+
+def place(text: str) -> Place:
+    """The place that a text names: a URL, a file:// URL or a path. Slashes at its end do not count.
+
+    UsageError for a URL that names no bucket or host.
+    """
+    match = _URL.fullmatch(text)
+    if match is None or match[1].lower() == "pipe":
+        return Path(text)
+    scheme, path = match[1].lower(), match[2]
+    if scheme in _LOCAL:
+        return Path("/" + path.removeprefix("localhost").lstrip("/"))
+    if not path.strip("/"):
+        raise UsageError(f"{text} names no bucket or host: write {scheme}://name/path.")
+    return RemotePath(f"{scheme}://{path.rstrip('/')}")

@@ -1,0 +1,1 @@
+"""Keeps a store whole: manifest, input list, commit records, locks, verification."""

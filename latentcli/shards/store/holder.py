@@ -1,0 +1,142 @@
+"""This process in, what it tells other jobs of itself out; and such a telling in, its sense out."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from latentcli.core.errors import StoreError
+from latentcli.shards.storage.atomic_write import temporary_name
+from latentcli.shards.storage.json_files import field
+from latentcli.shards.storage.paths import Place, RemotePath
+
+_ENDED = ("Z", "X")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that writes to a store."""
+
+    host: str
+    machine: str
+    """Tells hosts of one name, and containers of one host, apart; empty where unknown."""
+    pid: int
+    started: int
+    """Clock ticks from the boot of the machine to the start of the process; 0 where unknown."""
+    command: str
+
+    @classmethod
+    def here(cls) -> Self:
+        """This process."""
+        pid = os.getpid()
+        return cls(socket.gethostname(), _machine(), pid, _started(pid) or 0, _command())
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """The holder; ValueError where the document is none of ours."""
+        return cls(
+            field(document, "host", str),
+            field(document, "machine", str),
+            field(document, "pid", int),
+            field(document, "started", int),
+            field(document, "command", str),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def is_dead(self) -> bool:
+        """Whether it surely ended: only of a process of this machine can that be known."""
+        if (self.host, self.machine) != (socket.gethostname(), _machine()):
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        # Another process may have the number by now.
+        return bool(self.started) and _started(self.pid) != self.started
+
+
+def refused(store: Place, holder: Holder | None) -> StoreError:
+    """What a second job is told; `holder` is None where it is not known."""
+    who = "" if holder is None else f": process {holder.pid} on host {holder.host}"
+    what = "" if holder is None else f" ({holder.command})"
+    return StoreError(
+        f"another job is writing to {store}{who}{what}. Wait until it ends, or choose another"
+        " output folder (-o)."
+    )
+
+
+def read_document(path: Place) -> dict[str, Any] | None:
+    """The JSON object in a small file; None where it is missing or garbled. OSError as reading."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def write_document(path: Place, document: dict[str, Any], unique: str = "") -> None:
+    """Writes a small file at once, in the place of an old one; OSError where that is refused.
+
+    It need not outlast a power failure. `unique` tells the writers of one process apart.
+    """
+    data = json.dumps(document, indent=2).encode() + b"\n"
+    if isinstance(path, RemotePath):
+        path.write_bytes(data)
+        return
+    temporary = path.with_name(temporary_name(f"{unique}{path.name}"))
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_holder(path: Place) -> Holder | None:
+    """Whom a file names; None where it is missing, garbled or cannot be read."""
+    try:
+        document = read_document(path)
+        return None if document is None else Holder.from_json(document)
+    except (OSError, ValueError):
+        return None
+
+
+def _command() -> str:
+    """The program and its subcommand; the rest may hold secrets."""
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    if name in ("", "-c", "-m"):
+        return "python"
+    program = "latentcli" if name == "__main__.py" else name
+    more = len(sys.argv) > 2
+    return " ".join([program, *sys.argv[1:2], *(["…"] if more else [])])
+
+
+def _machine() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> int | None:
+    """As `Holder.started`; None where the process ended or nothing is known."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The name of the program stands in parentheses and may hold anything.
+    state, *numbers = text.rpartition(")")[2].split()
+    return None if state in _ENDED else int(numbers[18])

@@ -1,0 +1,153 @@
+"""Input rows in, inputs.jsonl out, and back unit by unit: the frozen input list on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from array import array
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, Self
+
+from latentcli.core.errors import StoreError
+from latentcli.core.types import InputRow
+from latentcli.shards.storage.atomic_write import FileDigest, atomic_write
+from latentcli.shards.storage.byte_stream import RANGE, open_stream
+from latentcli.shards.storage.paths import Place, RemotePath
+
+_FIELDS = {"key": str, "source": str, "unit": int, "size": int, "mtime_ns": int}
+# Quotes inside a JSON string are escaped, so this never matches within a key or a path.
+_UNIT = re.compile(rb'"unit"\s*:\s*(\d+)')
+
+
+def write_inputs(path: Place, rows: Iterable[InputRow]) -> FileDigest:
+    """Writes the list atomically, one JSON object a line; rows come in the order of their units."""
+    return atomic_write(path, _lines(rows))
+
+
+def _lines(rows: Iterable[InputRow]) -> Iterator[bytes]:
+    unit = 0
+    for row in rows:
+        if row.unit not in (unit, unit + 1):
+            raise ValueError(f"input {row.key!r} of unit {row.unit} follows one of unit {unit}")
+        unit = row.unit
+        values = {name: getattr(row, name) for name in _FIELDS}
+        yield json.dumps(values).encode() + b"\n"
+
+
+class InputList:
+    """The frozen list, read from disk unit by unit.
+
+    It holds two integers per unit and no row, so it costs nothing to send to worker processes.
+    Of a remote list the process that opened it has a copy; others fetch the units they need.
+    """
+
+    def __init__(
+        self,
+        path: Place,
+        offsets: array[int],
+        counts: array[int],
+        local: BinaryIO | None = None,
+    ) -> None:
+        self.path = path
+        self._local = local
+        self._offsets = offsets
+        self._counts = counts
+
+    @classmethod
+    def open(cls, path: Place) -> Self:
+        """Scans a list once; StoreError where it is missing or its units are out of order."""
+        local = _fetch(path) if isinstance(path, RemotePath) else None
+        offsets, counts, end = array("q"), array("q"), 0
+        for number, line in enumerate(_read_lines(path, local), 1):
+            match = _UNIT.search(line)
+            if match is None or not line.endswith(b"}\n"):
+                raise StoreError(f"{path} is damaged: line {number} is no row of an input list.")
+            unit = int(match[1])
+            if unit == len(counts):
+                offsets.append(end)
+                counts.append(0)
+            elif unit != len(counts) - 1:
+                raise StoreError(f"{path} is damaged: unit {unit} is out of order, line {number}.")
+            counts[unit] += 1
+            end += len(line)
+        offsets.append(end)
+        return cls(path, offsets, counts, local)
+
+    @property
+    def units(self) -> int:
+        """Number of units; they are numbered from 0."""
+        return len(self._counts)
+
+    def __len__(self) -> int:
+        return sum(self._counts)
+
+    def __iter__(self) -> Iterator[InputRow]:
+        for unit in range(self.units):
+            yield from self.rows(unit)
+
+    def count(self, unit: int) -> int:
+        """Number of inputs of a unit."""
+        return self._counts[unit]
+
+    def rows(self, unit: int, start: int = 0, count: int | None = None) -> list[InputRow]:
+        """Rows `start` to `start + count` of a unit (all of them without these two)."""
+        stop = None if count is None else start + count
+        lines = islice(self._unit_bytes(unit).splitlines(), start, stop)
+        return [self._row(line, unit) for line in lines]
+
+    def _unit_bytes(self, unit: int) -> bytes:
+        begin, end = self._offsets[unit], self._offsets[unit + 1]
+        try:
+            if self._local is not None:
+                return os.pread(self._local.fileno(), end - begin, begin)
+            if isinstance(self.path, RemotePath):
+                return self.path.read_range(begin, end)
+            with self.path.open("rb") as file:
+                file.seek(begin)
+                return file.read(end - begin)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be read: {error.strerror}.") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_local": None}
+
+    def _row(self, line: bytes, unit: int) -> InputRow:
+        try:
+            values: dict[str, Any] = json.loads(line)
+            row = InputRow(**{name: values[name] for name in _FIELDS})
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{self.path} is damaged: a row of unit {unit} is garbled.") from error
+        if row.unit != unit or any(
+            type(values[name]) is not kind for name, kind in _FIELDS.items()
+        ):
+            raise StoreError(f"{self.path} is damaged: {row.key!r} is no row of unit {unit}.")
+        return row
+
+
+def _fetch(path: RemotePath) -> BinaryIO:
+    """A copy without a name: it goes with the process, however that ends."""
+    copy: BinaryIO = TemporaryFile()  # noqa: SIM115
+    try:
+        with open_stream(path) as stream:
+            while block := stream.read(RANGE):
+                copy.write(block)
+        copy.flush()
+    except OSError as error:
+        copy.close()
+        raise StoreError(f"the input list {path} cannot be read: {error.strerror}.") from error
+    return copy
+
+
+def _read_lines(path: Place, local: BinaryIO | None) -> Iterator[bytes]:
+    if local is not None:
+        local.seek(0)
+        yield from local
+        return
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as error:
+        raise StoreError(f"the input list {path} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,166 @@
+"""A store where files cannot be locked in; the right to be its only writer, kept up by beats, out.
+
+The holder raises a counter in a small file every few seconds. Who finds the file watches whether
+the counter moves, by a clock of its own that never goes back: hosts need not agree on the time.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from latentcli.core.errors import StoreError
+from latentcli.shards.layout import HOLDERS
+from latentcli.shards.storage.atomic_write import write_error
+from latentcli.shards.storage.json_files import field
+from latentcli.shards.storage.paths import Place
+from latentcli.shards.store.holder import Holder, read_document, refused, write_document
+
+WATCHED = 3
+"""Beats without a sign of life after which a lease is void."""
+
+_SECONDS = 5.0
+_SETTLE = 0.25
+
+
+def beat_seconds() -> float:
+    """Seconds between two beats: 5, or what LATENTCLI_LEASE_SECONDS says."""
+    try:
+        return max(0.01, float(os.environ.get("LATENTCLI_LEASE_SECONDS", _SECONDS)))
+    except ValueError:
+        return _SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the file says."""
+
+    holder: Holder
+    token: str
+    """Random: of this lease alone."""
+    beat: int
+    seconds: float
+    """Between two beats of its holder."""
+
+
+class Lease:
+    """The right to write to a store, from `take` to `release`.
+
+    StoreError where another job has it, or the storage refuses.
+    """
+
+    def __init__(self, store: Place) -> None:
+        self.store = store
+        self._path = store / HOLDERS[1]
+        self._mine = Claim(Holder.here(), secrets.token_hex(16), 0, beat_seconds())
+        self._other: Claim | None = None
+        self._end = threading.Event()
+        # Beats, and the end, come one at a time: nothing may be written after the release.
+        self._busy = threading.Lock()
+        self._alive = 0.0
+        self._thread = threading.Thread(target=self._keep, name="latentcli-lease", daemon=True)
+
+    def take(self) -> None:
+        """Takes a free lease, or one whose holder is dead, and keeps it."""
+        try:
+            self._await_death(_read(self._path))
+            self._claim()
+        except OSError as error:
+            raise write_error(self._path, error) from error
+        self._alive = time.monotonic()
+        self._thread.start()
+
+    def _claim(self) -> None:
+        try:
+            _write(self._path, self._mine)
+            # Of two that start at once, the one that wrote last has it.
+            time.sleep(self._mine.seconds * _SETTLE)
+            now = _read(self._path)
+            if now is not None and now.token != self._mine.token:
+                raise refused(self.store, now.holder)
+        except BaseException:
+            self.release()
+            raise
+
+    def check(self) -> None:
+        """StoreError where another job took the lease over: then nothing more may be written."""
+        if time.monotonic() - self._alive > 2 * self._mine.seconds:
+            # This process was stopped for a while, or the storage was: see before it is used.
+            self._beat()
+        if self._other is not None:
+            holder = self._other.holder
+            raise StoreError(
+                f"{self.store} was taken over by another job: process {holder.pid} on host"
+                f" {holder.host} ({holder.command}). This job gave no sign of life for too long,"
+                " because it was stopped or did not reach the storage, and has ended; what it"
+                " committed is safe."
+            )
+
+    def release(self) -> None:
+        """Gives the lease back, if it is still this job's."""
+        self._end.set()
+        with self._busy:
+            try:
+                now = _read(self._path)
+                if now is not None and now.token == self._mine.token:
+                    self._path.unlink(missing_ok=True)
+            except OSError:
+                # The next job finds that its counter stands still.
+                return
+
+    def _await_death(self, seen: Claim | None) -> None:
+        """Returns where nobody has the lease any more; StoreError where its counter moves."""
+        if seen is None or seen.holder.is_dead():
+            return
+        step = max(seen.seconds, self._mine.seconds)
+        end = time.monotonic() + WATCHED * step
+        while time.monotonic() < end:
+            time.sleep(step / 4)
+            now = _read(self._path)
+            if now is None:
+                return
+            if (now.token, now.beat) != (seen.token, seen.beat):
+                raise refused(self.store, now.holder)
+
+    def _keep(self) -> None:
+        while not self._end.wait(self._mine.seconds) and self._other is None:
+            self._beat()
+
+    def _beat(self) -> None:
+        with self._busy:
+            if self._end.is_set() or self._other is not None:
+                return
+            try:
+                now = _read(self._path)
+                if now is not None and now.token != self._mine.token:
+                    self._other = now
+                    return
+                self._mine = replace(self._mine, beat=self._mine.beat + 1)
+                _write(self._path, self._mine)
+            except OSError:
+                # Trouble of the storage is told by the writes of the job itself.
+                return
+            self._alive = time.monotonic()
+
+
+def _read(path: Place) -> Claim | None:
+    document = read_document(path)
+    try:
+        return None if document is None else _claim(document)
+    except ValueError:
+        return None
+
+
+def _claim(document: dict[str, Any]) -> Claim:
+    token, beat = field(document, "token", str), field(document, "beat", int)
+    seconds = float(field(document, "seconds", float, int))
+    return Claim(Holder.from_json(document), token, beat, seconds)
+
+
+def _write(path: Place, claim: Claim) -> None:
+    values = {"token": claim.token, "beat": claim.beat, "seconds": claim.seconds}
+    write_document(path, claim.holder.to_json() | values, f"{claim.token}-")

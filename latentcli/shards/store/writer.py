@@ -1,0 +1,203 @@
+"""A folder and a spec in, a store that may be written out; at the end, its totals and failures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from latentcli.core.errors import StoreError
+from latentcli.shards.layout import FAILURES, HOLDERS, MANIFEST, SHARDS
+from latentcli.shards.storage.atomic_write import (
+    TEMPORARY,
+    atomic_write,
+    remove_temporary,
+    sync_folder,
+    write_error,
+)
+from latentcli.shards.storage.json_files import one_line
+from latentcli.shards.storage.paths import Place
+from latentcli.shards.store.commit import CommitRecord, read_record
+from latentcli.shards.store.manifest import (
+    Manifest,
+    Totals,
+    differing_fields,
+    read_manifest,
+    spec_hash,
+    write_manifest,
+)
+from latentcli.shards.store.rows import row_to_json
+
+_SHOWN = 8
+
+
+class ChannelFold(Protocol):
+    """Merges the channel sums of commit records, in the order of the units."""
+
+    def merge_json(self, sums: Mapping[str, Any]) -> None:
+        """Takes one record's sums in."""
+
+    def summary(self) -> Mapping[str, Any] | None:
+        """Per-channel mean and std, or None where no sums came."""
+
+
+def check_folder(store: Place, spec: Mapping[str, Any]) -> bool:
+    """Whether a job would start a new store here (true) or go on with one (false).
+
+    Reads only. StoreError where the folder holds something else, or a store of another spec.
+    """
+    if is_new(store):
+        return True
+    manifest = read_manifest(store)
+    if manifest.spec_hash != spec_hash(spec):
+        raise StoreError(_mismatch(store, manifest.spec, spec))
+    return False
+
+
+def is_new(store: Place) -> bool:
+    """Whether there is no store yet; StoreError where the folder holds something else."""
+    if store.exists() and not store.is_dir():
+        raise StoreError(f"{store} is a file: a latent store is a folder.")
+    if (store / MANIFEST).exists():
+        return False
+    _check_empty(store)
+    return True
+
+
+def _check_empty(store: Place) -> None:
+    names = sorted(path.name for path in store.iterdir()) if store.exists() else []
+    # A job killed within its first moments leaves no more than such a file.
+    foreign = [n for n in names if not n.startswith(TEMPORARY) and n not in HOLDERS]
+    if foreign:
+        raise StoreError(
+            f"{store} is not empty and no latent store (it holds {', '.join(foreign[:3])}"
+            f"{' and more' if len(foreign) > 3 else ''}): nothing was changed in it; choose"
+            " another output folder (-o)."
+        )
+
+
+def _mismatch(store: Place, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    there, now = kind_of(old), kind_of(new)
+    if there != now:
+        return (
+            f"{store} holds latents of {there}, and the inputs given now are {now}. Choose another"
+            " output folder (-o); nothing was changed in it."
+        )
+    fields = differing_fields(old, new)
+    shown = "; ".join(f"{name} is {a!r} there and {b!r} now" for name, a, b in fields[:_SHOWN])
+    more = f"; and {len(fields) - _SHOWN} more" if len(fields) > _SHOWN else ""
+    return (
+        f"{store} was made with other options: {shown}{more}. Use the same options to go on with"
+        " it, or another output folder (-o); nothing was changed in it."
+    )
+
+
+def kind_of(spec: Mapping[str, Any]) -> str:
+    """What a spec's inputs are, in words."""
+    of = "clips" if "clips" in spec else "images"
+    return f"tars of {of}" if spec.get("tars") else of
+
+
+def open_for_writing(store: Place, manifest: Manifest) -> bool:
+    """Makes the folder a store, or checks that it is one of the manifest's spec; true if new.
+
+    The manifest of a new store is written with the status running; that of an old one stays.
+    Temporary files of a killed run are dropped, nothing else is ever deleted. Call it under the
+    store's lock. StoreError as `check_folder`.
+    """
+    new = check_folder(store, manifest.spec)
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        if new:
+            if isinstance(store, Path):
+                sync_folder(store.parent)
+            write_manifest(store, replace(manifest, status="running"))
+        (store / SHARDS).mkdir(exist_ok=True)
+        if isinstance(store, Path):
+            sync_folder(store)
+        remove_temporary(store)
+    except OSError as error:
+        raise write_error(store, error) from error
+    return new
+
+
+def records(store: Place, units: int, spec_hash: str) -> Iterator[CommitRecord]:
+    """Commit records of units 0 to `units`, one at a time; StoreError where one is not done."""
+    for unit in range(units):
+        record = read_record(store, unit)
+        if record.spec_hash != spec_hash:
+            raise StoreError(f"unit {unit} of {store} was made with another spec.")
+        yield record
+
+
+def finish(
+    store: Place,
+    manifest: Manifest,
+    units: int,
+    channels: ChannelFold,
+    seen: Callable[[CommitRecord], None] = lambda record: None,
+) -> Manifest:
+    """Writes failures.jsonl and the final manifest, from the commit records of all `units`.
+
+    Records are read one at a time, and each is shown to `seen`. Returns the manifest: that given,
+    with status complete, totals, and the channels' summary. StoreError where a unit is not done.
+    """
+    remove_temporary(store)  # a process of this job that was killed left them
+    sums = StoreSums(channels)
+
+    def failures() -> Iterator[bytes]:
+        for record in records(store, units, manifest.spec_hash):
+            seen(record)
+            yield sums.add(record)
+
+    atomic_write(store / FAILURES, failures())
+    done = sums.completed(manifest)
+    write_manifest(store, done)
+    return done
+
+
+class StoreSums:
+    """Commit records in, in the order of the units; what `finish` makes of them out."""
+
+    def __init__(self, channels: ChannelFold) -> None:
+        self.totals = Totals()
+        self._channels = channels
+        self._failures = hashlib.sha256()
+
+    def add(self, record: CommitRecord) -> bytes:
+        """Takes a unit in; its lines of failures.jsonl."""
+        self.totals = added(self.totals, record)
+        if record.channels is not None:
+            self._channels.merge_json(record.channels)
+        failed = (row_to_json(row) for row in record.rows if row.status == "failed")
+        lines = b"".join(one_line({"unit": record.unit} | row).encode() + b"\n" for row in failed)
+        self._failures.update(lines)
+        return lines
+
+    def completed(self, manifest: Manifest) -> Manifest:
+        """The manifest of a store that has these units and no others."""
+        channels = self._channels.summary()
+        return replace(manifest, status="complete", totals=self.totals, channels=channels)
+
+    def are_written(self, store: Place, manifest: Manifest) -> bool:
+        """Whether `finish` would change nothing; `manifest` is the store's as it is."""
+        if self.completed(manifest) != manifest:
+            return False
+        try:
+            with (store / FAILURES).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest() == self._failures.digest()
+        except OSError:
+            return False
+
+
+def added(totals: Totals, record: CommitRecord) -> Totals:
+    """Totals with one more unit in them."""
+    return Totals(
+        inputs=totals.inputs + record.inputs,
+        encoded=totals.encoded + record.encoded,
+        failed=totals.failed + record.failed,
+        shards=totals.shards + 1,
+        bytes=totals.bytes + record.bytes,
+    )

@@ -1,0 +1,1 @@
+"""Reads and writes tars of samples, and finds every half sample."""

@@ -1,0 +1,1 @@
+"""Reads and writes safetensors files, in memory, in pieces, or inside a tar."""

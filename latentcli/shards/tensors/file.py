@@ -1,0 +1,240 @@
+"""A safetensors file in; its metadata, tensor names and tensors, each checked before use, out."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from latentcli.core.errors import StoreError
+from latentcli.shards.storage.paths import Place, RemotePath
+from latentcli.shards.tensors.dtypes import MAX_HEADER_BYTES, dtypes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+_HEAD = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor of a header."""
+
+    dtype: str
+    """Safetensors code."""
+    shape: tuple[int, ...]
+    begin: int
+    """First byte, from the start of the data."""
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself."""
+
+    metadata: dict[str, str]
+    entries: dict[str, Entry]
+    """By name, sorted."""
+    start: int
+    """Where the entries count from, in bytes from the start of the file."""
+
+
+class SafetensorsFile:
+    """An open file, mapped into memory and read where a tensor is asked for.
+
+    Tensors share the mapping and stay valid after `close`; writing into one changes neither the
+    file nor another opening of it. Of a remote file a tensor's bytes are fetched when it is asked
+    for. A copy sent to another process opens the file again. StoreError where the file is
+    missing, truncated, or its header breaks the format's rules.
+    """
+
+    def __init__(self, path: Place) -> None:
+        self.path = path
+        self._map: mmap.mmap | None = None
+        self._closed = False
+        try:
+            if isinstance(path, RemotePath):
+                read, size = _remote(path)
+            else:
+                self._map = data = _map(path)
+                read, size = (lambda begin, end: data[begin:end]), len(data)
+            header = self._read_header(read, size)
+        except ValueError as error:
+            raise StoreError(f"{path} is damaged: {error}.") from error
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+        self._start = header.start
+        self.metadata: dict[str, str] = header.metadata
+        self.entries: dict[str, Entry] = header.entries
+
+    def _read_header(self, read: Callable[[int, int], bytes], size: int) -> Header:
+        return read_header(read, size)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Tensor names, sorted."""
+        return tuple(self.entries)
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor on the CPU in its stored dtype and shape; StoreError for an unknown name."""
+        import torch
+
+        if self._closed:
+            raise ValueError(f"{self.path} was closed")
+        if name not in self.entries:
+            raise StoreError(f"{self.path} has no tensor {name!r}.")
+        entry = self.entries[name]
+        dtype = dtypes()[entry.dtype]
+        count, offset = math.prod(entry.shape), self._start + entry.begin
+        if count == 0:
+            return torch.empty(entry.shape, dtype=dtype)
+        if self._map is None or offset % dtype.itemsize:
+            copy = self._copy(offset, self._start + entry.end)
+            return torch.frombuffer(copy, dtype=dtype).view(entry.shape)
+        flat = torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
+        return flat.view(entry.shape)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows `start` to `stop` of a tensor's first axis, read into memory of their own.
+
+        Unlike `tensor`, what was read of a long tensor does not stay in memory. StoreError for an
+        unknown name or where the file cannot be read.
+        """
+        import torch
+
+        if name not in self.entries:
+            raise StoreError(f"{self.path} has no tensor {name!r}.")
+        entry = self.entries[name]
+        start, stop, _ = slice(start, stop).indices(entry.shape[0])
+        row = (entry.end - entry.begin) // max(entry.shape[0], 1)
+        count = max(stop - start, 0)
+        begin = self._start + entry.begin + start * row
+        data = self._copy(begin, begin + count * row)
+        if len(data) != count * row:
+            raise StoreError(f"{self.path} is damaged: it ends within tensor {name!r}.")
+        shape = (count, *entry.shape[1:])
+        dtype = dtypes()[entry.dtype]
+        if not data:
+            return torch.empty(shape, dtype=dtype)
+        return torch.frombuffer(data, dtype=dtype).view(shape)
+
+    def _copy(self, begin: int, end: int) -> bytearray:
+        """Bytes of the file in memory of their own, fewer where it ends before."""
+        try:
+            if isinstance(self.path, RemotePath):
+                return bytearray(self.path.read_range(begin, end))
+            data = bytearray(end - begin)
+            with self.path.open("rb") as file:
+                file.seek(begin)
+                return data[: file.readinto(data)]
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be read: {error.strerror}.") from error
+
+    def close(self) -> None:
+        """Lets go of the mapping; the system frees it with the last tensor that uses it."""
+        # Not mmap.close(): that would pull the memory away from under living tensors.
+        self._map, self._closed = None, True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Place]]:
+        return type(self), (self.path,)
+
+
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise ValueError("it is empty")
+        # ACCESS_COPY: torch wants memory that it may write to; the file stays as it is.
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def _remote(path: RemotePath) -> tuple[Callable[[int, int], bytes], int]:
+    """What reads bytes of a remote file, and its size; most headers come with one request."""
+    size = path.stat().st_size
+    if size == 0:
+        raise ValueError("it is empty")
+    head = path.read_range(0, min(size, _HEAD))
+
+    def read(begin: int, end: int) -> bytes:
+        return head[begin:end] if end <= len(head) else path.read_range(begin, end)
+
+    return read, size
+
+
+def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
+    """The checked header of a file of `size` bytes, of which `read` gives begin to end.
+
+    ValueError says what is wrong with the file.
+    """
+    length = int.from_bytes(read(0, min(8, size)), "little")
+    if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+        raise ValueError(
+            f"its header should take {length} bytes, the file has {size}; it is truncated or"
+            " no safetensors file"
+        )
+    try:
+        fields = json.loads(read(8, 8 + length), object_pairs_hook=_unique)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"its header is no JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise ValueError("its header is no JSON object")
+    metadata = _metadata(fields.pop("__metadata__", {}))
+    entries = {name: _entry(name, fields[name]) for name in sorted(fields)}
+    _check_layout(entries, size - 8 - length)
+    return Header(metadata, entries, 8 + length)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("its header names something twice")
+    return fields
+
+
+def _metadata(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(type(item) is str for item in value.values()):
+        raise ValueError("its metadata are no table of strings")
+    return value
+
+
+def _entry(name: str, value: Any) -> Entry:
+    try:
+        dtype, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
+        numbers = [*shape, begin, end]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"tensor {name!r} has no dtype, shape and offsets") from error
+    if any(type(number) is not int or number < 0 for number in numbers):
+        raise ValueError(f"tensor {name!r} has shape {shape!r:.60} and offsets {begin}, {end}")
+    if type(dtype) is not str or dtype not in dtypes():
+        raise ValueError(
+            f"tensor {name!r} has dtype {dtype!r:.60}, known are {', '.join(dtypes())}"
+        )
+    if end - begin != math.prod(shape) * dtypes()[dtype].itemsize:
+        raise ValueError(
+            f"tensor {name!r} of shape {shape!r:.60} and dtype {dtype} cannot lie in"
+            f" {end - begin} bytes"
+        )
+    return Entry(dtype, tuple(shape), begin, end)
+
+
+def _check_layout(entries: Mapping[str, Entry], size: int) -> None:
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if entry.begin != end:
+            what = "overlaps another" if entry.begin < end else "leaves a hole in front of it"
+            raise ValueError(f"tensor {name!r} {what}")
+        end = entry.end
+    if end != size:
+        what = "is truncated" if size < end else "goes on after its last tensor"
+        raise ValueError(f"it {what}: the header describes {end} bytes of data, there are {size}")

@@ -1,0 +1,195 @@
+"""Real jobs, killed and run out of disk: nothing lost, nothing twice, the same bytes in the end."""
+
+from __future__ import annotations
+
+import random
+import resource
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import kill_test
+import memory_test
+import pytest
+from jobkit import cli, encode, environment, toy_pictures, tree
+from kill_paths import PATHS, Toy
+from kill_test import (
+    check,
+    encode_command,
+    gone,
+    in_session,
+    kill_once,
+    orphans_end,
+    restarted,
+    start,
+    undisturbed,
+)
+
+from latentcli.core.errors import StoreError
+from latentcli.shards.store.lock import StoreLock
+from latentcli.shards.store.verify import verify_shards
+
+KILLS = ("start-up", "shards", "shards", "finish")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return toy_pictures(tmp_path_factory.mktemp("durable"), 120, bad_every=10)
+
+
+@pytest.fixture(scope="module")
+def job(pictures, model, tmp_path_factory):
+    """120 inputs in 30 units, and what an undisturbed run makes of them."""
+    command = encode_command(pictures, model, workers=0, samples_per_shard=4)
+    return undisturbed(command, tmp_path_factory.mktemp("reference") / "store", 30)
+
+
+def test_killed_four_times(job, tmp_path):
+    chance, struck = random.Random(0), []
+    for phase in KILLS:
+        struck.append(kill_once(job, tmp_path / "store", phase, chance))
+    assert sum(where is not None for where in struck) >= 3, struck
+    assert restarted(job, tmp_path / "store") == []
+    assert list(verify_shards(tmp_path / "store")) == []
+
+
+@pytest.mark.parametrize("path", ["tar", "webdataset"])
+def test_killed_three_times_on_tars(path, model, tmp_path):
+    with PATHS[path](Toy(tmp_path, model, workers=0)) as (_, jobs):
+        job = undisturbed(jobs[0], tmp_path / "reference")
+        chance, struck = random.Random(0), []
+        for phase in ("start-up", "shards", "finish"):
+            struck.append(kill_once(job, tmp_path / "store", phase, chance))
+        assert sum(where is not None for where in struck) >= 2, struck
+        assert restarted(job, tmp_path / "store") == []
+        assert list(verify_shards(tmp_path / "store")) == []
+
+
+def test_one_of_two_ranks_is_killed(model, tmp_path):
+    toy = Toy(tmp_path, model, inputs=120, workers=0)
+    single = undisturbed(toy.command(toy.pictures()), tmp_path / "single", toy.units)
+    with PATHS["torchrun"](toy) as (_, jobs):
+        job = replace(jobs[0], reference=single.reference)
+        struck = kill_once(job, tmp_path / "store", "shards", random.Random(0))
+        assert struck is not None
+        assert restarted(job, tmp_path / "store") == []
+
+
+def test_the_check_sees_what_it_is_for(job, tmp_path):
+    store = tmp_path / "store"
+    for name, data in job.reference.items():
+        path = store / name
+        if data is None:
+            path.mkdir(parents=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    assert check(job, store) == []
+    (store / "shards" / ".tmp-1-x").touch()
+    (store / "shards" / "000003.json").unlink()
+    (store / "manifest.json").write_text("{}")
+    assert check(job, store) == [
+        "shards/000003.json is missing",
+        "shards/.tmp-1-x is too many",
+        "manifest.json differs",
+        "4 inputs are lost",
+    ]
+
+
+def test_loader_processes_end_with_a_killed_job(pictures, job, model, tmp_path):
+    command = encode_command(pictures, model, workers=1, samples_per_shard=4)
+    with_workers = kill_test.Job(command, job.units, job.reference, job.startup, job.writing)
+    assert orphans_end(with_workers, tmp_path / "store")
+    encode(pictures, tmp_path / "store", model)
+    assert check(job, tmp_path / "store") == []
+
+
+def test_loader_processes_end_with_a_finished_job(pictures, model, tmp_path):
+    command = encode_command(pictures, model, workers=1, samples_per_shard=60)
+    process = start(command, tmp_path / "store")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert gone(process.pid, seconds=1) and not in_session(process.pid)
+
+
+def test_a_second_job_on_the_same_store_is_refused(pictures, model, tmp_path):
+    with StoreLock(tmp_path / "store"), pytest.raises(StoreError, match="another job is writing"):
+        encode(pictures, tmp_path / "store", model)
+    assert tree(tmp_path / "store") == {}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", disk]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if done.returncode:
+        pytest.skip(f"mounting a small disk is refused: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def one_clear_error(done: subprocess.CompletedProcess[str], reason: str) -> None:
+    assert done.returncode == 1, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and reason in errors[0], done.stderr
+    assert "run the same command again" in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def committed(store: Path) -> dict[Path, int]:
+    return {path: path.stat().st_ino for path in (store / "shards").glob("*.json")}
+
+
+def test_a_full_disk(job, small_disk):
+    store = small_disk / "store"
+    words = [*job.command[3:], "--output", store]
+    one_clear_error(cli(*words), "the disk is full")
+    before = committed(store)
+    assert 1 <= len(before) < 30
+    assert not [name for name in tree(store) if ".tmp-" in name]
+    one_clear_error(cli(*words), "the disk is full")
+    subprocess.run(["mount", "-o", "remount,size=16m", small_disk], check=True)
+    assert cli(*words).returncode == 0
+    assert {path: path.stat().st_ino for path in before} == before
+    assert check(job, store) == []
+
+
+def test_a_limit_on_the_size_of_files(pictures, model, tmp_path):
+    words = [*encode_command(pictures, model, 0, samples_per_shard=120)]
+    done = subprocess.run(
+        [*words, "--output", str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000)),
+    )
+    one_clear_error(done, "larger than this system allows")
+    assert not [name for name in tree(tmp_path / "store") if ".tmp-" in name]
+    assert subprocess.run([*words, "--output", str(tmp_path / "store")]).returncode == 0
+    subprocess.run([*words, "--output", str(tmp_path / "reference")], check=True)
+    assert tree(tmp_path / "store") == tree(tmp_path / "reference")
+
+
+def test_memory_does_not_grow_with_the_inputs(model, tmp_path):
+    small, large = memory_test.compare(tmp_path, model, (300, 1500), workers=1)
+    assert memory_test.growth(small, large) <= 1.15, (small, large)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("path", PATHS)
+def test_killed_jobs(path):
+    """Several processes take long to start: of those paths, twenty are for the script itself."""
+    kills = 5 if path.startswith(("torchrun", "ray")) else 20
+    assert kill_test.main(["--path", path, "--kills", str(kills)]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_memory_of_twenty_thousand_pictures():
+    assert memory_test.main([]) == 0

@@ -1,0 +1,264 @@
+"""What a job finds to do in a store after each kind of change, told before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from pathlib import Path
+
+import fsspec
+import pytest
+import scale_test
+import torch
+
+from latentcli.core.errors import StoreError
+from latentcli.core.types import Row
+from latentcli.jobs.encode.worklist import Survey, Work, plan_work, survey
+from latentcli.jobs.loader.find_media import find_media
+from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.shards.layout import record_path, shard_path
+from latentcli.shards.storage.paths import Place, place
+from latentcli.shards.store.commit import TarOrigin, commit_unit
+
+SPEC, PER_SHARD = "5" * 64, 4
+BAD = "a07"
+
+
+class Job:
+    """A folder of inputs and its store; it commits units as the encoder would."""
+
+    def __init__(self, folder: Path, store: Place, names: list[str]) -> None:
+        self.folder, self.store = folder, store
+        for name in names:
+            self.write(name, f"bytes of {name}")
+        (store / "shards").mkdir(parents=True)
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def found(self):
+        return find_media([str(self.folder)], "auto").inputs
+
+    def look(self, **options: str) -> Survey:
+        before = tree(self.store)
+        seen = survey(self.store, SPEC, self.found(), self.per_shard, **options)
+        assert tree(self.store) == before
+        return seen
+
+    @property
+    def per_shard(self) -> int:
+        return 1 if self.found().tars else PER_SHARD
+
+    def plan(self, retry: str | None = None, talk: Talk = SILENT, **options: str) -> Work:
+        """Plans as the survey said it would."""
+        seen = self.look(retry=retry, **options)
+        work = plan_work(self.store, SPEC, self.found(), self.per_shard, retry, talk, **options)
+        assert work.todo == seen.todo
+        assert sum(work.inputs.count(unit) for unit in work.todo) == seen.to_encode
+        assert sum(reason.count for reason in seen.reasons.values()) == len(work.inputs)
+        return work
+
+    def encode(self, *units: int, **options: str | None) -> Work:
+        """Commits the given units, or all that are left."""
+        work = self.plan(**options)
+        for unit in units or work.todo:
+            rows, origin = [], None
+            for item in work.inputs.rows(unit):
+                data = Path(item.source).read_bytes()
+                sha256 = hashlib.sha256(data).hexdigest()
+                if item.source.endswith(".tar"):
+                    origin = TarOrigin(item.source, sha256)
+                    names = [f"{item.key}/s0", f"{item.key}/{BAD}"]
+                    rows += [row(name, f"{item.source}::{name}") for name in names]
+                else:
+                    rows.append(row(item.key, item.source, sha256))
+            tensors = {f"{r.key}/latent": torch.zeros(1) for r in rows if r.status == "ok"}
+            commit_unit(self.store, unit, tensors, {}, spec_hash=SPEC, rows=rows, origin=origin)
+        return work
+
+
+def row(key: str, source: str, sha256: str | None = None) -> Row:
+    if key.endswith(BAD):
+        return Row(key, source, "failed", stage="decode_image", error="cut", sha256=sha256)
+    return Row(key, source, "ok", sha256=sha256)
+
+
+def tree(store: Place) -> dict[str, bytes]:
+    if not isinstance(store, Path):
+        return {path.url: path.read_bytes() for path, _ in store.find()} if store.exists() else {}
+    return {str(path): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+
+def counts(seen: Survey) -> dict[str, int]:
+    return {name: reason.count for name, reason in seen.reasons.items() if reason.count}
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Ten pictures in three units of 4, 4 and 2; a07 of the second is damaged."""
+    return Job(tmp_path / "in", tmp_path / "store", [f"a{i:02d}.jpg" for i in range(10)])
+
+
+def test_new_store(job):
+    seen = job.look()
+    assert (counts(seen), seen.todo, seen.to_encode) == ({"new": 10}, (0, 1, 2), 10)
+    assert seen.reasons["new"].examples == ("a00", "a01", "a02") and seen.frozen is None
+
+
+def test_units_that_are_done_and_left(job):
+    job.encode(1)
+    seen = job.look()
+    assert counts(seen) == {"done": 3, "failed": 1, "left": 6}
+    assert (seen.todo, seen.to_encode) == ((0, 2), 6)
+    assert seen.reasons["failed"].examples == ("a07",)
+    assert seen.reasons["left"].examples == ("a00", "a01", "a02")
+    job.encode()
+    assert counts(job.look()) == {"done": 9, "failed": 1}
+    assert (job.plan().todo, job.plan().failed) == ((), 1)
+
+
+def test_failed_inputs_again(job):
+    job.encode()
+    seen = job.look(retry="failed")
+    assert (counts(seen), seen.todo, seen.failed) == ({"done": 9, "failed": 1}, (1,), 0)
+    assert job.look().failed == 1
+
+
+def test_new_inputs(job):
+    job.encode()
+    job.write("a05b.jpg", "new")
+    job.write("b.jpg", "new")
+    seen = job.look()
+    assert counts(seen) == {"new": 2, "done": 9, "failed": 1}
+    assert (seen.todo, seen.to_encode) == ((3,), 2)
+    assert seen.reasons["new"].examples == ("a05b", "b")
+    notes: list[str] = []
+    assert job.plan(talk=Talk(note=notes.append)).todo == (3,)
+    assert "2 inputs are new" in notes[0]
+
+
+def test_inputs_that_are_gone_stay(job):
+    job.encode()
+    (job.folder / "a00.jpg").unlink()
+    assert counts(job.look()) == {"done": 9, "failed": 1}
+
+
+def test_changed_inputs(job):
+    job.encode()
+    job.write("a00.jpg", "longer than it was before")
+    seen = job.look()
+    assert counts(seen) == {"changed": 1, "done": 8, "failed": 1}
+    assert (seen.todo, [row.key for row in seen.kept]) == ((), ["a00"])
+    notes: list[str] = []
+    assert job.plan(talk=Talk(note=notes.append)).changed == 1
+    assert "a00.jpg" in notes[0] and "another size" in notes[0]
+    assert job.look(retry="changed").todo == (0,)
+    job.encode(retry="changed")
+    assert counts(job.look()) == {"done": 9, "failed": 1}
+
+
+def test_digests_tell_changes_that_size_and_time_do_not(job):
+    job.encode()
+    touched, swapped = job.folder / "a00.jpg", job.folder / "a09.jpg"
+    os.utime(touched, ns=(5, 5))
+    info = swapped.stat()
+    swapped.write_text("bytes of A09.jpg")
+    os.utime(swapped, ns=(info.st_atime_ns, info.st_mtime_ns))
+    by_stat, by_digest = job.look(), job.look(compare="digest")
+    assert by_stat.reasons["changed"].examples == ("a00",)
+    assert by_digest.reasons["changed"].examples == ("a09",)
+    assert job.look(compare="digest", retry="changed").todo == (2,)
+    notes: list[str] = []
+    job.plan(talk=Talk(note=notes.append), compare="digest")
+    assert "other bytes" in notes[0] and "a09.jpg" in notes[0]
+    job.encode(retry="changed", compare="digest")
+    assert "changed" not in counts(job.look(compare="digest"))
+
+
+def test_without_a_recorded_digest_size_and_time_decide(job):
+    job.encode()
+    for path in (job.store / "shards").glob("*.json"):
+        text = path.read_text()
+        path.write_text(
+            text.replace('"sha256": "', '"sha_old": "').replace('"sha_old"', '"sha256"', 1)
+        )
+    os.utime(job.folder / "a00.jpg", ns=(5, 5))
+    assert job.look(compare="digest").reasons["changed"].examples == ("a00",)
+
+
+@pytest.mark.parametrize("harm", ["cut", "no_shard", "garbled", "spec"])
+def test_damage(job, harm):
+    job.encode()
+    shard, record = shard_path(job.store, 1), record_path(job.store, 1)
+    if harm == "cut":
+        shard.write_bytes(shard.read_bytes()[:-1])
+    elif harm == "no_shard":
+        shard.unlink()
+    elif harm == "garbled":
+        record.write_text("{")
+    else:
+        record.write_text(record.read_text().replace(SPEC, "6" * 64))
+    seen = job.look()
+    assert (counts(seen), seen.todo) == ({"done": 6, "damaged": 4}, (1,))
+    assert seen.reasons["damaged"].examples == ("a04", "a05", "a06")
+    job.encode()
+    assert counts(job.look()) == {"done": 9, "failed": 1}
+    record.unlink()
+    assert counts(job.look()) == {"done": 6, "left": 4}
+
+
+def test_a_store_of_other_inputs_is_refused(job, tmp_path):
+    job.encode()
+    job.folder = tmp_path / "other"
+    job.write("x.jpg", "other")
+    with pytest.raises(StoreError, match="other inputs"):
+        job.look()
+
+
+def test_tars(tmp_path):
+    job = Job(tmp_path / "in", tmp_path / "store", [f"{i}.tar" for i in range(4)])
+    assert job.look().todo == (0, 1, 2, 3)
+    job.encode(0, 1)
+    seen = job.look()
+    assert counts(seen) == {"failed": 2, "left": 2} and seen.todo == (2, 3)
+    assert seen.failed == 2 and seen.reasons["failed"].examples == ("0", "1")
+    job.encode()
+    os.utime(job.folder / "0.tar", ns=(5, 5))
+    job.write("1.tar", "other bytes")
+    assert job.look().reasons["changed"].examples == ("0", "1")
+    assert job.look(compare="digest").reasons["changed"].examples == ("1",)
+    assert job.look(retry="changed", compare="digest").todo == (1,)
+    job.write("0a.tar", "new")
+    job.write("0/b.tar", "new")
+    work = job.plan()
+    assert [row.key for unit in work.todo for row in work.inputs.rows(unit)] == ["0a", "0~2/b"]
+
+
+def test_store_in_remote_storage(tmp_path):
+    url = f"memory://{uuid.uuid4().hex}"
+    job = Job(tmp_path / "in", place(f"{url}/store"), [f"a{i:02d}.jpg" for i in range(10)])
+    try:
+        job.encode(0, 1)
+        assert counts(job.look()) == {"done": 7, "failed": 1, "left": 2}
+        fsspec.filesystem("memory").pipe(f"{url}/store/shards/000000.safetensors", b"cut")
+        assert counts(job.look()) == {"done": 3, "failed": 1, "damaged": 4, "left": 2}
+    finally:
+        fsspec.filesystem("memory").rm(url, recursive=True)
+
+
+def test_a_small_scale_test_measures_every_step(tmp_path):
+    told = []
+    measured = scale_test.run(tmp_path, 300, lambda name, step: told.append((name, step)))
+    assert list(measured) == ["folder", "list", "done"]
+    assert [step.name for step in measured["done"]] == ["import", "find", "survey", "plan_work"]
+    assert len(told) == 12 and all(step.peak > 1 for _, step in told)
+    assert scale_test.too_much(measured) == []
+
+
+@pytest.mark.slow
+def test_a_million_names(tmp_path):
+    assert scale_test.too_much(scale_test.run(tmp_path, 1_000_000, scale_test.tell)) == []

@@ -1,0 +1,274 @@
+"""Processes that hang, die, or are left alone cost what they must and nothing more."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import pytest
+import torch
+from kill_test import gone, in_session
+from trapkit import Bomb, intake, pictures, processes
+
+from latentcli.core.errors import Interrupted, LatentCliError, StoreError
+from latentcli.core.types import InputRow, Row
+from latentcli.jobs.loader import pool, worker
+from latentcli.jobs.loader.loader import open_chunks
+from latentcli.jobs.loader.prepare import Intake, RawSample, Task, unit_tasks
+from latentcli.jobs.loader.supervisor import Deaths
+
+HERE = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return pictures(tmp_path, 30)
+
+
+def all_tasks(source):
+    return unit_tasks(source, range(source.inputs.units))
+
+
+def taken(source, count, **options):
+    """All rows by key, and the chunks."""
+    with open_chunks(source, all_tasks(source), count, **options) as chunks:
+        found = list(chunks)
+    return {row.key: (row, pixels) for chunk in found for row, pixels in chunk.pictures()}
+
+
+def test_an_input_that_hangs_or_ends_its_process_costs_itself_only(tmp_path, paths):
+    traps = {3: "sleep", 11: "hold", 12: "crash", 29: "exit"}
+    sound = taken(intake(tmp_path, paths, size=(16, 16)), 0)
+    start = time.perf_counter()
+    found = taken(intake(tmp_path, paths, traps, size=(16, 16)), 2, time_limit=2.5)
+    assert time.perf_counter() - start < 120
+    assert list(found) == list(sound)
+    reasons = {key: (row.stage, row.error) for key, (row, _) in found.items() if row.status != "ok"}
+    assert reasons == {
+        "003": ("decode_image", "took longer than 2.5 s (--time-limit)"),
+        "011": ("decode_image", "took longer than 2.5 s (--time-limit)"),
+        "012": ("decode_image", "the process that decoded it died (signal 11)"),
+        "029": ("decode_image", "the process that decoded it died (exit code 3)"),
+    }
+    for key, (row, pixels) in found.items():
+        if key in reasons:
+            assert pixels is None and row.source == sound[key][0].source
+        else:
+            assert row == sound[key][0] and torch.equal(pixels, sound[key][1])
+
+
+def test_a_sample_of_a_tar_can_hang_too(tmp_path, paths):
+    source = intake(tmp_path, paths[:4], {1: "sleep"})
+    raw = tuple(RawSample(Row(p.stem, f"t.tar::{p.name}", "ok"), p.read_bytes()) for p in paths[:4])
+    with open_chunks(source, [Task(0, 0, 4, raw, True)], 1, time_limit=2) as chunks:
+        (chunk,) = chunks
+    assert [row.status for row in chunk.rows] == ["ok", "failed", "ok", "ok"]
+    assert chunk.rows[1].source == "t.tar::001.png" and chunk.task.samples is raw
+    assert "read" not in chunk.seconds and chunk.seconds["decode_image"] > 0
+
+
+def test_one_death_costs_nothing(tmp_path, paths):
+    sound = taken(intake(tmp_path, paths), 0)
+    found = taken(intake(tmp_path, paths, {7: "crash"}, once=tmp_path / "sprung"), 1)
+    assert (tmp_path / "sprung").exists()
+    assert {key: row for key, (row, _) in found.items()} == {k: r for k, (r, _) in sound.items()}
+
+
+def test_processes_that_die_again_and_again_end_the_job(tmp_path, paths):
+    bomb = Intake(intake(tmp_path, paths).inputs, Bomb())
+    tasks = [Task(0, 0, 3)]
+    with (
+        open_chunks(bomb, tasks, 1) as chunks,
+        pytest.raises(LatentCliError, match=r"loader processes failed.*exit code 4.*same command"),
+    ):
+        next(chunks)
+
+
+def test_deaths_are_weighed_by_what_was_done_in_between():
+    deaths = Deaths(workers=1)
+    for _ in range(20):
+        deaths.mourn("signal 9")
+        deaths.done(500)
+    for _ in range(20):
+        deaths.mourn("signal 11")
+        deaths.explain("signal 11")
+    for _ in range(2):
+        deaths.explain("signal 9")
+    with pytest.raises(LatentCliError, match="3 inputs in a row"):
+        deaths.explain("signal 9")
+    with pytest.raises(LatentCliError, match="4 of them died"):
+        for _ in range(4):
+            deaths.mourn("signal 9")
+
+
+def test_a_damaged_list_ends_the_job_in_its_own_words(tmp_path, paths):
+    source = intake(tmp_path, paths)
+    text = source.inputs.path.read_text()
+    source.inputs.path.write_text(text.replace('"key"', '"kex"'))
+    with (
+        open_chunks(source, all_tasks(source), 1) as chunks,
+        pytest.raises(StoreError, match="is damaged"),
+    ):
+        next(chunks)
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def endless(seen):
+    for number in itertools.count():
+        seen.append(number)
+        yield Task(0, number % 10, 1)
+
+
+def test_little_is_read_ahead_and_the_end_is_quick(tmp_path, paths):
+    source, seen = intake(tmp_path, paths, {5: "hold"}), []
+    resource_tracker.ensure_running()
+    before = descriptors()
+    with open_chunks(source, endless(seen), 2) as chunks:
+        next(chunks)
+        time.sleep(0.5)
+        assert 10 < len(seen) <= 2 * pool.AHEAD + 2
+        assert len(processes()) == 2
+        start = time.perf_counter()
+    assert time.perf_counter() - start < 1
+    assert not processes()
+    names = [thread.name for thread in threading.enumerate()]
+    assert "keeper" not in names and "dispatch" not in names
+    assert descriptors() == before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+
+def test_reads_are_ahead_and_bounded(tmp_path, monkeypatch):
+    """Files of 10 bytes, room for 30: the reads that are not taken stay within it, in order."""
+    monkeypatch.setattr(worker, "READ_BYTES", 30)
+    begun, gate = [], threading.Event()
+
+    def slow(row):
+        begun.append(row.key)
+        gate.wait()
+        return RawSample(Row(row.key, row.source, "ok"), b"x")
+
+    monkeypatch.setattr(worker, "read_sample", slow)
+    reads = worker.ReadAhead()
+    sizes = [10] * 5 + [90] + [10] * 3
+    reads.add([InputRow(str(i), "x", 0, size) for i, size in enumerate(sizes)])
+    time.sleep(0.1)
+    assert sorted(begun) == ["0", "1", "2"]
+    gate.set()
+    found = [reads.take() for _ in sizes]
+    assert [sample.row.key for sample, _ in found] == [str(i) for i in range(9)]
+    assert [last for _, last in found] == [False] * 8 + [True]
+    assert 0.1 <= reads.seconds() < 5 and reads.seconds() < 0.05
+
+
+def test_few_bytes_are_ahead(tmp_path, paths, monkeypatch):
+    monkeypatch.setattr(pool, "AHEAD_BYTES", 10**6)
+    source, seen = intake(tmp_path, paths), []
+
+    def tasks():
+        for number in range(20):
+            seen.append(number)
+            yield Task(0, number, 1, (RawSample(Row(f"{number}", "x", "ok"), bytes(400_000)),))
+
+    with open_chunks(source, tasks(), 1) as chunks:
+        for number, chunk in enumerate(chunks, 1):
+            time.sleep(0.01)
+            assert chunk.rows[0].error.startswith("not a picture")
+            assert len(seen) <= number + 3
+    assert len(seen) == 20
+
+
+def test_what_the_tasks_raise_comes_in_its_place(tmp_path, paths):
+    source = intake(tmp_path, paths)
+
+    def tasks():
+        yield Task(0, 0, 3)
+        yield Task(0, 3, 0)
+        raise StoreError("the tar broke off")
+
+    for count in (0, 1):
+        with open_chunks(source, tasks(), count) as chunks:
+            assert [len(next(chunks).rows), len(next(chunks).rows)] == [3, 0]
+            with pytest.raises(StoreError, match="broke off"):
+                next(chunks)
+
+
+def test_who_waits_can_be_stopped(tmp_path, paths):
+    source, never = intake(tmp_path, paths), threading.Event()
+
+    def tasks():
+        yield Task(0, 0, 1)
+        never.wait()
+
+    def stop():
+        raise Interrupted("stopped")
+
+    with open_chunks(source, tasks(), 1) as chunks:
+        assert len(next(chunks).rows) == 1
+    start = time.perf_counter()
+    with pytest.raises(Interrupted), open_chunks(source, tasks(), 1, waiting=stop) as chunks:
+        list(chunks)
+    assert time.perf_counter() - start < 3 and not processes()
+    never.set()
+
+
+SCRIPT = """
+import os, signal, sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from latentcli.jobs.loader.prepare import unit_tasks
+from latentcli.jobs.loader.loader import open_chunks
+from trapkit import intake, pictures, processes
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    traps = {{9: "hold"}} if sys.argv[2] == "hang" else {{}}
+    source = intake(folder, pictures(folder, 30), traps)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)
+    with open_chunks(source, unit_tasks(source, range(3)), 2) as chunks:
+        next(chunks)
+        before = processes()
+        print("running", len(before), flush=True)
+        if sys.argv[2] == "signals":
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+                os.killpg(0, number)
+        print(1 + sum(1 for _ in chunks), before == processes(), flush=True)
+"""
+
+
+def script(tmp_path, what):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT.format(path=[str(HERE)]))
+    return subprocess.Popen(
+        [sys.executable, str(path), str(tmp_path), what],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+
+
+def test_no_process_outlives_a_killed_parent(tmp_path):
+    process = script(tmp_path, "hang")
+    assert process.stdout.readline() == "running 2\n"
+    time.sleep(0.3)
+    assert len(in_session(process.pid)) >= 2
+    process.kill()
+    process.wait()
+    assert gone(process.pid, seconds=2)
+
+
+def test_signals_are_the_parents_business(tmp_path):
+    process = script(tmp_path, "signals")
+    assert process.stdout.readline() == "running 2\n"
+    assert process.stdout.read() == "30 True\n"
+    assert process.wait() == 0
+    assert gone(process.pid, seconds=2)

@@ -1,0 +1,68 @@
+"""Calls on the lane run in order, a few behind, and stop at the first error."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from latentcli.jobs.runtime.background_thread import Lane
+
+
+def test_calls_run_in_order_on_one_other_thread():
+    seen: list[tuple[int, int]] = []
+    with Lane(3) as lane:
+        for i in range(50):
+            lane.submit(lambda n: seen.append((n, threading.get_ident())), i)
+    assert [n for n, _ in seen] == list(range(50))
+    assert len({thread for _, thread in seen} - {threading.get_ident()}) == 1
+
+
+def test_no_more_than_its_depth_is_behind():
+    gate, started = threading.Semaphore(0), []
+
+    def call(n: int) -> None:
+        gate.acquire()
+        started.append(n)
+
+    with Lane(2) as lane:
+        lane.submit(call, 0)
+        lane.submit(call, 1)
+        third = threading.Thread(target=lane.submit, args=(call, 2))
+        third.start()
+        time.sleep(0.05)
+        assert third.is_alive()
+        gate.release()
+        third.join(5)
+        assert not third.is_alive()
+        gate.release()
+        gate.release()
+    assert started == [0, 1, 2]
+
+
+def fail() -> None:
+    raise OSError("full")
+
+
+def test_an_error_comes_out_and_nothing_runs_after_it():
+    seen: list[int] = []
+    with pytest.raises(OSError, match="full"), Lane(2) as lane:
+        lane.submit(seen.append, 1)
+        lane.submit(fail)
+        for i in range(10):
+            lane.submit(seen.append, 2 + i)
+    assert seen == [1]
+
+
+def test_an_error_comes_out_at_the_end():
+    with pytest.raises(OSError, match="full"), Lane(5) as lane:
+        lane.submit(fail)
+
+
+def test_what_was_submitted_is_finished_where_the_block_raises():
+    seen: list[int] = []
+    with pytest.raises(KeyError), Lane(5) as lane:
+        lane.submit(lambda: (time.sleep(0.05), seen.append(1)))
+        raise KeyError
+    assert seen == [1]

@@ -1,0 +1,88 @@
+"""The first signal is a request, the second one ends the process at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from latentcli.core.errors import Interrupted
+from latentcli.jobs.runtime.signals import STOPPING, stop_at_once, stop_on_signals
+
+TWICE = """
+import os, signal, sys, time
+from latentcli.jobs.runtime.signals import ECHO, stop_on_signals
+with stop_on_signals("Once more.") as stop:
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.signal == signal.SIGTERM
+    os.kill(os.getpid(), signal.SIGTERM)  # at once: the same request on another way
+    print("still here", flush=True)
+    time.sleep(ECHO + 0.1)
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_is_a_request(number):
+    with stop_on_signals("Once more.") as stop:
+        stop.check()
+        os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted, match=signal.Signals(number).name) as caught:
+            stop.check()
+    assert "Once more." in str(caught.value)
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_the_second_ends_at_once(number):
+    command = [sys.executable, "-c", TWICE, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "still here\n"
+    assert done.returncode == -number
+
+
+def test_handlers_are_put_back():
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    with pytest.raises(RuntimeError), stop_on_signals(""):
+        assert signal.getsignal(signal.SIGTERM) is not before[signal.SIGTERM]
+        raise RuntimeError
+    assert {number: signal.getsignal(number) for number in STOPPING} == before
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_library_may_set_its_own_handler_in_between(number):
+    with stop_on_signals("") as stop:
+        signal.signal(number, signal.SIG_IGN)
+        os.kill(os.getpid(), number)
+        assert stop.signal is None
+        stop.listen()
+        os.kill(os.getpid(), number)
+        assert stop.signal == number
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_before_there_is_work_a_signal_ends_the_process_in_good_order(number):
+    before = {n: signal.getsignal(n) for n in STOPPING}
+    with pytest.raises(KeyboardInterrupt) as caught, stop_at_once():
+        os.kill(os.getpid(), number)
+        signal.sigtimedwait([], 1)
+    assert caught.value.args == (() if number == signal.SIGINT else (number.name,))
+    assert {n: signal.getsignal(n) for n in STOPPING} == before
+
+
+def test_outside_the_main_thread_nothing_is_asked():
+    seen: list[object] = []
+
+    def run() -> None:
+        with stop_on_signals("") as stop:
+            stop.check()
+            seen.append(stop.signal)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [None]

@@ -1,0 +1,146 @@
+"""A store from Python: by key, as a torch dataset in worker processes, and described."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections import Counter
+
+import pytest
+import torch
+from jobkit import latents_of, rows_of
+from torch.utils.data import DataLoader
+
+import latentcli
+from latentcli import LatentDataset, LatentStore, open_store
+from latentcli.core.errors import StoreError, UsageError
+from latentcli.core.posterior import Posterior
+from latentcli.jobs.store.inspect import inspect_store
+
+
+def test_a_store_is_a_mapping(mixed_store):
+    store, latents = open_store(mixed_store), latents_of(mixed_store)
+    keys = [row["key"] for row in rows_of(mixed_store) if row["status"] == "ok"]
+    assert isinstance(store, LatentStore)
+    assert len(store) == 23 and list(store) == list(store.keys()) == keys
+    for key in reversed(keys):
+        assert key in store
+        assert store[key].dtype == torch.bfloat16
+        assert torch.equal(store[key], latents[f"{key}/latent"])
+        assert set(store.parts(key)) == {"latent"}
+    assert store.state == "whitened" and store.metadata["model"].endswith("toy")
+    assert store.manifest.totals.encoded == 23
+    assert len(list(store.rows())) == 25
+    assert "23 latents" in repr(store)
+
+
+def test_unknown_and_failed_keys(mixed_store):
+    store = open_store(mixed_store)
+    assert "nothing" not in store and "000/000010" not in store and 3 not in store
+    with pytest.raises(StoreError, match="no key 'nothing'"):
+        store["nothing"]
+    with pytest.raises(StoreError, match=r"no latent.*cut short"):
+        store["000/000010"]
+    assert store.row("000/000010").stage == "decode_image"
+
+
+def test_moments(moments_store):
+    store, latents = open_store(moments_store), latents_of(moments_store)
+    key = next(iter(store))
+    mean, logsnr = latents[f"{key}/mean"], latents[f"{key}/logsnr"]
+    assert store.state == "moments" and set(store.parts(key)) == {"mean", "logsnr"}
+    torch.testing.assert_close(store[key], Posterior(mean, logsnr).mode())
+    assert store[key].dtype == torch.float32
+
+
+def test_one_shard(mixed_store):
+    shard = open_store(mixed_store / "shards" / "000001.safetensors")
+    assert list(shard) == [f"000/{i:06d}" for i in range(4, 8)]
+    assert shard.manifest is None
+
+
+def test_a_store_goes_to_other_processes(mixed_store):
+    store = open_store(mixed_store)
+    first = store[next(iter(store))]
+    copy = pickle.loads(pickle.dumps(store))
+    assert torch.equal(copy[next(iter(copy))], first)
+
+
+def test_no_store(tmp_path):
+    with pytest.raises(StoreError, match="no such folder"):
+        open_store(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match=r"no manifest\.json"):
+        open_store(tmp_path)
+
+
+def test_public_names():
+    assert latentcli.open_store is open_store
+    with pytest.raises(AttributeError, match="nothing"):
+        latentcli.nothing  # noqa: B018
+
+
+def test_a_dataset_in_two_workers(mixed_store):
+    dataset = LatentDataset(mixed_store, dtype=torch.float32)
+    loader = DataLoader(
+        dataset, batch_size=None, shuffle=True, num_workers=2, multiprocessing_context="spawn"
+    )
+    store = open_store(mixed_store)
+    seen: Counter[str] = Counter()
+    for item in loader:
+        seen[item["key"]] += 1
+        assert item["latent"].dtype == torch.float32
+        assert torch.equal(item["latent"], store[item["key"]].float())
+        row = store.row(item["key"])
+        assert tuple(item["original_size"]) == row.original_size
+        assert tuple(item["crop"]) == row.crop
+    assert seen == Counter(list(store))
+
+
+def test_items(mixed_store, moments_store):
+    dataset = LatentDataset(mixed_store, transform=lambda item: item["latent"].shape)
+    assert len(dataset) == 23 and dataset[0] == (8, 3, 4)
+    assert LatentDataset(mixed_store)[0]["latent"].dtype == torch.bfloat16
+    mode = LatentDataset(moments_store)
+    assert torch.equal(mode[0]["latent"], mode[0]["latent"])
+    with pytest.raises(IndexError):
+        dataset[23]
+
+
+def test_fresh_samples_need_moments(mixed_store, moments_store):
+    with pytest.raises(UsageError, match="--latents moments"):
+        LatentDataset(mixed_store, sample=True)
+    dataset = LatentDataset(moments_store, sample=True)
+    draws = torch.stack([dataset[0]["latent"] for _ in range(200)])
+    parts = open_store(moments_store).parts(dataset.keys[0])
+    posterior = Posterior(parts["mean"], parts["logsnr"])
+    assert not torch.equal(draws[0], draws[1])
+    assert ((draws.mean(0) - posterior.mode()).abs() < 6 * posterior.sigma / 200**0.5).all()
+    assert ((draws.std(0) / posterior.sigma - 1).abs() < 0.4).all()
+
+
+def test_a_store_is_described(mixed_store):
+    found = inspect_store(str(mixed_store))
+    assert (found["encoded"], found["failed"]) == (23, 2)
+    assert sum(found["latent_sizes"].values()) == 23 and "8x3x4" in found["latent_sizes"]
+    assert sum(found["failures"].values()) == 2
+    assert all(reason.startswith("decode_image: ") for reason in found["failures"])
+    assert found["latent_space"].endswith("#whitened") and found["status"] == "complete"
+    assert len(found["channels"]["mean"]) == 8
+    json.dumps(found, allow_nan=False)
+
+
+def test_channel_figures_are_those_of_the_latents(mixed_store):
+    latents = [t.double().flatten(1) for t in latents_of(mixed_store).values()]
+    values = torch.cat(latents, dim=1)
+    found = inspect_store(str(mixed_store))["channels"]
+    torch.testing.assert_close(torch.tensor(found["mean"]).double(), values.mean(1))
+    expected = values.std(1, correction=0)
+    torch.testing.assert_close(torch.tensor(found["std"]).double(), expected)
+
+
+def test_a_shard_is_described(mixed_store):
+    found = inspect_store(str(mixed_store / "shards" / "000000.safetensors"))
+    assert (found["encoded"], found["failed"]) == (4, 0)
+    assert found["metadata"]["format"] == "latentcli" and "status" not in found
+    with pytest.raises(StoreError, match="There is no"):
+        inspect_store(str(mixed_store / "nothing"))

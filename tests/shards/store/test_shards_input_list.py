@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import os
+import pickle
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from storekit import found
+
+from latentcli.core.errors import StoreError
+from latentcli.core.types import InputRow
+from latentcli.shards.sources.find_inputs import assign_units
+from latentcli.shards.store.input_list import InputList, write_inputs
+
+
+@given(st.lists(st.tuples(st.text(), st.binary(max_size=6)), max_size=12), st.integers(1, 5))
+def test_rows_come_back(tmp_path_factory, names, per_unit):
+    path = tmp_path_factory.mktemp("list") / "inputs.jsonl"
+    rows = [
+        InputRow(key, os.fsdecode(source), i // per_unit, i, -1)
+        for i, (key, source) in enumerate(names)
+    ]
+    write_inputs(path, rows)
+    inputs = InputList.open(path)
+    assert list(inputs) == rows
+    assert len(inputs) == len(rows)
+    assert inputs.units == -(-len(rows) // per_unit)
+    for unit in range(inputs.units):
+        of_unit = [row for row in rows if row.unit == unit]
+        assert inputs.rows(unit) == of_unit
+        assert inputs.count(unit) == len(of_unit)
+        assert inputs.rows(unit, 1, 2) == of_unit[1:3]
+
+
+def test_a_key_cannot_look_like_a_unit(tmp_path):
+    rows = [InputRow('", "unit": 7, "x": "', '/"unit": 9', 0)]
+    write_inputs(tmp_path / "list", rows)
+    assert list(InputList.open(tmp_path / "list")) == rows
+
+
+def test_units_out_of_order_are_not_written(tmp_path):
+    with pytest.raises(ValueError, match="unit 2 follows one of unit 0"):
+        write_inputs(tmp_path / "list", [InputRow("a", "/a", 0), InputRow("b", "/b", 2)])
+    assert list(tmp_path.iterdir()) == []
+
+
+GOOD = b'{"key": "a", "source": "/a", "unit": 0, "size": 1, "mtime_ns": 2}\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello\n",
+        GOOD[:-1],
+        GOOD + GOOD[:20],
+        GOOD.replace(b'"unit": 0', b'"unit": 1'),
+        GOOD + GOOD.replace(b'"unit": 0', b'"unit": 2'),
+        GOOD.replace(b'"unit": 0', b'"unit": -1'),
+        GOOD.replace(b'"key": "a", ', b""),
+        GOOD.replace(b'"a"', b"5"),
+        GOOD.replace(b'"/a"', b"/a"),
+        GOOD.replace(b'"size": 1', b'"size": true'),
+    ],
+)
+def test_a_damaged_list_is_refused(tmp_path, content):
+    path = tmp_path / "inputs.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"inputs\.jsonl is damaged"):
+        list(InputList.open(path))
+
+
+def test_a_missing_list_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="cannot be read: No such file"):
+        InputList.open(tmp_path / "inputs.jsonl")
+
+
+def test_a_long_list_opens_fast_and_travels_light(tmp_path):
+    path = tmp_path / "inputs.jsonl"
+    write_inputs(path, assign_units(found(200_000), 1000))
+    begin = time.process_time()
+    inputs = InputList.open(path)
+    assert time.process_time() - begin < 1
+    sent = pickle.dumps(inputs)
+    assert len(sent) < 10_000
+    assert pickle.loads(sent).rows(150, 3, 1) == inputs.rows(150)[3:4]
