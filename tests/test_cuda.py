@@ -18,7 +18,7 @@ from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.inference.batch_size import LARGEST, auto_batch_size
 from latentcli.jobs.inference.encode_batch import DeviceTimer, encode_batch, encode_on_device
 from latentcli.jobs.inference.engine import decode_batch, load_engine
-from latentcli.jobs.inference.split_on_oom import Fitting
+from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.prepare import Recipe, prepare
 from latentcli.jobs.roundtrip.job import run_roundtrip
 from latentcli.jobs.store.latent_store import open_store
@@ -107,13 +107,13 @@ def test_too_little_memory_is_survived(cuda: str) -> None:
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(engine.device).total_memory
     notes: list[str] = []
-    fitting = Fitting(notes.append)
+    split_on_oom = SplitOnOom(notes.append)
     torch.cuda.set_per_process_memory_fraction((before + need / 4) / total)
     try:
-        halved = fitting.encode(encode, pixels, keys)["latent"].cpu()
+        halved = split_on_oom.encode(encode, pixels, keys)["latent"].cpu()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert notes and 1 <= fitting.sizes[3, 512, 512] < count
+    assert notes and 1 <= split_on_oom.sizes[3, 512, 512] < count
     difference = (halved - whole).square().mean().sqrt()
     assert difference < 0.05 * whole.square().mean().sqrt()
 

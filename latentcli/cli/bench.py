@@ -55,9 +55,9 @@ def bench(
     say_bundled(out, given)
     from latentcli.jobs.bench.job import run_bench
 
-    with out.talk() as talk:
-        document = run_bench(job, talk)
-    out.show(document, data=tables, talk=words.slowest)
+    with out.reporter() as reporter:
+        document = run_bench(job, reporter)
+    out.show(document, data=tables, summary=words.slowest)
     if "chart_error" in document:
         raise LatentCliError(document["chart_error"])
 

@@ -48,11 +48,11 @@ def decode(
     out.stdout_is_taken = job.output == "-"
     if job.store == "-":
         check_stdin()
-    with reserved_stdout(out.stdout_is_taken), out.talk() as talk:
+    with reserved_stdout(out.stdout_is_taken), out.reporter() as reporter:
         from latentcli.jobs.decode.job import run_decode
 
-        document = run_decode(job, talk)
-    out.show(document, talk=summary)
+        document = run_decode(job, reporter)
+    out.show(document, summary=summary)
     check_failed(document["failed"], document["decoded"] + document["failed"], "0")
 
 

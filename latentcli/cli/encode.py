@@ -86,16 +86,16 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
 
         raise typer.Exit(launch(out.words, job.devices, job.device, os.environ))
     say_bundled(out, given)
-    with reserved_stdout(out.stdout_is_taken), out.talk() as talk:
+    with reserved_stdout(out.stdout_is_taken), out.reporter() as reporter:
         from latentcli.jobs.encode.job import run_encode
 
-        document = run_encode(job, talk)
+        document = run_encode(job, reporter)
     if not document:  # another process of this job has it
         return
     if job.dry_run:
         out.show(document, data=plan_tables)
         return
-    out.show(document, talk=summary)
+    out.show(document, summary=summary)
     check_failed(document["failed"], document["inputs"], job.max_bad)
 
 

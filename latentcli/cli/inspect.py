@@ -53,9 +53,9 @@ def inspect(
     from latentcli.jobs.store.inspect import inspect_store
 
     out = output_of(context)
-    with out.talk() as talk:
-        document = inspect_store(store, report, report_samples, talk)
-    out.show(document, data=tables, talk=told)
+    with out.reporter() as reporter:
+        document = inspect_store(store, report, report_samples, reporter)
+    out.show(document, data=tables, summary=told)
 
 
 def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from latentcli.core.errors import TooManyFailures
 from latentcli.jobs.config import BUNDLED_MODEL
 from latentcli.jobs.failures import allowed_failures
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 
 if TYPE_CHECKING:
     import typer
@@ -78,19 +78,19 @@ class Output:
         return console_on(stream)
 
     @contextmanager
-    def talk(self) -> Iterator[Talk]:
+    def reporter(self) -> Iterator[Reporter]:
         """What a job speaks through while it runs."""
         from latentcli.cli.display import display_for
 
         display = display_for(self.stderr, self.quiet)
         display.start()
         try:
-            yield Talk(note=display.note, progress=display.progress)
+            yield Reporter(note=display.note, progress=display.progress)
         finally:
             display.close()
 
     def say(self, lines: Iterable[str]) -> None:
-        """Talk: each line as it is, on stderr."""
+        """Reporter: each line as it is, on stderr."""
         if not self.quiet:
             for line in lines:
                 self.stderr.out(line, highlight=False)
@@ -99,7 +99,7 @@ class Output:
         self,
         document: Any,
         data: Callable[[Any], Iterable[RenderableType]] | None = None,
-        talk: Callable[[Any], Iterable[str]] | None = None,
+        summary: Callable[[Any], Iterable[str]] | None = None,
     ) -> None:
         """The result: as JSON, or as data on stdout with talk about it on stderr."""
         if self.as_json:
@@ -107,7 +107,7 @@ class Output:
             return
         for item in data(document) if data else ():
             self.stdout.print(item)
-        self.say(talk(document) if talk else ())
+        self.say(summary(document) if summary else ())
 
     def _document(self, document: Any) -> None:
         self.documented = True

@@ -75,9 +75,9 @@ def roundtrip(
     say_bundled(out, given)
     from latentcli.jobs.roundtrip.job import run_roundtrip
 
-    with out.talk() as talk:
-        document = run_roundtrip(job, talk)
-    out.show(document, data=tables, talk=summary)
+    with out.reporter() as reporter:
+        document = run_roundtrip(job, reporter)
+    out.show(document, data=tables, summary=summary)
     refuse(document, job.max_bad)
 
 

@@ -35,8 +35,8 @@ def verify(
     job, _ = resolve(VerifyJob, "verify", context.params, needs="store")
     from latentcli.jobs.store.verify import run_verify
 
-    with out.talk() as talk:
-        document = run_verify(job, talk)
+    with out.reporter() as reporter:
+        document = run_verify(job, reporter)
     out.show(document, data=tables)
     if not document["ok"]:
         problems = words.count(len(document["problems"]), "problem")

@@ -54,9 +54,9 @@ def video_embed(
         raise UsageError("Say where the features go: -o FEATURES.safetensors.")
     from latentcli.jobs.video.embed import run_video_embed
 
-    with out.talk() as talk:
-        document = run_video_embed(job, talk)
-    out.show(document, talk=embedded)
+    with out.reporter() as reporter:
+        document = run_video_embed(job, reporter)
+    out.show(document, summary=embedded)
     check_failed(document["failed"], document["clips"] + document["failed"], job.max_bad)
 
 
@@ -97,7 +97,7 @@ def video_distance(
     from latentcli.jobs.video.distance import run_video_distance
 
     document = run_video_distance(job)
-    out.show(document, data=tables, talk=lambda told: told["notes"])
+    out.show(document, data=tables, summary=lambda told: told["notes"])
 
 
 def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 
 MANIFEST = "manifest.json"
 INPUTS = "inputs.jsonl"
@@ -24,17 +24,17 @@ def shard_name(unit: int, suffix: str = ".safetensors") -> str:
     return f"{unit:06d}{suffix}"
 
 
-def shard_path(store: Place, unit: int, suffix: str = ".safetensors") -> Place:
+def shard_path(store: AnyPath, unit: int, suffix: str = ".safetensors") -> AnyPath:
     """A unit's shard."""
     return store / SHARDS / shard_name(unit, suffix)
 
 
-def record_path(store: Place, unit: int) -> Place:
+def record_path(store: AnyPath, unit: int) -> AnyPath:
     """A unit's commit record."""
     return store / SHARDS / f"{unit:06d}.json"
 
 
-def recorded_units(store: Place) -> list[int]:
+def recorded_units(store: AnyPath) -> list[int]:
     """Units that have a file with the name of a commit record, ascending."""
     matches = (_RECORD.fullmatch(path.name) for path in (store / SHARDS).glob("*.json"))
     return sorted(int(match[1]) for match in matches if match)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from latentcli.cli.console import console_on
 from latentcli.cli.display import LiveDisplay, NoDisplay, PlainDisplay, display_for, facts, picture
-from latentcli.jobs.runtime.bottleneck import Reading, Setting, Window, crews_of
+from latentcli.jobs.runtime.bottleneck import Interval, Reading, Setting, crews_of
 from latentcli.jobs.runtime.meter import Meter, Snapshot
 
 SCRIPT = """
@@ -22,9 +22,9 @@ import sys, time
 from latentcli.cli.output import Output
 from latentcli.jobs.runtime.meter import Meter
 n, now = int(sys.argv[1]), [0.0]
-with Output().talk() as talk:
-    talk.note("a note with [brackets] and a very long tail " + "x" * 90)
-    meter = Meter("encode", n, talk.progress, 2, clock=lambda: now[0], cores=8)
+with Output().reporter() as reporter:
+    reporter.note("a note with [brackets] and a very long tail " + "x" * 90)
+    meter = Meter("encode", n, reporter.progress, 2, clock=lambda: now[0], cores=8)
     meter.begin()
     for _ in range(20):
         now[0] += n / 20 / 123.4
@@ -50,13 +50,13 @@ class Clock:
         return self.now
 
 
-def windows(seconds: float = 20.0, **busy: float) -> tuple[Window, Window]:
+def windows(seconds: float = 20.0, **busy: float) -> tuple[Interval, Interval]:
     """The last 10 seconds with these stages busy, and the whole job with half of that."""
     first = Reading(0.0, {})
     before = Reading(seconds - 10, {})
     now = Reading(seconds, {stage: (10 * share, 1200) for stage, share in busy.items()})
     crews = crews_of(busy, 2, {}, ())
-    return tuple(Window(since, now, crews, Setting(cores=8)) for since in (before, first))
+    return tuple(Interval(since, now, crews, Setting(cores=8)) for since in (before, first))
 
 
 def snapshot(
@@ -225,7 +225,7 @@ def test_the_last_picture_is_of_the_whole_job_and_leaves_the_limit_to_the_summar
 
 def test_a_stage_without_items_has_no_rate() -> None:
     crews = crews_of(("write",), 1, {}, ())
-    window = Window(Reading(0.0, {}), Reading(10.0, {"write": (1.0, 0)}), crews)
+    window = Interval(Reading(0.0, {}), Reading(10.0, {"write": (1.0, 0)}), crews)
     assert drawn(snapshot(1, windows=(window, window)), 80)[-1] == "  write ━╸               10%"
 
 
@@ -265,6 +265,6 @@ def test_a_meter_can_be_shown() -> None:
 
 
 def test_an_empty_job_can_be_drawn() -> None:
-    nothing = Window(Reading(0.0, {}), Reading(0.0, {}))
+    nothing = Interval(Reading(0.0, {}), Reading(0.0, {}))
     empty = snapshot(0, total=0, rate=0.0, windows=(nothing, nothing))
     assert drawn(empty, 40)[1] == "  0/0"

@@ -53,7 +53,7 @@ def test_asked(given: list[str], variables: dict[str, str], wanted: bool) -> Non
 
 
 def shown(out: Output) -> None:
-    out.show({"a": 1}, data=lambda d: [f"data {d['a']}"], talk=lambda d: ["talk", "[red]more"])
+    out.show({"a": 1}, data=lambda d: [f"data {d['a']}"], summary=lambda d: ["talk", "[red]more"])
 
 
 def test_human(capsys: pytest.CaptureFixture[str]) -> None:

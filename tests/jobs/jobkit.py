@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from latentcli.jobs.config import DecodeJob, EncodeJob
 from latentcli.jobs.decode.job import run_decode
 from latentcli.jobs.encode.job import run_encode
-from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.reporter import SILENT, Reporter
 
 __all__ = ["toy_model", "toy_pictures", "tree"]
 
@@ -42,14 +42,16 @@ def encode_job(source: object, store: Path, model: str, **options: Any) -> Encod
 
 
 def encode(
-    source: object, store: Path, model: str, talk: Talk = SILENT, **options: Any
+    source: object, store: Path, model: str, reporter: Reporter = SILENT, **options: Any
 ) -> dict[str, Any]:
-    return run_encode(encode_job(source, store, model, **options), talk)
+    return run_encode(encode_job(source, store, model, **options), reporter)
 
 
-def decode(store: object, output: Path, talk: Talk = SILENT, **options: Any) -> dict[str, Any]:
+def decode(
+    store: object, output: Path, reporter: Reporter = SILENT, **options: Any
+) -> dict[str, Any]:
     settings = {"store": str(store), "output": str(output), "device": "cpu"}
-    return run_decode(DecodeJob(**settings | options), talk)
+    return run_decode(DecodeJob(**settings | options), reporter)
 
 
 def pictures_of(folder: Path) -> dict[str, np.ndarray]:
@@ -109,7 +111,7 @@ def environment() -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1"}
 
 
-def interrupt_after(count: int, number: int = signal.SIGTERM) -> Talk:
+def interrupt_after(count: int, number: int = signal.SIGTERM) -> Reporter:
     """A listener that sends this process a signal after some progress."""
     seen = 0
 
@@ -119,4 +121,4 @@ def interrupt_after(count: int, number: int = signal.SIGTERM) -> Talk:
         if seen == count:
             os.kill(os.getpid(), number)
 
-    return Talk(progress=progress)
+    return Reporter(progress=progress)

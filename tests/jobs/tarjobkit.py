@@ -162,8 +162,8 @@ SERVER = get_context("forkserver")
 
 def run_words(words: list[str], stdin: Connection, stdout: Connection, log: str) -> None:
     """A command line in a process of its own, with these for standard streams."""
-    with Path(log).open("wb") as talk:
-        for source, target in ((stdin.fileno(), 0), (stdout.fileno(), 1), (talk.fileno(), 2)):
+    with Path(log).open("wb") as err:
+        for source, target in ((stdin.fileno(), 0), (stdout.fileno(), 1), (err.fileno(), 2)):
             os.dup2(source, target)
     stdin.close()
     stdout.close()
@@ -221,10 +221,10 @@ class Forked:
         code = self._process.exitcode
         if code is None:
             self._process.kill()
-            raise AssertionError(f"still running after {seconds} seconds: {self.talk}")
+            raise AssertionError(f"still running after {seconds} seconds: {self.stderr}")
         return code
 
     @property
-    def talk(self) -> str:
+    def stderr(self) -> str:
         """What it said on standard error so far."""
         return self.log.read_text()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench.cases import Case
-from latentcli.jobs.bench.models import Contender, Work, attempt, contender, work
+from latentcli.jobs.bench.models import TimedModel, Work, attempt, timed_model, work
 from latentcli.jobs.inference.engine import Engine
 
 BATCH, SIDE = 2, 64
@@ -38,7 +38,7 @@ TOLERANCES = {"fp32": Tolerance(1e-4, 1e-3), "bf16": Tolerance(0.05, 0.25)}
 
 @torch.inference_mode()
 def check_outputs(
-    engine: Engine, reference: Engine, timed: Contender, ops: Iterable[str] = ("encode", "decode")
+    engine: Engine, reference: Engine, timed: TimedModel, ops: Iterable[str] = ("encode", "decode")
 ) -> list[dict[str, Any]]:
     """One row per op of `ops` that the model has; LatentCliError names an op and its figures.
 
@@ -52,12 +52,12 @@ def check_outputs(
     for op in ops:
         if model.can_encode if op == "encode" else model.can_decode:
             case = Case(op, (side, side), BATCH)
-            eager = contender(timed.name, reference, compiled=False)
+            eager = timed_model(timed.name, reference, compiled=False)
             rows.append(check(timed, case, one_by_one(eager, case), engine.dtype))
     return rows
 
 
-def one_by_one(eager: Contender, case: Case) -> Tensor:
+def one_by_one(eager: TimedModel, case: Case) -> Tensor:
     """The reference, float32 [N, ...]: each picture of the case alone."""
     inputs = work(eager, case, steps=1).inputs
     single = replace(case, batch=1)
@@ -70,7 +70,7 @@ def one_by_one(eager: Contender, case: Case) -> Tensor:
     return torch.cat(parts)
 
 
-def check(timed: Contender, case: Case, expected: Tensor, dtype: str) -> dict[str, Any]:
+def check(timed: TimedModel, case: Case, expected: Tensor, dtype: str) -> dict[str, Any]:
     """The row of one op; LatentCliError where the output is not what eager float32 gives."""
     job: Work = work(timed, case, steps=1)
     found = attempt(timed, case, job.call).float().cpu()

@@ -15,13 +15,13 @@ from latentcli.jobs.bench.cases import Case, cases_of, preset_document
 from latentcli.jobs.bench.check_outputs import check_outputs
 from latentcli.jobs.bench.machine import machine, state
 from latentcli.jobs.bench.memory import MEMORY
-from latentcli.jobs.bench.models import Contender, bench_engine, contender, why_not
+from latentcli.jobs.bench.models import TimedModel, bench_engine, timed_model, why_not
 from latentcli.jobs.bench.stages import bench_stages
 from latentcli.jobs.bench.timing import measure_case, untimed_calls
 from latentcli.jobs.config import BenchJob, check_choices, with_weights
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.runtime.meter import Meter
-from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.reports.bench_chart import check_chart, draw_chart
 from latentcli.shards.storage.atomic_write import atomic_write
 
@@ -38,7 +38,7 @@ ONLY_STAGES = {"size": "--resolution", "batch_size": "--batch"}
 """Fields that only the --stages form has a use for, and the options that are meant."""
 
 
-def run_bench(job: BenchJob, talk: Talk = SILENT) -> dict[str, Any]:
+def run_bench(job: BenchJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     """The --json document of `bench`, or of its --stages form.
 
     Every model's output is checked before any is timed. UsageError for what cannot be asked,
@@ -48,7 +48,7 @@ def run_bench(job: BenchJob, talk: Talk = SILENT) -> dict[str, Any]:
     check_choices(job)
     if job.stages:
         refuse_beside_stages(job)
-        return bench_stages(job, talk)
+        return bench_stages(job, reporter)
     if job.sources:
         raise UsageError("bench times random pictures; files are read with --stages only.")
     refuse_stages_fields(job)
@@ -58,11 +58,11 @@ def run_bench(job: BenchJob, talk: Talk = SILENT) -> dict[str, Any]:
     texts = model_texts(job)
     engines = {name: bench_engine(job, text) for name, text in texts.items()}
     reasons = left_out(engines, cases)
-    models, checks = check_all(job, texts, engines, cases, talk)
+    models, checks = check_all(job, texts, engines, cases, reporter)
     if job.baseline is not None:
         job = replace(job, baseline=with_weights(job.baseline)[0])
     with cpu_threads(job.threads):
-        document = measure(job, models, cases, reasons, talk)
+        document = measure(job, models, cases, reasons, reporter)
     document["checks"] = checks
     return document if job.chart is None else document | chart(job.chart, document)
 
@@ -139,15 +139,15 @@ def check_all(
     texts: Mapping[str, str],
     engines: Mapping[str, Engine],
     cases: Sequence[Case],
-    talk: Talk,
-) -> tuple[list[Contender], list[dict[str, Any]]]:
+    reporter: Reporter,
+) -> tuple[list[TimedModel], list[dict[str, Any]]]:
     """(models as they are timed, the checks' rows); LatentCliError where a check fails."""
     models, checks = [], []
     ops = dict.fromkeys(case.op for case in cases)
     for name, engine in engines.items():
-        talk.note(f"Checking {name} against its own eager float32 output.")
+        reporter.note(f"Checking {name} against its own eager float32 output.")
         reference = engine if engine.dtype == "fp32" else bench_engine(job, texts[name], "fp32")
-        model = contender(name, engine, job.compile)
+        model = timed_model(name, engine, job.compile)
         checks += check_outputs(engine, reference, model, ops)
         models.append(model)
     return models, checks
@@ -155,15 +155,15 @@ def check_all(
 
 def measure(
     job: BenchJob,
-    models: list[Contender],
+    models: list[TimedModel],
     cases: list[Case],
     reasons: Mapping[tuple[str, str], str | None],
-    talk: Talk,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """The document without its checks."""
     first = models[0].engine
     before = state(first)
-    meter = Meter("bench", len(cases), talk.progress, noun="cases")
+    meter = Meter("bench", len(cases), reporter.progress, noun="cases")
     meter.begin()
     rows: list[dict[str, Any]] = []
     short: list[dict[str, str]] = []
@@ -204,6 +204,6 @@ def measure(
     }
 
 
-def parameters(model: Contender) -> int:
+def parameters(model: TimedModel) -> int:
     """Trainable values of a model."""
     return model.engine.model.parameter_count()

@@ -20,7 +20,7 @@ RECOMPILES = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class TimedModel:
     """A model as it is timed."""
 
     name: str
@@ -63,14 +63,14 @@ def bench_engine(job: BenchJob, text: str, dtype: str | None = None) -> Engine:
         ) from None
 
 
-def contender(name: str, engine: Engine, compiled: bool) -> Contender:
+def timed_model(name: str, engine: Engine, compiled: bool) -> TimedModel:
     """The model's own encode and decode, or what torch.compile makes of them, shape by shape."""
     model = engine.model
     if not compiled:
-        return Contender(name, engine, model.encode, model.decode, False)
+        return TimedModel(name, engine, model.encode, model.decode, False)
     torch._dynamo.config.recompile_limit = RECOMPILES
     encode, decode = (torch.compile(f, dynamic=False) for f in (model.encode, model.decode))
-    return Contender(name, engine, encode, decode, True)
+    return TimedModel(name, engine, encode, decode, True)
 
 
 def why_not(engine: Engine, case: Case) -> str | None:
@@ -88,7 +88,7 @@ def why_not(engine: Engine, case: Case) -> str | None:
     return None
 
 
-def work(model: Contender, case: Case, steps: int) -> Work:
+def work(model: TimedModel, case: Case, steps: int) -> Work:
     """The op on seeded inputs: uniform noise pictures, or standard normal latents and noise.
 
     LatentCliError where even the inputs need more memory than there is.
@@ -97,7 +97,7 @@ def work(model: Contender, case: Case, steps: int) -> Work:
     return made
 
 
-def _work(model: Contender, case: Case, steps: int) -> Work:
+def _work(model: TimedModel, case: Case, steps: int) -> Work:
     (width, height), spec, device = case.size, model.engine.model.spec, model.engine.device
     generator = torch.Generator().manual_seed(0)
     if case.op == "encode":
@@ -117,7 +117,7 @@ class ShortOfMemory(LatentCliError):
     """A case that a model cannot run here; others may."""
 
 
-def attempt(model: Contender, case: Case, call: Callable[[], Any]) -> Any:
+def attempt(model: TimedModel, case: Case, call: Callable[[], Any]) -> Any:
     """What an untimed call gives; ShortOfMemory, or LatentCliError for a failed compile."""
     try:
         return call()

@@ -25,7 +25,7 @@ from latentcli.jobs.loader.loader import open_chunks, pick_workers
 from latentcli.jobs.loader.prepare import Intake, Recipe, unit_tasks
 from latentcli.jobs.loader.sizes import preprocess_spec
 from latentcli.jobs.runtime.meter import IMAGE_STAGES
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.sources.find_inputs import assign_units, find_inputs
 from latentcli.shards.store.input_list import InputList, write_inputs
 
@@ -33,7 +33,7 @@ MODEL_BATCHES = 8
 """Different batches that the model alone is timed on, in turn."""
 
 
-def bench_stages(job: BenchJob, talk: Talk) -> dict[str, Any]:
+def bench_stages(job: BenchJob, reporter: Reporter) -> dict[str, Any]:
     """The --json document of `bench --stages`: three rates in images a second, and their ratio.
 
     `ratio` is the rate of the whole job over the slower of its two halves run alone. Rates count
@@ -61,12 +61,12 @@ def bench_stages(job: BenchJob, talk: Talk) -> dict[str, Any]:
         write_inputs(path, assign_units(found, PER_SHARD["images"]))
         intake = Intake(InputList.open(path), recipe)
         workers = pick_workers(job.workers, len(found))
-        talk.note(f"The image stages alone, {len(found)} inputs, {workers} workers.")
+        reporter.note(f"The image stages alone, {len(found)} inputs, {workers} workers.")
         images_alone, pictures = time_images(intake, workers, batch_size * MODEL_BATCHES)
-        talk.note("The model alone.")
+        reporter.note("The model alone.")
         model_alone = time_model(engine, pictures, batch_size, len(found))
-        talk.note("The whole job.")
-        whole = run_encode(replace(encode, output=str(Path(folder) / "store")), talk)
+        reporter.note("The whole job.")
+        whole = run_encode(replace(encode, output=str(Path(folder) / "store")), reporter)
     slower = min(images_alone, model_alone)
     return {
         "model": whole["model"],

@@ -22,7 +22,7 @@ from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench.cases import Case
 from latentcli.jobs.bench.check_outputs import fault, unlike
 from latentcli.jobs.bench.memory import own_bytes, peak_bytes
-from latentcli.jobs.bench.models import Contender, ShortOfMemory, Work, attempt, contender, work
+from latentcli.jobs.bench.models import ShortOfMemory, TimedModel, Work, attempt, timed_model, work
 from latentcli.jobs.config import BenchJob
 from latentcli.jobs.runtime.memory import peak_memory, reset_peak_memory
 
@@ -54,14 +54,14 @@ def untimed_calls(job: BenchJob) -> int:
 class Ready:
     """A model, its work on a case, and what was measured of it so far."""
 
-    model: Contender
+    model: TimedModel
     work: Work
     timing: Timing
 
 
 @torch.inference_mode()
 def measure_case(
-    case: Case, able: Sequence[Contender], job: BenchJob
+    case: Case, able: Sequence[TimedModel], job: BenchJob
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """(a row per model that could run the case, why each other one could not)."""
     if job.compile:
@@ -79,7 +79,7 @@ def measure_case(
 
 
 def warmed_up(
-    case: Case, able: Sequence[Contender], job: BenchJob
+    case: Case, able: Sequence[TimedModel], job: BenchJob
 ) -> tuple[list[Ready], list[dict[str, str]]]:
     """(models that ran the case and gave the right output, those that memory is too short for)."""
     ready, short, calls = [], [], untimed_calls(job)
@@ -142,7 +142,7 @@ def last_warm_up(each: Ready, case: Case) -> Tensor:
     return output
 
 
-def refuse_wrong(model: Contender, case: Case, output: Tensor, steps: int) -> None:
+def refuse_wrong(model: TimedModel, case: Case, output: Tensor, steps: int) -> None:
     """LatentCliError for a broken output at the very size that is timed.
 
     A network may fail at one size and not at another, and compiled code is made for each anew: it
@@ -150,7 +150,7 @@ def refuse_wrong(model: Contender, case: Case, output: Tensor, steps: int) -> No
     """
     wrong = fault(output)
     if not wrong and model.compiled:
-        eager = contender(model.name, model.engine, compiled=False)
+        eager = timed_model(model.name, model.engine, compiled=False)
         expected = attempt(eager, case, work(eager, case, steps).call)
         wrong = unlike(output, expected, model.engine.dtype)
     if wrong:

@@ -41,7 +41,7 @@ class Rank:
 
 
 @dataclass(frozen=True, slots=True)
-class Meeting:
+class Rendezvous:
     """Where the processes of one job meet."""
 
     host: str
@@ -94,7 +94,7 @@ def number(environment: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def meeting_of(environment: Mapping[str, str]) -> Meeting:
+def rendezvous_of(environment: Mapping[str, str]) -> Rendezvous:
     """Where the processes meet: MASTER_ADDR and MASTER_PORT, else the first host of the step.
 
     UsageError where neither is known.
@@ -109,7 +109,7 @@ def meeting_of(environment: Mapping[str, str]) -> Meeting:
             )
         launch = launch_of(environment, "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
         served = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        return Meeting(host, port_of(environment, 0), launch, served)
+        return Rendezvous(host, port_of(environment, 0), launch, served)
     step = environment.get("SLURM_STEP_ID", environment.get("SLURM_STEPID", "0"))
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or ""
     host = host or next(hosts(nodes), None)
@@ -121,7 +121,7 @@ def meeting_of(environment: Mapping[str, str]) -> Meeting:
     derived = number(environment, "SLURM_JOB_ID", 0) + 31 * (int(step) if step.isdecimal() else 0)
     launch = launch_of(environment, "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
     port = port_of(environment, FIRST_PORT + derived % PORTS)
-    return Meeting(host, port, launch, False)
+    return Rendezvous(host, port, launch, False)
 
 
 def launch_of(environment: Mapping[str, str], *names: str) -> str:

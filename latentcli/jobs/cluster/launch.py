@@ -170,10 +170,10 @@ def run_elastic(
         signals_to_handle="SIGQUIT",  # the others are ours
     )
     watcher = ["-m", __name__, str(notes), str(os.getpid()), *words]
-    talk = logging.getLogger("torch.distributed")
-    quiet, propagate = logging.NullHandler(), talk.propagate
-    talk.addHandler(quiet)
-    talk.propagate = False
+    reporter = logging.getLogger("torch.distributed")
+    quiet, propagate = logging.NullHandler(), reporter.propagate
+    reporter.addHandler(quiet)
+    reporter.propagate = False
     before = dict(os.environ)
     try:
         os.environ |= variables
@@ -184,8 +184,8 @@ def run_elastic(
     finally:
         os.environ.clear()
         os.environ |= before
-        talk.removeHandler(quiet)
-        talk.propagate = propagate
+        reporter.removeHandler(quiet)
+        reporter.propagate = propagate
 
 
 def codes_in(notes: Path, count: int) -> list[int]:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from latentcli.core.errors import LatentCliError
-from latentcli.jobs.cluster.environment import Meeting, Rank
+from latentcli.jobs.cluster.environment import Rank, Rendezvous
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -26,7 +26,7 @@ CALL = 60.0
 """Seconds after which a call to the store has failed."""
 
 
-def connect(rank: Rank, meeting: Meeting, waiting: Callable[[], None]) -> Store:
+def connect(rank: Rank, meeting: Rendezvous, waiting: Callable[[], None]) -> Store:
     """The store of this launch, empty for the leader, and the same one for all others.
 
     Old launches may have left entries behind, or a server that is just closing: so the leader
@@ -78,7 +78,7 @@ def live_chapter(book: Store, until: float, waiting: Callable[[], None]) -> int:
     raise TimeoutError
 
 
-def client(meeting: Meeting) -> Store:
+def client(meeting: Rendezvous) -> Store:
     """A connection; OSError where nobody listens, which torch would tell with a page of noise."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -92,7 +92,7 @@ def client(meeting: Meeting) -> Store:
     )
 
 
-def host(meeting: Meeting, waiting: Callable[[], None]) -> Store:
+def host(meeting: Rendezvous, waiting: Callable[[], None]) -> Store:
     """The leader's connection: to the launcher's server, or to one that it opens itself."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -116,7 +116,7 @@ def host(meeting: Meeting, waiting: Callable[[], None]) -> Store:
             time.sleep(POLL)
 
 
-def limit(meeting: Meeting) -> float:
+def limit(meeting: Rendezvous) -> float:
     """Seconds without an answer after which there will be none."""
     return UNSERVED if meeting.served else HANDOVER
 
@@ -128,7 +128,7 @@ def free_port(port: int) -> None:
         probe.bind(("", port))
 
 
-def unmet(meeting: Meeting) -> str:
+def unmet(meeting: Rendezvous) -> str:
     """Why the leader found no place."""
     if meeting.served:
         return f"The launcher does not answer at {meeting.host}:{meeting.port}; start the job anew."

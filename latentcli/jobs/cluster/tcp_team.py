@@ -47,7 +47,7 @@ class Pulse:
         return now - self.since > self.silence
 
 
-class Together:
+class TcpTeam:
     """A Team (see team.py) of several processes, as one of them has it."""
 
     def __init__(self, rank: Rank, store: Store, silence: float = SILENCE) -> None:
@@ -62,13 +62,13 @@ class Together:
         self._beats = threading.Thread(target=self._beat, name="team", daemon=True)
         self._beats.start()
 
-    def publish(self, plan: str) -> None:
+    def broadcast(self, plan: str) -> None:
         parts = [plan[start : start + PART] for start in range(0, len(plan), PART)]
         for index, part in enumerate(parts):
             self._call("set", f"plan/{index}", part)
         self._call("set", "plan", str(len(parts)))
 
-    def plan(self, waiting: Callable[[], None]) -> str:
+    def receive(self, waiting: Callable[[], None]) -> str:
         while not self._has("plan"):
             self.check()
             end = self._end_of(0)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.cluster.environment import Rank, meeting_of
+from latentcli.jobs.cluster.environment import Rank, rendezvous_of
 from latentcli.jobs.cluster.rendezvous import connect
-from latentcli.jobs.cluster.tcp_team import SILENCE, Together
+from latentcli.jobs.cluster.tcp_team import SILENCE, TcpTeam
 
 ALONE = Rank(0, 1, 0)
 
@@ -27,10 +27,10 @@ class Team(Protocol):
     def rank(self) -> Rank:
         """This process's place."""
 
-    def publish(self, plan: str) -> None:
+    def broadcast(self, plan: str) -> None:
         """The leader, once: gives the plan to the others."""
 
-    def plan(self, waiting: Callable[[], None]) -> str:
+    def receive(self, waiting: Callable[[], None]) -> str:
         """The others: the plan, as soon as there is one.
 
         `waiting` is called about five times a second and may raise. LatentCliError where the leader
@@ -75,11 +75,11 @@ class Solo:
     _totals: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def publish(self, plan: str) -> None:
+    def broadcast(self, plan: str) -> None:
         """Keeps the plan."""
         self._plan = plan
 
-    def plan(self, waiting: Callable[[], None]) -> str:
+    def receive(self, waiting: Callable[[], None]) -> str:
         """The plan."""
         return self._plan
 
@@ -123,8 +123,8 @@ def join_team(
     if rank.world == 1:
         yield Solo(rank)
         return
-    store = connect(rank, meeting_of(environment), waiting)
-    team = Together(rank, store, silence_of(environment))
+    store = connect(rank, rendezvous_of(environment), waiting)
+    team = TcpTeam(rank, store, silence_of(environment))
     try:
         yield team
     except BaseException as error:

@@ -45,15 +45,15 @@ from latentcli.jobs.inference.engine import (
     load_engine,
 )
 from latentcli.jobs.loader.batches import batches
-from latentcli.jobs.runtime.bottleneck import Crew
+from latentcli.jobs.runtime.bottleneck import ThreadGroup
 from latentcli.jobs.runtime.meter import Meter
-from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT, standard_ends
-from latentcli.shards.storage.paths import place
+from latentcli.shards.storage.paths import path_of
 
 
-def run_decode(job: DecodeJob, talk: Talk = SILENT) -> dict[str, Any]:
+def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     """Decodes every latent; the result is the --json document of `decode`.
 
     A latent or clip that cannot be decoded counts as failed and is named in `failures`; the rest
@@ -74,8 +74,8 @@ def run_decode(job: DecodeJob, talk: Talk = SILENT) -> dict[str, Any]:
             check = stop.check if stdout is None else stdout.check
             source = stack.enter_context(open_piped(job.latents, check))
         else:
-            source = open_latents(place(job.store), job.latents)
-        run = prepared(job, source, stop, talk)
+            source = open_latents(path_of(job.store), job.latents)
+        run = prepared(job, source, stop, reporter)
         if stdout is not None:
             decode_to_stdout(run, stdout, decoded_groups)
         else:
@@ -91,7 +91,9 @@ def advice(job: DecodeJob) -> str:
     return "Add --skip-existing to go on from here."
 
 
-def prepared(job: DecodeJob, source: LatentSource, stop: StopRequest, talk: Talk) -> DecodeRun:
+def prepared(
+    job: DecodeJob, source: LatentSource, stop: StopRequest, reporter: Reporter
+) -> DecodeRun:
     """The model loaded and checked against the latents; UsageError where they do not fit."""
     format = file_format(job, source)
     if format == "mp4":
@@ -112,19 +114,22 @@ def prepared(job: DecodeJob, source: LatentSource, stop: StopRequest, talk: Talk
     output = Path(job.output or f"{name or 'latents'}.images")
     noun = "images" if source.clips is None else "frames"
     meter = Meter(
-        *("decode", source.count, talk.progress),
+        *("decode", source.count, reporter.progress),
         noun=noun,
         device=engine.device.type,
-        crews=crews_of_decode(job, source, format),
+        crews=threads_of_decode(job, source, format),
     )
     return DecodeRun(job, source, engine, output, meter, stop, format)
 
 
-def crews_of_decode(job: DecodeJob, source: LatentSource, format: str) -> tuple[Crew, ...]:
+def threads_of_decode(job: DecodeJob, source: LatentSource, format: str) -> tuple[ThreadGroup, ...]:
     """Which threads do which stages: one of them writes a video frame by frame, as it decodes."""
     if source.clips is not None and format == "mp4":
-        return (Crew(("read", "decode", "encode_image", "write")),)
-    return (Crew(("read", "decode")), Crew(("encode_image", "write"), writer_threads(job)))
+        return (ThreadGroup(("read", "decode", "encode_image", "write")),)
+    return (
+        ThreadGroup(("read", "decode")),
+        ThreadGroup(("encode_image", "write"), writer_threads(job)),
+    )
 
 
 def file_format(job: DecodeJob, source: LatentSource) -> str:

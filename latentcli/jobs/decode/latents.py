@@ -16,7 +16,7 @@ from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.clip_frames import Clock, fractions_of
 from latentcli.jobs.store.latent_store import LatentStore
 from latentcli.models.registry import find_preset
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.tensors.file import SafetensorsFile
 
 
@@ -55,7 +55,7 @@ class LatentClip:
 class LatentSource:
     """Latents to decode, in order, and what they say of themselves."""
 
-    path: Place
+    path: AnyPath
     count: int | None
     """Pictures; of clips, their frames together. None of a stream, whose end is not known."""
     state: str
@@ -76,7 +76,7 @@ class LatentSource:
         return f"{self.space}#{self.state}"
 
 
-def open_latents(path: Place, state: str | None) -> LatentSource:
+def open_latents(path: AnyPath, state: str | None) -> LatentSource:
     """The source; `state` is for files that do not say it. StoreError where there is nothing."""
     if not path.exists():
         raise StoreError(

@@ -18,7 +18,7 @@ from latentcli.jobs.encode.unit import EncodedUnit, samples_of
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine
-from latentcli.jobs.inference.split_on_oom import Fitting
+from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.prepare import Prepared, RawSample
 from latentcli.jobs.runtime.signals import StopRequest
@@ -136,7 +136,7 @@ def encode_probe(
     )
     size = plan.batch_size
     groups = list(batches(pictures, lambda pair: pair[1], size, batch_elements(size)))
-    fitting = Fitting()
+    split_on_oom = SplitOnOom()
     seconds, tensors = 0.0, dict[str, Tensor]()
     end = time.perf_counter() + PROBE_SECONDS
     for number, group in enumerate([groups[0], *groups]):
@@ -144,7 +144,7 @@ def encode_probe(
         keys = [row.key for row, _ in group]
         start = time.perf_counter()
         try:
-            parts = fitting.encode(encode, torch.stack([pixels for _, pixels in group]), keys)
+            parts = split_on_oom.encode(encode, torch.stack([pixels for _, pixels in group]), keys)
         except torch.OutOfMemoryError:  # rows that fail in the job
             continue
         if number:

@@ -17,7 +17,7 @@ from latentcli.jobs.encode.cost_probe import PROBED, Probe, probed
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.worklist import REASONS, Reason, Survey, survey
 from latentcli.jobs.inference.engine import Engine
-from latentcli.jobs.loader.find_media import Found
+from latentcli.jobs.loader.find_media import FoundMedia
 from latentcli.jobs.loader.loader import MANY, pick_workers
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.shards.sources.find_inputs import unit_rows
@@ -32,7 +32,7 @@ GOLDEN = 0.618034
 
 
 def plan_document(
-    job: EncodeJob, engine: Engine, plan: EncodePlan, found: Found, stop: StopRequest
+    job: EncodeJob, engine: Engine, plan: EncodePlan, found: FoundMedia, stop: StopRequest
 ) -> dict[str, Any]:
     """The --json document of `plan` and `encode --dry-run`.
 
@@ -92,7 +92,7 @@ def reasons_of(reasons: Mapping[str, Reason]) -> dict[str, dict[str, Any]]:
     }
 
 
-def rows_to_do(seen: Survey, found: Found, plan: EncodePlan) -> Iterator[InputRow]:
+def rows_to_do(seen: Survey, found: FoundMedia, plan: EncodePlan) -> Iterator[InputRow]:
     """Inputs that would be encoded."""
     if seen.frozen is None:
         yield from unit_rows(found.inputs, plan.samples_per_shard)
@@ -102,7 +102,7 @@ def rows_to_do(seen: Survey, found: Found, plan: EncodePlan) -> Iterator[InputRo
     yield from seen.new
 
 
-def spread_rows(seen: Survey, found: Found, count: int = PROBED) -> Iterator[InputRow]:
+def spread_rows(seen: Survey, found: FoundMedia, count: int = PROBED) -> Iterator[InputRow]:
     """Up to `count` of the inputs that would be encoded, from all over the list.
 
     The first few of them are from all over it as well.
@@ -124,7 +124,7 @@ def spread_rows(seen: Survey, found: Found, count: int = PROBED) -> Iterator[Inp
             yield seen.new[place - starts[-1]]
 
 
-def samples_to_do(seen: Survey, found: Found, plan: EncodePlan, probe: Probe | None) -> int:
+def samples_to_do(seen: Survey, found: FoundMedia, plan: EncodePlan, probe: Probe | None) -> int:
     """How many pictures, clips or samples would be encoded; of tars a guess by their sizes."""
     if not plan.tars:
         return seen.to_encode

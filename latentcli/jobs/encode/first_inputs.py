@@ -20,7 +20,7 @@ from latentcli.jobs.loader.prepare import Prepared, RawSample, Recipe, prepare, 
 from latentcli.jobs.loader.tar_stream import Digesting, open_tar
 from latentcli.jobs.loader.tar_tasks import TarIntake
 from latentcli.jobs.runtime.meter import IMAGE_STAGES, Meter
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.store.manifest import Manifest, write_manifest
 
@@ -35,7 +35,7 @@ def check_once(
     engine: Engine,
     plan: EncodePlan,
     inputs: Iterable[InputRow],
-    talk: Talk,
+    reporter: Reporter,
 ) -> Manifest:
     """Runs the self-check and writes its figures; SelfCheckError where it fails."""
     if plan.clips is not None and not plan.tars:
@@ -44,10 +44,10 @@ def check_once(
         read = samples_of_tars(inputs, plan.recipe) if plan.tars else files(inputs, plan.recipe)
         pictures, keys = first_pictures(read)
     else:
-        talk.note("The self-check is left out for clips in tars.")
+        reporter.note("The self-check is left out for clips in tars.")
         return manifest
     if not pictures:
-        talk.note("None of the first inputs can be read, so the self-check was left out.")
+        reporter.note("None of the first inputs can be read, so the self-check was left out.")
         return manifest
     manifest = replace(manifest, self_check=self_check(engine, pictures, keys))
     write_manifest(plan.store, manifest)

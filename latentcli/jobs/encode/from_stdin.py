@@ -22,12 +22,12 @@ from latentcli.jobs.encode.unit import EncodedUnit
 from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.tar_tasks import Known
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.jobs.runtime.stdio import STDIN
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import INPUTS, SHARDS, recorded_units
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import read_record
 from latentcli.shards.store.input_list import InputList, write_inputs
 from latentcli.shards.store.lock import StoreLock
@@ -39,7 +39,7 @@ from latentcli.shards.store.writer import finish, open_for_writing
 class Begun:
     """A store that is complete until the first unit goes into it."""
 
-    store: Place
+    store: AnyPath
     manifest: Manifest
     """That of a store that is being written."""
     lock: StoreLock
@@ -54,7 +54,9 @@ class Begun:
         commit(run, unit)
 
 
-def encode_stdin(job: EncodeJob, engine: Engine, stop: StopRequest, talk: Talk) -> dict[str, Any]:
+def encode_stdin(
+    job: EncodeJob, engine: Engine, stop: StopRequest, reporter: Reporter
+) -> dict[str, Any]:
     """A tar stream on standard input to a store; the --json document.
 
     Every so many samples are a unit. The same stream once more goes on where the job stopped:
@@ -76,7 +78,7 @@ def encode_stdin(job: EncodeJob, engine: Engine, stop: StopRequest, talk: Talk) 
         write_inputs(Path(folder) / INPUTS, [InputRow("", STDIN, 0)])
         inputs = InputList.open(Path(folder) / INPUTS)
         sink = Begun(store, manifest, lock).commit
-        run = run_of(job, engine, plan, manifest, inputs, range(1), Solo(), stop, talk, sink)
+        run = run_of(job, engine, plan, manifest, inputs, range(1), Solo(), stop, reporter, sink)
         run = replace(run, first=checker(run))
         tars = run.tars
         assert tars is not None
@@ -115,7 +117,7 @@ def known_of(run: EncodeRun, unit: int) -> Known:
     )
 
 
-def check_end(store: Place, units: int) -> None:
+def check_end(store: AnyPath, units: int) -> None:
     """StoreError where a store has more units than its stream had now."""
     beyond = sum(unit >= units for unit in recorded_units(store))
     if beyond:

@@ -11,18 +11,18 @@ from latentcli.jobs.cluster.environment import device_of, rank_of
 from latentcli.jobs.cluster.team import join_team
 from latentcli.jobs.config import EncodeJob, check_choices, check_pipe, is_piped
 from latentcli.jobs.encode.from_stdin import encode_stdin
-from latentcli.jobs.encode.plan import settled
+from latentcli.jobs.encode.plan import with_model_defaults
 from latentcli.jobs.encode.share import follow, lead
 from latentcli.jobs.encode.to_stdout import encode_to_stdout
 from latentcli.jobs.failures import allowed_failures
 from latentcli.jobs.inference.capabilities import refuse_decoder_preset
 from latentcli.jobs.inference.engine import engine_of
-from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import stop_on_signals
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT, standard_ends
 
 
-def run_encode(job: EncodeJob, talk: Talk = SILENT) -> dict[str, Any]:
+def run_encode(job: EncodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     """Encodes what is not yet in the store; the result is the --json document of `encode`.
 
     Under torchrun or srun this process does its share; only the first one has a document, that
@@ -34,11 +34,11 @@ def run_encode(job: EncodeJob, talk: Talk = SILENT) -> dict[str, Any]:
     allowed_failures(job.max_bad, 0)
     refuse_decoder_preset(job.model)
     if is_piped(job):
-        return run_pipe(job, talk)
+        return run_pipe(job, reporter)
     if job.engine == "ray" and not job.dry_run:
         from latentcli.jobs.encode.ray_driver import run_ray
 
-        return run_ray(job, talk)
+        return run_ray(job, reporter)
     rank = rank_of(os.environ)
     if job.dry_run and rank.world > 1:
         raise UsageError("A plan is made by one process: leave out torchrun or srun.")
@@ -48,12 +48,12 @@ def run_encode(job: EncodeJob, talk: Talk = SILENT) -> dict[str, Any]:
         join_team(rank, os.environ, stop.check) as team,
     ):
         if rank.leader:
-            return lead(job, team, stop, talk)
+            return lead(job, team, stop, reporter)
         follow(job, team, stop)
     return {}
 
 
-def run_pipe(job: EncodeJob, talk: Talk) -> dict[str, Any]:
+def run_pipe(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
     """The job where standard input or output is one end of it; UsageError where that cannot be."""
     check_pipe(job)
     if rank_of(os.environ).world > 1:
@@ -65,7 +65,7 @@ def run_pipe(job: EncodeJob, talk: Talk) -> dict[str, Any]:
     with stop_on_signals(advice) as stop, standard_ends(reads, writes, stop.check) as stdout:
         engine = engine_of(job)
         stop.check()
-        job = settled(job, engine)
+        job = with_model_defaults(job, engine)
         if stdout is not None:
-            return encode_to_stdout(job, engine, stdout, stop, talk)
-        return encode_stdin(job, engine, stop, talk)
+            return encode_to_stdout(job, engine, stdout, stop, reporter)
+        return encode_stdin(job, engine, stop, reporter)

@@ -21,7 +21,7 @@ from latentcli.jobs.loader.find_media import PER_SHARD
 from latentcli.jobs.loader.prepare import Recipe
 from latentcli.jobs.loader.sizes import preprocess_fields, preprocess_spec
 from latentcli.latents.schema import MOMENTS
-from latentcli.shards.storage.paths import Place, is_remote, place
+from latentcli.shards.storage.paths import AnyPath, is_remote, path_of
 from latentcli.shards.store.manifest import Manifest, read_manifest
 
 
@@ -29,7 +29,7 @@ from latentcli.shards.store.manifest import Manifest, read_manifest
 class EncodePlan:
     """Everything about an encode job that is settled before the first input is read."""
 
-    store: Place
+    store: AnyPath
     manifest: Manifest
     recipe: Recipe
     state: str
@@ -48,7 +48,7 @@ class EncodePlan:
         return "images" if self.clips is None else "clips"
 
 
-def settled(job: EncodeJob, engine: Engine) -> EncodeJob:
+def with_model_defaults(job: EncodeJob, engine: Engine) -> EncodeJob:
     """The job with the model's own state of latents filled in.
 
     UsageError where the model cannot encode, or has not what the job asks for.
@@ -90,7 +90,7 @@ def plan_encode(
         )
     policy = DecodePolicy(job.alpha, job.max_pixels)
     preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
-    store = place(job.output or default_store(job.sources, engine.info.name))
+    store = path_of(job.output or default_store(job.sources, engine.info.name))
     batch_size = job.batch_size or stored_batch_size(store) or auto_batch_size(engine, preprocess)
     state = job.latents or engine.model.spec.state
     clips = None
@@ -134,7 +134,7 @@ def check_clip_job(job: EncodeJob) -> None:
         raise UsageError("--flip both is for pictures, and the sources are clips; leave it out.")
 
 
-def stored_batch_size(store: Place) -> int | None:
+def stored_batch_size(store: AnyPath) -> int | None:
     """The batch size of the store that is there: a job goes on with it, so that it stays one job.
 
     None where there is none to be read; opening the store then says what is wrong.

@@ -11,7 +11,7 @@ from typing import Any
 from latentcli.core.errors import Interrupted, LatentCliError
 from latentcli.jobs.cluster.environment import Rank
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.encode.plan import plan_encode, settled
+from latentcli.jobs.encode.plan import plan_encode, with_model_defaults
 from latentcli.jobs.encode.run import run_of
 from latentcli.jobs.encode.share import assigned, encode_share
 from latentcli.jobs.encode.sinks import commit
@@ -90,10 +90,10 @@ class RayTeam:
 
         return ray.get(getattr(self.ledger, method).remote(*words))
 
-    def publish(self, plan: str) -> None:
+    def broadcast(self, plan: str) -> None:
         """The driver does it."""
 
-    def plan(self, waiting: Callable[[], None]) -> str:
+    def receive(self, waiting: Callable[[], None]) -> str:
         """The plan."""
         return str(self._ask("told"))
 
@@ -146,13 +146,13 @@ class EncodeActor:
 
     def __init__(self, job: EncodeJob) -> None:
         self.engine = engine_of(job)
-        self.job = settled(job, self.engine)
+        self.job = with_model_defaults(job, self.engine)
 
     def work(self, name: str, ledger: Any) -> dict[str, Any]:
         """Encodes what the ledger gives; the stages' seconds and items."""
         stop = LedgerStop("The job was stopped.", ledger=ledger)
         team = RayTeam(name, ledger, 0)
-        media, tars, store, todo = assigned(team.plan(stop.check))
+        media, tars, store, todo = assigned(team.receive(stop.check))
         team.world = len(todo)
         plan = plan_encode(replace(self.job, output=store), self.engine, media, tars=tars)
         manifest = read_manifest(plan.store)

@@ -18,8 +18,8 @@ from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.plan import (
     default_store,
     plan_encode,
-    settled,
     stored_batch_size,
+    with_model_defaults,
 )
 from latentcli.jobs.encode.ray_actor import LOOK, EncodeActor, Ledger
 from latentcli.jobs.encode.run import EncodeRun, run_of
@@ -28,12 +28,12 @@ from latentcli.jobs.encode.sinks import commit
 from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.engine import DEFAULT_BATCH, Engine, engine_of
 from latentcli.jobs.loader.find_media import check_clip_options, find_media
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import stop_on_signals
 from latentcli.models.presets import preset_names
 from latentcli.shards.layout import SHARDS
 from latentcli.shards.storage.atomic_write import remove_temporary
-from latentcli.shards.storage.paths import place
+from latentcli.shards.storage.paths import path_of
 from latentcli.shards.store.manifest import Manifest
 from latentcli.shards.store.unit_state import DONE, file_sizes, unit_state
 
@@ -67,7 +67,7 @@ class Crew:
         self.working[actor.work.remote(name, self.ledger)] = (name, actor)
 
 
-def run_ray(job: EncodeJob, talk: Talk) -> dict[str, Any]:
+def run_ray(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
     """Encodes on the cluster that RAY_ADDRESS names, or on one of this machine alone.
 
     The --json document is that of `encode`. UsageError where Ray is not installed; otherwise as
@@ -76,7 +76,7 @@ def run_ray(job: EncodeJob, talk: Talk) -> dict[str, Any]:
     ray = ray_at_hand()
     began = time.perf_counter()
     with stop_on_signals("Run the same command again to finish the rest.") as stop:
-        found = find_media(job.sources, job.media, talk, allow_pipe=job.allow_pipe)
+        found = find_media(job.sources, job.media, reporter, allow_pipe=job.allow_pipe)
         check_clip_options(job, found.media)
         ours = not ray.is_initialized()
         if ours:
@@ -87,17 +87,26 @@ def run_ray(job: EncodeJob, talk: Talk) -> dict[str, Any]:
             job = settled_on(job, ray.cluster_resources())
             engine = engine_of(replace(job, device="cpu"))
             stop.check()
-            job = with_batch_size(settled(job, engine), engine)
+            job = with_batch_size(with_model_defaults(job, engine), engine)
             plan = plan_encode(job, engine, found.media, tars=found.tars)
 
             def share(manifest: Manifest, work: Work, held: Callable[[], None]) -> EncodeRun:
                 run = run_of(
-                    job, engine, plan, manifest, work.inputs, work.todo, Solo(), stop, talk, commit
+                    job,
+                    engine,
+                    plan,
+                    manifest,
+                    work.inputs,
+                    work.todo,
+                    Solo(),
+                    stop,
+                    reporter,
+                    commit,
                 )
                 encode_on_actors(ray, replace(run, held=held), work)
                 return run
 
-            return under_lock(job, engine, plan, found, talk, share, began)
+            return under_lock(job, engine, plan, found, reporter, share, began)
         finally:
             if ours:
                 ray.shutdown()
@@ -140,7 +149,7 @@ def settled_on(job: EncodeJob, resources: dict[str, float]) -> EncodeJob:
 
 def with_batch_size(job: EncodeJob, engine: Engine) -> EncodeJob:
     """The job with a batch size: on the actors' devices nothing can be tried from here."""
-    store = place(job.output or default_store(job.sources, engine.info.name))
+    store = path_of(job.output or default_store(job.sources, engine.info.name))
     there = job.batch_size or stored_batch_size(store)
     return replace(job, batch_size=there or DEFAULT_BATCH.get(job.device))
 
@@ -248,7 +257,7 @@ def bury(ray: Any, crew: Crew, run: EncodeRun, work: Work, name: str, error: Exc
         if unit_state(store, unit, spec_hash, work.inputs.rows(unit), sizes).state != DONE:
             again.append(number)
     ray.get(crew.ledger.give_back.remote(again))
-    run.talk.note(f"A Ray actor died; its {len(again)} units are done again by another.")
+    run.reporter.note(f"A Ray actor died; its {len(again)} units are done again by another.")
 
 
 def reason_of(error: Any) -> Exception:

@@ -13,14 +13,14 @@ from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.unit import EncodedUnit
 from latentcli.jobs.inference.engine import Engine
-from latentcli.jobs.inference.split_on_oom import Fitting
+from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.find_media import SUFFIXES
 from latentcli.jobs.loader.loader import MANY, pick_workers
 from latentcli.jobs.loader.prepare import Intake
 from latentcli.jobs.loader.tar_tasks import TarIntake
-from latentcli.jobs.runtime.bottleneck import Crew
+from latentcli.jobs.runtime.bottleneck import ThreadGroup
 from latentcli.jobs.runtime.meter import Meter
-from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.jobs.runtime.stdio import STDOUT
 from latentcli.shards.store.input_list import InputList
@@ -50,11 +50,11 @@ class EncodeRun:
     """Is told when more of a unit is encoded, in the thread of the sink."""
     first: Callable[[Sequence[Picture]], None] | None = None
     """Is given the first batch before it is encoded."""
-    fitting: Fitting = field(default_factory=Fitting)
+    split_on_oom: SplitOnOom = field(default_factory=SplitOnOom)
     """How many pictures the device takes at once."""
     held: Callable[[], None] = lambda: None
     """StoreError where the store is another job's by now; asked before a unit is committed."""
-    talk: Talk = SILENT
+    reporter: Reporter = SILENT
 
     def check(self) -> None:
         """Interrupted or LatentCliError where the job is to stop here, or has stopped elsewhere."""
@@ -81,7 +81,7 @@ def run_of(
     todo: Sequence[int],
     team: Team,
     stop: StopRequest,
-    talk: Talk,
+    reporter: Reporter,
     sink: Callable[[EncodeRun, EncodedUnit], None],
 ) -> EncodeRun:
     """What the stream of this process works with."""
@@ -93,12 +93,12 @@ def run_of(
     meter = Meter(
         "encode",
         total if counted else None if plan.tars else 0,
-        talk.progress,
+        reporter.progress,
         workers=workers,
         noun="images" if plan.clips is None else "frames",
         device=engine.device.type,
         lanes={"read": 1} if plan.tars else {},
-        crews=() if plan.clips is None else (Crew(("encode", "write")),),
+        crews=() if plan.clips is None else (ThreadGroup(("encode", "write")),),
         ranks=team.rank.world,
         shared=team_totals(team) if team.rank.world > 1 else None,
     )
@@ -106,8 +106,8 @@ def run_of(
         *(job, engine, plan, manifest, inputs, stop, meter, team, sink),
         tars=TarIntake(SUFFIXES[plan.media], meter, check=stop.check) if plan.tars else None,
         workers=workers,
-        fitting=Fitting(talk.note),
-        talk=talk,
+        split_on_oom=SplitOnOom(reporter.note),
+        reporter=reporter,
     )
 
 

@@ -16,16 +16,16 @@ from latentcli.jobs.encode.document import Counts, document
 from latentcli.jobs.encode.dry_run import plan_document
 from latentcli.jobs.encode.failures import FAILED, SEEN
 from latentcli.jobs.encode.first_inputs import check_once
-from latentcli.jobs.encode.plan import EncodePlan, plan_encode, settled
+from latentcli.jobs.encode.plan import EncodePlan, plan_encode, with_model_defaults
 from latentcli.jobs.encode.run import EncodeRun, run_of
 from latentcli.jobs.encode.sinks import commit
 from latentcli.jobs.encode.stream import encode_units
 from latentcli.jobs.encode.worklist import Work, plan_work
 from latentcli.jobs.inference.engine import Engine, engine_of
-from latentcli.jobs.loader.find_media import Found, check_clip_options, find_media
+from latentcli.jobs.loader.find_media import FoundMedia, check_clip_options, find_media
 from latentcli.jobs.loader.prepare import unit_tasks
 from latentcli.jobs.loader.tar_tasks import refuse_commands
-from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import INPUTS
@@ -35,15 +35,15 @@ from latentcli.shards.store.manifest import Manifest, read_manifest, write_manif
 from latentcli.shards.store.writer import StoreSums, finish, open_for_writing
 
 
-def lead(job: EncodeJob, team: Team, stop: StopRequest, talk: Talk) -> dict[str, Any]:
+def lead(job: EncodeJob, team: Team, stop: StopRequest, reporter: Reporter) -> dict[str, Any]:
     """The job of the only process, or of the first: it prepares the store and finishes it."""
     began = time.perf_counter()
-    found = find_media(job.sources, job.media, talk, allow_pipe=job.allow_pipe)
+    found = find_media(job.sources, job.media, reporter, allow_pipe=job.allow_pipe)
     check_clip_options(job, found.media)
     stop.check()
     engine = engine_of(job)
     stop.check()
-    job = settled(job, engine)
+    job = with_model_defaults(job, engine)
     plan = plan_encode(job, engine, found.media, tars=found.tars)
     if job.dry_run:
         return plan_document(job, engine, plan, found, stop)
@@ -51,22 +51,24 @@ def lead(job: EncodeJob, team: Team, stop: StopRequest, talk: Talk) -> dict[str,
     def share(manifest: Manifest, work: Work, held: Callable[[], None]) -> EncodeRun:
         for name, amount in totals_before(work).items():
             team.add(name, amount)
-        team.publish(assignment(plan, work.todo))
-        run = run_of(job, engine, plan, manifest, work.inputs, work.todo, team, stop, talk, commit)
+        team.broadcast(assignment(plan, work.todo))
+        run = run_of(
+            job, engine, plan, manifest, work.inputs, work.todo, team, stop, reporter, commit
+        )
         encode_share(replace(run, held=held), work.todo)
         team.done()
         team.wait_for_all(stop.check)
         return run
 
-    return under_lock(job, engine, plan, found, talk, share, began)
+    return under_lock(job, engine, plan, found, reporter, share, began)
 
 
 def under_lock(
     job: EncodeJob,
     engine: Engine,
     plan: EncodePlan,
-    found: Found,
-    talk: Talk,
+    found: FoundMedia,
+    reporter: Reporter,
     share: Callable[[Manifest, Work, Callable[[], None]], EncodeRun],
     began: float,
 ) -> dict[str, Any]:
@@ -74,12 +76,12 @@ def under_lock(
     store = plan.store
     with StoreLock(store) as lock:
         if not lock.held:
-            talk.note(f"{store} cannot be locked: see that no other job writes to it.")
+            reporter.note(f"{store} cannot be locked: see that no other job writes to it.")
         open_for_writing(store, plan.manifest)
         before = read_manifest(store)
         manifest, sums = replace(before, status="running"), StoreSums(ChannelSums())
         work = plan_work(
-            *(store, manifest.spec_hash, found.inputs, plan.samples_per_shard, job.retry, talk),
+            *(store, manifest.spec_hash, found.inputs, plan.samples_per_shard, job.retry, reporter),
             compare=job.compare,
             seen=sums.add,
         )
@@ -90,7 +92,7 @@ def under_lock(
             # A store that is added to is not complete until it is finished again.
             write_manifest(store, manifest)
         if work.todo and job.self_check and manifest.self_check is None:
-            manifest = check_once(manifest, engine, plan, work.inputs, talk)
+            manifest = check_once(manifest, engine, plan, work.inputs, reporter)
         run = share(manifest, work, lock.check)
         lock.check()
         counts, final = Counts(frozenset(work.todo)), before
@@ -104,8 +106,8 @@ def under_lock(
 def follow(job: EncodeJob, team: Team, stop: StopRequest) -> None:
     """The share of a process that is not the first: it has nothing to say and nothing to finish."""
     engine = engine_of(job)
-    job = settled(job, engine)
-    media, tars, store, units = assigned(team.plan(stop.check))
+    job = with_model_defaults(job, engine)
+    media, tars, store, units = assigned(team.receive(stop.check))
     plan = plan_encode(replace(job, output=store), engine, media, tars=tars)
     manifest = read_manifest(plan.store)
     if manifest.spec_hash != plan.manifest.spec_hash:

@@ -20,7 +20,7 @@ from latentcli.jobs.inference.encode_batch import DeviceTimer, encode_on_device
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.loader import open_chunks, timed
 from latentcli.jobs.loader.prepare import Chunk, Task
-from latentcli.jobs.runtime.background_thread import Lane
+from latentcli.jobs.runtime.background_thread import BackgroundThread
 from latentcli.latents.pack import pack
 from latentcli.latents.schema import tensor_name
 from latentcli.shards.tensors.spool import Spilling
@@ -40,7 +40,7 @@ def encode_units(run: EncodeRun, tasks: Iterable[Task]) -> None:
             time_limit=run.job.time_limit or math.inf,
             waiting=run.stop.check,
         ) as chunks,
-        Lane(BATCHES_BEHIND) as lane,
+        BackgroundThread(BATCHES_BEHIND) as lane,
     ):
         stack.callback(drop_spilled, begun)
         stream = timed(chunks, run.meter)
@@ -105,7 +105,9 @@ def keep_others(run: EncodeRun, unit: EncodedUnit, key: str, others: tuple[Membe
         unit.others[key] = tuple(unit.spill.member(other) for other in others)
 
 
-def encode_into(run: EncodeRun, unit: EncodedUnit, batch: Sequence[Picture], lane: Lane) -> None:
+def encode_into(
+    run: EncodeRun, unit: EncodedUnit, batch: Sequence[Picture], lane: BackgroundThread
+) -> None:
     """encode; copying back and packing wait in the lane, so that the device goes on."""
     pixels = torch.stack([picture.pixels for picture in batch])
     rows = [picture.row for picture in batch]
@@ -136,7 +138,7 @@ def encode_fitting(run: EncodeRun, pixels: Tensor, keys: Sequence[str]) -> dict[
         class_token=run.job.class_token,
         flip=run.job.flip == "both",
     )
-    return run.fitting.encode(encode, pixels, keys)
+    return run.split_on_oom.encode(encode, pixels, keys)
 
 
 def collect(

@@ -26,7 +26,7 @@ from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.self_check import self_check
 from latentcli.jobs.loader.find_media import find_media
 from latentcli.jobs.loader.prepare import unit_tasks
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.jobs.runtime.stdio import STDIN, Stdout
 from latentcli.shards.layout import INPUTS
@@ -93,7 +93,7 @@ def is_settled(row: Row) -> bool:
 
 
 def encode_to_stdout(
-    job: EncodeJob, engine: Engine, stream: Stdout, stop: StopRequest, talk: Talk
+    job: EncodeJob, engine: Engine, stream: Stdout, stop: StopRequest, reporter: Reporter
 ) -> dict[str, Any]:
     """Any inputs to a tar stream on standard output; the --json document.
 
@@ -103,11 +103,13 @@ def encode_to_stdout(
     began = time.perf_counter()
     job = replace(job, shard_format="webdataset")
     with tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
-        media, tars, inputs = inputs_of(job, Path(folder), talk)
+        media, tars, inputs = inputs_of(job, Path(folder), reporter)
         plan = plan_encode(job, engine, media, tars=tars)
         end = PipeEnd(stream)
         units = range(inputs.units)
-        run = run_of(job, engine, plan, plan.manifest, inputs, units, Solo(), stop, talk, end.write)
+        run = run_of(
+            job, engine, plan, plan.manifest, inputs, units, Solo(), stop, reporter, end.write
+        )
         run = replace(run, progressed=end.advance, first=checker(run))
         if run.tars is not None:
             run.tars.split = PIPE_UNIT
@@ -138,13 +140,13 @@ def failure(row: Row) -> dict[str, Any]:
     return {"key": row.key, "source": row.source, "stage": row.stage, "error": row.error}
 
 
-def inputs_of(job: EncodeJob, folder: Path, talk: Talk) -> tuple[str, bool, InputList]:
+def inputs_of(job: EncodeJob, folder: Path, reporter: Reporter) -> tuple[str, bool, InputList]:
     """(media, whether they are tars, the inputs): listed in a temporary folder of this run."""
     if job.sources == (STDIN,):
         media, tars = media_of_stdin(job), True
         rows = [InputRow("", STDIN, 0)]
     else:
-        found = find_media(job.sources, job.media, talk, allow_pipe=job.allow_pipe)
+        found = find_media(job.sources, job.media, reporter, allow_pipe=job.allow_pipe)
         media, tars = found.media, found.tars
         each = 1 if tars or media == "clips" else PIPE_UNIT
         rows = assign_units(found.inputs, each)

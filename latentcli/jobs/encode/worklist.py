@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 
 from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.layout import INPUTS
 from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.find_inputs import FoundInput, FoundInputs, Match, unit_rows
-from latentcli.shards.storage.paths import Place, place
+from latentcli.shards.storage.paths import AnyPath, path_of
 from latentcli.shards.store.commit import CommitRecord, drop_record
 from latentcli.shards.store.input_list import InputList, write_inputs
 from latentcli.shards.store.unit_state import DONE, UnitState, unit_states
@@ -106,12 +106,12 @@ def ignore(_: CommitRecord) -> None:
 
 
 def plan_work(
-    store: Place,
+    store: AnyPath,
     spec_hash: str,
     found: Sequence[FoundInput],
     samples_per_shard: int,
     retry: str | None,
-    talk: Talk,
+    reporter: Reporter,
     *,
     compare: str = "stat",
     seen: Callable[[CommitRecord], object] = ignore,
@@ -128,7 +128,7 @@ def plan_work(
     frozen = now.frozen
     if now.new:
         count = len(now.new)
-        talk.note(f"{count:,} inputs are new since the store was made; they are appended.")
+        reporter.note(f"{count:,} inputs are new since the store was made; they are appended.")
     # What is encoded now is listed as it is now; but no record may stand beside a line that it
     # was not made from.
     for unit in {row.unit for row in now.fresh}:
@@ -137,7 +137,7 @@ def plan_work(
         write_inputs(path, itertools.chain(updated(frozen, now.fresh), now.new))
         frozen = InputList.open(path)
     if now.kept:
-        talk.note(changed_note(now.kept, compare))
+        reporter.note(changed_note(now.kept, compare))
     return Work(frozen, now.todo, len(now.kept), now.failed, now.samples)
 
 
@@ -155,7 +155,7 @@ def uncollected() -> Iterator[None]:
 
 @uncollected()
 def survey(
-    store: Place,
+    store: AnyPath,
     spec_hash: str,
     found: Sequence[FoundInput],
     samples_per_shard: int,
@@ -244,7 +244,7 @@ def digest_of(source: str) -> str | None:
         return None
     sha256 = hashlib.sha256()
     try:
-        with place(source).open("rb") as file:
+        with path_of(source).open("rb") as file:
             while piece := file.read(_PIECE):
                 sha256.update(piece)
     except OSError:
@@ -263,7 +263,7 @@ def count(tally: _Tally, state: UnitState, changed: Mapping[str, InputRow]) -> N
 
 
 def new_rows(
-    store: Place, frozen: InputList, found: FoundInputs, match: Match, samples_per_shard: int
+    store: AnyPath, frozen: InputList, found: FoundInputs, match: Match, samples_per_shard: int
 ) -> list[InputRow]:
     """Rows of the inputs that the list does not have yet; StoreError where it has none of them."""
     if len(match.new()) == len(found) and len(frozen):

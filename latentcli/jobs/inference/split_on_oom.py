@@ -16,7 +16,7 @@ Parts = dict[str, Tensor]
 
 
 @dataclass(slots=True)
-class Fitting:
+class SplitOnOom:
     """Remembers how many pictures a device takes at once."""
 
     note: Callable[[str], None] = silent

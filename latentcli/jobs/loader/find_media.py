@@ -9,7 +9,7 @@ from latentcli.core.errors import UsageError
 from latentcli.images.clips import CLIP_SUFFIXES, load_av
 from latentcli.images.codec import IMAGE_SUFFIXES
 from latentcli.jobs.config import ImageIntake
-from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.shards.keys import TAR_SUFFIXES
 from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.file_list import FoundInputs, Source
@@ -30,7 +30,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundMedia:
     """The inputs of a job."""
 
     inputs: FoundInputs
@@ -43,8 +43,8 @@ class Found:
 
 
 def find_media(
-    sources: Sequence[str], media: str, talk: Talk = SILENT, allow_pipe: bool = False
-) -> Found:
+    sources: Sequence[str], media: str, reporter: Reporter = SILENT, allow_pipe: bool = False
+) -> FoundMedia:
     """Inputs of the sources; `media` is images, clips, or auto: clips where all are video files.
 
     Sources that are tars alone (or pipe:COMMAND) are tars, of images unless clips are asked for.
@@ -59,14 +59,14 @@ def find_media(
         holds = "clips" if media == "clips" else "images"
         if holds == "clips":
             load_av("read")
-        return Found(inputs_of(expanded, tars=True), holds, tars=True)
+        return FoundMedia(inputs_of(expanded, tars=True), holds, tars=True)
     if tars:
-        expanded = _without_tars(expanded, tars, talk)
-    found = _pictures_or_clips(expanded, media, talk)
+        expanded = _without_tars(expanded, tars, reporter)
+    found = _pictures_or_clips(expanded, media, reporter)
     return replace(found, left_out=found.left_out + tars)
 
 
-def _without_tars(expanded: Sequence[Source], tars: int, talk: Talk) -> list[Source]:
+def _without_tars(expanded: Sequence[Source], tars: int, reporter: Reporter) -> list[Source]:
     """The sources without the tars that lie in their folders."""
     for source in expanded:
         first = next(filter(is_tar, source.files.paths), None)
@@ -79,20 +79,20 @@ def _without_tars(expanded: Sequence[Source], tars: int, talk: Talk) -> list[Sou
             )
     names = [path for source in expanded for path in source.files.paths if is_tar(path)]
     folder = names[0].rpartition("/")[0]
-    talk.note(
+    reporter.note(
         f"{tars:,} {'tar is' if tars == 1 else 'tars are'} left out of what the folders hold:"
         f" {_some(names)}. To encode the samples in tars, name them: '{folder}/*.tar'."
     )
     return _chosen(expanded, lambda path: not is_tar(path))
 
 
-def _pictures_or_clips(expanded: Sequence[Source], media: str, talk: Talk) -> Found:
+def _pictures_or_clips(expanded: Sequence[Source], media: str, reporter: Reporter) -> FoundMedia:
     if media == "images":
-        return Found(inputs_of(expanded), media)
+        return FoundMedia(inputs_of(expanded), media)
     clips = [path for source in expanded for path in source.files.paths if is_clip(path)]
     if media == "clips" or len(clips) == sum(len(source.files) for source in expanded):
         load_av("read")
-        return Found(inputs_of(expanded), "clips")
+        return FoundMedia(inputs_of(expanded), "clips")
     named = [source for source in expanded if source.named and is_clip(source.text)]
     if named:
         raise UsageError(
@@ -101,13 +101,13 @@ def _pictures_or_clips(expanded: Sequence[Source], media: str, talk: Talk) -> Fo
         )
     found = inputs_of(_chosen(expanded, lambda path: not is_clip(path)))
     if not clips:
-        return Found(found, "images")
+        return FoundMedia(found, "images")
     count = len(set(clips))
-    talk.note(
+    reporter.note(
         f"{count:,} video {'file' if count == 1 else 'files'} among the pictures"
         f" {'is' if count == 1 else 'are'} left out: {_some(clips)}. --media clips takes those."
     )
-    return Found(found, "images", count)
+    return FoundMedia(found, "images", count)
 
 
 def _chosen(expanded: Sequence[Source], wanted: Callable[[str], bool]) -> list[Source]:

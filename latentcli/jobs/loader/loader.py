@@ -65,8 +65,8 @@ def open_chunks(
     if workers == 0:
         yield chunks_here(intake, tasks, waiting)
         return
-    with worker_pool(intake, tasks, workers, time_limit) as window:
-        yield window.items(waiting)
+    with worker_pool(intake, tasks, workers, time_limit) as buffer:
+        yield buffer.items(waiting)
 
 
 def chunks_here(

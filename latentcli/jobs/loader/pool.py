@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 from latentcli.jobs.loader.prepare import Chunk, Intake, Task
-from latentcli.jobs.loader.reorder_buffer import Window
-from latentcli.jobs.loader.supervisor import Crew, Deaths, Keeper
+from latentcli.jobs.loader.reorder_buffer import ReorderBuffer
+from latentcli.jobs.loader.supervisor import Deaths, PoolState, Supervisor
 from latentcli.jobs.loader.worker_handle import Assignment
 from latentcli.jobs.runtime.signals import STOPPING
 
@@ -25,12 +25,12 @@ GRACE = 1.0
 
 
 class Pool:
-    """The workers of a job and their keepers, from `start` to `close`."""
+    """The workers of a job and their supervisors, from `start` to `close`."""
 
     def __init__(self, intake: Intake, workers: int, time_limit: float) -> None:
-        self.window: Window[Chunk] = Window(AHEAD * workers, AHEAD_BYTES)
-        self._crew = Crew(intake, time_limit, self.window, Deaths(workers))
-        self._keepers = [Keeper(self._crew) for _ in range(workers)]
+        self.buffer: ReorderBuffer[Chunk] = ReorderBuffer(AHEAD * workers, AHEAD_BYTES)
+        self._shared = PoolState(intake, time_limit, self.buffer, Deaths(workers))
+        self._supervisors = [Supervisor(self._shared) for _ in range(workers)]
         self._dispatcher: threading.Thread | None = None
 
     def start(self, tasks: Iterable[Task]) -> None:
@@ -39,7 +39,10 @@ class Pool:
             target=self._dispatch, args=(tasks,), name="dispatch", daemon=True
         )
         with blocked_signals():
-            for thread in (*(keeper.thread for keeper in self._keepers), self._dispatcher):
+            for thread in (
+                *(supervisor.thread for supervisor in self._supervisors),
+                self._dispatcher,
+            ):
                 thread.start()
 
     def close(self) -> None:
@@ -47,30 +50,30 @@ class Pool:
 
         The thread that reads the tasks gets a moment: it may wait for a pipe that nobody writes to.
         """
-        self.window.close()
-        with self._crew.starting:
-            for keeper in self._keepers:
-                keeper.stop()
-        for keeper in self._keepers:
-            keeper.join()
+        self.buffer.close()
+        with self._shared.starting:
+            for supervisor in self._supervisors:
+                supervisor.stop()
+        for supervisor in self._supervisors:
+            supervisor.join()
         if self._dispatcher is not None and self._dispatcher.ident is not None:
             self._dispatcher.join(GRACE)
 
     def _dispatch(self, tasks: Iterable[Task]) -> None:
         try:
             for task in tasks:
-                number = self.window.enter(max(task.count, 1), task.held)
+                number = self.buffer.enter(max(task.count, 1), task.held)
                 if number is None:
                     return
                 assignment = Assignment.of(number, task)
                 if task.count:
                     self._assign(assignment)
                 else:
-                    self._crew.settle(assignment)
+                    self._shared.settle(assignment)
         except BaseException as error:
-            self.window.end(error)
+            self.buffer.end(error)
         else:
-            self.window.end()
+            self.buffer.end()
         finally:
             # A generator lets go of its files here, in the thread that it runs in.
             if hasattr(tasks, "close"):
@@ -80,13 +83,13 @@ class Pool:
         """Gives a task to the worker with the least to do, once one has room."""
 
         def has_room() -> bool:
-            load = min(keeper.load for keeper in self._keepers)
-            return self.window.over or not load or load + assignment.task.count <= QUEUED
+            load = min(supervisor.load for supervisor in self._supervisors)
+            return self.buffer.over or not load or load + assignment.task.count <= QUEUED
 
-        with self.window.changed:
-            self.window.changed.wait_for(has_room)
-            if not self.window.over:
-                min(self._keepers, key=lambda keeper: keeper.load).give(assignment)
+        with self.buffer.changed:
+            self.buffer.changed.wait_for(has_room)
+            if not self.buffer.over:
+                min(self._supervisors, key=lambda supervisor: supervisor.load).give(assignment)
 
 
 @contextmanager
@@ -105,11 +108,11 @@ def blocked_signals() -> Iterator[None]:
 @contextmanager
 def worker_pool(
     intake: Intake, tasks: Iterable[Task], workers: int, time_limit: float
-) -> Iterator[Window[Chunk]]:
-    """The window through which the chunks of some tasks come; its processes end with the block."""
+) -> Iterator[ReorderBuffer[Chunk]]:
+    """The buffer through which the chunks of some tasks come; its processes end with the block."""
     pool = Pool(intake, workers, time_limit)
     try:
         pool.start(tasks)
-        yield pool.window
+        yield pool.buffer
     finally:
         pool.close()

@@ -17,15 +17,15 @@ PATIENCE = 0.1
 
 
 @dataclass(slots=True)
-class Claim:
-    """What one item takes of the window's room."""
+class Slot:
+    """What one item takes of the buffer's room."""
 
     load: int
     held: int
     """Bytes."""
 
 
-class Window(Generic[T]):
+class ReorderBuffer(Generic[T]):
     """One thread enters items, several make them, one takes them.
 
     The item that is to be taken next never waits for room, so the bounds cannot stop the flow.
@@ -37,7 +37,7 @@ class Window(Generic[T]):
         self.over = False
         """Nobody takes items any more: what makes them should end."""
         self._most, self._most_bytes = most, most_bytes
-        self._claims: dict[int, Claim] = {}
+        self._claims: dict[int, Slot] = {}
         self._ready: dict[int, T] = {}
         self._errors: dict[int, BaseException] = {}
         self._failure: BaseException | None = None
@@ -51,7 +51,7 @@ class Window(Generic[T]):
             if self.over:
                 return None
             number, self._entered = self._entered, self._entered + 1
-            self._claims[number] = Claim(load, held)
+            self._claims[number] = Slot(load, held)
             self._load += load
             self._held += held
             return number

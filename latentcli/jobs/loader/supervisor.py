@@ -13,8 +13,8 @@ from typing import NoReturn
 
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.loader.prepare import Chunk, Intake, failed
-from latentcli.jobs.loader.reorder_buffer import Window
-from latentcli.jobs.loader.worker_handle import Assignment, Gone, Piece, Process
+from latentcli.jobs.loader.reorder_buffer import ReorderBuffer
+from latentcli.jobs.loader.worker_handle import Assignment, Gone, Process, TaskInput
 
 LOOK = 0.25
 """Seconds between two looks at a worker that is silent."""
@@ -53,14 +53,14 @@ class Deaths:
         self.finished += inputs
         self.killed = 0
 
-    def mourn(self, how: str) -> None:
+    def count_unexplained(self, how: str) -> None:
         """A worker died; LatentCliError where that goes on and on."""
         recent = [when for when in self.unexplained if self.finished - when < FEW]
         self.unexplained = [*recent, self.finished]
         if len(self.unexplained) > self.workers + 2:
             give_up(f"{len(self.unexplained)} of them died, the last by {how}")
 
-    def explain(self, how: str) -> None:
+    def blame_input(self, how: str) -> None:
         """A worker died again at the same input; LatentCliError where all inputs end like that."""
         del self.unexplained[-1:]
         self.killed += how == KILLED
@@ -69,14 +69,14 @@ class Deaths:
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
-    """What all keepers of a job share."""
+class PoolState:
+    """What all supervisors of a job share."""
 
     intake: Intake
     time_limit: float
-    window: Window[Chunk]
+    buffer: ReorderBuffer[Chunk]
     deaths: Deaths
-    """Guarded by the window's lock."""
+    """Guarded by the buffer's lock."""
     starting: threading.Lock = field(default_factory=threading.Lock)
     """One process is started or ended at a time: multiprocessing is not made for more."""
 
@@ -84,75 +84,75 @@ class Crew:
         """Passes a task on if all of it is known."""
         chunk = assignment.chunk()
         if chunk is not None:
-            self.window.put(assignment.number, chunk)
+            self.buffer.put(assignment.number, chunk)
 
 
-class Keeper:
+class Supervisor:
     """The thread of one worker."""
 
-    def __init__(self, crew: Crew) -> None:
-        self.crew = crew
-        self.thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+    def __init__(self, shared: PoolState) -> None:
+        self.shared = shared
+        self.thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self.load = 0
-        """Inputs that its worker has in hand or waiting; guarded by the window's lock."""
+        """Inputs that its worker has in hand or waiting; guarded by the buffer's lock."""
         self._given: deque[Assignment] = deque()
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK)
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK)
         self._process: Process | None = None
-        self._suspect: Piece | None = None
+        self._suspect: TaskInput | None = None
         """What was in hand when the last worker died."""
 
     def join(self) -> None:
         """Waits for the thread's end, after `stop`."""
         if self.thread.ident is not None:
             self.thread.join()
-        os.close(self._bell)
+        os.close(self._wakeup)
 
     def give(self, assignment: Assignment) -> None:
-        """A task for the worker; called with the window's lock."""
+        """A task for the worker; called with the buffer's lock."""
         self.load += assignment.task.count
         self._given.append(assignment)
-        os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._wakeup, 1)
 
     def stop(self) -> None:
         """Kills the worker: then the thread ends. Called with the crew's lock."""
         if self._process is not None:
             self._process.process.kill()
-        os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._wakeup, 1)
 
     def _run(self) -> None:
-        left: list[Piece] = []
+        left: list[TaskInput] = []
         try:
             while (process := self._start()) is not None:
                 left = self._life(process, left)
         except BaseException as error:
-            self.crew.window.fail(error)
+            self.shared.buffer.fail(error)
 
     def _start(self) -> Process | None:
-        with self.crew.starting:
+        with self.shared.starting:
             try:
-                self._process = None if self.crew.window.over else Process(self.crew.intake)
+                self._process = None if self.shared.buffer.over else Process(self.shared.intake)
             except OSError as error:
                 give_up(f"one cannot be started: {error.strerror}")
             return self._process
 
-    def _life(self, process: Process, left: list[Piece]) -> list[Piece]:
+    def _life(self, process: Process, left: list[TaskInput]) -> list[TaskInput]:
         """All of one worker's life; the inputs that it leaves behind."""
         reason = "its start"
         try:
-            process.greet()
+            process.wait_for_start()
             again, left = left, []
             process.tell(again)
             self._serve(process)
         except (Gone, TooLong) as error:
             in_hand = process.in_hand()
-            with self.crew.starting:
+            with self.shared.starting:
                 reason = process.end()
                 self._process = None
-            if not self.crew.window.over:
+            if not self.shared.buffer.over:
                 self._judge(error, in_hand, reason)
         finally:
             if self._process is not None:
-                with self.crew.starting:
+                with self.shared.starting:
                     process.end()
                     self._process = None
         return [*(piece for piece in process.sent if piece[0].known[piece[1]] is None), *left]
@@ -160,10 +160,10 @@ class Keeper:
     def _serve(self, process: Process) -> None:
         """Hands out and takes in until the pool is closed; Gone, TooLong."""
         poll = select.poll()
-        poll.register(self._bell, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
         silent, before = 0.0, process.in_hand()
-        while not self.crew.window.over:
-            with self.crew.window.changed:
+        while not self.shared.buffer.over:
+            with self.shared.buffer.changed:
                 given = [self._given.popleft() for _ in range(len(self._given))]
             process.tell((task, place) for task in given for place in range(task.task.count))
             poll.register(process.wire, select.POLLIN | (select.POLLOUT if process.outgoing else 0))
@@ -171,8 +171,8 @@ class Keeper:
             events = dict(poll.poll(LOOK * 1000))
             # A job that was stopped for an hour has not waited for that hour.
             silent += min(time.perf_counter() - start, 2 * LOOK)
-            if self._bell in events:
-                os.eventfd_read(self._bell)
+            if self._wakeup in events:
+                os.eventfd_read(self._wakeup)
             if event := events.get(process.wire.fileno(), 0):
                 process.push()
                 if event != select.POLLOUT:
@@ -180,38 +180,38 @@ class Keeper:
             now = process.in_hand()
             if now is None or before is None or now[0] != before[0]:
                 silent, before = 0.0, now
-            elif silent > self.crew.time_limit:
+            elif silent > self.shared.time_limit:
                 raise TooLong
 
     def _receive(self, process: Process) -> None:
         """Takes what a worker has prepared, all of one task."""
-        assignment, done = process.receive(self.crew.window.admit)
-        with self.crew.window.changed:
-            self.crew.deaths.done(done)
+        assignment, done = process.receive(self.shared.buffer.admit)
+        with self.shared.buffer.changed:
+            self.shared.deaths.done(done)
             self._unload(done)
-        self.crew.settle(assignment)
+        self.shared.settle(assignment)
 
     def _unload(self, inputs: int) -> None:
-        with self.crew.window.changed:
+        with self.shared.buffer.changed:
             self.load -= inputs
-            self.crew.window.changed.notify_all()
+            self.shared.buffer.changed.notify_all()
 
-    def _judge(self, error: Exception, in_hand: tuple[Piece, str] | None, how: str) -> None:
+    def _judge(self, error: Exception, in_hand: tuple[TaskInput, str] | None, how: str) -> None:
         """Finds what a worker ended by: an input fails that hung, or was in hand at two deaths."""
         suspect, self._suspect = self._suspect, in_hand and in_hand[0]
-        deaths, explained = self.crew.deaths, isinstance(error, TooLong)
+        deaths, explained = self.shared.deaths, isinstance(error, TooLong)
         if not explained:
             explained = in_hand is not None and suspect == in_hand[0]
-            with self.crew.window.changed:
-                (deaths.explain if explained else deaths.mourn)(how)
+            with self.shared.buffer.changed:
+                (deaths.blame_input if explained else deaths.count_unexplained)(how)
         if in_hand is None or not explained:
             return
         (assignment, place), stage = in_hand
         reason = f"the process that decoded it died ({how})"
         if isinstance(error, TooLong):
-            reason = f"took longer than {self.crew.time_limit:g} s (--time-limit)"
-        row = failed(assignment.row(self.crew.intake, place), stage, reason)
+            reason = f"took longer than {self.shared.time_limit:g} s (--time-limit)"
+        row = failed(assignment.row(self.shared.intake, place), stage, reason)
         self._suspect = None
         assignment.known[place] = row, None
         self._unload(1)
-        self.crew.settle(assignment)
+        self.shared.settle(assignment)

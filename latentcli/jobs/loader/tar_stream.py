@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from latentcli.jobs.runtime.stdio import STDIN, Incoming, go_on, open_stdin
 from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.storage.byte_stream import open_stream
-from latentcli.shards.storage.paths import place
+from latentcli.shards.storage.paths import path_of
 from latentcli.shards.tar.read import ByteStream
 
 END_SECONDS = 2.0
@@ -35,7 +35,7 @@ def open_tar(source: str, check: Callable[[], None] = go_on) -> Iterator[ByteStr
             yield output
     else:
         try:
-            stream = open_stream(place(source))
+            stream = open_stream(path_of(source))
         except OSError as error:
             yield Unreadable(error)
             return

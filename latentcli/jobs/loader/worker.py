@@ -38,7 +38,7 @@ READ_BYTES = 32 * 2**20
 """Bytes that are read ahead of the input in hand, unless a single one has more."""
 UNKNOWN_SIZE = 2**20
 """Taken for an input whose size is not in the list."""
-FRAME_BYTES = 4 * 2**20
+MESSAGE_BYTES = 4 * 2**20
 """Pixels that are sent at once, unless a single picture has more."""
 LENGTH = 8
 _PR_SET_PDEATHSIG = 1
@@ -54,7 +54,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class PreparedBatch:
     """Inputs prepared; the pixels of those that have a shape follow it on the socket."""
 
     rows: list[Row]
@@ -94,7 +94,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingRead:
     """An input that is read, or will be."""
 
     future: Future[RawSample]
@@ -109,8 +109,8 @@ class ReadAhead:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(READS, thread_name_prefix="read")
         self._lock = threading.Lock()
-        self._queue: SimpleQueue[Waiting | Broken] = SimpleQueue()
-        self._unstarted: deque[tuple[InputRow, Waiting]] = deque()
+        self._queue: SimpleQueue[PendingRead | Broken] = SimpleQueue()
+        self._unstarted: deque[tuple[InputRow, PendingRead]] = deque()
         self._held = self._active = 0
         self._since = self._busy = 0.0
 
@@ -119,10 +119,10 @@ class ReadAhead:
         for number, item in enumerate(items, 1):
             last = number == len(items)
             if isinstance(item, RawSample):
-                entry = Waiting(Future(), 0, last)
+                entry = PendingRead(Future(), 0, last)
                 entry.future.set_result(item)
             else:
-                entry = Waiting(Future(), item.size if item.size >= 0 else UNKNOWN_SIZE, last)
+                entry = PendingRead(Future(), item.size if item.size >= 0 else UNKNOWN_SIZE, last)
                 self._unstarted.append((item, entry))
             self._queue.put(entry)
         self._start()
@@ -192,7 +192,9 @@ class Outbox:
     def send(self, wire: socket.socket) -> None:
         """Sends all, and is empty again."""
         shapes = [None if pixels is None else tuple(pixels.shape) for pixels in self.pixels]
-        buffers: list[bytes | memoryview] = [framed(Frame(self.rows, shapes, self.seconds))]
+        buffers: list[bytes | memoryview] = [
+            message_of(PreparedBatch(self.rows, shapes, self.seconds))
+        ]
         buffers += [pixels.numpy().reshape(-1).data for pixels in self.pixels if pixels is not None]
         send_all(wire, buffers)
         self.rows, self.pixels, self.seconds, self.held = [], [], {}, 0
@@ -212,7 +214,7 @@ def run_worker(wire: socket.socket, intake: Intake) -> None:
     except ConnectionError:
         os._exit(0)  # the parent has gone
     except Exception as error:
-        send_all(wire, [framed(Broken(portable(error)))])
+        send_all(wire, [message_of(Broken(portable(error)))])
 
 
 def work(wire: socket.socket, recipe: Recipe, reads: ReadAhead, page: Page) -> None:
@@ -227,7 +229,7 @@ def work(wire: socket.socket, recipe: Recipe, reads: ReadAhead, page: Page) -> N
             page.write(begun, stage)
 
         outbox.add(*prepare_sample(sample, recipe, outbox.seconds, entering))
-        if last or outbox.held >= FRAME_BYTES:
+        if last or outbox.held >= MESSAGE_BYTES:
             outbox.seconds["read"] = reads.seconds()
             outbox.send(wire)
 
@@ -236,7 +238,7 @@ def receive(wire: socket.socket, intake: Intake, reads: ReadAhead) -> None:
     """Takes orders in; ends the process at once when there is nobody left to order."""
     while True:
         try:
-            order = receive_frame(wire)
+            order = receive_message(wire)
         except (EOFError, OSError):
             os._exit(0)
         try:
@@ -271,7 +273,7 @@ def portable(error: Exception) -> Exception:
     return error
 
 
-def framed(content: object) -> bytes:
+def message_of(content: object) -> bytes:
     """A frame of an object."""
     data = pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL)
     return len(data).to_bytes(LENGTH, "little") + data
@@ -301,7 +303,7 @@ def receive_into(wire: socket.socket, buffers: Sequence[memoryview]) -> None:
             rest[0] = rest[0][got:]
 
 
-def receive_frame(wire: socket.socket) -> Any:
+def receive_message(wire: socket.socket) -> Any:
     """The next frame's object; EOFError where the other end has gone."""
     length = bytearray(LENGTH)
     receive_into(wire, [memoryview(length)])

@@ -18,12 +18,12 @@ from latentcli.core.types import Row
 from latentcli.jobs.loader.prepare import Chunk, Intake, Prepared, Task
 from latentcli.jobs.loader.worker import (
     Broken,
-    Frame,
     Order,
     Page,
-    framed,
-    receive_frame,
+    PreparedBatch,
+    message_of,
     receive_into,
+    receive_message,
     run_worker,
 )
 
@@ -83,7 +83,7 @@ class Assignment:
         )
 
 
-Piece = tuple[Assignment, int]
+TaskInput = tuple[Assignment, int]
 """One input: a task and a place in it."""
 
 
@@ -98,12 +98,12 @@ class Process:
         with theirs:
             self.process.start()
         self.page: Page | None = None
-        self.sent: deque[Piece] = deque()
+        self.sent: deque[TaskInput] = deque()
         """Inputs that it was told of and has not given back, in order."""
         self.received = 0
         self.outgoing: deque[memoryview] = deque()
 
-    def greet(self) -> None:
+    def wait_for_start(self) -> None:
         """Waits until it has started; Gone where it dies before that."""
         try:
             message, descriptors, _, _ = socket.recv_fds(self.wire, 1, 1)
@@ -114,12 +114,12 @@ class Process:
         self.page = Page(descriptors[0])
         os.close(descriptors[0])
 
-    def tell(self, pieces: Iterable[Piece]) -> None:
+    def tell(self, pieces: Iterable[TaskInput]) -> None:
         """Orders inputs; they leave with `push`."""
         for _, of_task in groupby(pieces, key=lambda piece: piece[0].number):
             together = list(of_task)
             order = together[0][0].order([place for _, place in together])
-            self.outgoing.append(memoryview(framed(order)))
+            self.outgoing.append(memoryview(message_of(order)))
             self.sent.extend(together)
         self.push()
 
@@ -143,7 +143,7 @@ class Process:
         dies, or `admit` says no; what the work itself raised.
         """
         try:
-            frame: Frame | Broken = receive_frame(self.wire)
+            frame: PreparedBatch | Broken = receive_message(self.wire)
             if isinstance(frame, Broken):
                 raise frame.error
             pixels = self._pixels(frame, admit)
@@ -157,7 +157,9 @@ class Process:
         assignment.spent(frame.seconds)
         return assignment, len(pixels)
 
-    def _pixels(self, frame: Frame, admit: Callable[[int, int], bool]) -> list[Tensor | None]:
+    def _pixels(
+        self, frame: PreparedBatch, admit: Callable[[int, int], bool]
+    ) -> list[Tensor | None]:
         """The pictures of a frame, each in memory of its own."""
         held = sum(math.prod(shape) for shape in frame.shapes if shape is not None)
         if not admit(self.sent[0][0].number, held):
@@ -170,7 +172,7 @@ class Process:
         receive_into(self.wire, views)
         return pixels
 
-    def in_hand(self) -> tuple[Piece, str] | None:
+    def in_hand(self) -> tuple[TaskInput, str] | None:
         """The input that it works on, and the stage; None if it works on none."""
         if self.page is None:
             return None

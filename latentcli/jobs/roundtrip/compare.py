@@ -1,4 +1,4 @@
-"""A batch of pictures in; what each contender makes of them, and how close that is, out."""
+"""A batch of pictures in; what each model makes of them, and how close that is, out."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.inference.encode_batch import DeviceTimer, encode_on_device
 from latentcli.jobs.inference.engine import decode_on_device, sample_noise
-from latentcli.jobs.inference.split_on_oom import Fitting
-from latentcli.jobs.roundtrip.models import Contender
+from latentcli.jobs.inference.split_on_oom import SplitOnOom
+from latentcli.jobs.roundtrip.models import ComparedModel
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import silent
 from latentcli.metrics.measures import Measure
@@ -26,7 +26,7 @@ SIMILARITIES = ("latent_cosine", "latent_cosine_per_position")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one contender made of a batch of N pictures; all tensors are on its device."""
+    """What one model made of a batch of N pictures; all tensors are on its device."""
 
     latents: Tensor
     """[N, C, h, w], as a store would hold them."""
@@ -43,23 +43,23 @@ class Comparison:
     """The models of a comparison, and what is measured of them."""
 
     job: RoundtripJob
-    contenders: Sequence[Contender]
+    compared_models: Sequence[ComparedModel]
     measures: Sequence[Measure]
     meter: Meter
     note: Callable[[str], None] = silent
     """Is told where a batch does not fit into memory."""
-    fittings: dict[tuple[str, int], Fitting] = field(default_factory=dict)
+    splits: dict[tuple[str, int], SplitOnOom] = field(default_factory=dict)
     """By op and engine."""
     _running: list[tuple[str, int, DeviceTimer]] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:
         """Where all models are."""
-        return self.contenders[0].encoder.device
+        return self.compared_models[0].encoder.device
 
-    def fitting(self, op: str, engine: object) -> Fitting:
+    def split_on_oom(self, op: str, engine: object) -> SplitOnOom:
         """What is known of how much an engine takes at once."""
-        return self.fittings.setdefault((op, id(engine)), Fitting(self.note))
+        return self.splits.setdefault((op, id(engine)), SplitOnOom(self.note))
 
     @contextmanager
     def stage(self, name: str, items: int) -> Iterator[None]:
@@ -79,7 +79,7 @@ class Comparison:
 def compare(
     comparison: Comparison, images: Tensor, keys: Sequence[str], *, frames: bool
 ) -> list[Result]:
-    """encode, round to bfloat16 as a store would, decode, measure: for every contender.
+    """encode, round to bfloat16 as a store would, decode, measure: for every model.
 
     `images` are uint8 [N, 3, H, W] on the device; with `frames`, consecutive ones of a clip. What
     one model encodes is encoded once, however many decode it, and noise is drawn once. Nothing
@@ -88,13 +88,13 @@ def compare(
     latents: dict[int, Tensor] = {}
     results: list[Result] = []
     noise = noise_of(comparison, images, keys)
-    for contender in comparison.contenders:
-        encoder = id(contender.encoder)
+    for compared in comparison.compared_models:
+        encoder = id(compared.encoder)
         if encoder not in latents:
             with comparison.stage("encode", len(keys)):
-                latents[encoder] = encode(comparison, contender, images, keys)
+                latents[encoder] = encode(comparison, compared, images, keys)
         with comparison.stage("decode", len(keys)):
-            decoded = decode(comparison, contender, latents[encoder], keys, noise, frames=frames)
+            decoded = decode(comparison, compared, latents[encoder], keys, noise, frames=frames)
         with comparison.stage("metrics", len(keys)):
             figures = measure(comparison, images, decoded)
             alike = alikeness(results[0].latents if results else None, latents[encoder])
@@ -104,29 +104,29 @@ def compare(
 
 def noise_of(comparison: Comparison, images: Tensor, keys: Sequence[str]) -> Tensor | None:
     """The noise that diffusion decoders start from, the same for all; None where there is none."""
-    if not any(contender.decoder.model.is_diffusion for contender in comparison.contenders):
+    if not any(compared.decoder.model.is_diffusion for compared in comparison.compared_models):
         return None
     noise = sample_noise(comparison.job.seed, keys, tuple(images.shape[1:]))
     return noise.to(images.device)
 
 
 def encode(
-    comparison: Comparison, contender: Contender, images: Tensor, keys: Sequence[str]
+    comparison: Comparison, compared: ComparedModel, images: Tensor, keys: Sequence[str]
 ) -> Tensor:
     """Latents [N, C, h, w] with the values that a store would give back, float32."""
-    engine = contender.encoder
+    engine = compared.encoder
     state = engine.model.spec.state
 
     def some(pixels: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         return encode_on_device(engine, pixels, names, state)
 
-    latents = comparison.fitting("encode", engine).encode(some, images, keys)["latent"]
+    latents = comparison.split_on_oom("encode", engine).encode(some, images, keys)["latent"]
     return latents.bfloat16().float()
 
 
 def decode(
     comparison: Comparison,
-    contender: Contender,
+    compared: ComparedModel,
     latents: Tensor,
     keys: Sequence[str],
     noise: Tensor | None,
@@ -134,7 +134,7 @@ def decode(
     frames: bool,
 ) -> Tensor:
     """Pictures of latents, uint8 [N, 3, H, W]; a temporal decoder gets its chunks whole."""
-    engine, job = contender.decoder, comparison.job
+    engine, job = compared.decoder, comparison.job
 
     def some(part: slice) -> dict[str, Tensor]:
         started = noise[part] if noise is not None and engine.model.is_diffusion else None
@@ -143,24 +143,24 @@ def decode(
         )
         return {"pictures": pictures}
 
-    step = chunk_of(job, contender) if frames else None
+    step = chunk_of(job, compared) if frames else None
     if step is not None:
         starts = range(0, len(keys), step)
         return torch.cat([some(slice(i, i + step))["pictures"] for i in starts])
     f = engine.model.spec.downscale
     shape = (3, latents.shape[2] * f, latents.shape[3] * f)
-    return comparison.fitting("decode", engine).fit(some, shape, len(keys))["pictures"]
+    return comparison.split_on_oom("decode", engine).fit(some, shape, len(keys))["pictures"]
 
 
-def chunk_of(job: RoundtripJob, contender: Contender) -> int | None:
-    """Frames that a contender's decoder sees at once; None where it sees one by one."""
-    model = contender.decoder.model
+def chunk_of(job: RoundtripJob, compared: ComparedModel) -> int | None:
+    """Frames that a model's decoder sees at once; None where it sees one by one."""
+    model = compared.decoder.model
     return (job.num_frames or model.frames_per_chunk) if model.is_video else None
 
 
 def chunk_size(comparison: Comparison) -> int | None:
     """Frames of a clip at once that suit every temporal decoder; None without one."""
-    chunks = (chunk_of(comparison.job, contender) for contender in comparison.contenders)
+    chunks = (chunk_of(comparison.job, compared) for compared in comparison.compared_models)
     temporal = [chunk for chunk in chunks if chunk is not None]
     return math.lcm(*temporal) if temporal else None
 
@@ -173,7 +173,7 @@ def measure(comparison: Comparison, images: Tensor, decoded: Tensor) -> dict[str
 
 
 def alikeness(first: Tensor | None, latents: Tensor) -> dict[str, Tensor]:
-    """Similarity to the first contender's latents, where they are others of the same shape."""
+    """Similarity to the first model's latents, where they are others of the same shape."""
     if first is None or first is latents or first.shape != latents.shape:
         return {}
     found = latent_cosine(first, latents)

@@ -10,16 +10,16 @@ from typing import Any
 
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.config import RoundtripJob
-from latentcli.jobs.loader.find_media import Found
+from latentcli.jobs.loader.find_media import FoundMedia
 from latentcli.jobs.loader.sizes import preprocess_fields
 from latentcli.jobs.roundtrip.figures import (
-    Tally,
+    ModelFigures,
     differences,
     extremes,
     latent_summary,
     rounded,
 )
-from latentcli.jobs.roundtrip.models import Contender, divisor, name_of
+from latentcli.jobs.roundtrip.models import ComparedModel, divisor, name_of
 from latentcli.jobs.roundtrip.rows import RowSpool
 from latentcli.jobs.roundtrip.stream import Roundtrip
 from latentcli.metrics.measures import Measure
@@ -28,7 +28,7 @@ NOT_MEASURED = ("psnr", "ssim", "ssim_gaussian")
 """Figures that every document has, if only as null."""
 
 
-def document(run: Roundtrip, found: Found, preprocess: PreprocessSpec) -> dict[str, Any]:
+def document(run: Roundtrip, found: FoundMedia, preprocess: PreprocessSpec) -> dict[str, Any]:
     """The --json document."""
     job, meter = run.comparison.job, run.comparison.meter
     clips = found.media == "clips"
@@ -36,13 +36,13 @@ def document(run: Roundtrip, found: Found, preprocess: PreprocessSpec) -> dict[s
         "media": found.media,
         "clips": len(run.clips) if clips else None,
         "images": run.rows.count,
-        "baseline": run.comparison.contenders[0].name if job.baseline is not None else None,
-        "models": [figures(run, i) for i in range(len(run.comparison.contenders))],
+        "baseline": run.comparison.compared_models[0].name if job.baseline is not None else None,
+        "models": [figures(run, i) for i in range(len(run.comparison.compared_models))],
         "delta": delta(run),
         "clip_figures": clip_figures(run) if clips else None,
         "measures": [
             *(
-                told_measure(m) | {"of": len(run.tallies[0].figures[m.name])}
+                told_measure(m) | {"of": len(run.model_figures[0].figures[m.name])}
                 for m in run.comparison.measures
             ),
             *(told_measure(m) | {"set": True} for m in run.sets),
@@ -66,27 +66,27 @@ def settings(run: Roundtrip, preprocess: PreprocessSpec, *, clips: bool) -> dict
         "size": "x".join(map(str, size)) if size else None,
         "resize": resized["resize"],
         "buckets": resized.get("buckets"),
-        "divisor": divisor(run.comparison.contenders),
+        "divisor": divisor(run.comparison.compared_models),
         "filter": resized["filter"],
         "alpha": job.alpha,
-        "dtype": run.comparison.contenders[0].encoder.dtype,
-        "device": run.comparison.contenders[0].encoder.device_name,
+        "dtype": run.comparison.compared_models[0].encoder.dtype,
+        "device": run.comparison.compared_models[0].encoder.device_name,
         "latents": "the model's own (mode), rounded to bf16",
         "pixels": "clamped to [-1, 1] and rounded to 8 bits before anything is measured",
         "stride": job.stride if clips else None,
         "frames": job.frames,
         "num_frames": job.num_frames,
-        **decode_settings(job, run.comparison.contenders),
+        **decode_settings(job, run.comparison.compared_models),
         **{measure.name: measure.protocol for measure in run.comparison.measures},
         **{measure.name: measure.protocol for measure in run.sets},
         "difference_gain": job.difference_gain if job.report else None,
     }
 
 
-def decode_settings(job: RoundtripJob, contenders: Sequence[Contender]) -> dict[str, Any]:
+def decode_settings(job: RoundtripJob, compared_models: Sequence[ComparedModel]) -> dict[str, Any]:
     """How diffusion decoders were run; None where there is none among the models."""
     names = ("steps", "sampler", "schedule", "pdg", "seed")
-    if not any(contender.decoder.model.is_diffusion for contender in contenders):
+    if not any(compared.decoder.model.is_diffusion for compared in compared_models):
         return dict.fromkeys((*names, "pdg_strength"))
     told = {name: getattr(job, name) for name in names}
     return told | {"pdg_strength": job.pdg_strength if job.pdg else None}
@@ -100,34 +100,34 @@ def told_measure(measure: Any) -> dict[str, Any]:
 
 def figures(run: Roundtrip, i: int) -> dict[str, Any]:
     """One model's part of the document."""
-    contender, tally = run.comparison.contenders[i], run.tallies[i]
-    engine = contender.decoder
+    compared, of_model = run.comparison.compared_models[i], run.model_figures[i]
+    engine = compared.decoder
     return {
-        "model": contender.name,
-        "encoder": name_of(contender.encoder),
+        "model": compared.name,
+        "encoder": name_of(compared.encoder),
         "decoder": name_of(engine),
         "geometry": engine.model.spec.geometry,
         "latent_space": engine.model.spec.space,
-        "weights_sha256": contender.encoder.info.weights_sha256,
+        "weights_sha256": compared.encoder.info.weights_sha256,
         "decoder_sha256": engine.info.weights_sha256,
         "device": engine.device_name,
         "dtype": engine.dtype,
         **dict.fromkeys(NOT_MEASURED),
-        **{name: rounded(values) for name, values in tally.figures.items()},
+        **{name: rounded(values) for name, values in of_model.figures.items()},
         **set_figures(run, i),
         "latents": latent_summary(encoder_tally(run, i).latents),
-        **named_extremes(run.comparison.measures, tally, run.rows),
+        **named_extremes(run.comparison.measures, of_model, run.rows),
     }
 
 
-def encoder_tally(run: Roundtrip, i: int) -> Tally:
-    """The tally that has the latents of a contender's encoder."""
+def encoder_tally(run: Roundtrip, i: int) -> ModelFigures:
+    """The tally that has the latents of a model's encoder."""
     first = next(
         j
-        for j, c in enumerate(run.comparison.contenders)
-        if c.encoder is run.comparison.contenders[i].encoder
+        for j, c in enumerate(run.comparison.compared_models)
+        if c.encoder is run.comparison.compared_models[i].encoder
     )
-    return run.tallies[first]
+    return run.model_figures[first]
 
 
 def set_figures(run: Roundtrip, i: int) -> dict[str, Any]:
@@ -138,11 +138,11 @@ def set_figures(run: Roundtrip, i: int) -> dict[str, Any]:
 
 
 def named_extremes(
-    measures: Sequence[Measure], tally: Tally, rows: RowSpool
+    measures: Sequence[Measure], of_model: ModelFigures, rows: RowSpool
 ) -> dict[str, list[dict[str, Any]]]:
     """The worst and the best pictures by the first measure, with their names."""
     by = measures[0]
-    values = tally.figures[by.name]
+    values = of_model.figures[by.name]
     if len(values) < rows.count:
         return {"worst": [], "best": []}
     chosen = extremes(values, higher_is_better=by.higher_is_better)
@@ -163,16 +163,21 @@ def rounded_one(value: float | None) -> float | None:
 
 def delta(run: Roundtrip) -> list[dict[str, Any]] | None:
     """The differences of each model to the first one, image by image, in every measure."""
-    (first, *others), (name, *_) = run.tallies, (c.name for c in run.comparison.contenders)
+    (first, *others), (name, *_) = (
+        run.model_figures,
+        (c.name for c in run.comparison.compared_models),
+    )
     if not others:
         return None
     return [
-        {"model": contender.name, "against": name} | dict(compared(other, first))
-        for contender, other in zip(run.comparison.contenders[1:], others, strict=True)
+        {"model": compared.name, "against": name} | dict(against(other, first))
+        for compared, other in zip(run.comparison.compared_models[1:], others, strict=True)
     ]
 
 
-def compared(other: Tally, first: Tally) -> Iterator[tuple[str, dict[str, float | None] | None]]:
+def against(
+    other: ModelFigures, first: ModelFigures
+) -> Iterator[tuple[str, dict[str, float | None] | None]]:
     """Each measure's name and the summary of its differences, and how alike the latents are."""
     for name, values in other.figures.items():
         yield name, rounded(differences(values, first.figures[name]))
@@ -184,14 +189,14 @@ def clip_figures(run: Roundtrip) -> list[dict[str, Any]]:
     """Of each model, the summaries over clips and the figures of each clip."""
     return [
         {
-            "model": contender.name,
+            "model": compared.name,
             **dict(over_clips([clip["figures"][i] for clip in run.clips])),
             "clips": [
                 {"key": clip["key"]} | {k: rounded_one(v) for k, v in clip["figures"][i].items()}
                 for clip in run.clips
             ],
         }
-        for i, contender in enumerate(run.comparison.contenders)
+        for i, compared in enumerate(run.comparison.compared_models)
     ]
 
 

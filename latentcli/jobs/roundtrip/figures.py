@@ -24,18 +24,18 @@ Mark = tuple[dict[str, int], dict[str, int], ChannelSums]
 
 
 @dataclass(slots=True)
-class Tally:
-    """What one contender's pictures gave so far: a number of 8 bytes each, and sums."""
+class ModelFigures:
+    """What one model's pictures gave so far: a number of 8 bytes each, and sums."""
 
     figures: dict[str, array[float]]
     """By measure, in the order of the pictures; a measure that a picture is too small for lacks
     it."""
     latents: ChannelSums = field(default_factory=ChannelSums)
     alike: dict[str, array[float]] = field(default_factory=dict)
-    """Similarity of its latents to the first contender's, where they can be compared."""
+    """Similarity of its latents to the first model's, where they can be compared."""
 
     @classmethod
-    def of(cls, measures: Iterable[str]) -> Tally:
+    def of(cls, measures: Iterable[str]) -> ModelFigures:
         """An empty one."""
         return cls({name: array("d") for name in measures})
 

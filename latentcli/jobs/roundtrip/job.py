@@ -15,21 +15,26 @@ from latentcli.jobs.config import RoundtripJob, check_choices
 from latentcli.jobs.failures import allowed_failures
 from latentcli.jobs.inference.engine import inference_config
 from latentcli.jobs.loader.clip_frames import ClipRecipe
-from latentcli.jobs.loader.find_media import SUFFIXES, Found, check_clip_options, find_media
+from latentcli.jobs.loader.find_media import SUFFIXES, FoundMedia, check_clip_options, find_media
 from latentcli.jobs.loader.loader import MANY, pick_workers
 from latentcli.jobs.loader.prepare import Intake, Recipe, unit_tasks
 from latentcli.jobs.loader.sizes import preprocess_spec
 from latentcli.jobs.loader.tar_tasks import TarIntake
 from latentcli.jobs.roundtrip.compare import SIMILARITIES, Comparison
 from latentcli.jobs.roundtrip.document import document
-from latentcli.jobs.roundtrip.models import Contender, check_models, divisor, load_contenders
+from latentcli.jobs.roundtrip.models import (
+    ComparedModel,
+    check_models,
+    divisor,
+    load_compared_models,
+)
 from latentcli.jobs.roundtrip.output_paths import check_places
 from latentcli.jobs.roundtrip.report import ReportWriter, encoder_groups
 from latentcli.jobs.roundtrip.rows import RowSpool, check_csv, write_csv
 from latentcli.jobs.roundtrip.stream import Roundtrip, compare_clips, compare_images
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.report_folder import check_report_folder
-from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import stop_on_signals
 from latentcli.metrics.measures import Measure, SetMeasure, open_measures, open_set_measures
 from latentcli.shards.sources.find_inputs import assign_units
@@ -39,16 +44,16 @@ UNIT = 1000
 """Inputs to a unit of the list that the workers look rows up in."""
 
 
-def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
+def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     """The --json document of `roundtrip`. All models see the same pixels of every picture."""
     check(job)
-    found = find_media(job.sources, job.media, talk)
+    found = find_media(job.sources, job.media, reporter)
     check_clip_options(job, found.media)
     if found.media == "clips":
         refuse_for_clips(job, found)
-    contenders = load_contenders(job)
-    measures, sets = open_metrics(job, contenders)
-    preprocess = preprocess_spec(job, divisor(contenders))
+    compared_models = load_compared_models(job)
+    measures, sets = open_metrics(job, compared_models)
+    preprocess = preprocess_spec(job, divisor(compared_models))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latentcli-")))
         write_inputs(folder / "inputs.jsonl", assign_units(found.inputs, 1 if found.tars else UNIT))
@@ -57,11 +62,11 @@ def run_roundtrip(job: RoundtripJob, talk: Talk = SILENT) -> dict[str, Any]:
         rows = stack.enter_context(closing(RowSpool(folder / "rows.jsonl")))
         report = None
         if job.report is not None:
-            groups = encoder_groups([contender.encoder for contender in contenders])
+            groups = encoder_groups([compared.encoder for compared in compared_models])
             report = ReportWriter(job.report, groups, job.difference_gain)
             stack.enter_context(closing(report))
-        meter = meter_of(job, found, contenders, talk)
-        comparison = Comparison(job, contenders, measures, meter, talk.note)
+        meter = meter_of(job, found, compared_models, reporter)
+        comparison = Comparison(job, compared_models, measures, meter, reporter.note)
         run = Roundtrip(comparison, sets, rows, report, stop)
         stream(run, found, inputs, preprocess)
         check_measured(run, found)
@@ -79,7 +84,7 @@ def advice(job: RoundtripJob) -> str:
     )
 
 
-def check_measured(run: Roundtrip, found: Found) -> None:
+def check_measured(run: Roundtrip, found: FoundMedia) -> None:
     """LatentCliError where there is nothing to tell figures of."""
     if not run.rows.count:
         first = run.failures[0]
@@ -87,7 +92,7 @@ def check_measured(run: Roundtrip, found: Found) -> None:
             f"None of the {len(found.inputs):,} inputs could be used; the first, {first['key']}:"
             f" {first['error']}."
         )
-    if not any(len(values) for values in run.tallies[0].figures.values()):
+    if not any(len(values) for values in run.model_figures[0].figures.values()):
         least = min(measure.least_side for measure in run.comparison.measures)
         names = ",".join(run.comparison.job.metrics)
         raise LatentCliError(
@@ -111,7 +116,7 @@ def check(job: RoundtripJob) -> None:
         raise UsageError("--metrics has no measure of single images; add psnr.")
 
 
-def refuse_for_clips(job: RoundtripJob, found: Found) -> None:
+def refuse_for_clips(job: RoundtripJob, found: FoundMedia) -> None:
     """UsageError where the job asks for what clips have not."""
     if found.tars:
         raise UsageError("roundtrip takes clips as files, not in tars: unpack them first.")
@@ -122,10 +127,10 @@ def refuse_for_clips(job: RoundtripJob, found: Found) -> None:
 
 
 def open_metrics(
-    job: RoundtripJob, contenders: list[Contender]
+    job: RoundtripJob, compared_models: list[ComparedModel]
 ) -> tuple[list[Measure], list[SetMeasure]]:
     """What is measured of each picture and of the whole set; weights are loaded here."""
-    device = contenders[0].decoder.device
+    device = compared_models[0].decoder.device
     weights = {}
     for text in job.metric_weights:
         name, mark, path = text.partition("=")
@@ -134,26 +139,30 @@ def open_metrics(
                 f"--metric-weights is {text!r}; write NAME=PATH with a name of --metrics."
             )
         weights[name] = path
-    sets = open_set_measures(job.metrics, device, weights, models=len(contenders))
+    sets = open_set_measures(job.metrics, device, weights, models=len(compared_models))
     return open_measures(job.metrics, device, weights), sets
 
 
-def meter_of(job: RoundtripJob, found: Found, contenders: list[Contender], talk: Talk) -> Meter:
+def meter_of(
+    job: RoundtripJob, found: FoundMedia, compared_models: list[ComparedModel], reporter: Reporter
+) -> Meter:
     """The meter of this job's kind of input."""
     total = len(found.inputs)
     if found.media == "clips":
-        return Meter("roundtrip", total, talk.progress, noun="frames")
+        return Meter("roundtrip", total, reporter.progress, noun="frames")
     return Meter(
         "roundtrip",
         None if found.tars else total,
-        talk.progress,
+        reporter.progress,
         workers=pick_workers(job.workers, MANY if found.tars else total),
         lanes={"read": 1} if found.tars else {},
-        device=contenders[0].encoder.device.type,
+        device=compared_models[0].encoder.device.type,
     )
 
 
-def stream(run: Roundtrip, found: Found, inputs: InputList, preprocess: PreprocessSpec) -> None:
+def stream(
+    run: Roundtrip, found: FoundMedia, inputs: InputList, preprocess: PreprocessSpec
+) -> None:
     """All inputs, whatever they are."""
     job, meter = run.comparison.job, run.comparison.meter
     if found.media == "clips":
@@ -185,7 +194,7 @@ def finished(run: Roundtrip, told: dict[str, Any]) -> dict[str, Any]:
             write_csv(
                 comparison.job.csv,
                 run.rows.rows(),
-                [c.name for c in comparison.contenders],
+                [c.name for c in comparison.compared_models],
                 columns(run),
             )
         except StoreError as error:
@@ -196,5 +205,9 @@ def finished(run: Roundtrip, told: dict[str, Any]) -> dict[str, Any]:
 
 def columns(run: Roundtrip) -> list[str]:
     """The figures that a line of the CSV file has of each model."""
-    alike = [name for name in SIMILARITIES if any(name in tally.alike for tally in run.tallies)]
+    alike = [
+        name
+        for name in SIMILARITIES
+        if any(name in of_model.alike for of_model in run.model_figures)
+    ]
     return [*(measure.name for measure in run.comparison.measures), *alike]

@@ -24,7 +24,7 @@ DECODER_ONLY = ("decoder.", "post_quant_conv.")
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class ComparedModel:
     """One model of the comparison, or an encoder and another's decoder."""
 
     name: str
@@ -97,11 +97,11 @@ def check_pair(encoder: str, made: str, decoder: str, spec: LatentSpec) -> None:
         )
 
 
-def load_contenders(job: RoundtripJob) -> list[Contender]:
+def load_compared_models(job: RoundtripJob) -> list[ComparedModel]:
     """All models of the comparison, in order; UsageError where one lacks what it is here for.
 
     A model that only decodes takes the latents of the first one that encodes into its space. With
-    --decoder, a model that only encodes is no contender itself.
+    --decoder, a model that only encodes is not compared itself.
     """
     words = model_words(job)
     engines = [load(job, text, job.weights, job.revision) for text in words]
@@ -110,16 +110,16 @@ def load_contenders(job: RoundtripJob) -> list[Contender]:
     for engine in engines:
         refuse_encoder(engine)
     return [
-        Contender(name_of(engine), encoder_of(engine, engines[: i + 1], engines), engine)
+        ComparedModel(name_of(engine), encoder_of(engine, engines[: i + 1], engines), engine)
         for i, engine in enumerate(engines)
     ]
 
 
-def paired(job: RoundtripJob, encoder: Engine) -> list[Contender]:
+def paired(job: RoundtripJob, encoder: Engine) -> list[ComparedModel]:
     """One encoder with each --decoder, and with its own where it has one."""
     if not encoder.model.can_encode:
         raise no_encoder(name_of(encoder), encoder.model.spec.space)
-    own = [Contender(name_of(encoder), encoder, encoder)] if encoder.model.can_decode else []
+    own = [ComparedModel(name_of(encoder), encoder, encoder)] if encoder.model.can_decode else []
     others = []
     for text in job.decoders:
         decoder = load_decoder(job, text)
@@ -127,7 +127,7 @@ def paired(job: RoundtripJob, encoder: Engine) -> list[Contender]:
         made = own_space(encoder)
         check_pair(name_of(encoder), made, name_of(decoder), decoder.model.spec)
         name = f"{name_of(encoder)}-{name_of(decoder)}"
-        others.append(Contender(name, encoder, decoder))
+        others.append(ComparedModel(name, encoder, decoder))
     return [*own, *others]
 
 
@@ -202,7 +202,7 @@ def name_of(engine: Engine) -> str:
     return engine.info.preset_name or Path(engine.info.name).name
 
 
-def divisor(contenders: Sequence[Contender]) -> int:
+def divisor(compared_models: Sequence[ComparedModel]) -> int:
     """Sides of pictures that suit every model are multiples of this."""
-    engines = [engine for c in contenders for engine in (c.encoder, c.decoder)]
+    engines = [engine for c in compared_models for engine in (c.encoder, c.decoder)]
     return math.lcm(*(engine.model.spec.size_divisor for engine in engines))

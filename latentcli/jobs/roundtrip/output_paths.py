@@ -7,7 +7,7 @@ from pathlib import Path
 
 from latentcli.core.errors import UsageError
 from latentcli.jobs.config import RoundtripJob
-from latentcli.shards.storage.paths import is_remote, place
+from latentcli.shards.storage.paths import is_remote, path_of
 
 
 def check_places(job: RoundtripJob) -> None:
@@ -64,5 +64,5 @@ def local(text: str | None) -> Path | None:
     """The whole path that a word names on this machine, or None where it names none."""
     if text is None or is_remote(text):
         return None
-    path = place(text)
+    path = path_of(text)
     return path.resolve() if isinstance(path, Path) else None

@@ -42,7 +42,7 @@ class ReportWriter:
     """Files of pictures as they come; the colours of latents and the page at the end.
 
     A basis of colours belongs to a whole set, so latents wait on the disk until the last has come.
-    They are those of each encoder in `groups`: indices of the contenders that share it.
+    They are those of each encoder in `groups`: indices of the models that share it.
     """
 
     def __init__(self, path: str, groups: Sequence[Sequence[int]], gain: float) -> None:
@@ -59,7 +59,7 @@ class ReportWriter:
     def add(
         self, index: int, original: Tensor, decoded: Sequence[Tensor], latents: Sequence[Tensor]
     ) -> None:
-        """One picture: uint8 [3, H, W] and those of all contenders; a latent [C, h, w] per group.
+        """One picture: uint8 [3, H, W] and those of all models; a latent [C, h, w] per group.
 
         All are on the CPU, and latents finite float32. StoreError where a file cannot be written;
         it may come with a later picture.
@@ -201,7 +201,7 @@ def latents_of(spool: IO[bytes]) -> Iterator[tuple[int, Tensor]]:
 
 
 def encoder_groups(encoders: Sequence[object]) -> list[list[int]]:
-    """Contenders' indices, grouped by the very encoder that they use."""
+    """Indices of compared models' indices, grouped by the very encoder that they use."""
     groups: dict[int, list[int]] = {}
     for i, encoder in enumerate(encoders):
         groups.setdefault(id(encoder), []).append(i)

@@ -14,7 +14,7 @@ from typing import Any
 
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.shards.storage.atomic_write import atomic_write
-from latentcli.shards.storage.paths import place
+from latentcli.shards.storage.paths import path_of
 
 FIXED = ("key", "source", "width", "height")
 """What a row says of the picture itself."""
@@ -93,7 +93,7 @@ def check_csv(path: str | None) -> None:
     """UsageError where --csv names no file that can be made."""
     if path is None:
         return
-    target = place(path)
+    target = path_of(path)
     if isinstance(target, Path) and target.is_dir():
         raise UsageError(f"--csv {path} is a folder; name a file.")
     if isinstance(target, Path) and not target.parent.is_dir():
@@ -108,7 +108,7 @@ def write_csv(path: str, rows: Iterator[Row], models: Sequence[str], names: Sequ
     A figure that a picture has not is empty, and `inf` where it came back identical. StoreError
     where the file cannot be written.
     """
-    atomic_write(place(path), csv_lines(rows, models, names))
+    atomic_write(path_of(path), csv_lines(rows, models, names))
 
 
 def csv_lines(rows: Iterator[Row], models: Sequence[str], names: Sequence[str]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Pictures or clips in; how close each contender brings them back, tallied, out."""
+"""Pictures or clips in; how close each model brings them back, tallied, out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from latentcli.jobs.roundtrip.compare import (
     compare,
     finite_ones,
 )
-from latentcli.jobs.roundtrip.figures import Tally
+from latentcli.jobs.roundtrip.figures import ModelFigures
 from latentcli.jobs.roundtrip.report import ReportWriter
 from latentcli.jobs.roundtrip.rows import RowSpool
 from latentcli.jobs.runtime.signals import StopRequest
@@ -55,11 +55,11 @@ class Roundtrip:
 
     comparison: Comparison
     sets: Sequence[SetMeasure]
-    """One for each kind, over all contenders."""
+    """One for each kind, over all models."""
     rows: RowSpool
     report: ReportWriter | None
     stop: StopRequest
-    tallies: list[Tally] = field(init=False)
+    model_figures: list[ModelFigures] = field(init=False)
     clips: list[dict[str, Any]] = field(default_factory=list)
     """Key and figures of each sound clip."""
     failures: list[dict[str, str]] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Roundtrip:
 
     def __post_init__(self) -> None:
         names = [measure.name for measure in self.comparison.measures]
-        self.tallies = [Tally.of(names) for _ in self.comparison.contenders]
+        self.model_figures = [ModelFigures.of(names) for _ in self.comparison.compared_models]
 
     @property
     def batch_size(self) -> int:
@@ -150,13 +150,13 @@ def compare_clips(run: Roundtrip, inputs: InputList, recipe: ClipRecipe) -> None
 @contextmanager
 def whole_or_nothing(run: Roundtrip) -> Iterator[None]:
     """Takes back what the block gave where a SampleError leaves it."""
-    tallies, rows = [tally.mark() for tally in run.tallies], run.rows.mark()
+    model_figures, rows = [of_model.mark() for of_model in run.model_figures], run.rows.mark()
     report = run.report.mark() if run.report else None
     try:
         yield
     except SampleError:
-        for tally, mark in zip(run.tallies, tallies, strict=True):
-            tally.back_to(mark)
+        for of_model, mark in zip(run.model_figures, model_figures, strict=True):
+            of_model.back_to(mark)
         run.rows.back_to(rows)
         if run.report and report:
             run.report.back_to(report)
@@ -166,11 +166,13 @@ def whole_or_nothing(run: Roundtrip) -> Iterator[None]:
 def compare_frames(
     run: Roundtrip, row: InputRow, frames: Iterable[ClipFrame]
 ) -> list[dict[str, float | None]]:
-    """One clip, chunk by chunk; gives its figures for each contender, or none without a frame."""
+    """One clip, chunk by chunk; gives its figures for each model, or none without a frame."""
     temporal = chunk_size(run.comparison)
     size, first = temporal or run.batch_size, 0
-    clips = [ClipMeasure() for _ in run.tallies]
-    before = [{name: len(v) for name, v in tally.figures.items()} for tally in run.tallies]
+    clips = [ClipMeasure() for _ in run.model_figures]
+    before = [
+        {name: len(v) for name, v in of_model.figures.items()} for of_model in run.model_figures
+    ]
     for batch in batches(frames, pixels_of, size, None if temporal else batch_elements(size)):
         run.stop.check()
         run.comparison.meter.begin()
@@ -186,13 +188,13 @@ def compare_frames(
         run.comparison.meter.advance(len(batch))
     if not first:
         return []
-    means = map(frame_means, run.tallies, before)
+    means = map(frame_means, run.model_figures, before)
     return [mean | clip.figures() for mean, clip in zip(means, clips, strict=True)]
 
 
-def frame_means(tally: Tally, before: Mapping[str, int]) -> dict[str, float | None]:
+def frame_means(of_model: ModelFigures, before: Mapping[str, int]) -> dict[str, float | None]:
     """Mean over the frames that came later, of each measure that they have."""
-    later = {name: values[before[name] :] for name, values in tally.figures.items()}
+    later = {name: values[before[name] :] for name, values in of_model.figures.items()}
     return {name: sum(values) / len(values) for name, values in later.items() if len(values)}
 
 
@@ -252,10 +254,10 @@ def record(
     told = [{k: v.tolist() for k, v in {**r.figures, **r.alike}.items()} for r in results]
     # The latents of a shared encoder belong to the first who uses it.
     unused = dict(on_cpu)
-    for tally, result, lists in zip(run.tallies, results, told, strict=True):
+    for of_model, result, lists in zip(run.model_figures, results, told, strict=True):
         figures = {name: lists[name] for name in result.figures}
         alike = {name: lists[name] for name in result.alike}
-        tally.add(figures, unused.pop(id(result.latents), None), alike)
+        of_model.add(figures, unused.pop(id(result.latents), None), alike)
     with run.comparison.meter.stage("write", len(named)):
         keep(run, pixels, named, [result.decoded for result in results], list(on_cpu.values()))
     height, width = pixels.shape[2:]
@@ -285,8 +287,8 @@ def keep(
             if run.report is not None:
                 run.report.add(name.index, pixels[i], of_all, [latent[i] for latent in latents])
             if job.save is not None:
-                for contender, picture in zip(run.comparison.contenders, of_all, strict=True):
-                    save(Path(job.save) / contender.name / f"{name.key}.png", picture)
+                for compared, picture in zip(run.comparison.compared_models, of_all, strict=True):
+                    save(Path(job.save) / compared.name / f"{name.key}.png", picture)
     except StoreError as error:
         run.problems.append(str(error))
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 
-class Lane:
+class BackgroundThread:
     """Context manager: calls run one after the other, at most `depth` of them behind.
 
     An error comes out at the next `submit` or at the end, and nothing submitted after it runs. All

@@ -55,7 +55,7 @@ ADVICE_FOR_TARS = {"read": "faster storage or more ranks"}
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class ThreadGroup:
     """Threads or processes that share some stages: each does one of them at a time."""
 
     stages: tuple[str, ...]
@@ -125,12 +125,12 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Interval:
     """The stages between two readings."""
 
     before: Reading
     now: Reading
-    crews: tuple[Crew, ...] = ()
+    crews: tuple[ThreadGroup, ...] = ()
     setting: Setting = field(default_factory=Setting)
 
     @property
@@ -179,7 +179,7 @@ class Window:
         )
 
 
-def has_model(crew: Crew) -> bool:
+def has_model(crew: ThreadGroup) -> bool:
     """Whether it runs the model."""
     return any(stage in MODEL_STAGES for stage in crew.stages)
 
@@ -190,8 +190,8 @@ def seconds(reading: Reading, stage: str) -> float:
 
 
 def crews_of(
-    stages: Iterable[str], workers: int, lanes: Mapping[str, int], crews: Iterable[Crew]
-) -> tuple[Crew, ...]:
+    stages: Iterable[str], workers: int, lanes: Mapping[str, int], crews: Iterable[ThreadGroup]
+) -> tuple[ThreadGroup, ...]:
     """Who does which of `stages`: `crews` as given, then `lanes`, then what is usual.
 
     Usual is one thread for the model's stages, `workers` processes for the image stages (with 0
@@ -200,28 +200,28 @@ def crews_of(
     left = list(stages)
     found = []
 
-    def take(crew: Crew) -> None:
+    def take(crew: ThreadGroup) -> None:
         mine = tuple(stage for stage in left if stage in crew.stages)
         left[:] = [stage for stage in left if stage not in mine]
         if mine:
-            found.append(Crew(mine, crew.lanes, crew.noun))
+            found.append(ThreadGroup(mine, crew.lanes, crew.noun))
 
     for crew in crews:
         take(crew)
     for stage, number in lanes.items():
-        take(Crew((stage,), number))
+        take(ThreadGroup((stage,), number))
     if not workers:
-        take(Crew((*TURNS, *IMAGE_STAGES)))
-    take(Crew(TURNS))
+        take(ThreadGroup((*TURNS, *IMAGE_STAGES)))
+    take(ThreadGroup(TURNS))
     for stage in [stage for stage in left if stage not in IMAGE_STAGES]:
-        take(Crew((stage,)))
+        take(ThreadGroup((stage,)))
     # A worker reads ahead in threads while it decodes.
-    take(Crew(("read",), workers, "worker"))
-    take(Crew(IMAGE_STAGES, workers, "worker"))
+    take(ThreadGroup(("read",), workers, "worker"))
+    take(ThreadGroup(IMAGE_STAGES, workers, "worker"))
     return tuple(found)
 
 
-def figures(window: Window, crew: Crew, stage: str, idle: float | None) -> str:
+def figures(window: Interval, crew: ThreadGroup, stage: str, idle: float | None) -> str:
     """How busy the crew was and how idle the model."""
     rest = [name for name in crew.stages if name != stage and name not in MODEL_STAGES]
     other = max(rest, key=window.load, default=None)
@@ -238,7 +238,7 @@ def figures(window: Window, crew: Crew, stage: str, idle: float | None) -> str:
     return told if idle is None else f"{told}; the model is idle {idle:.0%}"
 
 
-def advice(crew: Crew, stage: str, setting: Setting) -> str:
+def advice(crew: ThreadGroup, stage: str, setting: Setting) -> str:
     """What would help where `stage` is the limit."""
     crowded = setting.cores is not None and crew.lanes >= setting.cores
     alone = crew.noun == "thread" and "decode_image" not in crew.stages

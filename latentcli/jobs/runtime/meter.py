@@ -16,12 +16,12 @@ from typing import Any
 
 from latentcli.jobs.runtime.bottleneck import IMAGE_STAGES as IMAGE_STAGES
 from latentcli.jobs.runtime.bottleneck import (
-    Crew,
+    Interval,
     Reading,
     Setting,
     StageView,
+    ThreadGroup,
     Verdict,
-    Window,
     crews_of,
 )
 
@@ -54,9 +54,9 @@ class Snapshot:
     """Seconds since the first item was asked for."""
     rate: float
     """Items a second since the first batch came."""
-    recent: Window
+    recent: Interval
     """This rank's stages in the last seconds."""
-    whole: Window
+    whole: Interval
     """This rank's stages since the first batch came."""
     noun: str = "images"
     """What is counted."""
@@ -111,7 +111,7 @@ class Meter:
     total_is_guess: bool = False
     lanes: dict[str, int] = field(default_factory=dict)
     """Stages that have threads of their own, and how many; say so before they run."""
-    crews: tuple[Crew, ...] = ()
+    crews: tuple[ThreadGroup, ...] = ()
     """Stages that share threads in another way than is usual."""
     device: str | None = None
     """The model's: "cpu" or "cuda", for the advice."""
@@ -134,7 +134,7 @@ class Meter:
     _start: float = 0.0
     _first: Reading | None = None
     _past: deque[Reading] = field(default_factory=deque)
-    _crews: tuple[Crew, ...] = ()
+    _crews: tuple[ThreadGroup, ...] = ()
     _whole: tuple[int, int] = (0, 0)
     """(done, failed) of the whole job."""
     _done_before: int = 0
@@ -262,9 +262,9 @@ class Meter:
         verdict = self.verdict()
         return None if verdict is None else verdict.sentence
 
-    def _window(self, before: Reading | None, now: Reading) -> Window:
+    def _window(self, before: Reading | None, now: Reading) -> Interval:
         setting = Setting(self.device, self.cores, self.noun == "frames")
-        return Window(before or now, now, self._crews, setting)
+        return Interval(before or now, now, self._crews, setting)
 
     def snapshot(self) -> Snapshot:
         """What a display needs to know now."""

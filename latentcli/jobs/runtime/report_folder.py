@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from latentcli.core.errors import StoreError, UsageError
-from latentcli.shards.storage.paths import is_remote, place
+from latentcli.shards.storage.paths import is_remote, path_of
 
 PAGE, FILES, MARK = "index.html", "files", "about.txt"
 """A report's page; the folder of its pictures; the note in it that tells whose folder it is."""
@@ -38,7 +38,7 @@ def check_report_folder(path: str | Path) -> Path:
     """
     if is_remote(str(path)):
         raise UsageError(f"--report {path} is remote storage; name a folder of this machine.")
-    folder = place(str(path))
+    folder = path_of(str(path))
     assert isinstance(folder, Path)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--report {path} is a file; name a folder.")

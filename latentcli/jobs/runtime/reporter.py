@@ -13,7 +13,7 @@ def silent(_: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class Reporter:
     """Two callables; a job never prints."""
 
     note: Callable[[str], None] = silent
@@ -22,5 +22,5 @@ class Talk:
     """Called after every batch."""
 
 
-SILENT = Talk()
+SILENT = Reporter()
 """A job that nobody listens to."""

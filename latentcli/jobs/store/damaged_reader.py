@@ -15,7 +15,7 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import Row
 from latentcli.jobs.store.latent_store import latent_of
 from latentcli.shards.layout import recorded_units, shard_path
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import read_record
 from latentcli.shards.store.manifest import Manifest, read_manifest
 from latentcli.shards.store.reader import StoreReader
@@ -61,7 +61,7 @@ class ReadableStore:
     What is damaged is noted in `damage` and passed by.
     """
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self.path = path
         self.damage = Damage()
         self.manifest: Manifest | None = None if path.is_file() else read_manifest(path)

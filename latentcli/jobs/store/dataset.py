@@ -15,7 +15,7 @@ from latentcli.core.posterior import posterior_of
 from latentcli.core.types import Row
 from latentcli.jobs.loader.clip_frames import fractions_of
 from latentcli.jobs.store.latent_store import LatentStore, latent_of
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 
 BESIDE = ("class_token", "class_token_flip")
 """Parts that an item has under their own names, where the store has them."""
@@ -39,7 +39,7 @@ class LatentDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        path: str | Place,
+        path: str | AnyPath,
         *,
         dtype: torch.dtype | None = None,
         sample: bool = False,

@@ -7,18 +7,18 @@ from typing import Any
 
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.jobs.runtime.report_folder import PAGE, report_folder
-from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.store.contents import StoreContents
 from latentcli.jobs.store.damaged_reader import ReadableStore
 from latentcli.jobs.store.report import measure_store
 from latentcli.reports.page import write_page
 from latentcli.reports.store_page import store_page
 from latentcli.shards.storage.atomic_write import write_error
-from latentcli.shards.storage.paths import place
+from latentcli.shards.storage.paths import path_of
 
 
 def inspect_store(
-    path: str, report: str | None = None, samples: int | None = None, talk: Talk = SILENT
+    path: str, report: str | None = None, samples: int | None = None, reporter: Reporter = SILENT
 ) -> dict[str, Any]:
     """The --json document of `inspect`; StoreError where there is no store, or it is damaged.
 
@@ -30,7 +30,7 @@ def inspect_store(
         raise UsageError(
             f"--report-samples is {samples}; it is a number from 0 (all) on, and needs --report."
         )
-    where = place(path)
+    where = path_of(path)
     if not where.exists():
         raise StoreError(f"There is no {path}: name a store folder or one of its shards.")
     store, contents = ReadableStore(where), StoreContents()
@@ -42,7 +42,7 @@ def inspect_store(
             raise StoreError(store.damage.told[0])
         return describe(path, store, contents)
     folder = report_folder(report)
-    figures = measure_store(store, contents, folder, samples, talk)
+    figures = measure_store(store, contents, folder, samples, reporter)
     document = describe(path, store, contents)
     document["report"] = {"path": str(folder / PAGE)} | figures
     write(folder / PAGE, document)

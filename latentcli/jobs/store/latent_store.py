@@ -10,12 +10,12 @@ from torch import Tensor
 from latentcli.core.posterior import posterior_of
 from latentcli.core.types import Member, Row
 from latentcli.latents.pack import unpack
-from latentcli.shards.storage.paths import Place, place
+from latentcli.shards.storage.paths import AnyPath, path_of
 from latentcli.shards.store.manifest import Manifest
 from latentcli.shards.store.reader import StoreReader
 
 
-def open_store(path: str | Place) -> LatentStore:
+def open_store(path: str | AnyPath) -> LatentStore:
     """A store's folder or URL, or one of its shards; StoreError where it is missing or damaged."""
     return LatentStore(path)
 
@@ -23,11 +23,11 @@ def open_store(path: str | Place) -> LatentStore:
 class LatentStore:
     """Mapping from keys to latents, read from disk where asked for; safe to send to workers."""
 
-    def __init__(self, path: str | Place) -> None:
-        self._reader = StoreReader(place(path) if isinstance(path, str) else path)
+    def __init__(self, path: str | AnyPath) -> None:
+        self._reader = StoreReader(path_of(path) if isinstance(path, str) else path)
 
     @property
-    def path(self) -> Place:
+    def path(self) -> AnyPath:
         return self._reader.path
 
     @property

@@ -9,7 +9,7 @@ import torch
 
 from latentcli.images.codec import encode_image
 from latentcli.jobs.runtime.meter import Meter
-from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.store.contents import StoreContents
 from latentcli.jobs.store.damaged_reader import FRAMES, ReadableStore, spread
 from latentcli.jobs.store.expected import reference_of
@@ -31,7 +31,7 @@ def measure_store(
     contents: StoreContents,
     folder: Path,
     limit: int | None = None,
-    talk: Talk = SILENT,
+    reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """The figures of the "report" part of the document; writes pictures below `folder`/files.
 
@@ -43,7 +43,7 @@ def measure_store(
     if limit is None:
         limit = USUAL_SAMPLES if recorded else 0
     places = spread(limit or total, total)
-    meter = Meter("inspect", len(places), talk.progress, noun="samples")
+    meter = Meter("inspect", len(places), reporter.progress, noun="samples")
     meter.begin()
     found = read_statistics(store, places, meter)
     report: dict[str, Any] = {

@@ -26,14 +26,14 @@ from latentcli.jobs.loader.clip_frames import ClipRecipe, frame_key, open_frames
 from latentcli.jobs.loader.prepare import Recipe, prepare
 from latentcli.jobs.loader.tar_tasks import SEPARATOR
 from latentcli.jobs.runtime.meter import IMAGE_STAGES, Meter
-from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.stdio import STDIN
 from latentcli.jobs.store.latent_store import LatentStore
 from latentcli.latents.schema import stored_parts
 from latentcli.shards.layout import record_path
 from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.read_bytes import read_bytes
-from latentcli.shards.storage.paths import Place, place
+from latentcli.shards.storage.paths import AnyPath, path_of
 from latentcli.shards.store.commit import drop_record
 from latentcli.shards.store.lock import StoreLock
 from latentcli.shards.store.manifest import Manifest, read_manifest, write_manifest
@@ -49,12 +49,12 @@ CHECKED_FRAMES = 8
 """Frames at the start of a clip that are encoded again; fewer where they are large."""
 
 
-def run_verify(job: VerifyJob, talk: Talk = SILENT) -> dict[str, Any]:
+def run_verify(job: VerifyJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     """The --json document of `verify`; StoreError where there is no store.
 
     With `repair` it is the store's only writer meanwhile, and takes damaged units back.
     """
-    store = place(job.store)
+    store = path_of(job.store)
     manifest = read_manifest(store)
     repaired: list[int] = []
     with StoreLock(store) if job.repair else nullcontext():
@@ -69,7 +69,7 @@ def run_verify(job: VerifyJob, talk: Talk = SILENT) -> dict[str, Any]:
     again = None
     if job.samples and not problems:
         try:
-            again = encode_again(job, manifest, talk)
+            again = encode_again(job, manifest, reporter)
         except WeightsError as error:
             raise WeightsError(
                 f"The files are sound, but no input was encoded again. {error} Or leave that out"
@@ -94,7 +94,7 @@ def is_repairable(problem: Problem) -> bool:
     return problem.unit is not None and problem.kind != "duplicate"
 
 
-def take_back(store: Place, problems: Iterable[Problem]) -> list[int]:
+def take_back(store: AnyPath, problems: Iterable[Problem]) -> list[int]:
     """Drops the commit records of damaged units; these units, ascending.
 
     From then on the store is unfinished, and says so. Call it under the store's lock.
@@ -109,7 +109,7 @@ def take_back(store: Place, problems: Iterable[Problem]) -> list[int]:
     return units
 
 
-def encode_again(job: VerifyJob, manifest: Manifest, talk: Talk) -> dict[str, Any]:
+def encode_again(job: VerifyJob, manifest: Manifest, reporter: Reporter) -> dict[str, Any]:
     """Encodes inputs spread over the store once more and compares them with what is stored."""
     spec = manifest.spec
     engine = load_engine(
@@ -124,7 +124,7 @@ def encode_again(job: VerifyJob, manifest: Manifest, talk: Talk) -> dict[str, An
     encoded = (row for row in store.rows() if row.status == "ok")
     rows = [row for row in spread(encoded, len(store), job.samples) if is_lasting(row.source)]
     is_clips = "clips" in spec
-    meter = Meter("verify", len(rows), talk.progress, noun="clips" if is_clips else "images")
+    meter = Meter("verify", len(rows), reporter.progress, noun="clips" if is_clips else "images")
     meter.begin()
     worst, problems, gone = 0.0, [], 0
     for row, pixels in (clips if is_clips else pictures)(rows, spec):

@@ -40,7 +40,7 @@ from latentcli.jobs.loader.clip_frames import (
 )
 from latentcli.jobs.loader.find_media import find_media
 from latentcli.jobs.runtime.meter import Meter
-from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
 from latentcli.jobs.video.config import PREPROCESS, VideoEmbedJob, check_video_choices
 from latentcli.jobs.video.extractor import Extractor, load_extractor
@@ -73,7 +73,7 @@ class Embedding:
         return self.job.batch_size or GROUPS[self.extractor.device.type]
 
 
-def run_video_embed(job: VideoEmbedJob, talk: Talk = SILENT) -> dict[str, Any]:
+def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     """The --json document of `video-embed`; the file is written when all clips are through.
 
     LatentCliError where no clip gave a group of frames.
@@ -85,12 +85,12 @@ def run_video_embed(job: VideoEmbedJob, talk: Talk = SILENT) -> dict[str, Any]:
     check_output(Path(job.output))
     if job.model is not None:
         refuse_decoder_preset(job.model)
-    inputs = find_clips(job, talk)
+    inputs = find_clips(job, reporter)
     device = pick_device(job.device)
     if device.type == "cuda":
         prepare_cuda(device)
     extractor = load_extractor(job.weights, device, job.frames, job.size)
-    meter = Meter("video-embed", len(inputs), talk.progress, noun="frames", device=device.type)
+    meter = Meter("video-embed", len(inputs), reporter.progress, noun="frames", device=device.type)
     spool = FeatureSpool(extractor.network.config.dim)
     with closing(spool), stop_on_signals("Nothing was kept.") as stop:
         run = Embedding(job, extractor, load_autoencoder(job), meter, stop, spool)
@@ -105,9 +105,9 @@ def run_video_embed(job: VideoEmbedJob, talk: Talk = SILENT) -> dict[str, Any]:
         return document(run)
 
 
-def find_clips(job: VideoEmbedJob, talk: Talk) -> FoundInputs:
+def find_clips(job: VideoEmbedJob, reporter: Reporter) -> FoundInputs:
     """The clips of the sources; UsageError where they are tars."""
-    found = find_media(job.sources, "clips", talk)
+    found = find_media(job.sources, "clips", reporter)
     if found.tars:
         raise UsageError("video-embed takes clips as files, not in tars: unpack them first.")
     return found.inputs

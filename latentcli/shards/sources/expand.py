@@ -14,7 +14,7 @@ from latentcli.core.errors import UsageError
 from latentcli.shards.sources.file_list import Files, Source
 from latentcli.shards.sources.local import absolute, add_folder, expand_glob, expand_path
 from latentcli.shards.sources.remote import expand_url, folder_of, is_pattern, look_up
-from latentcli.shards.storage.paths import is_remote, place
+from latentcli.shards.storage.paths import is_remote, path_of
 
 PIPE = "pipe:"
 """In front of a shell command whose output is a tar."""
@@ -58,7 +58,7 @@ def expand_source(source: str, suffixes: frozenset[str], *, allow_pipe: bool = F
 
 def local_name(source: str) -> str:
     """A path; of a file:// URL, the path that it names."""
-    return str(place(source)) if source.lower().startswith(("file://", "local://")) else source
+    return str(path_of(source)) if source.lower().startswith(("file://", "local://")) else source
 
 
 def brace_names(source: str) -> list[str] | None:
@@ -146,7 +146,7 @@ def _pipes(source: str, allow_pipe: bool) -> Source:
 
 def _url(source: str, suffixes: frozenset[str]) -> Source:
     names = brace_names(source)
-    if names is None or place(source).exists():
+    if names is None or path_of(source).exists():
         return expand_url(source, suffixes)
     files, missing = look_up([name for name in names if not is_pattern(name)])
     if missing:
@@ -163,7 +163,7 @@ def _list(source: str, suffixes: frozenset[str], allow_pipe: bool) -> Source:
     name = source[1:]
     path = name if is_remote(name) else absolute(local_name(name))
     try:
-        lines = place(path).read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+        lines = path_of(path).read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError as error:
         raise UsageError(f"the list {name} cannot be read: {error.strerror}.") from error
     if any(b"\0" in line for line in lines):

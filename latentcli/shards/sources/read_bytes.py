@@ -7,7 +7,7 @@ import stat
 from io import BufferedReader
 
 from latentcli.core.errors import SampleError
-from latentcli.shards.storage.paths import RemotePath, place
+from latentcli.shards.storage.paths import RemotePath, path_of
 from latentcli.shards.tar.member import member_bytes, split_member
 
 
@@ -17,7 +17,7 @@ def read_bytes(source: str, limit: int | None = None) -> bytes:
     `source` is a path, a URL, or `<tar>::<member>` of either where there is no such file.
     """
     name, member = split_member(source)
-    where = place(name)
+    where = path_of(name)
     try:
         if isinstance(where, RemotePath):
             return _read_remote(where, member, limit)

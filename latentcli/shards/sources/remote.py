@@ -12,7 +12,7 @@ from typing import TypeVar
 from latentcli.core.errors import UsageError
 from latentcli.shards.sources.file_list import Files, Source
 from latentcli.shards.sources.local import matches, names_of, no_match
-from latentcli.shards.storage.paths import RemotePath, RemoteStat, place
+from latentcli.shards.storage.paths import RemotePath, RemoteStat, path_of
 
 LISTED_FROM = 16
 """So many files of one folder are looked up by listing the folder."""
@@ -93,7 +93,7 @@ def folder_of(url: str) -> str:
 
 def remote(url: str) -> RemotePath:
     """The place of a URL that is known to be remote."""
-    path = place(url)
+    path = path_of(url)
     if not isinstance(path, RemotePath):
         raise ValueError(f"{url} is no URL of remote storage")
     return path

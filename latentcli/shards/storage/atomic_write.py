@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from latentcli.core.errors import StoreError
-from latentcli.shards.storage.paths import Place, RemotePath
+from latentcli.shards.storage.paths import AnyPath, RemotePath
 
 Bytes = bytes | memoryview
 
@@ -40,7 +40,7 @@ class FileDigest:
     """Hexadecimal, of the whole file."""
 
 
-def atomic_write(path: Place, chunks: Iterable[Bytes]) -> FileDigest:
+def atomic_write(path: AnyPath, chunks: Iterable[Bytes]) -> FileDigest:
     """Writes a file that is complete before its name appears, and on the disk if it is local.
 
     The bytes go to a temporary file in the same folder, are fsynced and renamed, and the folder
@@ -113,7 +113,7 @@ def _write(file: IO[bytes], chunks: Iterable[Bytes]) -> FileDigest:
     return FileDigest(size, sha256.hexdigest())
 
 
-def write_error(path: Place, error: OSError) -> StoreError:
+def write_error(path: AnyPath, error: OSError) -> StoreError:
     """The sentence for a refused write: what, why, and what to do."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     cure = "make room" if error.errno in _NO_ROOM else "put that right"
@@ -135,7 +135,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def remove_temporary(store: Place) -> list[Path]:
+def remove_temporary(store: AnyPath) -> list[Path]:
     """Deletes the temporary files that a killed run left; call it only under the store's lock.
 
     An upload leaves none: a remote store has no temporary files.

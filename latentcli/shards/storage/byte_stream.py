@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, Self
 
-from latentcli.shards.storage.paths import Place, RemotePath
+from latentcli.shards.storage.paths import AnyPath, RemotePath
 
 RANGE = 8 * 2**20
 """Bytes of a remote file that are asked for at once; twice as many are in memory at most."""
@@ -38,7 +38,7 @@ class ByteStream(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-def open_stream(place: Place, size: int | None = None, start: int = 0) -> ByteStream:
+def open_stream(place: AnyPath, size: int | None = None, start: int = 0) -> ByteStream:
     """The bytes of a file from `start` on, counted after unpacking a .gz or .tgz.
 
     `size` is what the file had when it was listed: OSError where it has another now, and in the
@@ -62,7 +62,7 @@ def open_stream(place: Place, size: int | None = None, start: int = 0) -> ByteSt
     return stream
 
 
-def _same_size(place: Place, listed: int | None, now: int) -> None:
+def _same_size(place: AnyPath, listed: int | None, now: int) -> None:
     if listed is not None and listed >= 0 and listed != now:
         raise OSError(
             errno.EIO, f"it has {now} bytes now and had {listed} when it was listed", str(place)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from latentcli.core.errors import StoreError
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 
 
 def one_line(value: Any) -> str:
@@ -42,7 +42,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def load_object(path: Place) -> dict[str, Any]:
+def load_object(path: AnyPath) -> dict[str, Any]:
     """The JSON object in a file; StoreError where it is missing, unreadable or no such thing."""
     try:
         value = json.loads(path.read_bytes())

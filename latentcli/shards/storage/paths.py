@@ -8,9 +8,9 @@ from pathlib import Path
 from latentcli.core.errors import UsageError
 from latentcli.shards.storage.remote_path import RemotePath, RemoteStat
 
-Place = Path | RemotePath
+AnyPath = Path | RemotePath
 
-__all__ = ["Place", "RemotePath", "RemoteStat", "is_remote", "place"]
+__all__ = ["AnyPath", "RemotePath", "RemoteStat", "is_remote", "path_of"]
 
 # Two letters at least: one would be the drive of another system.
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.IGNORECASE | re.DOTALL)
@@ -23,7 +23,7 @@ def is_remote(text: str) -> bool:
     return match is not None and match[1].lower() not in (*_LOCAL, "pipe")
 
 
-def place(text: str) -> Place:
+def path_of(text: str) -> AnyPath:
     """The place that a text names: a URL, a file:// URL or a path. Slashes at its end do not count.
 
     UsageError for a URL that names no bucket or host.

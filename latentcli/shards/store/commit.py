@@ -12,7 +12,7 @@ from latentcli.core.types import InputRow, Row
 from latentcli.shards.layout import SUFFIXES, record_path, shard_name, shard_path
 from latentcli.shards.storage.atomic_write import Bytes, atomic_write, sync_folder, write_error
 from latentcli.shards.storage.json_files import field, load_object, pretty
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.rows import row_from_json, row_to_json
 from latentcli.shards.tar.write import TarSample, tar_chunks
 from latentcli.shards.tensors.write import Pieces, safetensors_parts
@@ -94,7 +94,7 @@ class TarOrigin:
 
 
 def commit_unit(
-    store: Place,
+    store: AnyPath,
     unit: int,
     tensors: Mapping[str, Tensor | Pieces],
     metadata: Mapping[str, str],
@@ -115,7 +115,7 @@ def commit_unit(
 
 
 def commit_tar(
-    store: Place,
+    store: AnyPath,
     unit: int,
     samples: Sequence[TarSample],
     *,
@@ -131,7 +131,7 @@ def commit_tar(
 
 
 def _commit(
-    store: Place,
+    store: AnyPath,
     unit: int,
     format: str,
     chunks: Iterable[Bytes],
@@ -172,7 +172,7 @@ def _check_names(named: set[str], rows: Sequence[Row]) -> None:
         raise ValueError(f"tensors and encoded rows do not go together: {odd}")
 
 
-def drop_record(store: Place, unit: int) -> None:
+def drop_record(store: AnyPath, unit: int) -> None:
     """Takes a unit back: it is to be done again. A record that is not there is fine.
 
     A record must never stand beside a shard that it does not describe, not even for a moment.
@@ -188,7 +188,7 @@ def drop_record(store: Place, unit: int) -> None:
         raise write_error(path, error) from error
 
 
-def read_record(store: Place, unit: int) -> CommitRecord:
+def read_record(store: AnyPath, unit: int) -> CommitRecord:
     """A unit's commit record; StoreError names the file and what is wrong with it."""
     path = record_path(store, unit)
     document = load_object(path)

@@ -14,7 +14,7 @@ from typing import Any, Self
 from latentcli.core.errors import StoreError
 from latentcli.shards.storage.atomic_write import temporary_name
 from latentcli.shards.storage.json_files import field
-from latentcli.shards.storage.paths import Place, RemotePath
+from latentcli.shards.storage.paths import AnyPath, RemotePath
 
 _ENDED = ("Z", "X")
 
@@ -66,7 +66,7 @@ class Holder:
         return bool(self.started) and _started(self.pid) != self.started
 
 
-def refused(store: Place, holder: Holder | None) -> StoreError:
+def refused(store: AnyPath, holder: Holder | None) -> StoreError:
     """What a second job is told; `holder` is None where it is not known."""
     who = "" if holder is None else f": process {holder.pid} on host {holder.host}"
     what = "" if holder is None else f" ({holder.command})"
@@ -76,7 +76,7 @@ def refused(store: Place, holder: Holder | None) -> StoreError:
     )
 
 
-def read_document(path: Place) -> dict[str, Any] | None:
+def read_document(path: AnyPath) -> dict[str, Any] | None:
     """The JSON object in a small file; None where it is missing or garbled. OSError as reading."""
     try:
         document = json.loads(path.read_bytes())
@@ -85,7 +85,7 @@ def read_document(path: Place) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def write_document(path: Place, document: dict[str, Any], unique: str = "") -> None:
+def write_document(path: AnyPath, document: dict[str, Any], unique: str = "") -> None:
     """Writes a small file at once, in the place of an old one; OSError where that is refused.
 
     It need not outlast a power failure. `unique` tells the writers of one process apart.
@@ -104,7 +104,7 @@ def write_document(path: Place, document: dict[str, Any], unique: str = "") -> N
         raise
 
 
-def read_holder(path: Place) -> Holder | None:
+def read_holder(path: AnyPath) -> Holder | None:
     """Whom a file names; None where it is missing, garbled or cannot be read."""
     try:
         document = read_document(path)

@@ -15,14 +15,14 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow
 from latentcli.shards.storage.atomic_write import FileDigest, atomic_write
 from latentcli.shards.storage.byte_stream import RANGE, open_stream
-from latentcli.shards.storage.paths import Place, RemotePath
+from latentcli.shards.storage.paths import AnyPath, RemotePath
 
 _FIELDS = {"key": str, "source": str, "unit": int, "size": int, "mtime_ns": int}
 # Quotes inside a JSON string are escaped, so this never matches within a key or a path.
 _UNIT = re.compile(rb'"unit"\s*:\s*(\d+)')
 
 
-def write_inputs(path: Place, rows: Iterable[InputRow]) -> FileDigest:
+def write_inputs(path: AnyPath, rows: Iterable[InputRow]) -> FileDigest:
     """Writes the list atomically, one JSON object a line; rows come in the order of their units."""
     return atomic_write(path, _lines(rows))
 
@@ -46,7 +46,7 @@ class InputList:
 
     def __init__(
         self,
-        path: Place,
+        path: AnyPath,
         offsets: array[int],
         counts: array[int],
         local: BinaryIO | None = None,
@@ -57,7 +57,7 @@ class InputList:
         self._counts = counts
 
     @classmethod
-    def open(cls, path: Place) -> Self:
+    def open(cls, path: AnyPath) -> Self:
         """Scans a list once; StoreError where it is missing or its units are out of order."""
         local = _fetch(path) if isinstance(path, RemotePath) else None
         offsets, counts, end = array("q"), array("q"), 0
@@ -141,7 +141,7 @@ def _fetch(path: RemotePath) -> BinaryIO:
     return copy
 
 
-def _read_lines(path: Place, local: BinaryIO | None) -> Iterator[bytes]:
+def _read_lines(path: AnyPath, local: BinaryIO | None) -> Iterator[bytes]:
     if local is not None:
         local.seek(0)
         yield from local

@@ -17,7 +17,7 @@ from latentcli.core.errors import StoreError
 from latentcli.shards.layout import HOLDERS
 from latentcli.shards.storage.atomic_write import write_error
 from latentcli.shards.storage.json_files import field
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.holder import Holder, read_document, refused, write_document
 
 WATCHED = 3
@@ -53,7 +53,7 @@ class Lease:
     StoreError where another job has it, or the storage refuses.
     """
 
-    def __init__(self, store: Place) -> None:
+    def __init__(self, store: AnyPath) -> None:
         self.store = store
         self._path = store / HOLDERS[1]
         self._mine = Claim(Holder.here(), secrets.token_hex(16), 0, beat_seconds())
@@ -147,7 +147,7 @@ class Lease:
             self._alive = time.monotonic()
 
 
-def _read(path: Place) -> Claim | None:
+def _read(path: AnyPath) -> Claim | None:
     document = read_document(path)
     try:
         return None if document is None else _claim(document)
@@ -161,6 +161,6 @@ def _claim(document: dict[str, Any]) -> Claim:
     return Claim(Holder.from_json(document), token, beat, seconds)
 
 
-def _write(path: Place, claim: Claim) -> None:
+def _write(path: AnyPath, claim: Claim) -> None:
     values = {"token": claim.token, "beat": claim.beat, "seconds": claim.seconds}
     write_document(path, claim.holder.to_json() | values, f"{claim.token}-")

@@ -13,7 +13,7 @@ from typing import Self
 from latentcli.core.errors import StoreError
 from latentcli.shards.layout import HOLDERS
 from latentcli.shards.storage.atomic_write import write_error
-from latentcli.shards.storage.paths import Place, RemotePath
+from latentcli.shards.storage.paths import AnyPath, RemotePath
 from latentcli.shards.store.holder import Holder, read_holder, refused, write_document
 from latentcli.shards.store.lease import Lease
 
@@ -31,7 +31,7 @@ class StoreLock:
     small file says by whom, and is deleted at the end. StoreError tells a second job who that is.
     """
 
-    def __init__(self, store: Place) -> None:
+    def __init__(self, store: AnyPath) -> None:
         self.store = store
         self.held = False
         self._handle: int | None = None

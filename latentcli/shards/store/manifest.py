@@ -12,7 +12,7 @@ from latentcli.core.errors import StoreError
 from latentcli.shards.layout import MANIFEST, SUFFIXES
 from latentcli.shards.storage import json_files as documents
 from latentcli.shards.storage.atomic_write import FileDigest, atomic_write
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 
 FORMAT_VERSION = 1
 STATUSES = ("running", "complete")
@@ -139,13 +139,13 @@ _FIELDS: dict[str, tuple[type | None, ...]] = {
 }
 
 
-def write_manifest(store: Place, manifest: Manifest) -> FileDigest:
+def write_manifest(store: AnyPath, manifest: Manifest) -> FileDigest:
     """Writes manifest.json atomically."""
     text = documents.pretty(manifest.to_json())
     return atomic_write(store / MANIFEST, [text.encode() + b"\n"])
 
 
-def read_manifest(store: Place) -> Manifest:
+def read_manifest(store: AnyPath) -> Manifest:
     """A store's manifest; StoreError where there is none, or it is damaged or too new."""
     path = store / MANIFEST
     if not path.is_file():

@@ -11,7 +11,7 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import Member, Row
 from latentcli.shards.keys import KeyIndex
 from latentcli.shards.layout import recorded_units, shard_path
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import read_record
 from latentcli.shards.store.manifest import Manifest, read_manifest
 from latentcli.shards.store.rows import row_from_json, row_to_json
@@ -58,7 +58,7 @@ class StoreReader:
     process opens its own files. StoreError where there is no store or shard, or it is damaged.
     """
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self.path = path
         self.manifest: Manifest | None = None if path.is_file() else read_manifest(path)
         """None for a single shard."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow
 from latentcli.shards.layout import SHARDS, record_path
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import CommitRecord, is_of, read_record
 from latentcli.shards.store.input_list import InputList
 
@@ -39,7 +39,7 @@ class UnitState:
     """Of a unit that is done."""
 
 
-def unit_states(store: Place, spec_hash: str, inputs: InputList) -> Iterator[UnitState]:
+def unit_states(store: AnyPath, spec_hash: str, inputs: InputList) -> Iterator[UnitState]:
     """States of all units, in order; every record is read once, and no shard.
 
     A unit is done where its record is sound, names this spec, and lists exactly its inputs, and
@@ -60,7 +60,7 @@ def unit_states(store: Place, spec_hash: str, inputs: InputList) -> Iterator[Uni
 
 
 def unit_state(
-    store: Place, unit: int, spec_hash: str, inputs: Sequence[InputRow], sizes: dict[str, int]
+    store: AnyPath, unit: int, spec_hash: str, inputs: Sequence[InputRow], sizes: dict[str, int]
 ) -> UnitState:
     """The state of one unit; `sizes` are those of all files beside its shard."""
     if record_path(store, unit).name not in sizes:
@@ -81,7 +81,7 @@ def unit_state(
     return UnitState(unit, DONE, inputs, record.failed, failed, digests, record)
 
 
-def file_sizes(folder: Place) -> dict[str, int]:
+def file_sizes(folder: AnyPath) -> dict[str, int]:
     """Bytes of each file of a folder, by name, from one listing; empty where there is none."""
     try:
         if not isinstance(folder, Path):

@@ -11,7 +11,7 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow, Row
 from latentcli.shards.keys import KeyIndex
 from latentcli.shards.layout import FAILURES, INPUTS, SHARDS, record_path, shard_name, shard_path
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import CommitRecord, is_of, read_record
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.manifest import Manifest, Totals, read_manifest
@@ -31,7 +31,7 @@ class Problem:
     key: str | None = None
 
 
-def verify_shards(store: Place, parts: Collection[str] | None = None) -> Iterator[Problem]:
+def verify_shards(store: AnyPath, parts: Collection[str] | None = None) -> Iterator[Problem]:
     """Problems of a store, found while its shards are read once from end to end.
 
     `parts` are the tensors that every encoded key must have; without it, those of the first one.
@@ -66,7 +66,7 @@ def verify_shards(store: Place, parts: Collection[str] | None = None) -> Iterato
     yield from _strays(store, inputs.units, manifest.suffix)
 
 
-def _record_text(store: Place, unit: int, error: StoreError) -> str:
+def _record_text(store: AnyPath, unit: int, error: StoreError) -> str:
     path = record_path(store, unit)
     return str(error) if path.exists() else f"{path} is missing: the unit is not done."
 
@@ -84,7 +84,7 @@ def _check_record(
         yield Problem("inputs", what, record.unit)
 
 
-def _check_file(path: Place, record: CommitRecord) -> Iterator[Problem]:
+def _check_file(path: AnyPath, record: CommitRecord) -> Iterator[Problem]:
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -145,7 +145,7 @@ def _input_keys(inputs: InputList, unit: int) -> list[str]:
     return [row.key for row in inputs.rows(unit)]
 
 
-def _sample_keys(store: Place, unit: int) -> list[str]:
+def _sample_keys(store: AnyPath, unit: int) -> list[str]:
     try:
         return [row.key for row in read_record(store, unit).rows]
     except StoreError:
@@ -163,7 +163,7 @@ def _check_keys(keys_of: Callable[[int], list[str]], units: int) -> Iterator[Pro
             seen[key] = unit
 
 
-def _check_totals(store: Place, manifest: Manifest, totals: Totals) -> Iterator[Problem]:
+def _check_totals(store: AnyPath, manifest: Manifest, totals: Totals) -> Iterator[Problem]:
     if manifest.status != "complete":
         yield Problem("totals", f"{store} is not finished: its manifest says {manifest.status}.")
         return
@@ -179,7 +179,7 @@ def _check_totals(store: Place, manifest: Manifest, totals: Totals) -> Iterator[
         yield Problem("totals", f"{FAILURES} lists {lines} inputs, the records {totals.failed}.")
 
 
-def _strays(store: Place, units: int, suffix: str) -> Iterator[Problem]:
+def _strays(store: AnyPath, units: int, suffix: str) -> Iterator[Problem]:
     shards = {shard_name(unit, suffix) for unit in range(units)}
     known = shards | {record_path(store, unit).name for unit in range(units)}
     try:

@@ -18,7 +18,7 @@ from latentcli.shards.storage.atomic_write import (
     write_error,
 )
 from latentcli.shards.storage.json_files import one_line
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import CommitRecord, read_record
 from latentcli.shards.store.manifest import (
     Manifest,
@@ -43,7 +43,7 @@ class ChannelFold(Protocol):
         """Per-channel mean and std, or None where no sums came."""
 
 
-def check_folder(store: Place, spec: Mapping[str, Any]) -> bool:
+def check_folder(store: AnyPath, spec: Mapping[str, Any]) -> bool:
     """Whether a job would start a new store here (true) or go on with one (false).
 
     Reads only. StoreError where the folder holds something else, or a store of another spec.
@@ -56,7 +56,7 @@ def check_folder(store: Place, spec: Mapping[str, Any]) -> bool:
     return False
 
 
-def is_new(store: Place) -> bool:
+def is_new(store: AnyPath) -> bool:
     """Whether there is no store yet; StoreError where the folder holds something else."""
     if store.exists() and not store.is_dir():
         raise StoreError(f"{store} is a file: a latent store is a folder.")
@@ -66,7 +66,7 @@ def is_new(store: Place) -> bool:
     return True
 
 
-def _check_empty(store: Place) -> None:
+def _check_empty(store: AnyPath) -> None:
     names = sorted(path.name for path in store.iterdir()) if store.exists() else []
     # A job killed within its first moments leaves no more than such a file.
     foreign = [n for n in names if not n.startswith(TEMPORARY) and n not in HOLDERS]
@@ -78,7 +78,7 @@ def _check_empty(store: Place) -> None:
         )
 
 
-def _mismatch(store: Place, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def _mismatch(store: AnyPath, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     there, now = kind_of(old), kind_of(new)
     if there != now:
         return (
@@ -100,7 +100,7 @@ def kind_of(spec: Mapping[str, Any]) -> str:
     return f"tars of {of}" if spec.get("tars") else of
 
 
-def open_for_writing(store: Place, manifest: Manifest) -> bool:
+def open_for_writing(store: AnyPath, manifest: Manifest) -> bool:
     """Makes the folder a store, or checks that it is one of the manifest's spec; true if new.
 
     The manifest of a new store is written with the status running; that of an old one stays.
@@ -123,7 +123,7 @@ def open_for_writing(store: Place, manifest: Manifest) -> bool:
     return new
 
 
-def records(store: Place, units: int, spec_hash: str) -> Iterator[CommitRecord]:
+def records(store: AnyPath, units: int, spec_hash: str) -> Iterator[CommitRecord]:
     """Commit records of units 0 to `units`, one at a time; StoreError where one is not done."""
     for unit in range(units):
         record = read_record(store, unit)
@@ -133,7 +133,7 @@ def records(store: Place, units: int, spec_hash: str) -> Iterator[CommitRecord]:
 
 
 def finish(
-    store: Place,
+    store: AnyPath,
     manifest: Manifest,
     units: int,
     channels: ChannelFold,
@@ -181,7 +181,7 @@ class StoreSums:
         channels = self._channels.summary()
         return replace(manifest, status="complete", totals=self.totals, channels=channels)
 
-    def are_written(self, store: Place, manifest: Manifest) -> bool:
+    def are_written(self, store: AnyPath, manifest: Manifest) -> bool:
         """Whether `finish` would change nothing; `manifest` is the store's as it is."""
         if self.completed(manifest) != manifest:
             return False

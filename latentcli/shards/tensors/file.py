@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from latentcli.core.errors import StoreError
-from latentcli.shards.storage.paths import Place, RemotePath
+from latentcli.shards.storage.paths import AnyPath, RemotePath
 from latentcli.shards.tensors.dtypes import MAX_HEADER_BYTES, dtypes
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class SafetensorsFile:
     missing, truncated, or its header breaks the format's rules.
     """
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self.path = path
         self._map: mmap.mmap | None = None
         self._closed = False
@@ -147,7 +147,7 @@ class SafetensorsFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Place]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[AnyPath]]:
         return type(self), (self.path,)
 
 

@@ -18,7 +18,7 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import Member
 from latentcli.shards.layout import SHARDS
 from latentcli.shards.storage.atomic_write import TEMPORARY, Bytes, write_error
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.tensors.write import tensor_bytes
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ COPIED = 4 * 2**20
 """Bytes that are in memory at once while a spooled tensor is copied."""
 
 
-def temporary_file(store: Place | None, name: str) -> Path:
+def temporary_file(store: AnyPath | None, name: str) -> Path:
     """Where this process may put a file until its unit is written, on this machine in any case.
 
     It is in the store's folder of shards, or in the system's own where the store is elsewhere.
@@ -74,7 +74,7 @@ class Spool:
     next. StoreError where the disk refuses.
     """
 
-    def __init__(self, store: Place | None, name: str) -> None:
+    def __init__(self, store: AnyPath | None, name: str) -> None:
         self.path = temporary_file(store, name)
         self._shape: tuple[int, ...] | None = None
         self._dtype: torch.dtype | None = None
@@ -162,7 +162,7 @@ class Spilling:
     is good until `drop`. Several threads may use one. StoreError where the disk refuses.
     """
 
-    def __init__(self, store: Place | None, name: str, limit: int = HELD) -> None:
+    def __init__(self, store: AnyPath | None, name: str, limit: int = HELD) -> None:
         self.path = temporary_file(store, f"{name}-spilled")
         self._lock = threading.Lock()
         self._room = limit

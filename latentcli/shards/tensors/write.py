@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from latentcli.core.errors import StoreError
-from latentcli.shards.storage.paths import Place
+from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.tensors.dtypes import MAX_HEADER_BYTES, code_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Pieces(Protocol):
 
 
 def write_safetensors(
-    path: Place, tensors: Mapping[str, Tensor | Pieces], metadata: Mapping[str, str]
+    path: AnyPath, tensors: Mapping[str, Tensor | Pieces], metadata: Mapping[str, str]
 ) -> FileDigest:
     """Writes a safetensors file of these parts; errors as `safetensors_parts`."""
     _, chunks = safetensors_parts(tensors, metadata)

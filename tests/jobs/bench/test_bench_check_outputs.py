@@ -12,7 +12,7 @@ from jobkit import changed_model
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench.check_outputs import TOLERANCES, check_outputs, fault
 from latentcli.jobs.bench.job import run_bench
-from latentcli.jobs.bench.models import Contender, bench_engine, contender
+from latentcli.jobs.bench.models import TimedModel, bench_engine, timed_model
 from latentcli.jobs.config import BenchJob
 
 
@@ -28,7 +28,7 @@ def bench(name: str, **options: object) -> dict:
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_figures_of_a_good_model(model, dtype):
     engine, reference = engine_of(model, dtype), engine_of(model)
-    found = check_outputs(engine, reference, contender(model, engine, False))
+    found = check_outputs(engine, reference, timed_model(model, engine, False))
     assert [row["op"] for row in found] == ["encode", "decode"]
     for row in found:
         assert row["ok"] is True
@@ -56,7 +56,7 @@ def test_a_wrong_output_is_refused(model, op, spoil, told):
     engine = engine_of(model)
     good = {"encode": engine.model.encode, "decode": engine.model.decode}
     wrong = {**good, op: lambda *args, **settings: spoil(good[op](*args, **settings))}
-    timed = Contender(model, engine, wrong["encode"], wrong["decode"], False)
+    timed = TimedModel(model, engine, wrong["encode"], wrong["decode"], False)
     with pytest.raises(LatentCliError, match=re.escape(told)) as caught:
         check_outputs(engine, engine, timed)
     assert str(caught.value).startswith(f"{model}, {op} in fp32: ")

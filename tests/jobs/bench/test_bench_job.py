@@ -19,7 +19,7 @@ from latentcli.jobs.bench.stages import per_second
 from latentcli.jobs.config import BenchJob
 from latentcli.jobs.model_cards import list_models
 from latentcli.jobs.runtime.memory import peak_memory, reset_peak_memory
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 
 KEYS = {
     "model",
@@ -179,7 +179,7 @@ def test_a_chart_that_cannot_be_written_costs_no_figures(model, tmp_path):
             place.rmdir()
 
     job = BenchJob(models=(model,), device="cpu", repeats=1, resolution=("32",), batch=(1,))
-    found = run_bench(replace(job, chart=str(place / "a.png")), Talk(progress=progress))
+    found = run_bench(replace(job, chart=str(place / "a.png")), Reporter(progress=progress))
     assert len(found["rows"]) == 2 and "chart" not in found
     assert found["chart_error"].startswith(
         f"The chart {place / 'a.png'} could not be made: No such"

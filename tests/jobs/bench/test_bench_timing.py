@@ -13,7 +13,7 @@ import torch
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench.cases import Case
 from latentcli.jobs.bench.job import run_bench
-from latentcli.jobs.bench.models import Contender, attempt, contender
+from latentcli.jobs.bench.models import TimedModel, attempt, timed_model
 from latentcli.jobs.bench.timing import (
     Timing,
     enough,
@@ -72,7 +72,7 @@ def test_short_memory_is_told_with_model_and_case():
     def out_of_memory():
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 bytes")
 
-    who = Contender("m", None, None, None, False)
+    who = TimedModel("m", None, None, None, False)
     with pytest.raises(LatentCliError, match="m ran out of memory in encode of 8x4, batch 2"):
         attempt(who, Case("encode", (8, 4), 2), out_of_memory)
 
@@ -83,9 +83,9 @@ def test_a_failed_compile_is_told_in_words():
 
     case = Case("encode", (8, 4), 2)
     with pytest.raises(LatentCliError, match=r"torch.compile failed for m in .*none found\. Leave"):
-        attempt(Contender("m", None, None, None, True), case, fails)
+        attempt(TimedModel("m", None, None, None, True), case, fails)
     with pytest.raises(RuntimeError, match="inductor"):
-        attempt(Contender("m", None, None, None, False), case, fails)
+        attempt(TimedModel("m", None, None, None, False), case, fails)
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_compiled(bundled):
 
 def test_what_one_model_has_no_memory_for_costs_the_others_nothing():
     engine = load_engine("linear16", device="cpu")
-    plain = contender("linear16", engine, False)
+    plain = timed_model("linear16", engine, False)
     hungry = replace(plain, name="hungry", encode=lambda images: torch.empty(2**50))
     job = BenchJob(models=("linear16",), baseline="hungry", repeats=2, warmup=1)
     for models in ([plain, hungry], [hungry, plain]):
@@ -120,7 +120,7 @@ def test_what_one_model_has_no_memory_for_costs_the_others_nothing():
 def test_compiled_code_is_held_against_eager_at_the_size_that_is_timed():
     """Right at the size of the check before, wrong at the one that counts."""
     engine = load_engine("linear16", device="cpu")
-    plain = contender("linear16", engine, False)
+    plain = timed_model("linear16", engine, False)
 
     def wrong(images: torch.Tensor) -> torch.Tensor:
         return plain.encode(images) * (1.01 if images.shape[-1] == 96 else 1.0)

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.cluster.environment import Meeting, Rank, device_of, hosts, meeting_of, rank_of
+from latentcli.jobs.cluster.environment import (
+    Rank,
+    Rendezvous,
+    device_of,
+    hosts,
+    rank_of,
+    rendezvous_of,
+)
 
 STEP = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_STEP_ID": "0"}
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1"}
@@ -63,27 +70,29 @@ def test_variables_that_cannot_be(environment):
 def test_meeting_of_torchrun():
     told = {"TORCHELASTIC_RUN_ID": "a/b", "TORCHELASTIC_RESTART_COUNT": "2"}
     agent = {"TORCHELASTIC_USE_AGENT_STORE": "True"}
-    assert meeting_of(TORCHRUN | MASTER | told | agent) == Meeting("gpu01", 29500, "a_b.2", True)
-    assert meeting_of(TORCHRUN | MASTER) == Meeting("gpu01", 29500, "0.0", False)
+    assert rendezvous_of(TORCHRUN | MASTER | told | agent) == Rendezvous(
+        "gpu01", 29500, "a_b.2", True
+    )
+    assert rendezvous_of(TORCHRUN | MASTER) == Rendezvous("gpu01", 29500, "0.0", False)
     with pytest.raises(UsageError, match="MASTER_ADDR"):
-        meeting_of(TORCHRUN)
+        rendezvous_of(TORCHRUN)
     with pytest.raises(UsageError, match="MASTER_PORT is 70000"):
-        meeting_of(TORCHRUN | MASTER | {"MASTER_PORT": "70000"})
+        rendezvous_of(TORCHRUN | MASTER | {"MASTER_PORT": "70000"})
 
 
 def test_meeting_of_srun():
     job = STEP | {"SLURM_JOB_ID": "123456", "SLURM_JOB_NODELIST": "gpu[07-09,11]"}
-    here = meeting_of(job)
+    here = rendezvous_of(job)
     assert (here.host, here.served) == ("gpu07", False)
     assert 20_000 <= here.port < 32_000
-    other = meeting_of(job | {"SLURM_STEP_ID": "1"})
+    other = rendezvous_of(job | {"SLURM_STEP_ID": "1"})
     assert other.port != here.port
     assert other.launch != here.launch
-    assert meeting_of(job | {"SLURM_RESTART_COUNT": "1"}).launch != here.launch
-    assert meeting_of(job | {"SLURM_STEP_NODELIST": "gpu09"}).host == "gpu09"
-    assert meeting_of(job | MASTER) == Meeting("gpu01", 29500, here.launch, False)
+    assert rendezvous_of(job | {"SLURM_RESTART_COUNT": "1"}).launch != here.launch
+    assert rendezvous_of(job | {"SLURM_STEP_NODELIST": "gpu09"}).host == "gpu09"
+    assert rendezvous_of(job | MASTER) == Rendezvous("gpu01", 29500, here.launch, False)
     with pytest.raises(UsageError, match="SLURM_JOB_NODELIST"):
-        meeting_of(STEP)
+        rendezvous_of(STEP)
 
 
 @pytest.mark.parametrize(

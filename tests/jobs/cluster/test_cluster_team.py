@@ -36,7 +36,7 @@ def work(team):
         raise UsageError("There is no folder x.")
     if rank.leader:
         team.publish(mode + "\\u00e4" * 3_000_000)
-    plan = mode + "\\u00e4" * 3_000_000 if rank.leader else team.plan(lambda: None)
+    plan = mode + "\\u00e4" * 3_000_000 if rank.leader else team.receive(lambda: None)
     team.add("here", 1)
     while team.total("here") < rank.world:
         time.sleep(0.01)
@@ -252,7 +252,7 @@ def test_a_leader_without_a_plan_keeps_nobody_waiting(agent):
     def follow() -> None:
         with pytest.raises(LatentCliError) as caught, join_team(Rank(1, 2, 1), agent) as team:
             joined.set()
-            team.plan(lambda: None)
+            team.receive(lambda: None)
         told.append(str(caught.value))
 
     thread = threading.Thread(target=follow)
@@ -341,8 +341,8 @@ def test_threads_of_one_process_share_its_team():
 
 def test_alone_the_plan_is_ones_own():
     with join_team(Rank(0, 1, 0), {}) as team:
-        team.publish("all of it")
-        assert team.plan(lambda: None) == "all of it"
+        team.broadcast("all of it")
+        assert team.receive(lambda: None) == "all of it"
         assert [team.claim(), team.claim()] == [0, 1]
         team.wait_for_all(lambda: None)
         team.check()

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from latentcli.core.errors import Interrupted, LatentCliError, StoreError, UsageError
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.models.registry import load_model
 
 LEVELS = 1
@@ -171,7 +171,7 @@ def test_an_interrupted_job_leaves_whole_pictures(mixed_store, tmp_path, referen
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        decode(mixed_store, tmp_path / "out", Talk(progress=progress), seed=5, batch_size=2)
+        decode(mixed_store, tmp_path / "out", Reporter(progress=progress), seed=5, batch_size=2)
     left, whole = pictures_of(tmp_path / "out"), pictures_of(reference)
     assert 1 <= len(left) < 23
     for key, picture in left.items():

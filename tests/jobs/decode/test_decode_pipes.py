@@ -315,8 +315,8 @@ def test_a_reader_that_closes_early_ends_the_job(latents, tmp_path):
     assert len(job.take(1000)) == 1000
     os.close(job.output)
     assert job.wait(SECONDS) == 1
-    assert "The reader of standard output closed it after" in job.talk
-    assert "Traceback" not in job.talk
+    assert "The reader of standard output closed it after" in job.stderr
+    assert "Traceback" not in job.stderr
     job.end()
 
 
@@ -329,7 +329,7 @@ def test_a_signal_ends_the_job_while_the_writer_is_silent(latents, tmp_path, giv
     time.sleep(1)
     os.kill(job.pid, signal.SIGTERM)
     assert job.wait(SECONDS) == 75
-    assert "Stopped by SIGTERM. Run the" in job.talk
+    assert "Stopped by SIGTERM. Run the" in job.stderr
     job.end()
     os.close(job.output)
 

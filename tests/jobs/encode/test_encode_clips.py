@@ -25,7 +25,7 @@ from latentcli.images.clips import open_clip
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.loader.clip_frames import ahead
 from latentcli.jobs.runtime.meter import Snapshot
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.store.inspect import inspect_store
 from latentcli.shards.store.manifest import read_manifest
 
@@ -203,7 +203,7 @@ def both(tmp_path):
 
 def test_pictures_among_clips_are_what_is_encoded(both, tmp_path):
     notes: list[str] = []
-    told = encode(both, tmp_path / "store", MODEL, Talk(note=notes.append))
+    told = encode(both, tmp_path / "store", MODEL, Reporter(note=notes.append))
     assert (told["media"], told["encoded"], told["frames"]) == ("images", 5, None)
     assert latents_of(tmp_path / "store")["moving/latent"].ndim == 3
     assert len(notes) == 1
@@ -215,7 +215,7 @@ def test_pictures_among_clips_are_what_is_encoded(both, tmp_path):
 
 def test_asked_for_clips_only_clips_are_encoded(both, tmp_path):
     notes: list[str] = []
-    told = encode(both, tmp_path / "store", MODEL, Talk(note=notes.append), media="clips")
+    told = encode(both, tmp_path / "store", MODEL, Reporter(note=notes.append), media="clips")
     assert (told["media"], told["encoded"], told["frames"]) == ("clips", 3, 10)
     assert notes == [] and told["left_out"] == 0
     assert latents_of(tmp_path / "store")["moving/latent"].shape == (5, 128, 4, 8)
@@ -225,7 +225,7 @@ def test_asked_for_clips_only_clips_are_encoded(both, tmp_path):
 
 def test_asked_for_images_only_pictures_are_encoded(both, tmp_path):
     notes: list[str] = []
-    told = encode(both, tmp_path / "store", MODEL, Talk(note=notes.append), media="images")
+    told = encode(both, tmp_path / "store", MODEL, Reporter(note=notes.append), media="images")
     assert (told["media"], told["encoded"], notes) == ("images", 5, [])
 
 
@@ -267,11 +267,11 @@ def test_the_last_word_counts_every_frame(tmp_path):
     make_clip(tmp_path / "a.mkv", 9)
     make_clip(tmp_path / "b.mkv", 2)
     seen: list[Snapshot] = []
-    encode(tmp_path, tmp_path / "store", MODEL, Talk(progress=seen.append))
+    encode(tmp_path, tmp_path / "store", MODEL, Reporter(progress=seen.append))
     assert seen[0].total != 11
     assert (seen[-1].done, seen[-1].total) == (11, 11)
     seen.clear()
-    encode(tmp_path, tmp_path / "store", MODEL, Talk(progress=seen.append))
+    encode(tmp_path, tmp_path / "store", MODEL, Reporter(progress=seen.append))
     assert seen == []
 
 

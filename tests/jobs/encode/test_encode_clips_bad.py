@@ -19,7 +19,7 @@ from latentcli.core.types import Row
 from latentcli.images.clip_writer import ClipWriter
 from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.runtime.meter import Snapshot
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.store.verify import clips as first_frames
 from latentcli.jobs.store.verify import run_verify
 from latentcli.shards.store.manifest import read_manifest
@@ -99,8 +99,8 @@ def test_a_store_of_failures_alone(tmp_path):
     sound_only(tmp_path / "clips" / "a.mp4")
     (tmp_path / "clips" / "b.mp4").touch()
     notes: list[str] = []
-    talk = Talk(note=notes.append)
-    told = encode(tmp_path / "clips", tmp_path / "store", MODEL, talk, self_check=True)
+    reporter = Reporter(note=notes.append)
+    told = encode(tmp_path / "clips", tmp_path / "store", MODEL, reporter, self_check=True)
     assert (told["encoded"], told["failed"], told["frames"]) == (0, 2, 0)
     assert notes == ["None of the first inputs can be read, so the self-check was left out."]
     told = decode(tmp_path / "store", tmp_path / "out")
@@ -214,7 +214,7 @@ def fill_with_nan(shard: Path, name: str, frame: int) -> None:
 
 def test_clips_are_what_verify_counts(own):
     seen: list[Snapshot] = []
-    run_verify(VerifyJob(store=str(own[1]), device="cpu"), Talk(progress=seen.append))
+    run_verify(VerifyJob(store=str(own[1]), device="cpu"), Reporter(progress=seen.append))
     assert (seen[-1].noun, seen[-1].total) == ("clips", len(NUMBERS))
 
 

@@ -18,7 +18,7 @@ from jobkit import decode, encode, environment, interrupt_after, tree
 
 from latentcli.core.errors import Interrupted
 from latentcli.jobs.runtime.meter import Snapshot
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.store.verify import verify_shards
 
 KILLS = 4
@@ -59,7 +59,7 @@ def test_a_long_clip_is_left_at_once(clips, tmp_path):
 
     clip = make_clip(tmp_path / "long.mp4", 60)
     with pytest.raises(Interrupted):
-        encode(clip, tmp_path / "store", MODEL, Talk(progress=progress))
+        encode(clip, tmp_path / "store", MODEL, Reporter(progress=progress))
     assert done == [3, 6]
 
 

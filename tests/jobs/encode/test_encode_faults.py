@@ -27,7 +27,7 @@ from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.loader.tar_tasks import TarIntake
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.store.verify import run_verify
-from latentcli.shards.storage.paths import place
+from latentcli.shards.storage.paths import path_of
 from latentcli.shards.store.lock import StoreLock
 
 PICTURE = good_pictures()["rgb.png"]
@@ -205,7 +205,7 @@ def remote(server, tmp_path_factory):
     toy_pictures(folder / "pictures", 10)
     write_tars(folder / "tars", 3)
     for path in folder.rglob("*.*"):
-        (place(bucket) / str(path.relative_to(folder))).write_bytes(path.read_bytes())
+        (path_of(bucket) / str(path.relative_to(folder))).write_bytes(path.read_bytes())
     return bucket
 
 
@@ -223,7 +223,7 @@ SOURCES = {
 
 def content(store: str) -> dict[str, bytes]:
     """The files of a remote store."""
-    return {str(path).removeprefix(store): path.read_bytes() for path, _ in place(store).find()}
+    return {str(path).removeprefix(store): path.read_bytes() for path, _ in path_of(store).find()}
 
 
 @s3kit.needs_s3
@@ -332,8 +332,8 @@ def test_a_shard_on_s3_that_was_damaged_or_deleted(server, remote, quick, model)
     store = f"{remote}/damaged/store"
     encode(f"{remote}/pictures/", store, model)
     before = content(store)
-    (place(store) / "shards" / "000002.safetensors").unlink()
-    shard = place(store) / "shards" / "000001.safetensors"
+    (path_of(store) / "shards" / "000002.safetensors").unlink()
+    shard = path_of(store) / "shards" / "000001.safetensors"
     shard.write_bytes(bytes(len(shard.read_bytes())))
     kinds = {(item["unit"], item["kind"]) for item in verify(store)["problems"]}
     assert {(1, "digest"), (2, "shard")} <= kinds
@@ -441,9 +441,9 @@ def test_inputs_and_stores_from_the_future(model, tmp_path):
         os.utime(path, (future, future))
     before = tree(tmp_path / "store")
     notes: list[str] = []
-    from latentcli.jobs.runtime.reporter import Talk
+    from latentcli.jobs.runtime.reporter import Reporter
 
-    done = run_encode(encode_job(pictures, tmp_path / "store", model), Talk(note=notes.append))
+    done = run_encode(encode_job(pictures, tmp_path / "store", model), Reporter(note=notes.append))
     assert (done["encoded"], done["skipped"], notes) == (0, 6, [])
     assert tree(tmp_path / "store") == before
 

@@ -121,12 +121,12 @@ def test_a_real_pipeline(tar, stream, model, tmp_path):
     )
     assert job.returncode == 3
     assert job.stdout == stream
-    talk = job.stderr.decode()
-    document = json.loads(talk[talk.index("{") : talk.rindex("}") + 1])
+    reporter = job.stderr.decode()
+    document = json.loads(reporter[reporter.index("{") : reporter.rindex("}") + 1])
     assert (document["store"], document["encoded"], document["failed"]) == ("-", 19, 1)
     assert document["bytes"] == len(stream)
     assert document["failures"][0]["source"] == "-::0011.png"
-    assert "Traceback" not in talk
+    assert "Traceback" not in reporter
 
 
 def test_the_summary_is_talk(tar, model, tmp_path, capfd):
@@ -134,9 +134,9 @@ def test_the_summary_is_talk(tar, model, tmp_path, capfd):
         code = main(["encode", "-", "-o", "-", *map(str, encode_words(model))])
     assert code == 3
     assert ends.output[:100].rstrip(b"\0") == b"0000.latent.safetensors"
-    talk = capfd.readouterr().err
-    assert f"Standard output: a tar stream of {len(ends.output) / 1024:.1f} KiB." in talk
-    assert "1 input failed:\n  1 x decode_image: PNG file is cut short" in talk
+    reporter = capfd.readouterr().err
+    assert f"Standard output: a tar stream of {len(ends.output) / 1024:.1f} KiB." in reporter
+    assert "1 input failed:\n  1 x decode_image: PNG file is cut short" in reporter
 
 
 def test_a_reader_that_closes_early_ends_the_job(tar, model, tmp_path):
@@ -148,9 +148,9 @@ def test_a_reader_that_closes_early_ends_the_job(tar, model, tmp_path):
     began = time.monotonic()
     assert job.wait() == 1
     assert time.monotonic() - began < SECONDS
-    assert job.talk.count("\n") <= 3
-    assert "error: The reader of standard output closed it after" in job.talk
-    assert "Traceback" not in job.talk
+    assert job.stderr.count("\n") <= 3
+    assert "error: The reader of standard output closed it after" in job.stderr
+    assert "Traceback" not in job.stderr
     job.end()
 
 
@@ -197,7 +197,7 @@ def test_a_signal_ends_the_job_while_the_writer_is_silent(tar, model, tmp_path, 
     time.sleep(1)
     os.kill(job.pid, number)
     assert job.wait(SECONDS) == 75
-    assert "Run the pipeline again from its beginning." in job.talk
+    assert "Run the pipeline again from its beginning." in job.stderr
     job.end()
 
 

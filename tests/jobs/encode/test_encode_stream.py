@@ -8,7 +8,7 @@ from encodekit import LINEAR, pictures, watch
 from jobkit import encode, tree
 
 from latentcli.jobs.runtime.meter import Meter, Snapshot
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 
 SIZES = ((64, 48), (48, 64), (64, 64)) * 4
 
@@ -18,14 +18,14 @@ def folder(tmp_path):
     return pictures(tmp_path / "in", SIZES, bad=(4,))
 
 
-def seen_by(shots: list[Snapshot]) -> Talk:
+def seen_by(shots: list[Snapshot]) -> Reporter:
     """A listener that works out all that a display may ask for."""
 
     def look(shot: Snapshot) -> None:
         shot.stages(), shot.verdict(), shot.whole.verdict(), shot.eta, shot.finished
         shots.append(shot)
 
-    return Talk(progress=look)
+    return Reporter(progress=look)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

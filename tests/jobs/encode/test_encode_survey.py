@@ -16,9 +16,9 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import Row
 from latentcli.jobs.encode.worklist import Survey, Work, plan_work, survey
 from latentcli.jobs.loader.find_media import find_media
-from latentcli.jobs.runtime.reporter import SILENT, Talk
+from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.shards.layout import record_path, shard_path
-from latentcli.shards.storage.paths import Place, place
+from latentcli.shards.storage.paths import AnyPath, path_of
 from latentcli.shards.store.commit import TarOrigin, commit_unit
 
 SPEC, PER_SHARD = "5" * 64, 4
@@ -28,7 +28,7 @@ BAD = "a07"
 class Job:
     """A folder of inputs and its store; it commits units as the encoder would."""
 
-    def __init__(self, folder: Path, store: Place, names: list[str]) -> None:
+    def __init__(self, folder: Path, store: AnyPath, names: list[str]) -> None:
         self.folder, self.store = folder, store
         for name in names:
             self.write(name, f"bytes of {name}")
@@ -53,10 +53,10 @@ class Job:
     def per_shard(self) -> int:
         return 1 if self.found().tars else PER_SHARD
 
-    def plan(self, retry: str | None = None, talk: Talk = SILENT, **options: str) -> Work:
+    def plan(self, retry: str | None = None, reporter: Reporter = SILENT, **options: str) -> Work:
         """Plans as the survey said it would."""
         seen = self.look(retry=retry, **options)
-        work = plan_work(self.store, SPEC, self.found(), self.per_shard, retry, talk, **options)
+        work = plan_work(self.store, SPEC, self.found(), self.per_shard, retry, reporter, **options)
         assert work.todo == seen.todo
         assert sum(work.inputs.count(unit) for unit in work.todo) == seen.to_encode
         assert sum(reason.count for reason in seen.reasons.values()) == len(work.inputs)
@@ -87,7 +87,7 @@ def row(key: str, source: str, sha256: str | None = None) -> Row:
     return Row(key, source, "ok", sha256=sha256)
 
 
-def tree(store: Place) -> dict[str, bytes]:
+def tree(store: AnyPath) -> dict[str, bytes]:
     if not isinstance(store, Path):
         return {path.url: path.read_bytes() for path, _ in store.find()} if store.exists() else {}
     return {str(path): path.read_bytes() for path in store.rglob("*") if path.is_file()}
@@ -137,7 +137,7 @@ def test_new_inputs(job):
     assert (seen.todo, seen.to_encode) == ((3,), 2)
     assert seen.reasons["new"].examples == ("a05b", "b")
     notes: list[str] = []
-    assert job.plan(talk=Talk(note=notes.append)).todo == (3,)
+    assert job.plan(reporter=Reporter(note=notes.append)).todo == (3,)
     assert "2 inputs are new" in notes[0]
 
 
@@ -154,7 +154,7 @@ def test_changed_inputs(job):
     assert counts(seen) == {"changed": 1, "done": 8, "failed": 1}
     assert (seen.todo, [row.key for row in seen.kept]) == ((), ["a00"])
     notes: list[str] = []
-    assert job.plan(talk=Talk(note=notes.append)).changed == 1
+    assert job.plan(reporter=Reporter(note=notes.append)).changed == 1
     assert "a00.jpg" in notes[0] and "another size" in notes[0]
     assert job.look(retry="changed").todo == (0,)
     job.encode(retry="changed")
@@ -173,7 +173,7 @@ def test_digests_tell_changes_that_size_and_time_do_not(job):
     assert by_digest.reasons["changed"].examples == ("a09",)
     assert job.look(compare="digest", retry="changed").todo == (2,)
     notes: list[str] = []
-    job.plan(talk=Talk(note=notes.append), compare="digest")
+    job.plan(reporter=Reporter(note=notes.append), compare="digest")
     assert "other bytes" in notes[0] and "a09.jpg" in notes[0]
     job.encode(retry="changed", compare="digest")
     assert "changed" not in counts(job.look(compare="digest"))
@@ -240,7 +240,7 @@ def test_tars(tmp_path):
 
 def test_store_in_remote_storage(tmp_path):
     url = f"memory://{uuid.uuid4().hex}"
-    job = Job(tmp_path / "in", place(f"{url}/store"), [f"a{i:02d}.jpg" for i in range(10)])
+    job = Job(tmp_path / "in", path_of(f"{url}/store"), [f"a{i:02d}.jpg" for i in range(10)])
     try:
         job.encode(0, 1)
         assert counts(job.look()) == {"done": 7, "failed": 1, "left": 2}

@@ -136,7 +136,7 @@ def test_interrupted_and_gone_on_with_it_is_the_same(stores, tars, tmp_path, for
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     with pytest.raises(Interrupted):
-        encode_tars(tars, tmp_path / "s", talk=interrupt_after(6), shard_format=form)
+        encode_tars(tars, tmp_path / "s", reporter=interrupt_after(6), shard_format=form)
     assert not list((tmp_path / "tmp").iterdir())
     assert not list((tmp_path / "s" / "shards").glob(".*"))
     encode_tars(tars, tmp_path / "s", shard_format=form)
@@ -162,10 +162,10 @@ def test_the_summary_of_a_stream_counts_frames(files, tmp_path, capfd):
     words = ["encode", "-", "-o", "-", "--media", "clips", *map(str, encode_words(MODEL))]
     with standard_streams(tmp_path, tar_bytes(files)):
         assert main(words) == 3
-    talk = capfd.readouterr().err
-    assert f"Encoded 5 clips ({sum(NUMBERS)} frames)" in talk
-    assert "Standard output: a tar stream of" in talk
-    assert "Traceback" not in talk
+    reporter = capfd.readouterr().err
+    assert f"Encoded 5 clips ({sum(NUMBERS)} frames)" in reporter
+    assert "Standard output: a tar stream of" in reporter
+    assert "Traceback" not in reporter
 
 
 def test_files_to_a_stream(folder, stream, tmp_path):

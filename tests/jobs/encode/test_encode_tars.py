@@ -30,7 +30,7 @@ import latentcli.jobs.encode.stream as encode_stream
 from latentcli import LatentDataset, open_store
 from latentcli.core.errors import Interrupted, StoreError, UsageError
 from latentcli.jobs.config import VerifyJob
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.store.inspect import inspect_store
 from latentcli.jobs.store.verify import run_verify
 from latentcli.shards.store.verify import verify_shards
@@ -227,7 +227,7 @@ def test_interrupted_and_gone_on_with_it_is_the_same(stores, tars, model, tmp_pa
     store = tmp_path / "store"
     options = {"shard_format": form, "workers": workers}
     with pytest.raises(Interrupted):
-        encode_tars(tars, store, model, talk=interrupt_after(4), **options)
+        encode_tars(tars, store, model, reporter=interrupt_after(4), **options)
     assert not [path for path in (store / "shards").iterdir() if path.name.startswith(".")]
     assert json.loads((store / "manifest.json").read_text())["status"] == "running"
     encode_tars(tars, store, model, **options)
@@ -294,9 +294,9 @@ def test_a_tar_that_cannot_be_read_is_one_failed_row(model, tmp_path, form):
     make_tar(folder / "good.tar", members(2))
     (folder / "nothing.tar").touch()
     (folder / "text.tar").write_text("this is no tar at all\n" * 100)
-    talk = Talk(progress=lambda _: gone.unlink(missing_ok=True))
+    reporter = Reporter(progress=lambda _: gone.unlink(missing_ok=True))
     store = tmp_path / "store"
-    document = encode_tars(folder, store, model, talk=talk, shard_format=form)
+    document = encode_tars(folder, store, model, reporter=reporter, shard_format=form)
     failed = failures_of(store)
     assert document["encoded"] == 2
     assert sorted(failed)[3:] == ["gone/(rest)", "nothing/(rest)", "text/(rest)"]
@@ -348,7 +348,9 @@ def test_a_changed_tar_is_noticed_and_done_again_where_asked(model, tmp_path):
     tar = make_tar(tmp_path / "tars" / "a.tar", members(3))
     make_tar(tmp_path / "tars" / "b.tar", members(2))
     store, notes = tmp_path / "store", []
-    run = partial(encode_tars, tmp_path / "tars", store, model, talk=Talk(note=notes.append))
+    run = partial(
+        encode_tars, tmp_path / "tars", store, model, reporter=Reporter(note=notes.append)
+    )
     run()
     make_tar(tar, members(5))
     assert run()["changed"] == 1

@@ -23,7 +23,7 @@ from latentcli.cli.app import main
 from latentcli.core.errors import StoreError
 from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.store.verify import run_verify
-from latentcli.shards.storage.paths import place
+from latentcli.shards.storage.paths import path_of
 
 DATA = tar((f"{n}.png", good_pictures()["rgb.png"]) for n in range(6))
 
@@ -141,7 +141,7 @@ def test_on_s3(model, tmp_path, capsys, monkeypatch):
         with job_that_waits(tmp_path, store, model) as job:
             refused(job.words, job.process, capsys)
             job.finish()
-        names = {path.name for path, _ in place(store).find()}
+        names = {path.name for path, _ in path_of(store).find()}
         assert "manifest.json" in names and "lease.json" not in names
         assert run_verify(VerifyJob(store=store, samples=0))["ok"]
         assert main(job.words) == 0

@@ -17,7 +17,7 @@ from jobkit import (
 )
 
 from latentcli.core.errors import Interrupted, StoreError
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.store.verify import verify_shards
 
 
@@ -29,7 +29,7 @@ def test_new_inputs_are_appended(model, tmp_path):
     shutil.copy(pictures / "000" / "000001.jpg", pictures / "000" / "000000b.jpg")
     toy_pictures(pictures / "later", 4)
     notes: list[str] = []
-    found = encode(pictures, store, model, Talk(note=notes.append))
+    found = encode(pictures, store, model, Reporter(note=notes.append))
     assert (found["encoded"], found["skipped"], found["shards"]) == (5, 9, 5)
     assert any("5 inputs are new" in note for note in notes)
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -71,7 +71,7 @@ def test_failed_inputs_are_tried_again_where_asked(mixed, model, tmp_path):
     assert {path.stem for path in after if after[path] != before[path]} == {"000002", "000005"}
     # The list has the repaired file as it is now, so nobody is told that it changed.
     notes: list[str] = []
-    assert encode(pictures, store, model, Talk(note=notes.append))["changed"] == 0
+    assert encode(pictures, store, model, Reporter(note=notes.append))["changed"] == 0
     assert notes == []
 
 
@@ -81,7 +81,7 @@ def test_inputs_that_changed_before_their_turn_are_listed_as_they_were_encoded(m
     (store / "shards" / "000001.json").unlink()
     shutil.copy(pictures / "000" / "000000.jpg", pictures / "000" / "000005.jpg")
     notes: list[str] = []
-    found = encode(pictures, store, model, Talk(note=notes.append))
+    found = encode(pictures, store, model, Reporter(note=notes.append))
     assert (found["encoded"], found["changed"], notes) == (4, 0, [])
     encode(pictures, tmp_path / "fresh", model)
     assert tree(store) == tree(tmp_path / "fresh")
@@ -93,7 +93,7 @@ def test_changed_inputs_are_told_and_encoded_again_where_asked(model, tmp_path):
     before = tree(store)
     shutil.copy(pictures / "000" / "000000.jpg", pictures / "000" / "000005.jpg")
     notes: list[str] = []
-    encode(pictures, store, model, Talk(note=notes.append))
+    encode(pictures, store, model, Reporter(note=notes.append))
     assert any("000005.jpg" in note and "--retry changed" in note for note in notes)
     assert tree(store) == before
     encode(pictures, store, model, retry="changed")

@@ -11,9 +11,9 @@ import torch
 from encodekit import LINEAR, pictures, watch
 from jobkit import encode, failures_of, latents_of, rows_of
 
-from latentcli.jobs.inference.split_on_oom import Fitting
+from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.runtime.memory import is_out_of_memory
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 
 SIZES = ((64, 48),) * 13 + ((48, 64),) * 2
 WORDS = {"batch_size": 8, "samples_per_shard": 13}
@@ -33,7 +33,7 @@ def test_batches_are_halved_and_stay_so(folder, tmp_path, monkeypatch):
     notes: list[str] = []
     with monkeypatch.context() as patch:
         seen = watch(patch, most=3)
-        told = encode(folder, tmp_path / "store", LINEAR, Talk(note=notes.append), **WORDS)
+        told = encode(folder, tmp_path / "store", LINEAR, Reporter(note=notes.append), **WORDS)
     # 8 and 4 are tried once; then twos, of the batch of 5 and of the others too.
     assert counted(seen.tried) == [8, 4, 2, 2, 2, 2, 2, 2, 1, 2]
     assert notes == [
@@ -63,7 +63,7 @@ def test_a_network_gives_the_same_up_to_rounding(folder, model, tmp_path, monkey
 def test_each_shape_has_its_own_size(folder, tmp_path, monkeypatch):
     notes: list[str] = []
     seen = watch(monkeypatch, most=1)
-    encode(folder, tmp_path / "store", LINEAR, Talk(note=notes.append), **WORDS)
+    encode(folder, tmp_path / "store", LINEAR, Reporter(note=notes.append), **WORDS)
     assert counted(seen.tried) == [8, 4, 2, *[1] * 13, 2, 1, 1]
     assert [note.split(" pictures of ")[1][:5] for note in notes] == ["64x48"] * 3 + ["48x64"]
 
@@ -137,7 +137,7 @@ def test_what_the_failed_batch_held_is_let_go_before_the_next_try():
     gc.disable()
     try:
         pixels = torch.zeros(4, 3, 2, 2, dtype=torch.uint8)
-        assert Fitting().encode(encode, pixels, list("abcd"))["latent"].shape == (4,)
+        assert SplitOnOom().encode(encode, pixels, list("abcd"))["latent"].shape == (4,)
     finally:
         gc.enable()
     assert set(alive) == {0}
@@ -151,7 +151,7 @@ def test_frames_of_clips(tmp_path: Path, monkeypatch, most):
     with monkeypatch.context() as patch:
         seen = watch(patch, most=most)
         told = encode(
-            tmp_path / "in", tmp_path / "store", LINEAR, Talk(note=notes.append), batch_size=4
+            tmp_path / "in", tmp_path / "store", LINEAR, Reporter(note=notes.append), batch_size=4
         )
     assert told["frames"] == 7 and len(notes) == 3 - most
     assert counted(seen.done) == ([1] * 7 if most == 1 else [2, 2, 2, 1])

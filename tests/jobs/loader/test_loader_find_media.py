@@ -8,8 +8,8 @@ import fsspec
 import pytest
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.loader.find_media import Found, find_media, is_clip, is_tar
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.loader.find_media import FoundMedia, find_media, is_clip, is_tar
+from latentcli.jobs.runtime.reporter import Reporter
 
 
 @pytest.fixture
@@ -26,13 +26,13 @@ def data(tmp_path):
     return tmp_path
 
 
-def find(data, *sources: str, media: str = "auto", **options: bool) -> tuple[Found, list[str]]:
+def find(data, *sources: str, media: str = "auto", **options: bool) -> tuple[FoundMedia, list[str]]:
     notes: list[str] = []
     whole = [name if ":" in name else str(data / name) for name in sources]
-    return find_media(whole, media, Talk(note=notes.append), **options), notes
+    return find_media(whole, media, Reporter(note=notes.append), **options), notes
 
 
-def keys(found: Found) -> list[str]:
+def keys(found: FoundMedia) -> list[str]:
     return [item.key for item in found.inputs]
 
 

@@ -93,18 +93,18 @@ def test_processes_that_die_again_and_again_end_the_job(tmp_path, paths):
 def test_deaths_are_weighed_by_what_was_done_in_between():
     deaths = Deaths(workers=1)
     for _ in range(20):
-        deaths.mourn("signal 9")
+        deaths.count_unexplained("signal 9")
         deaths.done(500)
     for _ in range(20):
-        deaths.mourn("signal 11")
-        deaths.explain("signal 11")
+        deaths.count_unexplained("signal 11")
+        deaths.blame_input("signal 11")
     for _ in range(2):
-        deaths.explain("signal 9")
+        deaths.blame_input("signal 9")
     with pytest.raises(LatentCliError, match="3 inputs in a row"):
-        deaths.explain("signal 9")
+        deaths.blame_input("signal 9")
     with pytest.raises(LatentCliError, match="4 of them died"):
         for _ in range(4):
-            deaths.mourn("signal 9")
+            deaths.count_unexplained("signal 9")
 
 
 def test_a_damaged_list_ends_the_job_in_its_own_words(tmp_path, paths):

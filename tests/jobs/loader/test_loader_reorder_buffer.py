@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from latentcli.jobs.loader.reorder_buffer import Window
+from latentcli.jobs.loader.reorder_buffer import ReorderBuffer
 
 
 def test_items_come_in_order_within_the_bounds():
-    window, chance, ahead, most = Window(4, 100), random.Random(0), [0], []
+    window, chance, ahead, most = ReorderBuffer(4, 100), random.Random(0), [0], []
     numbers = []
 
     def make(number):
@@ -40,7 +40,7 @@ def test_items_come_in_order_within_the_bounds():
 
 
 def test_bytes_wait_but_not_those_of_the_next():
-    window = Window(10, 100)
+    window = ReorderBuffer(10, 100)
     first, second = window.enter(1, 0), window.enter(1, 0)
     admitted = threading.Event()
 
@@ -58,7 +58,7 @@ def test_bytes_wait_but_not_those_of_the_next():
 
 
 def test_what_is_larger_than_the_window_passes_alone():
-    window = Window(2, 10)
+    window = ReorderBuffer(2, 10)
     assert window.enter(50, 500) == 0
     window.put(0, "large")
     assert next(window.items()) == "large"
@@ -66,7 +66,7 @@ def test_what_is_larger_than_the_window_passes_alone():
 
 
 def test_a_failure_comes_first_and_an_error_in_its_place():
-    window = Window(9, 9)
+    window = ReorderBuffer(9, 9)
     for item in "ab":
         window.put(window.enter(1, 1), item)
     window.end(KeyError("the end"))
@@ -78,7 +78,7 @@ def test_a_failure_comes_first_and_an_error_in_its_place():
 
 
 def test_closing_ends_all_waiting():
-    window = Window(1, 1)
+    window = ReorderBuffer(1, 1)
     assert window.enter(1, 1) == 0
     found = []
     thread = threading.Thread(target=lambda: found.append(window.enter(1, 1)))
@@ -90,7 +90,7 @@ def test_closing_ends_all_waiting():
 
 
 def test_waiting_is_called_while_nothing_comes():
-    window, calls = Window(1, 1), []
+    window, calls = ReorderBuffer(1, 1), []
 
     def waiting():
         calls.append(1)

@@ -8,24 +8,30 @@ import numpy as np
 import pytest
 import torch
 
-from latentcli.jobs.roundtrip.figures import Tally, differences, extremes, latent_summary, rounded
+from latentcli.jobs.roundtrip.figures import (
+    ModelFigures,
+    differences,
+    extremes,
+    latent_summary,
+    rounded,
+)
 from latentcli.latents.stats import ChannelSums
 
 INF = float("inf")
 
 
 def test_back_to_a_mark():
-    tally = Tally.of(["psnr", "ssim"])
-    tally.add({"psnr": [1.0, 2.0]}, torch.ones(2, 3, 2, 2), {"latent_cosine": [0.5, 0.5]})
-    mark = tally.mark()
+    of_model = ModelFigures.of(["psnr", "ssim"])
+    of_model.add({"psnr": [1.0, 2.0]}, torch.ones(2, 3, 2, 2), {"latent_cosine": [0.5, 0.5]})
+    mark = of_model.mark()
     late = {"latent_cosine": [0.1], "latent_cosine_per_position": [0.2]}
-    tally.add({"psnr": [9.0], "ssim": [1.0]}, torch.zeros(1, 3, 2, 2), late)
-    assert list(tally.figures["psnr"]) == [1, 2, 9]
-    assert tally.latents.mean == pytest.approx([2 / 3] * 3)
-    tally.back_to(mark)
-    assert list(tally.figures["psnr"]) == [1.0, 2.0] and not tally.figures["ssim"]
-    assert [len(values) for values in tally.alike.values()] == [2, 0]
-    assert tally.latents.mean == [1.0] * 3
+    of_model.add({"psnr": [9.0], "ssim": [1.0]}, torch.zeros(1, 3, 2, 2), late)
+    assert list(of_model.figures["psnr"]) == [1, 2, 9]
+    assert of_model.latents.mean == pytest.approx([2 / 3] * 3)
+    of_model.back_to(mark)
+    assert list(of_model.figures["psnr"]) == [1.0, 2.0] and not of_model.figures["ssim"]
+    assert [len(values) for values in of_model.alike.values()] == [2, 0]
+    assert of_model.latents.mean == [1.0] * 3
 
 
 def test_the_ends_are_named_in_order():

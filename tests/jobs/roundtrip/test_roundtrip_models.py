@@ -9,7 +9,7 @@ from presetkit import toy_checkpoint
 
 from latentcli.core.errors import UsageError, WeightsError
 from latentcli.jobs.config import RoundtripJob
-from latentcli.jobs.roundtrip.models import check_models, load_contenders
+from latentcli.jobs.roundtrip.models import check_models, load_compared_models
 
 
 def job(*models: str, **options: object) -> RoundtripJob:
@@ -31,7 +31,7 @@ def presets(tmp_path, monkeypatch):
 
 
 def test_the_baseline_comes_first_and_once(model, other_model):
-    found = load_contenders(job(model, other_model, baseline=other_model))
+    found = load_compared_models(job(model, other_model, baseline=other_model))
     assert [c.name for c in found] == ["other", "toy"]
     assert all(c.encoder is c.decoder for c in found)
 
@@ -48,19 +48,19 @@ def test_an_equal_encoder_is_shared(model, tmp_path):
 
     twin = changed_model(model, tmp_path / "twin", retrained)
     near = changed_model(model, tmp_path / "near", nudged)
-    first, second, third = load_contenders(job(model, twin, near))
+    first, second, third = load_compared_models(job(model, twin, near))
     assert second.encoder is first.encoder and second.decoder is not first.decoder
     assert (second.name, third.name) == ("twin", "near")
     assert third.encoder is third.decoder
 
 
 def test_a_decoder_alone_takes_the_latents_of_its_space(presets):
-    found = load_contenders(job("capacitor_decoder", baseline="flux2"))
+    found = load_compared_models(job("capacitor_decoder", baseline="flux2"))
     assert names(found) == [
         ("flux2", "flux2", "flux2"),
         ("capacitor_decoder", "flux2", "capacitor_decoder"),
     ]
-    found = load_contenders(job("capacitor_decoder", "flux2"))
+    found = load_compared_models(job("capacitor_decoder", "flux2"))
     assert names(found)[0] == ("capacitor_decoder", "flux2", "capacitor_decoder")
 
 
@@ -69,14 +69,14 @@ def test_a_decoder_alone_without_an_encoder_names_one(presets):
         with pytest.raises(UsageError, match=r"capacitor_decoder is a decoder alone.*flux2"):
             check_models(job(*models))
         with pytest.raises(UsageError, match=r"capacitor_decoder is a decoder alone.*flux2"):
-            load_contenders(job(*models))
+            load_compared_models(job(*models))
 
 
 def test_each_model_may_have_its_weights(model, tmp_path):
     toy_checkpoint(tmp_path, "taesd")
     with pytest.raises(WeightsError):
-        load_contenders(job(f"taesd={tmp_path / 'none'}", model))
-    first, second = load_contenders(job(f"taesd={tmp_path / 'taesd'}", model))
+        load_compared_models(job(f"taesd={tmp_path / 'none'}", model))
+    first, second = load_compared_models(job(f"taesd={tmp_path / 'taesd'}", model))
     assert first.name == "taesd"
     assert first.decoder.info.weights_path.startswith(str(tmp_path))
     assert second.name == "toy"

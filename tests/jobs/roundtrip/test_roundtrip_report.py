@@ -19,7 +19,7 @@ from latentcli.core.errors import LatentCliError, StoreError, UsageError
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.roundtrip.job import run_roundtrip
 from latentcli.jobs.roundtrip.report import ReportWriter, at_most
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.latents.pca import ChannelMoments, colours, fit
 
 
@@ -172,7 +172,7 @@ def test_an_earlier_page_stays_until_there_is_a_picture_for_a_new_one(tmp_path, 
 def test_a_page_that_cannot_be_written_costs_no_figures(tmp_path, model, monkeypatch):
     """A folder takes the place of the page while the pictures stream."""
     toy_pictures(tmp_path / "p", 3)
-    talk = Talk(
+    reporter = Reporter(
         progress=lambda _: (tmp_path / "page/index.html/x").mkdir(parents=True, exist_ok=True)
     )
     job = RoundtripJob(
@@ -183,7 +183,7 @@ def test_a_page_that_cannot_be_written_costs_no_figures(tmp_path, model, monkeyp
         report=str(tmp_path / "page"),
         csv=str(tmp_path / "f.csv"),
     )
-    told = run_roundtrip(job, talk)
+    told = run_roundtrip(job, reporter)
     assert told["images"] == 3 and told["models"][0]["psnr"]["mean"] > 0
     assert (tmp_path / "f.csv").is_file()
     assert len(told["problems"]) == 1 and "page" in told["problems"][0]
@@ -236,7 +236,7 @@ def test_figures_that_cannot_be_written_cost_no_page(tmp_path, model):
     """The folder of the CSV file goes away while the pictures stream."""
     toy_pictures(tmp_path / "p", 3)
     (tmp_path / "figures").mkdir()
-    talk = Talk(progress=lambda _: shutil.rmtree(tmp_path / "figures", ignore_errors=True))
+    reporter = Reporter(progress=lambda _: shutil.rmtree(tmp_path / "figures", ignore_errors=True))
     job = RoundtripJob(
         sources=(str(tmp_path / "p"),),
         models=(model,),
@@ -245,6 +245,6 @@ def test_figures_that_cannot_be_written_cost_no_page(tmp_path, model):
         report=str(tmp_path / "page"),
         csv=str(tmp_path / "figures/f.csv"),
     )
-    told = run_roundtrip(job, talk)
+    told = run_roundtrip(job, reporter)
     assert Path(told["page"]).is_file() and told["csv"] is None
     assert len(told["problems"]) == 1 and "f.csv" in told["problems"][0]

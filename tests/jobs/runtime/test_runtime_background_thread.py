@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from latentcli.jobs.runtime.background_thread import Lane
+from latentcli.jobs.runtime.background_thread import BackgroundThread
 
 
 def test_calls_run_in_order_on_one_other_thread():
     seen: list[tuple[int, int]] = []
-    with Lane(3) as lane:
+    with BackgroundThread(3) as lane:
         for i in range(50):
             lane.submit(lambda n: seen.append((n, threading.get_ident())), i)
     assert [n for n, _ in seen] == list(range(50))
@@ -26,7 +26,7 @@ def test_no_more_than_its_depth_is_behind():
         gate.acquire()
         started.append(n)
 
-    with Lane(2) as lane:
+    with BackgroundThread(2) as lane:
         lane.submit(call, 0)
         lane.submit(call, 1)
         third = threading.Thread(target=lane.submit, args=(call, 2))
@@ -47,7 +47,7 @@ def fail() -> None:
 
 def test_an_error_comes_out_and_nothing_runs_after_it():
     seen: list[int] = []
-    with pytest.raises(OSError, match="full"), Lane(2) as lane:
+    with pytest.raises(OSError, match="full"), BackgroundThread(2) as lane:
         lane.submit(seen.append, 1)
         lane.submit(fail)
         for i in range(10):
@@ -56,13 +56,13 @@ def test_an_error_comes_out_and_nothing_runs_after_it():
 
 
 def test_an_error_comes_out_at_the_end():
-    with pytest.raises(OSError, match="full"), Lane(5) as lane:
+    with pytest.raises(OSError, match="full"), BackgroundThread(5) as lane:
         lane.submit(fail)
 
 
 def test_what_was_submitted_is_finished_where_the_block_raises():
     seen: list[int] = []
-    with pytest.raises(KeyError), Lane(5) as lane:
+    with pytest.raises(KeyError), BackgroundThread(5) as lane:
         lane.submit(lambda: (time.sleep(0.05), seen.append(1)))
         raise KeyError
     assert seen == [1]

@@ -6,25 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentcli.jobs.runtime.bottleneck import Crew, Reading, Setting, Window, crews_of
+from latentcli.jobs.runtime.bottleneck import Interval, Reading, Setting, ThreadGroup, crews_of
 
 SPAN = 10.0
-IN_TURN = (Crew(("read", "decode")), Crew(("encode_image", "write"), 4))
+IN_TURN = (ThreadGroup(("read", "decode")), ThreadGroup(("encode_image", "write"), 4))
 
 
 def window(
     workers: int = 2,
     lanes: dict[str, int] | None = None,
-    crews: tuple[Crew, ...] = (),
+    crews: tuple[ThreadGroup, ...] = (),
     span: float = SPAN,
     setting: Setting | None = None,
     **seconds: float,
-) -> Window:
+) -> Interval:
     """Stages with these seconds and 50 items each in `span` seconds, after 7 of each before."""
     found = crews_of(seconds, workers, lanes or {}, crews)
     before = Reading(100.0, dict.fromkeys(seconds, (7.0, 7)))
     now = Reading(100.0 + span, {stage: (7.0 + s, 57) for stage, s in seconds.items()})
-    return Window(before, now, found, setting or Setting(cores=16))
+    return Interval(before, now, found, setting or Setting(cores=16))
 
 
 SENTENCES = [
@@ -122,7 +122,7 @@ SENTENCES = [
 
 
 @pytest.mark.parametrize(("seen", "sentence"), SENTENCES, ids=lambda v: str(v)[:24])
-def test_the_limit_in_words(seen: Window, sentence: str) -> None:
+def test_the_limit_in_words(seen: Interval, sentence: str) -> None:
     verdict = seen.verdict()
     assert verdict is not None and verdict.sentence == sentence
 
@@ -139,7 +139,7 @@ def test_the_limit_in_words(seen: Window, sentence: str) -> None:
     ],
     ids=["nothing", "nobody", "too short", "no time", "from a queue", "more than was said"],
 )
-def test_where_nothing_can_be_said(seen: Window) -> None:
+def test_where_nothing_can_be_said(seen: Interval) -> None:
     assert seen.verdict() is None
 
 
@@ -171,7 +171,7 @@ def test_views() -> None:
 
 
 def test_a_stage_that_began_in_the_window() -> None:
-    seen = Window(Reading(0.0, {}), Reading(4.0, {"write": (1.0, 8)}))
+    seen = Interval(Reading(0.0, {}), Reading(4.0, {"write": (1.0, 8)}))
     assert [(v.rate, v.busy, v.lanes) for v in seen.views()] == [(2.0, 0.25, 1)]
 
 

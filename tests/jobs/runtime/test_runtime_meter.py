@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from latentcli.jobs.runtime.bottleneck import Crew
+from latentcli.jobs.runtime.bottleneck import ThreadGroup
 from latentcli.jobs.runtime.meter import Meter, Snapshot
 
 
@@ -194,7 +194,7 @@ def test_the_last_write_counts_though_no_item_follows_it():
         ({"workers": 4}, {"read": 4, "encode": 1}),
         ({"workers": 4, "lanes": {"read": 1}}, {"read": 1, "encode": 1}),
         ({"workers": 0}, {"read": 1, "encode": 1}),
-        ({"crews": (Crew(("read", "encode"), 3),)}, {"read": 3, "encode": 3}),
+        ({"crews": (ThreadGroup(("read", "encode"), 3),)}, {"read": 3, "encode": 3}),
     ],
 )
 def test_lanes(options, lanes):

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from latentcli.core.errors import StoreError, UsageError
-from latentcli.jobs.runtime.reporter import Talk
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.store.damaged_reader import ReadableStore, spread
 from latentcli.jobs.store.expected import reference_of, running_statistics
 from latentcli.jobs.store.inspect import inspect_store
@@ -308,7 +308,7 @@ def peak(store: Path, folder: Path) -> tuple[int, int, int]:
 
     tracemalloc.start()
     try:
-        report = report_of(store, folder, samples=0, talk=Talk(progress=look))
+        report = report_of(store, folder, samples=0, reporter=Reporter(progress=look))
         return report["samples_read"], tracemalloc.get_traced_memory()[1], alive
     finally:
         tracemalloc.stop()

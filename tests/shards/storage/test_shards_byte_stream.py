@@ -15,7 +15,7 @@ import pytest
 
 from latentcli.shards.storage import byte_stream
 from latentcli.shards.storage.byte_stream import open_stream
-from latentcli.shards.storage.paths import RemotePath, place
+from latentcli.shards.storage.paths import RemotePath, path_of
 
 pytest.importorskip("fsspec")
 
@@ -30,7 +30,7 @@ def small_ranges(monkeypatch):
 
 @pytest.fixture(params=["local", "remote"])
 def folder(request, tmp_path):
-    return tmp_path if request.param == "local" else place(f"memory://{uuid.uuid4().hex}/x")
+    return tmp_path if request.param == "local" else path_of(f"memory://{uuid.uuid4().hex}/x")
 
 
 def put(path, data):
@@ -121,7 +121,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 
 @pytest.mark.parametrize("change", [DATA[:120_000], DATA + b"more", DATA])
 def test_a_remote_file_that_changes_meanwhile(change):
-    path = put(place(f"memory://{uuid.uuid4().hex}/a.tar"), DATA)
+    path = put(path_of(f"memory://{uuid.uuid4().hex}/a.tar"), DATA)
     with open_stream(path) as stream:
         stream.read(50_000)
         time.sleep(0.001)
@@ -132,7 +132,7 @@ def test_a_remote_file_that_changes_meanwhile(change):
 
 
 def test_one_range_is_read_ahead_and_no_more(monkeypatch):
-    path = put(place(f"memory://{uuid.uuid4().hex}/a.tar"), DATA)
+    path = put(path_of(f"memory://{uuid.uuid4().hex}/a.tar"), DATA)
     asked = []
     read_range = RemotePath.read_range
 

@@ -18,7 +18,7 @@ from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.types import InputRow
 from latentcli.shards.storage.atomic_write import atomic_write, remove_temporary
 from latentcli.shards.storage.json_files import load_object
-from latentcli.shards.storage.paths import RemotePath, is_remote, place
+from latentcli.shards.storage.paths import RemotePath, is_remote, path_of
 from latentcli.shards.storage.remote_path import _nanoseconds
 from latentcli.shards.store.input_list import InputList, write_inputs
 from latentcli.shards.tensors.file import SafetensorsFile
@@ -32,50 +32,50 @@ LOCAL = ["x", "/x/y", "C:\\x", "C://x", "c:x", "file:///x", "pipe:cat a | b", "p
 
 @pytest.fixture
 def folder():
-    return place(f"memory://{uuid.uuid4().hex}/store")
+    return path_of(f"memory://{uuid.uuid4().hex}/store")
 
 
 @pytest.mark.parametrize("text", REMOTE)
 def test_urls_are_remote(text):
     assert is_remote(text)
-    assert isinstance(place(text), RemotePath)
+    assert isinstance(path_of(text), RemotePath)
 
 
 @pytest.mark.parametrize("text", LOCAL)
 def test_other_texts_are_not(text):
     assert not is_remote(text)
-    assert isinstance(place(text), Path)
+    assert isinstance(path_of(text), Path)
 
 
 def test_file_urls_are_paths():
-    assert place("file:///data/a b.tar") == Path("/data/a b.tar")
-    assert place("file://localhost/data") == Path("/data")
-    assert place("a/b/") == Path("a/b")
+    assert path_of("file:///data/a b.tar") == Path("/data/a b.tar")
+    assert path_of("file://localhost/data") == Path("/data")
+    assert path_of("a/b/") == Path("a/b")
 
 
 def test_a_url_without_a_bucket_is_refused():
     for text in ("s3://", "s3:///"):
         with pytest.raises(UsageError, match="names no bucket"):
-            place(text)
+            path_of(text)
 
 
 def test_names_of_a_remote_path():
-    path = place("s3://bucket/a/b.tar.gz")
+    path = path_of("s3://bucket/a/b.tar.gz")
     assert (path.name, path.stem, path.suffix) == ("b.tar.gz", "b.tar", ".gz")
-    assert path.parent == place("s3://bucket/a/") and str(path.parent) == "s3://bucket/a"
-    assert path.parent.parent.parent == place("s3://bucket")
-    assert path.with_name("c") == place("s3://bucket/a/c")
-    assert place("s3://bucket").name == ""
-    assert place("s3://bucket") / "x" / "y" == place("s3://bucket/x/y")
-    signed = place("https://h/a/b.tar?key=1/2")
+    assert path.parent == path_of("s3://bucket/a/") and str(path.parent) == "s3://bucket/a"
+    assert path.parent.parent.parent == path_of("s3://bucket")
+    assert path.with_name("c") == path_of("s3://bucket/a/c")
+    assert path_of("s3://bucket").name == ""
+    assert path_of("s3://bucket") / "x" / "y" == path_of("s3://bucket/x/y")
+    signed = path_of("https://h/a/b.tar?key=1/2")
     assert (signed.name, signed.suffix) == ("b.tar", ".tar")
     assert str(signed.with_name("c.tar")) == "https://h/a/c.tar?key=1/2"
 
 
 def test_a_place_is_a_value():
-    path = place("s3://bucket/a")
+    path = path_of("s3://bucket/a")
     assert pickle.loads(pickle.dumps(path)) == path
-    assert len({path, place("s3://bucket/a/")}) == 1
+    assert len({path, path_of("s3://bucket/a/")}) == 1
     with pytest.raises(AttributeError):
         path.url = "x"
 
@@ -223,12 +223,12 @@ def test_damaged_shards(folder):
 
 def test_missing_packages_and_unknown_storage():
     with pytest.raises(UsageError, match="s4:// is no storage that is known"):
-        place("s4://a/b").exists()
+        path_of("s4://a/b").exists()
     try:
         import gcsfs  # noqa: F401
     except ImportError:
         with pytest.raises(UsageError, match=r"gs:// needs gcsfs: pip install 'latentcli\[gcs\]'"):
-            place("gs://a/b").exists()
+            path_of("gs://a/b").exists()
 
 
 @pytest.fixture
@@ -249,13 +249,13 @@ def web(tmp_path):
 def test_a_web_server(web, tmp_path):
     pytest.importorskip("aiohttp")
     (tmp_path / "a.bin").write_bytes(bytes(1000))
-    path = place(f"{web}/a.bin?signed=1")
+    path = path_of(f"{web}/a.bin?signed=1")
     assert path.is_file() and path.stat().st_size == 1000
     assert path.read_bytes() == bytes(1000)
     with path.open() as file:
         assert file.read() == bytes(1000)
     with pytest.raises(FileNotFoundError):
-        place(f"{web}/b.bin").read_bytes()
+        path_of(f"{web}/b.bin").read_bytes()
     # This server knows no ranges; what it sends instead must not be taken for one.
     with pytest.raises(OSError) as raised:
         path.read_range(10, 20)

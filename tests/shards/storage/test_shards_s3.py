@@ -23,7 +23,7 @@ from latentcli.core.types import InputRow
 from latentcli.shards.storage import byte_stream, remote_path
 from latentcli.shards.storage.atomic_write import atomic_write
 from latentcli.shards.storage.byte_stream import open_stream
-from latentcli.shards.storage.paths import place
+from latentcli.shards.storage.paths import path_of
 from latentcli.shards.store.input_list import InputList, write_inputs
 from latentcli.shards.store.lock import StoreLock
 from latentcli.shards.tensors.file import SafetensorsFile
@@ -45,7 +45,7 @@ def server():
 def store(server, monkeypatch):
     monkeypatch.setenv("LATENTCLI_RETRY_SECONDS", "0.3")
     monkeypatch.setenv("LATENTCLI_LEASE_SECONDS", "0.3")
-    return place(server.bucket()) / "deep" / "store"
+    return path_of(server.bucket()) / "deep" / "store"
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_nothing_that_another_process_did_is_missed(store):
     atomic_write(store / "a", [b"1"])
     assert names(store) == ["a"] and (store / "a").stat().st_size == 1
     code = (
-        "import sys; from latentcli.shards.storage.paths import place; s = place(sys.argv[1]);"
+        "import sys; from latentcli.shards.storage.paths import path_of; s = path_of(sys.argv[1]);"
         "(s / 'b').write_bytes(b'22'); (s / 'a').write_bytes(b'333'); (s / 'c').exists()"
     )
     subprocess.run([sys.executable, "-c", code, str(store)], check=True)
@@ -99,12 +99,12 @@ def test_a_forked_and_a_new_process_can_read(store):
     # Not forked from here, where other threads may hold locks.
     code = """
 import hashlib, multiprocessing, sys
-from latentcli.shards.storage.paths import place
+from latentcli.shards.storage.paths import path_of
 
 def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
-path = place(sys.argv[1])
+path = path_of(sys.argv[1])
 print(digest(path))
 with multiprocessing.get_context("fork").Pool(1) as pool:
     print(pool.apply_async(digest, (path,)).get(60))
@@ -120,7 +120,7 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
 
 
 def test_buckets_are_not_made(server, store):
-    missing = place("s3://no-such-bucket-here/x")
+    missing = path_of("s3://no-such-bucket-here/x")
     assert not missing.exists()
     with pytest.raises(StoreError, match="cannot be written: the bucket does not exist"):
         atomic_write(missing / "y", [b"1"])
@@ -230,10 +230,10 @@ def test_an_upload_in_parts_is_seen_when_it_is_complete_or_not_at_all(
 
 WRITE = """
 import sys
-from latentcli.shards.storage.paths import place
+from latentcli.shards.storage.paths import path_of
 from latentcli.shards.storage.atomic_write import atomic_write
 for i in range(100):
-    atomic_write(place(sys.argv[1]) / f"{i}", [bytes([i]) * 3_000_000])
+    atomic_write(path_of(sys.argv[1]) / f"{i}", [bytes([i]) * 3_000_000])
     print(i, flush=True)
 """
 
@@ -272,8 +272,8 @@ def test_a_shard_and_a_list(store, proxy):
 HOLD = """
 import sys
 from latentcli.shards.store.lock import StoreLock
-from latentcli.shards.storage.paths import place
-with StoreLock(place(sys.argv[1])) as lock:
+from latentcli.shards.storage.paths import path_of
+with StoreLock(path_of(sys.argv[1])) as lock:
     print(lock.held, flush=True)
     sys.stdin.read()
 """

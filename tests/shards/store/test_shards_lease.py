@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from latentcli.core.errors import StoreError
-from latentcli.shards.storage.paths import RemotePath, place
+from latentcli.shards.storage.paths import RemotePath, path_of
 from latentcli.shards.store import lease
 from latentcli.shards.store.holder import Holder, read_holder
 from latentcli.shards.store.lock import StoreLock
@@ -59,7 +59,7 @@ def leased(request, tmp_path):
     if request.param == "local":
         request.getfixturevalue("no_locks")
         return tmp_path / "store"
-    return place(f"memory://{uuid.uuid4().hex}/store")
+    return path_of(f"memory://{uuid.uuid4().hex}/store")
 
 
 def hold(store, kind):
@@ -284,7 +284,7 @@ def test_a_clock_that_goes_back_does_not_matter(leased, monkeypatch):
 
 
 def test_a_store_cannot_be_a_file(tmp_path):
-    remote = place(f"memory://{uuid.uuid4().hex}/store")
+    remote = path_of(f"memory://{uuid.uuid4().hex}/store")
     assert isinstance(remote, RemotePath)
     remote.write_bytes(b"x")
     (tmp_path / "store").write_bytes(b"x")

@@ -21,7 +21,7 @@ from latentcli.core.types import InputRow, Member, Row
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import INPUTS, shard_path
 from latentcli.shards.storage.atomic_write import atomic_write
-from latentcli.shards.storage.paths import place
+from latentcli.shards.storage.paths import path_of
 from latentcli.shards.store.commit import TarOrigin, commit_tar
 from latentcli.shards.store.input_list import InputList, write_inputs
 from latentcli.shards.store.reader import StoreReader
@@ -370,7 +370,7 @@ def test_a_store_of_tars_elsewhere(store, tmp_path):
     """In storage that knows no folders, no mapping and no seeking."""
     url = f"memory://{tmp_path.name}/store"
     fsspec.filesystem("memory").put(str(store), f"/{tmp_path.name}/store", recursive=True)
-    reader, here = StoreReader(place(url)), StoreReader(store)
+    reader, here = StoreReader(path_of(url)), StoreReader(store)
     assert list(reader) == list(here)
     for key in here:
         for name, value in here.tensors(key).items():
@@ -378,10 +378,10 @@ def test_a_store_of_tars_elsewhere(store, tmp_path):
     assert torch.equal(
         reader.frames("t0/img.1", "latent", 1, 3), here.frames("t0/img.1", "latent", 1, 3)
     )
-    one = StoreReader(place(f"{url}/shards/000002.tar"))
+    one = StoreReader(path_of(f"{url}/shards/000002.tar"))
     assert one.row("t2/img.1").original_size == (24, 16)
-    with open_shard(place(f"{url}/shards/000002.tar")) as shard:
+    with open_shard(path_of(f"{url}/shards/000002.tar")) as shard:
         assert isinstance(shard, TarShard)
         assert shard.others("t2/img.1") == sample("img.1").others
     with pytest.raises(StoreError, match="cannot be read"):
-        open_shard(place(f"{url}/shards/000009.tar"))
+        open_shard(path_of(f"{url}/shards/000009.tar"))
