@@ -1,35 +1,34 @@
-"""A command line and a choice of devices in, one process per device, the job's exit code out.
+"""Starts one process per device of this machine, and gives the exit code of the whole job.
 
-torch's elastic launcher starts the processes and serves the place where they meet. It is made for
-training, where one process that ends badly ends all. Here a rank that stops leaves the others their
-work, so each process runs below a small watcher (this module, run as a program): it notes the exit
-code, hands signals on, and itself always ends well.
+The processes are started plainly. torch's launcher is made for training, where one process that
+ends badly ends all; here a rank that stops leaves the others their work. The launcher serves the
+store where they meet, on a port that it never lets go.
+
+Each process has a session of its own, so that Ctrl-C reaches it once, through the launcher. When
+the launcher is killed Linux sends them SIGTERM; elsewhere they find the store gone, and end.
 """
 
 from __future__ import annotations
 
-import logging
+import ctypes
 import os
-import shutil
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from types import FrameType
+import time
+from collections.abc import Mapping, Sequence
+from itertools import product
 
 from latentcli.core.errors import Interrupted, LatentCliError, UsageError
 from latentcli.jobs.cluster.environment import LAUNCHED, is_launched
-from latentcli.jobs.runtime.signals import STOPPING
+from latentcli.jobs.runtime.signals import STOPPING, handled
 
 OPTION = "--devices"
-SIGNALS = "signals"
-"""The file that holds a byte per signal that came."""
 LOOK = 0.1
-"""Seconds between two looks of a watcher."""
+"""Seconds between two looks at the processes."""
+PR_SET_PDEATHSIG = 1
+"""Linux's prctl(2): which signal a process gets when its parent dies."""
 
 
 def launch(
@@ -59,12 +58,10 @@ def launch(
     defaults = {"OMP_NUM_THREADS": threads, "TORCH_CPP_LOG_LEVEL": "ERROR"}
     ours = {LAUNCHED: "1", "LATENTCLI_DEVICES": ""}
     ours |= {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    with tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
-        notes = Path(folder)
-        with passed_on(notes / SIGNALS) as came:
-            program = [*command, *without_devices(words)]
-            run_elastic(count, notes, program, {**defaults, **environment, **ours})
-        codes = codes_in(notes, count)
+    variables = {**defaults, **environment, **ours}
+    came: list[int] = []
+    with handled(lambda number, _: came.append(number)):
+        codes = run_ranks(count, [*command, *without_devices(words)], variables, came)
     code = exit_code(codes, came)
     if code == Interrupted.exit_code and code not in codes:  # none of them lived to tell it
         name = signal.Signals(came[0]).name
@@ -128,130 +125,85 @@ def without_devices(words: Sequence[str]) -> list[str]:
     return [*kept, *words[end:]]
 
 
-@contextmanager
-def passed_on(path: Path) -> Iterator[list[int]]:
-    """Signals that come meanwhile, in a list, and as bytes in a file that the watchers read."""
-    came: list[int] = []
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def run_ranks(
+    count: int, words: Sequence[str], variables: Mapping[str, str], came: Sequence[int]
+) -> list[int]:
+    """Runs `python words` as each rank and hands on the signals of `came`; the exit codes.
 
-    def note(number: int, _: FrameType | None) -> None:
-        came.append(number)
-        os.write(handle, bytes([number]))
+    LatentCliError where a rank cannot be started.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    before = {}
-    with suppress(ValueError):  # not the main thread: nobody sends it signals
-        before = {number: signal.signal(number, note) for number in STOPPING}
+    command = [sys.executable, "-m", __name__, str(os.getpid()), *words]
+    ranks: list[subprocess.Popen[bytes]] = []
     try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(handle)
-
-
-def run_elastic(
-    count: int, notes: Path, words: Sequence[str], variables: Mapping[str, str]
-) -> None:
-    """Starts the watchers and waits for them; LatentCliError where torch's launcher gives up."""
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
-        max_restarts=0,
-        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
-        signals_to_handle="SIGQUIT",  # the others are ours
-    )
-    watcher = ["-m", __name__, str(notes), str(os.getpid()), *words]
-    reporter = logging.getLogger("torch.distributed")
-    quiet, propagate = logging.NullHandler(), reporter.propagate
-    reporter.addHandler(quiet)
-    reporter.propagate = False
-    before = dict(os.environ)
-    try:
-        os.environ |= variables
-        elastic_launch(config, sys.executable)(*watcher)
-    except (ChildFailedError, SignalException, RuntimeError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        # A socket of our own: that of torch would hear the whole network.
+        host, port = (place := socket.create_server(("127.0.0.1", 0))).getsockname()
+        store = TCPStore(
+            host, port, is_master=True, wait_for_workers=False, master_listen_fd=place.detach()
+        )
+        shared = {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port)}
+        shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+        shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}  # how torch says that it is served
+        for rank in map(str, range(count)):
+            env = {**variables, **shared, "RANK": rank, "LOCAL_RANK": rank}
+            out = subprocess.DEVNULL if ranks else None
+            ranks.append(subprocess.Popen(command, env=env, stdout=out, start_new_session=True))
+    except (OSError, RuntimeError) as error:  # torch's DistError is one of the latter
+        reason = str(error).partition("\n")[0]
         raise LatentCliError(f"The processes could not be run: {reason}") from error
-    finally:
-        os.environ.clear()
-        os.environ |= before
-        reporter.removeHandler(quiet)
-        reporter.propagate = propagate
+    return wait_for(ranks, came)
 
 
-def codes_in(notes: Path, count: int) -> list[int]:
-    """Exit code of each process; 1 where its watcher noted none."""
-    paths = [notes / str(rank) for rank in range(count)]
-    return [int(path.read_text()) if path.is_file() else 1 for path in paths]
+def wait_for(ranks: Sequence[subprocess.Popen[bytes]], came: Sequence[int]) -> list[int]:
+    """Hands each signal of `came` on once until all have ended; their exit codes.
+
+    Where the first is killed the others get SIGTERM, and finish their batch: before they have met
+    it, they cannot know.
+    """
+    sent, killed = 0, 0
+    while True:
+        codes = [rank.poll() for rank in ranks]
+        if codes[0] and codes[0] < 0 and not killed:
+            killed = -codes[0]
+            tell_killed(killed)
+        ended = [code for code in codes if code is not None]
+        if len(ended) == len(ranks):
+            return ended
+        asked = [*came] or [signal.SIGTERM] * bool(killed)
+        for rank, number in product(ranks, asked[sent:]):
+            rank.send_signal(number)
+        sent = len(asked)
+        time.sleep(LOOK)
+
+
+def tell_killed(number: int) -> None:
+    """Says what killed the first process, unless somebody asked it to stop."""
+    if number not in STOPPING:
+        print(
+            f"error: The first process was ended by {signal.Signals(number).name}. The others"
+            " finish their batch; run the same command again to finish the rest.",
+            file=sys.stderr,
+        )
 
 
 def exit_code(codes: Sequence[int], came: Sequence[int]) -> int:
     """The job's exit code, of those of its processes, first the leader's."""
     if came and any(code in (Interrupted.exit_code, *(-n for n in STOPPING)) for code in codes):
         return Interrupted.exit_code
-    leader = codes[0]
-    if leader:
-        return leader if leader > 0 else 1
-    return 1 if any(codes) else 0
+    return max(codes[0], 0) or int(any(codes))
 
 
-def watch(notes: Path, parent: int, words: Sequence[str], rank: int) -> None:
-    """Runs one process: hands on the signals of the file, and notes the exit code.
+def become(words: Sequence[str], parent: int) -> None:
+    """Turns this process into `python words`, which Linux sends SIGTERM when its parent dies.
 
-    Without its launcher, or with the first process killed, it goes on until the batch is done: the
-    process gets SIGTERM.
+    A parent with threads may bring several at once. Ends here where the parent is dead already.
     """
-    stop = [0]
-    for number in STOPPING:
-        signal.signal(number, lambda number, _: stop.__setitem__(0, number))
-    out = subprocess.DEVNULL if rank else None
-    # Its own session: a launcher that signals this one's whole group must not reach it twice.
-    process = subprocess.Popen([sys.executable, *words], stdout=out, start_new_session=True)
-    sent = 0
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            code = process.wait(LOOK)
-            break
-        came = (notes / SIGNALS).read_bytes()[sent:] if (notes / SIGNALS).is_file() else b""
-        alone = os.getppid() != parent or was_killed(notes)
-        if not came and not sent and (alone or stop[0]):
-            came = bytes([stop[0] or signal.SIGTERM])
-        for each in came:
-            process.send_signal(each)
-        sent += len(came)
-    if notes.is_dir():
-        (notes / f"{rank}.part").write_text(str(code))
-        (notes / f"{rank}.part").rename(notes / str(rank))
-    if os.getppid() != parent:
-        clear_up(notes, int(os.environ["LOCAL_WORLD_SIZE"]))
-    if code < 0 and not rank and code not in (-number for number in STOPPING):
-        print(
-            f"error: The first process was ended by {signal.Signals(-code).name}. The others finish"
-            " their batch; run the same command again to finish the rest.",
-            file=sys.stderr,
-        )
-
-
-def clear_up(notes: Path, count: int) -> None:
-    """The last of `count` watchers deletes the notes where the launcher cannot do it any more."""
-    if sum(path.name.isdecimal() for path in notes.glob("*")) == count:
-        shutil.rmtree(notes, ignore_errors=True)
-
-
-def was_killed(notes: Path) -> bool:
-    """Whether the first process was: before it has met the others, they cannot know it."""
-    note = notes / "0"
-    return note.is_file() and note.read_text().startswith("-")
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() == parent:
+        os.execv(sys.executable, [sys.executable, *words])
 
 
 if __name__ == "__main__":
-    watch(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:], int(os.environ["LOCAL_RANK"]))
+    become(sys.argv[2:], int(sys.argv[1]))

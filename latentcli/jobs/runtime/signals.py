@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
@@ -37,6 +37,21 @@ class StopRequest:
 
 
 @contextmanager
+def handled(
+    handle: Callable[[int, FrameType | None], None], numbers: Sequence[int] = STOPPING
+) -> Iterator[None]:
+    """Has these signals handled within the block; outside the main thread nothing is changed."""
+    before = {}
+    with suppress(ValueError):
+        before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def stop_at_once() -> Iterator[None]:
     """SIGTERM and SIGUSR1 raise KeyboardInterrupt with their name, as SIGINT does without one.
 
@@ -47,14 +62,8 @@ def stop_at_once() -> Iterator[None]:
     def handle(number: int, _: FrameType | None) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    before = {}
-    with suppress(ValueError):
-        before = {s: signal.signal(s, handle) for s in STOPPING if s != signal.SIGINT}
-    try:
+    with handled(handle, (signal.SIGTERM, signal.SIGUSR1)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -76,16 +85,9 @@ def stop_on_signals(advice: str) -> Iterator[StopRequest]:
 
     def listen() -> None:
         with suppress(ValueError):
-            for number in before:
+            for number in STOPPING:
                 signal.signal(number, handle)
 
-    try:
-        before = {s: signal.signal(s, handle) for s in STOPPING}
-    except ValueError:
-        before = {}
     request.listen = listen
-    try:
+    with handled(handle):
         yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
