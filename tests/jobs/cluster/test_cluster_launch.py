@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from latentcli.core.errors import UsageError
+from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.cluster.environment import is_launched
 from latentcli.jobs.cluster.launch import exit_code, launch, pick_devices, without_devices
 
@@ -53,9 +53,12 @@ if mode == "deaf":
         signal.signal(number, signal.SIG_DFL)
     (out / f"{rank}.here").touch()
     time.sleep(60)
-if mode in ("wait", "first dies"):
+if mode in ("wait", "first dies", "wait for two"):
     (out / f"{rank}.here").touch()
     while not came:
+        time.sleep(0.05)
+    (out / f"{rank}.asked").touch()
+    while mode == "wait for two" and len(came) < 2:
         time.sleep(0.05)
     time.sleep(0.3 + 0.7 * rank)  # the batch is finished, here at different times
     code = 75
@@ -84,6 +87,7 @@ def start(tmp_path: Path):
         env = variables() | {"TMPDIR": str(tmp_path / "tmp"), "LATENTCLI_DEVICES": devices}
         env.pop("OMP_NUM_THREADS", None)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes["start_new_session"] = True  # a group of its own, as a shell gives it
         started.append(subprocess.Popen([*command, tmp_path, mode], env=env, **pipes))
         return started[-1]
 
@@ -150,6 +154,27 @@ def test_signals_are_handed_on_once(start, tmp_path, number):
     assert process.returncode == 75, err
     assert sorted(err.splitlines()) == ["stderr of 0", "stderr of 1", "stderr of 2"]
     assert [one["came"] for one in told(tmp_path)] == [[number]] * 3
+
+
+def test_ctrl_c_for_the_whole_group_comes_once(start, tmp_path):
+    process = start("wait")
+    wait_until(lambda: len(list(tmp_path.glob("*.here"))) == 3)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert [one["came"] for one in told(tmp_path)] == [[signal.SIGINT]] * 3
+
+
+def test_a_second_signal_is_handed_on_too(start, tmp_path):
+    """It ends a rank that would finish its batch first."""
+    process = start("wait for two")
+    wait_until(lambda: len(list(tmp_path.glob("*.here"))) == 3)
+    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: len(list(tmp_path.glob("*.asked"))) == 3)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert [one["came"] for one in told(tmp_path)] == [[signal.SIGTERM] * 2] * 3
 
 
 def test_processes_without_a_launcher_stop(start, tmp_path):
@@ -242,6 +267,11 @@ def test_devices_that_cannot_be(monkeypatch, devices, device, words):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     with pytest.raises(UsageError, match=words):
         pick_devices(devices, device, None)
+
+
+def test_processes_that_cannot_be_started(tmp_path):
+    with pytest.raises(LatentCliError, match=r"could not be run: .*Argument list too long"):
+        launch(["x" * 4_000_000], "2", "cpu", variables())
 
 
 def test_a_rank_launches_nobody():
