@@ -33,6 +33,8 @@ class Rank:
     rank: int
     world: int
     local: int
+    sharing: int = 1
+    """How many share the cores it may use: torchrun gives all to each, srun each its own."""
 
     @property
     def leader(self) -> bool:
@@ -65,13 +67,14 @@ def rank_of(environment: Mapping[str, str]) -> Rank:
     else:
         return Rank(0, 1, 0)
     rank, world, local = (number(environment, name, 0) for name in names)
+    sharing = max(number(environment, "LOCAL_WORLD_SIZE", 1), 1) if world > 1 else 1
     if world < 1 or rank >= world or local >= world:
         told = ", ".join(f"{name}={environment.get(name, 0)}" for name in names)
         raise UsageError(
             f"The environment says {told}, which cannot be: ranks count from 0 and stay below the"
             " number of processes. Start the job with torchrun or srun, or unset them."
         )
-    return Rank(rank, world, local)
+    return Rank(rank, world, local, sharing)
 
 
 def is_launched(environment: Mapping[str, str]) -> bool:

@@ -22,6 +22,7 @@ from itertools import product
 
 from latentcli.core.errors import Interrupted, LatentCliError, UsageError
 from latentcli.jobs.cluster.environment import LAUNCHED, is_launched
+from latentcli.jobs.runtime.cores import cores
 from latentcli.jobs.runtime.signals import STOPPING, handled
 
 OPTION = "--devices"
@@ -53,8 +54,7 @@ def launch(
         )
     gpus = "" if device == "cpu" else environment.get("CUDA_VISIBLE_DEVICES")
     count, visible = pick_devices(devices, device, gpus)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = str(max((cores or 1) // count, 1))
+    threads = str(max(cores() // count, 1))
     defaults = {"OMP_NUM_THREADS": threads, "TORCH_CPP_LOG_LEVEL": "ERROR"}
     ours = {LAUNCHED: "1", "LATENTCLI_DEVICES": ""}
     ours |= {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}

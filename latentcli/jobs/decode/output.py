@@ -18,7 +18,7 @@ from latentcli.images.codec import SUFFIX_OF, encode_image
 from latentcli.jobs.config import DecodeJob
 from latentcli.jobs.decode.latents import LatentSource
 from latentcli.jobs.inference.engine import Engine
-from latentcli.jobs.loader.loader import cores
+from latentcli.jobs.runtime.cores import cores
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.shards.storage.atomic_write import atomic_write, write_error

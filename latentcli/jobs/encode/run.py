@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,9 +85,7 @@ def run_of(
 ) -> EncodeRun:
     """What the stream of this process works with."""
     total = sum(inputs.count(unit) for unit in todo)
-    # torchrun's processes share the cores of their machine; srun gives each its own.
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if team.rank.world > 1 else 1
-    workers = pick_workers(job.workers, MANY if plan.tars else total, beside)
+    workers = pick_workers(job.workers, MANY if plan.tars else total, team.rank.sharing)
     counted = not plan.tars and plan.clips is None
     meter = Meter(
         "encode",

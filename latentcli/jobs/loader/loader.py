@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from latentcli.jobs.loader.prepare import (
     prepare,
     prepare_sample,
 )
+from latentcli.jobs.runtime.cores import cores
 from latentcli.jobs.runtime.meter import Meter
 
 FEW_INPUTS = 64
@@ -35,11 +35,6 @@ def pick_workers(choice: int | None, inputs: int, beside: int = 1) -> int:
     if choice is not None:
         return choice
     return 0 if inputs < FEW_INPUTS else max(min(cores() // beside, 8), 1)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from latentcli.images.codec import encode_image
 from latentcli.images.views import signed_difference, thumbnail
-from latentcli.jobs.runtime.meter import usable_cores
+from latentcli.jobs.runtime.cores import cores
 from latentcli.jobs.runtime.report_folder import (
     FILES,
     check_report_folder,
@@ -48,7 +48,7 @@ class ReportWriter:
     def __init__(self, path: str, groups: Sequence[Sequence[int]], gain: float) -> None:
         self.folder = check_report_folder(path)
         self._groups, self._gain = groups, gain
-        self._threads = ThreadPoolExecutor(usable_cores(), thread_name_prefix="report")
+        self._threads = ThreadPoolExecutor(cores(), thread_name_prefix="report")
         self._pending: deque[Future[None]] = deque()
         self._waiting: deque[int] = deque()
         """Bytes in memory of each of them."""

@@ -5,7 +5,6 @@ All times are of the performance counter: the clock on the wall may go backwards
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -24,6 +23,7 @@ from latentcli.jobs.runtime.bottleneck import (
     Verdict,
     crews_of,
 )
+from latentcli.jobs.runtime.cores import cores
 
 WINDOW = 10.0
 """Seconds that the live figures look back."""
@@ -91,11 +91,6 @@ def ignore(_: Snapshot) -> None:
     """The listener of a job that nobody watches."""
 
 
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 @dataclass(slots=True)
 class Meter:
     """Collects stage times from any thread; who shares which stages is said by `crews_of`."""
@@ -126,7 +121,7 @@ class Meter:
     """By this rank."""
     waited: float = 0.0
     """Seconds that the model sat idle for want of a batch."""
-    cores: int = field(default_factory=usable_cores)
+    cores: int = field(default_factory=cores)
     _telling: threading.RLock = field(default_factory=threading.RLock)
     """Held while the listener draws, so that it sees snapshots in order."""
     _lock: threading.RLock = field(default_factory=threading.RLock)

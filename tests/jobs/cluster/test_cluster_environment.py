@@ -34,6 +34,8 @@ MASTER = {"MASTER_ADDR": "gpu01", "MASTER_PORT": "29500"}
         (STEP, Rank(3, 8, 1)),
         (STEP | {"SLURM_STEP_NUM_TASKS": "4"}, Rank(3, 4, 1)),
         (STEP | TORCHRUN, Rank(5, 6, 1)),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "3"}, Rank(5, 6, 1, sharing=3)),
+        ({"LOCAL_WORLD_SIZE": "3"}, Rank(0, 1, 0)),
     ],
 )
 def test_rank_of(environment, rank):
@@ -57,6 +59,7 @@ def test_a_batch_script_is_one_process(step):
         TORCHRUN | {"WORLD_SIZE": "two"},
         TORCHRUN | {"WORLD_SIZE": "0"},
         TORCHRUN | {"LOCAL_RANK": "6"},
+        TORCHRUN | {"LOCAL_WORLD_SIZE": "few"},
         TORCHRUN | {"RANK": "٣"},
         STEP | {"SLURM_PROCID": "8"},
         STEP | {"SLURM_NTASKS": ""},
