@@ -167,9 +167,13 @@ class RemotePath:
             lambda files, path: files.put_file(str(local), path, **_parts(files, size)),
         )
 
-    def write_bytes(self, data: bytes) -> None:
-        """As `write_file`, of a few bytes in memory."""
-        ask(self.url, "upload", lambda files, path: files.pipe_file(path, data))
+    def write_bytes(self, data: bytes, *, new: bool = False) -> None:
+        """As `write_file`, of a few bytes in memory.
+
+        OSError where the file must be new and is not, and where the storage can tell.
+        """
+        mode = {"mode": "create"} if new else {}
+        ask(self.url, "upload", lambda files, path: files.pipe_file(path, data, **mode))
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Deletes a file; FileNotFoundError where there is none and that matters."""

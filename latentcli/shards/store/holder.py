@@ -85,23 +85,28 @@ def read_document(path: AnyPath) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def write_document(path: AnyPath, document: dict[str, Any], unique: str = "") -> None:
+def write_document(
+    path: AnyPath, document: dict[str, Any], unique: str = "", *, new: bool = False
+) -> None:
     """Writes a small file at once, in the place of an old one; OSError where that is refused.
 
-    It need not outlast a power failure. `unique` tells the writers of one process apart.
+    It need not outlast a power failure. `unique` tells the writers of one process apart. A `new`
+    file takes nobody's place: OSError where there is one, but some storages cannot tell.
     """
     data = json.dumps(document, indent=2).encode() + b"\n"
     if isinstance(path, RemotePath):
-        path.write_bytes(data)
+        path.write_bytes(data, new=new)
         return
     temporary = path.with_name(temporary_name(f"{unique}{path.name}"))
     try:
         temporary.write_bytes(data)
-        temporary.replace(path)
-    except BaseException:
+        if new:
+            path.hardlink_to(temporary)
+        else:
+            temporary.replace(path)
+    finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_holder(path: AnyPath) -> Holder | None:

@@ -67,17 +67,20 @@ class Lease:
     def take(self) -> None:
         """Takes a free lease, or one whose holder is dead, and keeps it."""
         try:
-            self._await_death(_read(self._path))
-            self._claim()
+            seen = _read(self._path)
+            self._await_death(seen)
+            self._claim(new=seen is None)
         except OSError as error:
             raise write_error(self._path, error) from error
         self._alive = time.monotonic()
         self._thread.start()
 
-    def _claim(self) -> None:
+    def _claim(self, *, new: bool) -> None:
         try:
-            _write(self._path, self._mine)
-            # Of two that start at once, the one that wrote last has it.
+            if not new or not self._create():
+                _write(self._path, self._mine)
+            # Not every storage can tell whether a file is new: there, of two that start at once,
+            # the one that wrote last has it.
             time.sleep(self._mine.seconds * _SETTLE)
             now = _read(self._path)
             if now is not None and now.token != self._mine.token:
@@ -85,6 +88,14 @@ class Lease:
         except BaseException:
             self.release()
             raise
+
+    def _create(self) -> bool:
+        """Whether the file is there now: ours where it is new, else that of who was first."""
+        try:
+            _write(self._path, self._mine, new=True)
+        except OSError:  # of a storage that cannot do this, too
+            return _read(self._path) is not None
+        return True
 
     def check(self) -> None:
         """StoreError where another job took the lease over: then nothing more may be written."""
@@ -161,6 +172,6 @@ def _claim(document: dict[str, Any]) -> Claim:
     return Claim(Holder.from_json(document), token, beat, seconds)
 
 
-def _write(path: AnyPath, claim: Claim) -> None:
+def _write(path: AnyPath, claim: Claim, *, new: bool = False) -> None:
     values = {"token": claim.token, "beat": claim.beat, "seconds": claim.seconds}
-    write_document(path, claim.holder.to_json() | values, f"{claim.token}-")
+    write_document(path, claim.holder.to_json() | values, f"{claim.token}-", new=new)

@@ -297,6 +297,15 @@ def test_two_jobs_on_one_store(store):
     assert names(store) == []
 
 
+def test_a_file_that_must_be_new_takes_nobodys_place(store):
+    (store / "x").write_bytes(b"first", new=True)
+    with pytest.raises(OSError):
+        (store / "x").write_bytes(b"second", new=True)
+    assert (store / "x").read_bytes() == b"first"
+    (store / "x").write_bytes(b"third")
+    assert (store / "x").read_bytes() == b"third"
+
+
 def test_a_lease_survives_short_trouble(store, proxy):
     with StoreLock(store) as lock:
         proxy.fail("500", 3)

@@ -263,6 +263,20 @@ def test_of_many_that_start_at_once_one_writes(leased, monkeypatch):
     assert names(leased) == []
 
 
+def test_who_comes_a_moment_later_takes_nothing(leased):
+    """Both have seen that nobody has the store; the first one keeps it all the same."""
+    leased.mkdir(exist_ok=True)
+    first = lease.Lease(leased)
+    first.take()
+    document = json.loads((leased / "lease.json").read_bytes())
+    with pytest.raises(StoreError, match="another job is writing to"):
+        lease.Lease(leased)._claim(new=True)
+    assert json.loads((leased / "lease.json").read_bytes())["token"] == document["token"]
+    first.check()
+    first.release()
+    assert names(leased) == []
+
+
 def test_an_interrupt_while_it_is_taken_leaves_nothing(leased, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
