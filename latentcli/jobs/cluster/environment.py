@@ -51,7 +51,7 @@ class Rendezvous:
     launch: str
     """A name that another start of the same job does not have."""
     served: bool
-    """Whether torchrun's agent serves the place already; else the leader does."""
+    """Whether the launcher (torchrun, or --devices) serves the place; else the leader does."""
 
 
 def rank_of(environment: Mapping[str, str]) -> Rank:
