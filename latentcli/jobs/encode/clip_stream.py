@@ -1,40 +1,49 @@
-"""Units of clips in, committed shards out: the stream of the encode job for video."""
+"""Encodes clips frame by frame: the stream of the encode job for video."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
-from tempfile import NamedTemporaryFile
 
 import torch
+from torch import Tensor
 
 from latentcli.core.errors import SampleError
-from latentcli.core.types import Member, Row
+from latentcli.core.types import Row
 from latentcli.jobs.encode.failures import SEEN, fail
 from latentcli.jobs.encode.run import EncodeRun
-from latentcli.jobs.encode.stream import encode_fitting, keep_others, new_unit
+from latentcli.jobs.encode.stream import (
+    BATCHES_BEHIND,
+    drop_spilled,
+    encode_fitting,
+    keep_others,
+    new_unit,
+)
 from latentcli.jobs.encode.unit import EncodedUnit
 from latentcli.jobs.inference.batch_size import batch_elements
+from latentcli.jobs.inference.encode_batch import DeviceTimer
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.clip_frames import (
+    ClipBegins,
+    ClipEnds,
+    ClipEvent,
     ClipFrame,
+    ClipInput,
+    UnitBegins,
     all_counted,
     clip_row,
-    clock_of,
     count_frames,
     expected_frames,
     frame_key,
-    open_frames,
+    open_clips,
     pixels_of,
 )
-from latentcli.jobs.loader.tar_stream import Digesting, open_tar
-from latentcli.jobs.loader.tar_tasks import timed
+from latentcli.jobs.runtime.background_thread import BackgroundThread
 from latentcli.latents.pack import not_finite, stored
 from latentcli.latents.schema import tensor_name
 from latentcli.latents.stats import ChannelSums
-from latentcli.shards.store.commit import TarOrigin
-from latentcli.shards.tensors.spool import Spool, Spooled
+from latentcli.shards.tensors.spool import Spool
 
 
 @dataclass(slots=True)
@@ -44,145 +53,160 @@ class EncodedClip:
     row: Row
     name: str
     """Tells its spools from those of other clips."""
+    taken: int = 0
+    """Frames that went to the device."""
+    error: SampleError | None = None
+    """Why nothing comes of it."""
     spools: dict[str, Spool] = field(default_factory=dict)
     """By part."""
     times: list[int] = field(default_factory=list)
     sums: ChannelSums = field(default_factory=ChannelSums)
 
 
-@dataclass(frozen=True, slots=True)
-class ClipInput:
-    """One clip that is to be encoded."""
-
-    row: Row
-    path: str | None
-    """Of its file, there until the next clip is asked for; None where its tar refused it."""
-    others: tuple[Member, ...] = ()
-    """What else its sample in a tar holds."""
-
-
 def encode_clips(run: EncodeRun, groups: Iterable[tuple[int, Iterable[ClipInput]]]) -> None:
-    """Clip after clip: its frames are decoded ahead, encoded in batches, and spooled to the disk.
+    """decode_image, preprocess | batch, encode | write: each overlaps the next, clip after clip.
 
-    A group is a unit and its clips. So memory does not grow with the length of a clip, nor with the
-    clips of a unit.
+    A group is a unit and its clips. Latents are spooled to the disk, so memory does not grow with
+    the length of a clip, nor with the clips of a unit.
     """
-    clips = len(run.inputs) if run.tars is None else None
+    recipe = run.plan.clips
+    assert recipe is not None
+    clips = None if run.reader.packed else len(run.inputs)
+    begun: list[EncodedUnit] = []
     number = 0
-    for index, inputs in groups:
-        unit = new_unit(run, index)
-        spooled: list[Spooled] = []
-        try:
-            for clip in inputs:
-                encode_clip(run, unit, clip, spooled, (number, clips))
+    with (
+        ExitStack() as stack,
+        open_clips(groups, recipe, run.meter, run.stop.check) as events,
+        BackgroundThread(BATCHES_BEHIND) as writer,
+    ):
+        stack.callback(drop_spilled, begun)
+        for event in events:
+            if isinstance(event, UnitBegins):
+                begun[:] = [*begun[-BATCHES_BEHIND:], new_unit(run, event.unit)]
+            elif isinstance(event, ClipBegins):
+                if event.info is not None:
+                    count_frames(run.meter, expected_frames(event.info, recipe), number, clips)
+                encode_clip(run, begun[-1], event, events, writer, number)
                 number += 1
-            run.stop.check()
-            run.sink(run, unit)
-        finally:
-            for tensor in spooled:
-                tensor.drop()
-            unit.spill.drop()
+            else:
+                run.check()
+                writer.submit(finish_unit, run, begun[-1])
     all_counted(run.meter)
-
-
-def clip_inputs(run: EncodeRun, index: int) -> Iterator[ClipInput]:
-    """The clips of a unit of the input list: files, or what a tar holds."""
-    if run.tars is None:
-        yield from (ClipInput(Row(r.key, r.source, "ok"), r.source) for r in run.inputs.rows(index))
-        return
-    (tar,) = run.inputs.rows(index)
-    with open_tar(tar.source, run.tars.check) as stream:
-        digesting = Digesting(stream)
-        for raw in timed(run.tars.samples(tar, digesting), run.meter):
-            if raw.data is None:
-                yield ClipInput(raw.row, None)
-                continue
-            suffix = PurePosixPath(raw.row.source).suffix
-            # PyAV reads a file at its ease, forwards and backwards.
-            with NamedTemporaryFile(prefix="latentcli-", suffix=suffix) as file:
-                file.write(raw.data)
-                file.flush()
-                yield ClipInput(raw.row, file.name, raw.others)
-        run.tars.origins[index] = TarOrigin(tar.source, digesting.digest_of_all())
 
 
 def encode_clip(
     run: EncodeRun,
     unit: EncodedUnit,
-    given: ClipInput,
-    spooled: list[Spooled],
-    progress: tuple[int, int | None],
+    begins: ClipBegins,
+    events: Iterator[ClipEvent],
+    writer: BackgroundThread,
+    number: int,
 ) -> None:
-    """Adds a clip to its unit, or its row of failure; `progress` is (clips before, clips)."""
-    row = given.row
+    """Encodes the frames of one clip, in batches of its own; the writer makes a row of it."""
     run.team.add(SEEN, 1)
-    if given.path is None:
-        unit.rows[row.key] = row
-        fail(run, row)
-        return
-    recipe = run.plan.clips
-    assert recipe is not None
-    clip = EncodedClip(row, f"{unit.number:06d}-{len(unit.rows)}")
-    try:
-        with open_frames(given.path, recipe, run.meter, run.stop.check) as opened:
-            count_frames(run.meter, expected_frames(opened.info, recipe), *progress)
-            size = run.plan.batch_size
-            for batch in batches(opened.frames, pixels_of, size, batch_elements(size)):
-                run.stop.check()
-                run.meter.begin()
-                if not clip.times:
-                    clip.row = clip_row(clip.row, opened.info, recipe, batch[0].prepared)
-                encode_frames(run, clip, batch)
-            if not clip.times:
-                raise SampleError("decode_image", "the clip has no frame")
-            clock = clock_of(opened.info.frame_rate / recipe.stride, opened.info.time_base)
-    except SampleError as error:
-        drop(clip)
-        unit.rows[row.key] = replace(
-            clip.row, status="failed", stage=error.stage, error=error.reason
-        )
-        fail(run, unit.rows[row.key])
-        return
-    except BaseException:
-        drop(clip)
-        raise
-    keep(unit, clip, clock, spooled)
-    keep_others(run, unit, row.key, given.others)
+    clip = EncodedClip(begins.given.row, f"{unit.number:06d}-{number}")
+    size, ended = run.plan.batch_size, list[ClipEnds]()
+    for batch in batches(to_end(events, ended), pixels_of, size, batch_elements(size)):
+        run.check()
+        run.meter.begin()
+        if clip.error is not None or (ended and ended[0].error is not None):
+            continue
+        if not clip.taken:
+            assert run.plan.clips is not None and begins.info is not None
+            clip.row = clip_row(clip.row, begins.info, run.plan.clips, batch[0].prepared)
+        encode_frames(run, unit, clip, batch, writer)
+    writer.submit(finish_clip, run, unit, clip, begins.given, ended[0])
 
 
-def encode_frames(run: EncodeRun, clip: EncodedClip, batch: Sequence[ClipFrame]) -> None:
-    """encode, and write to the spools; SampleError where the latents are not finite."""
-    key, first = clip.row.key, len(clip.times)
+def to_end(events: Iterator[ClipEvent], ended: list[ClipEnds]) -> Iterator[ClipFrame]:
+    """The frames of a clip; its end goes into the list."""
+    for event in events:
+        if isinstance(event, ClipEnds):
+            ended.append(event)
+            return
+        assert isinstance(event, ClipFrame)
+        yield event
+
+
+def encode_frames(
+    run: EncodeRun,
+    unit: EncodedUnit,
+    clip: EncodedClip,
+    batch: Sequence[ClipFrame],
+    writer: BackgroundThread,
+) -> None:
+    """encode; copying back and spooling wait in the writer, so that the device goes on."""
+    key, first = clip.row.key, clip.taken
+    clip.taken += len(batch)
     pixels = torch.stack([frame.pixels for frame in batch])
     keys = [frame_key(key, first + i) for i in range(len(batch))]
+    timer = DeviceTimer(run.engine.device)
     try:
-        with run.meter.stage("encode", len(batch)):
-            parts = {name: part.cpu() for name, part in encode_fitting(run, pixels, keys).items()}
-    except torch.OutOfMemoryError as error:
+        with timer:
+            parts = encode_fitting(run, pixels, keys)
+    except torch.OutOfMemoryError:
         height, width = pixels.shape[-2:]
         reason = f"the device ran out of memory on a frame of {width}x{height}"
-        raise SampleError("encode", reason) from error
-    with run.meter.stage("write", len(batch)):
+        clip.error = clip.error or SampleError("encode", reason)
+        return
+    writer.submit(collect_frames, run, unit, clip, [frame.time for frame in batch], parts, timer)
+
+
+def collect_frames(
+    run: EncodeRun,
+    unit: EncodedUnit,
+    clip: EncodedClip,
+    times: Sequence[int],
+    parts: dict[str, Tensor],
+    timer: DeviceTimer,
+) -> None:
+    """write to the spools; a latent that is not finite fails its clip."""
+    if clip.error is not None:
+        return
+    parts = {name: part.cpu() for name, part in parts.items()}
+    run.meter.add("encode", timer.seconds(), len(times))
+    with run.meter.stage("write", len(times)):
         for part, values in parts.items():
             rows = stored(part, values)
             if bad := [i for i, count in enumerate(not_finite(rows)) if count]:
-                raise SampleError(
-                    "encode", f"the {part} of frame {first + bad[0]} is not finite in {rows.dtype}"
-                )
+                at = len(clip.times) + bad[0]
+                reason = f"the {part} of frame {at} is not finite in {rows.dtype}"
+                clip.error = SampleError("encode", reason)
+                return
             if part not in clip.spools:
                 clip.spools[part] = Spool(run.spilled_to, f"{clip.name}-{part}")
+                unit.spools.append(clip.spools[part])
             clip.spools[part].add(rows)
             if part == next(iter(parts)):
                 clip.sums.add(rows)
-    clip.times += [frame.time for frame in batch]
-    run.meter.advance(len(batch))
+    clip.times += times
+    run.meter.advance(len(times))
 
 
-def keep(unit: EncodedUnit, clip: EncodedClip, clock: list[int], spooled: list[Spooled]) -> None:
-    """Takes a finished clip into its unit."""
+def finish_clip(
+    run: EncodeRun, unit: EncodedUnit, clip: EncodedClip, given: ClipInput, ends: ClipEnds
+) -> None:
+    """Takes a clip into its unit, or its row of failure."""
+    error = clip.error or ends.error
+    if error is None and given.path is not None and not clip.times:
+        error = SampleError("decode_image", "the clip has no frame")
+    key = clip.row.key
+    if error is None and given.path is not None:
+        keep(unit, clip, ends.clock)
+        keep_others(run, unit, key, given.others)
+        return
+    for spool in clip.spools.values():
+        spool.drop()
+    unit.rows[key] = clip.row
+    if error is not None:
+        unit.rows[key] = replace(clip.row, status="failed", stage=error.stage, error=error.reason)
+    fail(run, unit.rows[key])
+
+
+def keep(unit: EncodedUnit, clip: EncodedClip, clock: Sequence[int]) -> None:
+    """Takes the latents of a whole clip into its unit."""
     key = clip.row.key
     tensors = {part: spool.close() for part, spool in clip.spools.items()}
-    spooled += tensors.values()
     unit.tensors |= {tensor_name(key, part): tensor for part, tensor in tensors.items()}
     unit.tensors[tensor_name(key, "times")] = torch.tensor(clip.times, dtype=torch.int64)
     unit.tensors[tensor_name(key, "clock")] = torch.tensor(clock, dtype=torch.int64)
@@ -190,7 +214,7 @@ def keep(unit: EncodedUnit, clip: EncodedClip, clock: list[int], spooled: list[S
     unit.rows[key] = replace(clip.row, latent_shape=next(iter(tensors.values())).shape)
 
 
-def drop(clip: EncodedClip) -> None:
-    """Deletes what a clip that came to nothing has on the disk."""
-    for spool in clip.spools.values():
-        spool.drop()
+def finish_unit(run: EncodeRun, unit: EncodedUnit) -> None:
+    """Hands a unit on, and clears away what it has on the disk."""
+    run.sink.write(run, unit)
+    drop_spilled([unit])

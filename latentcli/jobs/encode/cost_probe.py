@@ -1,17 +1,16 @@
-"""A few inputs of an encode job in; what one of them costs in time and in bytes out."""
+"""Measures what an input of an encode job costs in time and bytes, from a few of them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from latentcli.core.types import InputRow, Member, Row
-from latentcli.jobs.encode.first_inputs import files, samples_of_tars
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.sinks import described
 from latentcli.jobs.encode.unit import EncodedUnit, samples_of
@@ -20,7 +19,10 @@ from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.batches import batches
+from latentcli.jobs.loader.find_media import SUFFIXES
 from latentcli.jobs.loader.prepare import Prepared, RawSample
+from latentcli.jobs.loader.readers import READERS, prepared_samples
+from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.latents.pack import pack
 from latentcli.latents.schema import split_name
@@ -59,35 +61,18 @@ class Probe:
         return 1 / max(self.prepare_seconds / workers, self.encode_seconds, 1e-9)
 
 
-@dataclass(slots=True)
-class Source:
-    """Prepares inputs one at a time, and notes what their tars hold besides."""
-
-    plan: EncodePlan
-    read: int = 0
-    """Bytes of tars so far."""
-    others: dict[str, tuple[Member, ...]] = field(default_factory=dict)
-
-    def of(self, rows: Iterable[InputRow]) -> Iterator[Prepared]:
-        """The inputs; of tars, their samples."""
-        if self.plan.tars:
-            return samples_of_tars(rows, self.plan.recipe, self.note)
-        return files(rows, self.plan.recipe)
-
-    def note(self, read: int, raw: RawSample) -> None:
-        """So much was read, last of all this sample."""
-        self.read = read
-        if self.plan.manifest.format == "webdataset":
-            self.others[raw.row.key] = raw.others
-
-
 def probed(
     engine: Engine, plan: EncodePlan, rows: Iterable[InputRow], stop: StopRequest
 ) -> Probe | None:
     """Prepares and encodes the first of these inputs; None where none of them can be encoded."""
-    source = Source(plan)
+    reader = READERS[plan.kind](SUFFIXES[plan.media], Meter("plan", None), stop.check)
+    samples = prepared_samples(reader, rows, plan.recipe)
     start = time.perf_counter()
-    prepared = list(some(source.of(rows), start + PROBE_SECONDS, stop))
+    taken = list(some(samples, start + PROBE_SECONDS, stop))
+    prepared = [ready for _, ready in taken]
+    others = dict[str, tuple[Member, ...]]()
+    if plan.manifest.format == "webdataset":
+        others = {raw.row.key: raw.others for raw, _ in taken}
     preparing = time.perf_counter() - start
     pictures = [(row, pixels) for row, pixels in prepared if pixels is not None]
     seconds, tensors = encode_probe(engine, plan, pictures, stop) if pictures else (0.0, {})
@@ -95,24 +80,26 @@ def probed(
     if not done:
         return None
     rows_done = [row for row, _ in pictures if row.key in done]
-    stored, empty = stored_bytes(engine, plan, rows_done, tensors, source.others)
+    stored, empty = stored_bytes(engine, plan, rows_done, tensors, others)
     share = len(pictures) / len(prepared) / len(done)
     return Probe(
         inputs=len(done),
         prepare_seconds=preparing / len(prepared),
         encode_seconds=seconds * share,
-        input_bytes=source.read / len(prepared),
+        input_bytes=reader.taken / len(prepared),
         stored_bytes=stored * share,
         shard_bytes=empty,
     )
 
 
-def some(prepared: Iterable[Prepared], end: float, stop: StopRequest) -> Iterator[Prepared]:
-    """Items until there are enough of them, or a time is past; one at least."""
+def some(
+    samples: Iterable[tuple[RawSample, Prepared]], end: float, stop: StopRequest
+) -> Iterator[tuple[RawSample, Prepared]]:
+    """Samples until there are enough of them, or a time is past; one at least."""
     held = 0
-    for number, (row, pixels) in enumerate(prepared, 1):
+    for number, (raw, (row, pixels)) in enumerate(samples, 1):
         stop.check()
-        yield row, pixels
+        yield replace(raw, data=None), (row, pixels)
         held += 0 if pixels is None else pixels.numel()
         if number == PROBED or held > PROBED_BYTES or time.perf_counter() > end:
             return

@@ -1,4 +1,4 @@
-"""What an encode job did in; its --json document out."""
+"""Makes the --json document of an encode job."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def document(
         "seconds": round(seconds, 3),
         **paces(run),
         "media": run.plan.media,
-        "tars": len(run.inputs) if run.plan.tars else None,
+        "tars": len(run.inputs) if run.plan.packed else None,
         "frames": counts.frames if clips else None,
         "inputs": totals.inputs,
         "changed": work.changed,

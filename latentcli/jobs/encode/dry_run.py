@@ -1,7 +1,4 @@
-"""An encode job and its inputs in; what it would do, why, and what that costs, out.
-
-Nothing is written.
-"""
+"""Says what an encode job would do, why, and what that costs; writes nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +48,7 @@ def plan_document(
     stop.check()
     probe = None
     if seen is not None and seen.todo and plan.clips is None:
-        rows = rows_to_do(seen, found, plan) if plan.tars else spread_rows(seen, found)
+        rows = rows_to_do(seen, found, plan) if plan.packed else spread_rows(seen, found)
         probe = probed(engine, plan, rows, stop)
     samples = samples_to_do(seen, found, plan, probe) if seen is not None else 0
     shards = len(seen.todo) if seen else 0
@@ -60,9 +57,9 @@ def plan_document(
         "store": str(plan.store),
         "model": plan.manifest.model["name"],
         "media": plan.media,
-        "tars": len(found.inputs) if plan.tars else None,
+        "tars": len(found.inputs) if plan.packed else None,
         "inputs": sum(reason.count for reason in seen.reasons.values()) if seen else 0,
-        "inputs_are_guess": plan.tars,
+        "inputs_are_guess": plan.packed,
         "to_encode": samples,
         "already_encoded": seen.reasons["done"].count if seen else 0,
         "shards": shards,
@@ -126,7 +123,7 @@ def spread_rows(seen: Survey, found: FoundMedia, count: int = PROBED) -> Iterato
 
 def samples_to_do(seen: Survey, found: FoundMedia, plan: EncodePlan, probe: Probe | None) -> int:
     """How many pictures, clips or samples would be encoded; of tars a guess by their sizes."""
-    if not plan.tars:
+    if not plan.packed:
         return seen.to_encode
     if probe is None or not probe.input_bytes:
         return 0
@@ -159,7 +156,7 @@ def probe_document(
     if probe is None:
         return None
     beside = devices if job.engine == "local" else 1
-    rate = probe.rate(pick_workers(job.workers, MANY if plan.tars else samples, beside))
+    rate = probe.rate(pick_workers(job.workers, MANY if plan.packed else samples, beside))
     return {
         "inputs": probe.inputs,
         "images_per_second": round(rate, 3),

@@ -32,7 +32,7 @@ def fail(run: EncodeRun, row: Row) -> None:
 def check_bad(run: EncodeRun, max_bad: str, failed: int, row: Row) -> None:
     """TooManyFailures where more inputs of the store have failed than --max-bad allows."""
     inputs = len(run.inputs)
-    if run.tars is not None:
+    if run.reader.packed:
         inputs = max(run.team.total(SEEN), FEWEST_SEEN)
     allowed = allowed_failures(max_bad, inputs)
     if failed > allowed and max_bad.strip() != "100%":

@@ -1,10 +1,10 @@
-"""A tar stream on standard input in, a latent store out: units are cut from it as it comes."""
+"""Encodes a tar stream on standard input into a store: units are cut from it as it comes."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,45 +13,22 @@ from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.types import InputRow
 from latentcli.jobs.cluster.team import Solo
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.encode.document import Counts, document
 from latentcli.jobs.encode.plan import plan_encode
 from latentcli.jobs.encode.run import EncodeRun, run_of
-from latentcli.jobs.encode.sinks import commit
-from latentcli.jobs.encode.to_stdout import checker, feed, media_of_stdin
-from latentcli.jobs.encode.unit import EncodedUnit
+from latentcli.jobs.encode.share import encode_inputs, finished_store, opened_store
+from latentcli.jobs.encode.sinks import StoreSink
+from latentcli.jobs.encode.to_stdout import media_of_stdin
 from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.engine import Engine
-from latentcli.jobs.loader.tar_tasks import Known
+from latentcli.jobs.loader.packed_reader import Known
+from latentcli.jobs.loader.readers import TarReader
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.jobs.runtime.stdio import STDIN
-from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import INPUTS, SHARDS, recorded_units
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import read_record
 from latentcli.shards.store.input_list import InputList, write_inputs
-from latentcli.shards.store.lock import StoreLock
-from latentcli.shards.store.manifest import Manifest, read_manifest, write_manifest
-from latentcli.shards.store.writer import finish, open_for_writing
-
-
-@dataclass(slots=True)
-class Begun:
-    """A store that is complete until the first unit goes into it."""
-
-    store: AnyPath
-    manifest: Manifest
-    """That of a store that is being written."""
-    lock: StoreLock
-    written: bool = False
-
-    def commit(self, run: EncodeRun, unit: EncodedUnit) -> None:
-        """`commit`, behind a manifest that says that the store is not complete."""
-        self.lock.check()
-        if not self.written:
-            write_manifest(self.store, self.manifest)
-            self.written = True
-        commit(run, unit)
 
 
 def encode_stdin(
@@ -70,31 +47,28 @@ def encode_stdin(
             "A store of clips cannot be made from standard input: write the stream to a .tar file"
             " first, or to standard output (-o -)."
         )
-    plan = plan_encode(job, engine, media, stream=True)
+    plan = plan_encode(job, engine, media, "tars", stream=True)
     store = plan.store
-    with StoreLock(store) as lock, tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
-        open_for_writing(store, plan.manifest)
-        manifest = replace(read_manifest(store), status="running")
+    with (
+        opened_store(plan, reporter) as (lock, before),
+        tempfile.TemporaryDirectory(prefix="latentcli-") as folder,
+    ):
+        manifest = replace(before, status="running")
         write_inputs(Path(folder) / INPUTS, [InputRow("", STDIN, 0)])
         inputs = InputList.open(Path(folder) / INPUTS)
-        sink = Begun(store, manifest, lock).commit
-        run = run_of(job, engine, plan, manifest, inputs, range(1), Solo(), stop, reporter, sink)
-        run = replace(run, first=checker(run))
-        tars = run.tars
-        assert tars is not None
-        tars.split = plan.samples_per_shard
-        tars.known = partial(known_of, run)
-        feed(run)
-        units = tars.units
-        check_end(store, units)
+        sink = StoreSink(lock.check, running=manifest, streamed=True)
+        run = run_of(*(job, engine, plan, manifest, inputs, range(1), Solo(), stop, reporter, sink))
+        reader = run.reader
+        assert isinstance(reader, TarReader)
+        reader.split, reader.known = plan.samples_per_shard, partial(known_of, run)
+        encode_inputs(run, iter(range(1)))
+        check_end(store, reader.units)
         lock.check()
-        rows = (InputRow(f"stdin/{unit:06d}", STDIN, unit) for unit in range(units))
+        rows = (InputRow(f"stdin/{unit:06d}", STDIN, unit) for unit in range(reader.units))
         write_inputs(store / INPUTS, rows)
-        counts = Counts(frozenset(range(units)) - tars.passed)
-        final = finish(store, manifest, units, ChannelSums(), counts.add)
-        work = Work(InputList.open(store / INPUTS), (), 0)
-        told = document(run, work, final, counts, time.perf_counter() - began)
-        return told | {"tars": None}
+        todo = tuple(unit for unit in range(reader.units) if unit not in reader.passed)
+        work = Work(InputList.open(store / INPUTS), todo, 0)
+        return finished_store(run, work, lock, before, began) | {"tars": None}
 
 
 def known_of(run: EncodeRun, unit: int) -> Known:

@@ -1,24 +1,28 @@
-"""The encode job: images, clips or tars in, a latent store out, resumable at every instant."""
+"""Runs an encode job: images, clips or tars become a latent store or a tar stream."""
 
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from typing import Any
 
 from latentcli.core.errors import UsageError
 from latentcli.jobs.cluster.environment import device_of, rank_of
-from latentcli.jobs.cluster.team import join_team
+from latentcli.jobs.cluster.team import Team, join_team
 from latentcli.jobs.config import EncodeJob, check_choices, check_pipe, is_piped
+from latentcli.jobs.encode.dry_run import plan_document
 from latentcli.jobs.encode.from_stdin import encode_stdin
-from latentcli.jobs.encode.plan import with_model_defaults
-from latentcli.jobs.encode.share import follow, lead
+from latentcli.jobs.encode.plan import plan_encode, with_model_defaults
+from latentcli.jobs.encode.ray_driver import run_ray
+from latentcli.jobs.encode.share import claimed, encode_in_team, follow, lead
 from latentcli.jobs.encode.to_stdout import encode_to_stdout
 from latentcli.jobs.failures import allowed_failures
 from latentcli.jobs.inference.capabilities import refuse_decoder_preset
 from latentcli.jobs.inference.engine import engine_of
+from latentcli.jobs.loader.find_media import check_clip_options, find_media
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
-from latentcli.jobs.runtime.signals import stop_on_signals
+from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT, standard_ends
 
 
@@ -36,8 +40,6 @@ def run_encode(job: EncodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     if is_piped(job):
         return run_pipe(job, reporter)
     if job.engine == "ray" and not job.dry_run:
-        from latentcli.jobs.encode.ray_driver import run_ray
-
         return run_ray(job, reporter)
     rank = rank_of(os.environ)
     if job.dry_run and rank.world > 1:
@@ -48,9 +50,31 @@ def run_encode(job: EncodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
         join_team(rank, os.environ, stop.check) as team,
     ):
         if rank.leader:
-            return lead(job, team, stop, reporter)
-        follow(job, team, stop)
+            return run_alone_or_first(job, team, stop, reporter)
+        engine = engine_of(job)
+        other = (
+            f"Process {rank.rank} was started with other options or weights than process 0:"
+            " start all of them with the same command."
+        )
+        follow(with_model_defaults(job, engine), engine, team, stop, other, claimed)
     return {}
+
+
+def run_alone_or_first(
+    job: EncodeJob, team: Team, stop: StopRequest, reporter: Reporter
+) -> dict[str, Any]:
+    """The job of the only process, or of the first of several."""
+    began = time.perf_counter()
+    found = find_media(job.sources, job.media, reporter, allow_pipe=job.allow_pipe)
+    check_clip_options(job, found.media)
+    stop.check()
+    engine = engine_of(job)
+    stop.check()
+    job = with_model_defaults(job, engine)
+    plan = plan_encode(job, engine, found.media, found.kind)
+    if job.dry_run:
+        return plan_document(job, engine, plan, found, stop)
+    return lead(job, engine, plan, found, team, stop, reporter, encode_in_team, began)
 
 
 def run_pipe(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""An encode job and a loaded model in; the resolved spec, the store and its first manifest out."""
+"""Resolves an encode job and a loaded model into the spec, the store and its first manifest."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.clip_frames import ClipRecipe
 from latentcli.jobs.loader.find_media import PER_SHARD
 from latentcli.jobs.loader.prepare import Recipe
+from latentcli.jobs.loader.readers import READERS
 from latentcli.jobs.loader.sizes import preprocess_fields, preprocess_spec
 from latentcli.latents.schema import MOMENTS
 from latentcli.shards.storage.paths import AnyPath, is_remote, path_of
@@ -36,11 +37,16 @@ class EncodePlan:
     """Of the latents that are stored."""
     batch_size: int
     samples_per_shard: int
-    """1 where an input is a tar, which is a whole unit."""
+    """1 where an input is packed, and so a whole unit."""
     clips: ClipRecipe | None = None
     """What is done to each clip, where the inputs are clips."""
-    tars: bool = False
-    """Whether an input is a tar of samples."""
+    kind: str = "files"
+    """What reads the inputs, of READERS."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether an input, such as a tar, holds many samples."""
+        return READERS[self.kind].packed
 
     @property
     def media(self) -> str:
@@ -76,17 +82,19 @@ def plan_encode(
     job: EncodeJob,
     engine: Engine,
     media: str = "images",
+    kind: str = "files",
     *,
-    tars: bool = False,
     stream: bool = False,
 ) -> EncodePlan:
     """The plan of a settled job; UsageError where options contradict each other.
 
-    With `tars` each input is a tar and a unit; a `stream` is one tar that is cut into units.
+    A packed input is a unit; a `stream` is one that is cut into units.
     """
-    if tars and job.samples_per_shard is not None:
+    whole = READERS[kind].packed and not stream
+    if whole and job.samples_per_shard is not None:
         raise UsageError(
-            "Of tars, each becomes one shard of the store: leave out --samples-per-shard."
+            f"Of {READERS[kind].noun}s, each becomes one shard of the store: leave out"
+            " --samples-per-shard."
         )
     policy = DecodePolicy(job.alpha, job.max_pixels)
     preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
@@ -99,11 +107,13 @@ def plan_encode(
         clips = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames)
         # Video is decoded without its transparency, whatever is asked for.
         job = replace(job, alpha="drop")
-    if not tars:
+    if not whole:
         job = replace(job, samples_per_shard=job.samples_per_shard or PER_SHARD[media])
     spec = job_spec(job, engine, preprocess, batch_size) | clips_spec(clips)
-    if tars or stream:
+    if READERS[kind].packed:
         spec["tars"] = True
+    if kind not in ("files", "tars"):
+        spec["kind"] = kind
     return EncodePlan(
         store=store,
         manifest=Manifest(
@@ -122,9 +132,9 @@ def plan_encode(
         recipe=Recipe(policy, preprocess),
         state=state,
         batch_size=batch_size,
-        samples_per_shard=1 if tars else job.samples_per_shard or 0,
+        samples_per_shard=1 if whole else job.samples_per_shard or 0,
         clips=clips,
-        tars=tars or stream,
+        kind=kind,
     )
 
 

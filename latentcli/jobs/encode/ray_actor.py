@@ -1,26 +1,25 @@
-"""What runs in the actors of a Ray cluster: the ledger of units, and the encode stream."""
+"""Encodes units in the actors of a Ray cluster, which a ledger gives them."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from latentcli.core.errors import Interrupted, LatentCliError
+from latentcli.core.errors import Interrupted
 from latentcli.jobs.cluster.environment import Rank
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.encode.plan import plan_encode, with_model_defaults
-from latentcli.jobs.encode.run import run_of
-from latentcli.jobs.encode.share import assigned, encode_share
-from latentcli.jobs.encode.sinks import commit
+from latentcli.jobs.encode.plan import with_model_defaults
+from latentcli.jobs.encode.run import EncodeRun
+from latentcli.jobs.encode.share import claimed, follow
 from latentcli.jobs.inference.engine import engine_of
-from latentcli.jobs.runtime.reporter import SILENT
 from latentcli.jobs.runtime.signals import StopRequest
-from latentcli.shards.layout import INPUTS
+from latentcli.shards.layout import SHARDS
+from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.input_list import InputList
-from latentcli.shards.store.manifest import read_manifest
+from latentcli.shards.store.unit_state import DONE, file_sizes, unit_state
 
 LOOK = 0.5
 """Seconds between two looks at each other of the driver and its actors."""
@@ -30,41 +29,43 @@ FOLLOWER = Rank(1, 2, 0)
 
 @dataclass(slots=True)
 class Ledger:
-    """Which units are left, and who has which; runs as an actor of its own."""
+    """Which units are left, and who has which; runs as an actor of its own.
+
+    Ray itself restarts an actor that died and calls its `work` again. What it had is written here,
+    and so are the totals that --max-bad and the display need while units are under way.
+    """
 
     left: deque[int]
     plan: str
     given: dict[str, list[int]] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
+    restarts: int = 0
     stopped: bool = False
+
+    def begin(self, actor: str) -> list[int]:
+        """An actor begins, for the first time or again; the units that it got before."""
+        self.restarts += actor in self.given
+        return self.given.setdefault(actor, [])
 
     def claim(self, actor: str) -> int | None:
         """A unit for an actor; None where none is left."""
         if self.stopped or not self.left:
             return None
         unit = self.left.popleft()
-        self.given.setdefault(actor, []).append(unit)
+        self.given[actor].append(unit)
         return unit
-
-    def taken_by(self, actor: str) -> list[int]:
-        """The units that an actor got so far, which are its own no longer."""
-        return self.given.pop(actor, [])
-
-    def give_back(self, units: Sequence[int]) -> None:
-        """Units that are to be done by somebody else."""
-        self.left.extendleft(reversed(units))
 
     def add(self, name: str, amount: int) -> int:
         """Adds to a total of the whole job; the new total."""
         self.totals[name] = self.totals.get(name, 0) + amount
         return self.totals[name]
 
-    def state(self) -> tuple[int, dict[str, int]]:
-        """(units left, totals)."""
-        return len(self.left), self.totals
+    def state(self) -> tuple[int, dict[str, int], int]:
+        """(units left, totals, restarts of actors)."""
+        return len(self.left), self.totals, self.restarts
 
-    def told(self) -> str:
-        """The plan that every actor works by."""
+    def assignment(self) -> str:
+        """What every actor works by."""
         return self.plan
 
     def stop(self) -> None:
@@ -95,7 +96,7 @@ class RayTeam:
 
     def receive(self, waiting: Callable[[], None]) -> str:
         """The plan."""
-        return str(self._ask("told"))
+        return str(self._ask("assignment"))
 
     def claim(self) -> int:
         """The place of the next unit among those to do; beyond the last where none is left."""
@@ -148,22 +149,31 @@ class EncodeActor:
         self.engine = engine_of(job)
         self.job = with_model_defaults(job, self.engine)
 
-    def work(self, name: str, ledger: Any) -> dict[str, Any]:
-        """Encodes what the ledger gives; the stages' seconds and items."""
+    def work(self, name: str, ledger: Any, world: int) -> dict[str, Any]:
+        """Encodes what the ledger gives, of `world` units; the stages' seconds and items."""
+        import ray
+
         stop = LedgerStop("The job was stopped.", ledger=ledger)
-        team = RayTeam(name, ledger, 0)
-        media, tars, store, todo = assigned(team.receive(stop.check))
-        team.world = len(todo)
-        plan = plan_encode(replace(self.job, output=store), self.engine, media, tars=tars)
-        manifest = read_manifest(plan.store)
-        if manifest.spec_hash != plan.manifest.spec_hash:
-            raise LatentCliError(
-                "An actor has another latentcli, or other weights, than the driver: install the"
-                " same on every node."
-            )
-        inputs = InputList.open(plan.store / INPUTS)
-        run = run_of(
-            self.job, self.engine, plan, manifest, inputs, todo, team, stop, SILENT, commit
+        before = ray.get(ledger.begin.remote(name))
+        other = (
+            "An actor has another latentcli, or other weights, than the driver: install the"
+            " same on every node."
         )
-        encode_share(run, todo)
-        return run.meter.report()
+
+        def units(run: EncodeRun, todo: Sequence[int]) -> Iterator[int]:
+            again = [todo[number] for number in before]
+            yield from unfinished(run.plan.store, run.manifest.spec_hash, run.inputs, again)
+            yield from claimed(run, todo)
+
+        team = RayTeam(name, ledger, world)
+        return follow(self.job, self.engine, team, stop, other, units).meter.report()
+
+
+def unfinished(
+    store: AnyPath, spec_hash: str, inputs: InputList, units: Iterable[int]
+) -> Iterator[int]:
+    """Those of an actor's earlier units that it had not committed when it died."""
+    sizes = file_sizes(store / SHARDS)
+    for unit in units:
+        if unit_state(store, unit, spec_hash, inputs.rows(unit), sizes).state != DONE:
+            yield unit

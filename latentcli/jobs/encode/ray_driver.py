@@ -1,4 +1,4 @@
-"""The encode job on a Ray cluster: units go to actors, those of a dead actor to others."""
+"""Runs an encode job on a Ray cluster, whose actors Ray restarts where they die."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,16 @@ from latentcli.jobs.encode.plan import (
     with_model_defaults,
 )
 from latentcli.jobs.encode.ray_actor import LOOK, EncodeActor, Ledger
-from latentcli.jobs.encode.run import EncodeRun, run_of
-from latentcli.jobs.encode.share import assignment, totals_before, under_lock
-from latentcli.jobs.encode.sinks import commit
+from latentcli.jobs.encode.run import EncodeRun
+from latentcli.jobs.encode.share import assignment, lead, totals_before
 from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.engine import DEFAULT_BATCH, Engine, engine_of
 from latentcli.jobs.loader.find_media import check_clip_options, find_media
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import stop_on_signals
 from latentcli.models.presets import preset_names
-from latentcli.shards.layout import SHARDS
 from latentcli.shards.storage.atomic_write import remove_temporary
 from latentcli.shards.storage.paths import path_of
-from latentcli.shards.store.manifest import Manifest
-from latentcli.shards.store.unit_state import DONE, file_sizes, unit_state
 
 CONNECT = 10.0
 """Seconds for the cluster to answer."""
@@ -44,27 +41,30 @@ GRACE = 60.0
 CPUS_PER_ACTOR = 4
 """On a cluster without GPUs, where nobody said how many actors there should be."""
 MOST_DEATHS = 10
-"""Actors that may die without a unit being committed in between: then the job is at fault."""
+"""Actors that may die without anything encoded in between: then the job is at fault."""
 
 
 @dataclass(slots=True)
-class Crew:
+class Actors:
     """The actors that are at work."""
 
     make: Callable[[], Any]
     ledger: Any
-    working: dict[Any, tuple[str, Any]] = field(default_factory=dict)
-    """By the future of its work: the actor's name, and the actor."""
+    units: int
+    """To do, of the whole job."""
+    working: dict[Any, tuple[str, Any, int]] = field(default_factory=dict)
+    """By the future of its work: the actor's name, the actor, and what was done at its start."""
     started: int = 0
-    deaths: int = 0
-    """Since a unit was committed last."""
+    restarts: int = 0
 
-    def start(self) -> None:
-        """Starts one more; it works as soon as the cluster has room for it."""
-        name = f"actor-{self.started}"
-        self.started += 1
+    def start(self, done: int, name: str | None = None) -> None:
+        """Starts one more, or one anew; it works as soon as the cluster has room for it."""
+        if name is None:
+            name = f"actor-{self.started}"
+            self.started += 1
         actor = self.make()
-        self.working[actor.work.remote(name, self.ledger)] = (name, actor)
+        future = actor.work.remote(name, self.ledger, self.units)
+        self.working[future] = (name, actor, done)
 
 
 def run_ray(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
@@ -88,25 +88,9 @@ def run_ray(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
             engine = engine_of(replace(job, device="cpu"))
             stop.check()
             job = with_batch_size(with_model_defaults(job, engine), engine)
-            plan = plan_encode(job, engine, found.media, tars=found.tars)
-
-            def share(manifest: Manifest, work: Work, held: Callable[[], None]) -> EncodeRun:
-                run = run_of(
-                    job,
-                    engine,
-                    plan,
-                    manifest,
-                    work.inputs,
-                    work.todo,
-                    Solo(),
-                    stop,
-                    reporter,
-                    commit,
-                )
-                encode_on_actors(ray, replace(run, held=held), work)
-                return run
-
-            return under_lock(job, engine, plan, found, reporter, share, began)
+            plan = plan_encode(job, engine, found.media, found.kind)
+            encode = partial(encode_on_actors, ray)
+            return lead(job, engine, plan, found, Solo(), stop, reporter, encode, began)
         finally:
             if ours:
                 ray.shutdown()
@@ -176,17 +160,17 @@ def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
         units, assignment(plan, work.todo), totals=totals_before(work)
     )
     needs = {"num_gpus": 1} if job.device == "cuda" else {"num_cpus": 1}
-    actors = ray.remote(**needs)(EncodeActor)
+    made = ray.remote(max_restarts=MOST_DEATHS - 1, max_task_retries=-1, **needs)(EncodeActor)
     theirs = replace(job, model=absolute(job.model))
     # Nobody here sees when an actor gets its first batch, so the rate counts their start-up too.
     run.meter.begin()
-    crew = Crew(lambda: actors.remote(theirs), ledger)
+    actors = Actors(lambda: made.remote(theirs), ledger, len(work.todo))
     try:
-        while watch(ray, job, crew, run, work):
+        while watch(ray, actors, run):
             run.stop.check()
-            run.held()
+            run.sink.check()
     except BaseException as error:
-        dismiss(ray, crew)
+        dismiss(ray, actors)
         remove_temporary(plan.store)  # an actor that did not get to its end left them
         if isinstance(error, ray.exceptions.RayError):
             # A signal that all processes got has ended Ray's own at once.
@@ -215,49 +199,43 @@ def first_line(error: Exception) -> str:
     return f"{lines[0].rstrip(' .:')}."
 
 
-def watch(ray: Any, job: EncodeJob, crew: Crew, run: EncodeRun, work: Work) -> bool:
-    """One look at the actors: starts those that are wanted, replaces the dead; false at the end."""
-    left, totals = ray.get(crew.ledger.state.remote())
+def watch(ray: Any, actors: Actors, run: EncodeRun) -> bool:
+    """One look at the actors: starts those that are wanted; false at the end.
+
+    LatentCliError as an actor raised it, and where they die one after the other.
+    """
+    left, totals, restarts = ray.get(actors.ledger.state.remote())
     done, bad = totals.get("done", 0), totals.get("bad", 0)
     if done > run.meter.done:
-        crew.deaths = 0
         run.meter.advance(done - run.meter.done, bad - run.meter.failed)
-    if left and len(crew.working) < wanted_actors(job, ray.cluster_resources(), len(work.todo)):
-        crew.start()
-    if not crew.working:
+    if restarts > actors.restarts:
+        actors.restarts = restarts
+        run.reporter.note("A Ray actor died and was started again; it does its last units anew.")
+    wanted = wanted_actors(run.job, ray.cluster_resources(), actors.units)
+    if left and len(actors.working) < wanted:
+        actors.start(done)
+    if not actors.working:
         return bool(left)
-    ready, _ = ray.wait(list(crew.working), num_returns=1, timeout=LOOK)
+    ready, _ = ray.wait(list(actors.working), num_returns=1, timeout=LOOK)
     for future in ready:
-        name, _ = crew.working.pop(future)
+        name, actor, before = actors.working.pop(future)
         try:
-            for stage, told in ray.get(future).items():
-                run.meter.add(stage, told["seconds"], told["items"])
+            for stage, spent in ray.get(future).items():
+                run.meter.add(stage, spent["seconds"], spent["items"])
         except ray.exceptions.RayActorError as error:
-            bury(ray, crew, run, work, name, error)
+            # Ray restarts an actor so often and no more; a job that gets on may have it again.
+            if done == before:
+                raise LatentCliError(
+                    f"{MOST_DEATHS} actors died one after the other, the last of this:"
+                    f" {first_line(error)} What is committed stays; run the same command again to"
+                    " go on."
+                ) from error
+            actors.start(done, name)
         except ray.exceptions.RayTaskError as error:
             raise reason_of(error) from error
+        # Idle, it would keep the room from an actor that waits to be started again.
+        ray.kill(actor)
     return True
-
-
-def bury(ray: Any, crew: Crew, run: EncodeRun, work: Work, name: str, error: Exception) -> None:
-    """Gives the units of a dead actor, less those that it committed, to the others."""
-    crew.deaths += 1
-    if crew.deaths >= MOST_DEATHS:
-        raise LatentCliError(
-            f"{crew.deaths} actors died one after the other, the last of this:"
-            f" {first_line(error)} What is committed stays; run the same command again to go on."
-        ) from error
-    numbers = ray.get(crew.ledger.taken_by.remote(name))
-    spec_hash = run.manifest.spec_hash
-    store = run.plan.store
-    sizes = file_sizes(store / SHARDS)
-    again = []
-    for number in numbers:
-        unit = work.todo[number]
-        if unit_state(store, unit, spec_hash, work.inputs.rows(unit), sizes).state != DONE:
-            again.append(number)
-    ray.get(crew.ledger.give_back.remote(again))
-    run.reporter.note(f"A Ray actor died; its {len(again)} units are done again by another.")
 
 
 def reason_of(error: Any) -> Exception:
@@ -268,10 +246,10 @@ def reason_of(error: Any) -> Exception:
     )
 
 
-def dismiss(ray: Any, crew: Crew) -> None:
+def dismiss(ray: Any, actors: Actors) -> None:
     """Lets the actors finish their batch, then ends them; if Ray is gone, so are they."""
     with suppress(ray.exceptions.RayError):
-        ray.get(crew.ledger.stop.remote(), timeout=GRACE)
-        ray.wait(list(crew.working), num_returns=max(len(crew.working), 1), timeout=GRACE)
-        for _, actor in crew.working.values():
+        ray.get(actors.ledger.stop.remote(), timeout=GRACE)
+        ray.wait(list(actors.working), num_returns=max(len(actors.working), 1), timeout=GRACE)
+        for _, actor, _ in actors.working.values():
             ray.kill(actor)

@@ -1,10 +1,11 @@
-"""A planned encode job and its place in a team in; what its stream works with out."""
+"""Gathers what the encode stream of one process works with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from latentcli.core.types import Picture
 from latentcli.jobs.cluster.team import Team
@@ -16,14 +17,29 @@ from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.find_media import SUFFIXES
 from latentcli.jobs.loader.loader import MANY, pick_workers
 from latentcli.jobs.loader.prepare import Intake
-from latentcli.jobs.loader.tar_tasks import TarIntake
-from latentcli.jobs.runtime.bottleneck import ThreadGroup
+from latentcli.jobs.loader.readers import READERS, Reader
 from latentcli.jobs.runtime.meter import Meter
-from latentcli.jobs.runtime.reporter import SILENT, Reporter
+from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.jobs.runtime.stdio import STDOUT
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.manifest import Manifest
+
+
+class Sink(Protocol):
+    """Where encoded units go."""
+
+    def check(self) -> None:
+        """StoreError where the store is another job's by now."""
+
+    def first(self, run: EncodeRun, batch: Sequence[Picture]) -> None:
+        """Is shown the first batch of pictures before it is encoded."""
+
+    def advance(self, run: EncodeRun, unit: EncodedUnit) -> None:
+        """More of a unit's pictures are encoded; called in the writer's thread."""
+
+    def write(self, run: EncodeRun, unit: EncodedUnit) -> None:
+        """All of a unit is encoded, or failed; called in the writer's thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +55,13 @@ class EncodeRun:
     stop: StopRequest
     meter: Meter
     team: Team
-    sink: Callable[[EncodeRun, EncodedUnit], None]
-    """Where an encoded unit goes."""
-    workers: int = 0
+    sink: Sink
+    reader: Reader
+    workers: int
     """Loader processes."""
-    tars: TarIntake | None = None
-    """Where inputs are tars, what reads them."""
-    progressed: Callable[[EncodeRun, EncodedUnit], None] | None = None
-    """Is told when more of a unit is encoded, in the thread of the sink."""
-    first: Callable[[Sequence[Picture]], None] | None = None
-    """Is given the first batch before it is encoded."""
-    split_on_oom: SplitOnOom = field(default_factory=SplitOnOom)
+    split_on_oom: SplitOnOom
     """How many pictures the device takes at once."""
-    held: Callable[[], None] = lambda: None
-    """StoreError where the store is another job's by now; asked before a unit is committed."""
-    reporter: Reporter = SILENT
+    reporter: Reporter
 
     def check(self) -> None:
         """Interrupted or LatentCliError where the job is to stop here, or has stopped elsewhere."""
@@ -62,6 +70,7 @@ class EncodeRun:
 
     @property
     def intake(self) -> Intake:
+        """The inputs and what is done to them, as the loader takes them."""
         return Intake(self.inputs, self.plan.recipe)
 
     @property
@@ -81,27 +90,26 @@ def run_of(
     team: Team,
     stop: StopRequest,
     reporter: Reporter,
-    sink: Callable[[EncodeRun, EncodedUnit], None],
+    sink: Sink,
 ) -> EncodeRun:
-    """What the stream of this process works with."""
+    """What the stream of this process works with, to encode the units `todo`."""
     total = sum(inputs.count(unit) for unit in todo)
-    workers = pick_workers(job.workers, MANY if plan.tars else total, team.rank.sharing)
-    counted = not plan.tars and plan.clips is None
+    workers = pick_workers(job.workers, MANY if plan.packed else total, team.rank.sharing)
+    counted = not plan.packed and plan.clips is None
     meter = Meter(
         "encode",
-        total if counted else None if plan.tars else 0,
+        total if counted else None if plan.packed else 0,
         reporter.progress,
         workers=workers,
         noun="images" if plan.clips is None else "frames",
         device=engine.device.type,
-        lanes={"read": 1} if plan.tars else {},
-        crews=() if plan.clips is None else (ThreadGroup(("encode", "write")),),
+        lanes={"read": 1} if plan.packed else {},
         ranks=team.rank.world,
         shared=team_totals(team) if team.rank.world > 1 else None,
     )
     return EncodeRun(
         *(job, engine, plan, manifest, inputs, stop, meter, team, sink),
-        tars=TarIntake(SUFFIXES[plan.media], meter, check=stop.check) if plan.tars else None,
+        reader=READERS[plan.kind](SUFFIXES[plan.media], meter, stop.check),
         workers=workers,
         split_on_oom=SplitOnOom(reporter.note),
         reporter=reporter,

@@ -1,59 +1,145 @@
-"""Writes encoded units where they go: as a shard and its commit record into a store."""
+"""Writes encoded units where they go: into a store, or as a tar stream to standard output."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
-from latentcli.latents.schema import (
-    posterior_text,
-    shard_metadata,
-)
-from latentcli.shards.store.commit import TarOrigin, commit_tar, commit_unit
-from latentcli.shards.tar.write import TarSample
+from latentcli.core.types import Picture, Row
+from latentcli.jobs.encode.first_inputs import CHECKED_INPUTS
+from latentcli.jobs.encode.plan import EncodePlan
+from latentcli.jobs.encode.run import EncodeRun
+from latentcli.jobs.encode.unit import EncodedUnit, drop_sample, samples_of
+from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.inference.self_check import self_check
+from latentcli.jobs.runtime.stdio import Stdout, go_on
+from latentcli.latents.schema import posterior_text, shard_metadata
+from latentcli.shards.store.commit import commit_tar, commit_unit
+from latentcli.shards.store.manifest import Manifest, write_manifest
+from latentcli.shards.tar.write import sample_chunks
 
-if TYPE_CHECKING:
-    from latentcli.jobs.encode.plan import EncodePlan
-    from latentcli.jobs.encode.run import EncodeRun
-    from latentcli.jobs.inference.engine import Engine
-    from latentcli.shards.store.manifest import Manifest
-from latentcli.jobs.encode.unit import EncodedUnit, samples_of
+SHOWN_FAILURES = 100
+"""Failed inputs that the document of a pipe lists."""
+
+
+@dataclass(slots=True)
+class StoreSink:
+    """A store: each unit becomes a shard, and its commit record is written last."""
+
+    held: Callable[[], None] = go_on
+    """StoreError where the store is another job's by now; asked before a unit is committed."""
+    running: Manifest | None = None
+    """What is written before the first unit, where the store is complete until then."""
+    streamed: bool = False
+    """Whether the inputs cannot be read twice, so that the self-check is of the first batch."""
+
+    def check(self) -> None:
+        """StoreError where the store is another job's by now."""
+        self.held()
+
+    def first(self, run: EncodeRun, batch: Sequence[Picture]) -> None:
+        """The self-check of a stream."""
+        if self.streamed:
+            check_first(run, batch)
+
+    def advance(self, run: EncodeRun, unit: EncodedUnit) -> None:
+        """A shard is written as a whole."""
+
+    def write(self, run: EncodeRun, unit: EncodedUnit) -> None:
+        """write: the shard, then its commit record."""
+        self.held()
+        if self.running is not None:
+            write_manifest(run.plan.store, self.running)
+            self.running = None
+        with run.meter.stage("write", 0):
+            commit(run, unit)
+            unit.spill.drop()
 
 
 def commit(run: EncodeRun, unit: EncodedUnit) -> None:
-    """write: the shard, then its commit record."""
-    spec_hash = run.manifest.spec_hash
+    """The shard and its record, in the store's format."""
+    metadata = unit_metadata(run, unit.number)
     rows = list(unit.rows.values())
-    channels = unit.sums.to_json() if unit.sums.count else None
-    run.held()
-    with run.meter.stage("write", 0):
-        if run.manifest.format == "webdataset":
-            commit_tar(
-                *(run.plan.store, unit.number, list(tar_samples(run, unit))),
-                spec_hash=spec_hash,
-                rows=rows,
-                channels=channels,
-                origin=origin_of(run, unit),
-            )
-        else:
-            commit_unit(
-                *(run.plan.store, unit.number, unit.tensors, unit_metadata(run, unit.number)),
-                spec_hash=spec_hash,
-                rows=rows,
-                channels=channels,
-                origin=origin_of(run, unit),
-            )
+    if run.manifest.format == "webdataset":
+        samples = list(samples_of(unit, rows, metadata))
+        write = partial(commit_tar, run.plan.store, unit.number, samples)
+    else:
+        write = partial(commit_unit, run.plan.store, unit.number, unit.tensors, metadata)
+    write(
+        spec_hash=run.manifest.spec_hash,
+        rows=rows,
+        channels=unit.sums.to_json() if unit.sums.count else None,
+        origin=run.reader.origins.pop(unit.number) if run.reader.packed else None,
+    )
+
+
+def check_first(run: EncodeRun, batch: Sequence[Picture]) -> None:
+    """The self-check of a first batch, if the job wants one; SelfCheckError where it fails."""
+    if run.job.self_check:
+        chosen = batch[:CHECKED_INPUTS]
+        self_check(run.engine, [p.pixels for p in chosen], [p.row.key for p in chosen])
+
+
+@dataclass(slots=True)
+class TarStreamSink:
+    """Standard output: samples become members of one tar, in the order of the inputs."""
+
+    stream: Stdout
+    counts: Counter[str] = field(default_factory=Counter)
+    """encoded, failed, and the frames of clips."""
+    failures: list[Row] = field(default_factory=list)
+    """The first ones."""
+    settled: int = 0
+    """Rows of the unit at hand that are written, or failed."""
+
+    def check(self) -> None:
+        """A stream belongs to nobody else."""
+
+    def first(self, run: EncodeRun, batch: Sequence[Picture]) -> None:
+        """The self-check: these pictures cannot be read twice."""
+        check_first(run, batch)
+
+    def advance(self, run: EncodeRun, unit: EncodedUnit) -> None:
+        """Writes the samples that are encoded, up to the first that is not yet."""
+        rows = itertools.islice(list(unit.rows.values()), self.settled, None)
+        self.put(run, unit, list(itertools.takewhile(is_settled, rows)))
+
+    def write(self, run: EncodeRun, unit: EncodedUnit) -> None:
+        """Writes what is left of a unit; LatentCliError where nobody reads it any more."""
+        self.put(run, unit, list(unit.rows.values())[self.settled :])
         unit.spill.drop()
+        self.settled = 0
+
+    def put(self, run: EncodeRun, unit: EncodedUnit, rows: Sequence[Row]) -> None:
+        """Writes the samples of some rows, and forgets them."""
+        # All samples of a stream tell the same of themselves, wherever they were cut into units.
+        metadata = unit_metadata(run, 0)
+        with run.meter.stage("write", 0):
+            for sample in samples_of(unit, rows, metadata):
+                self.stream.write(sample_chunks(sample))
+        for row in rows:
+            drop_sample(unit, row.key)
+            self.count(row)
+        self.settled += len(rows)
+
+    def count(self, row: Row) -> None:
+        """Counts a row."""
+        if row.status == "ok":
+            self.counts["encoded"] += 1
+            shape = row.latent_shape or ()
+            self.counts["frames"] += shape[0] if len(shape) == 4 else 0
+            return
+        self.counts["failed"] += 1
+        if len(self.failures) < SHOWN_FAILURES:
+            self.failures.append(row)
 
 
-def origin_of(run: EncodeRun, unit: EncodedUnit) -> TarOrigin | None:
-    """The tar that a unit was made from; None where inputs are no tars."""
-    return run.tars.origins.pop(unit.number) if run.tars is not None else None
-
-
-def tar_samples(run: EncodeRun, unit: EncodedUnit) -> Iterator[TarSample]:
-    """The encoded samples of a unit, in input order, as members of a tar."""
-    return samples_of(unit, list(unit.rows.values()), unit_metadata(run, unit.number))
+def is_settled(row: Row) -> bool:
+    """Whether nothing more becomes of a row."""
+    return row.status != "ok" or row.latent_shape is not None
 
 
 def unit_metadata(run: EncodeRun, unit: int) -> dict[str, str]:

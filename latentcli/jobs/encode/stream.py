@@ -1,4 +1,4 @@
-"""Tasks in, encoded units out: the stream of the encode job, from bytes to the disk."""
+"""Encodes pictures: the stream of the encode job, from bytes to the disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BATCHES_BEHIND = 4
 def encode_units(run: EncodeRun, tasks: Iterable[Task]) -> None:
     """read, decode_image, preprocess | batch, encode | write: each overlaps the next."""
     begun: list[EncodedUnit] = []
-    first = run.first
+    first = True
     with (
         ExitStack() as stack,
         open_chunks(
@@ -40,7 +40,7 @@ def encode_units(run: EncodeRun, tasks: Iterable[Task]) -> None:
             time_limit=run.job.time_limit or math.inf,
             waiting=run.stop.check,
         ) as chunks,
-        BackgroundThread(BATCHES_BEHIND) as lane,
+        BackgroundThread(BATCHES_BEHIND) as writer,
     ):
         stack.callback(drop_spilled, begun)
         stream = timed(chunks, run.meter)
@@ -54,12 +54,12 @@ def encode_units(run: EncodeRun, tasks: Iterable[Task]) -> None:
                 batch_elements(run.plan.batch_size),
             ):
                 run.check()
-                if first is not None:
-                    first(batch)
-                    first = None
-                encode_into(run, unit, batch, lane)
+                if first:
+                    run.sink.first(run, batch)
+                    first = False
+                encode_into(run, unit, batch, writer)
             run.check()
-            lane.submit(run.sink, run, unit)
+            writer.submit(run.sink.write, run, unit)
 
 
 def to_last(chunk: Chunk, stream: Iterator[Chunk]) -> Iterator[Chunk]:
@@ -71,17 +71,17 @@ def to_last(chunk: Chunk, stream: Iterator[Chunk]) -> Iterator[Chunk]:
 
 
 def drop_spilled(units: Iterable[EncodedUnit]) -> None:
-    """Deletes what units that came to nothing have on the disk."""
+    """Deletes what units have on the disk that is not in a shard."""
     for unit in units:
         unit.spill.drop()
+        for spool in unit.spools:
+            spool.drop()
 
 
 def new_unit(run: EncodeRun, number: int) -> EncodedUnit:
     """An empty unit."""
-    prefix = ""
-    if run.tars is not None and run.tars.split is None:
-        prefix = f"{run.inputs.rows(number)[0].key}/"
-    return EncodedUnit(number, Spilling(run.spilled_to, f"{number:06d}"), prefix)
+    prefix = run.reader.unit_prefix(run.inputs, number)
+    return EncodedUnit(number, Spilling(run.spilled_to, f"{number:06d}"), prefix=prefix)
 
 
 def pictures(run: EncodeRun, unit: EncodedUnit, chunks: Iterable[Chunk]) -> Iterator[Picture]:
@@ -106,9 +106,9 @@ def keep_others(run: EncodeRun, unit: EncodedUnit, key: str, others: tuple[Membe
 
 
 def encode_into(
-    run: EncodeRun, unit: EncodedUnit, batch: Sequence[Picture], lane: BackgroundThread
+    run: EncodeRun, unit: EncodedUnit, batch: Sequence[Picture], writer: BackgroundThread
 ) -> None:
-    """encode; copying back and packing wait in the lane, so that the device goes on."""
+    """encode; copying back and packing wait in the writer, so that the device goes on."""
     pixels = torch.stack([picture.pixels for picture in batch])
     rows = [picture.row for picture in batch]
     timer = DeviceTimer(run.engine.device)
@@ -122,7 +122,7 @@ def encode_into(
             unit.rows[row.key] = replace(row, status="failed", stage="encode", error=reason)
             fail(run, unit.rows[row.key])
         return
-    lane.submit(collect, run, unit, rows, parts, timer)
+    writer.submit(collect, run, unit, rows, parts, timer)
 
 
 def encode_fitting(run: EncodeRun, pixels: Tensor, keys: Sequence[str]) -> dict[str, Tensor]:
@@ -164,5 +164,4 @@ def collect(
             unit.sums.add(latent[None])
             unit.rows[row.key] = replace(row, latent_shape=tuple(latent.shape))
     run.meter.advance(len(rows) - len(packed.bad))
-    if run.progressed is not None:
-        run.progressed(run, unit)
+    run.sink.advance(run, unit)

@@ -1,26 +1,19 @@
-"""One unit's latents as they are collected in; its shard and record, or part of a tar, out."""
+"""Collects the latents of one unit, and gives them as the samples of a tar."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from latentcli.core.types import Row
-from latentcli.latents.schema import (
-    PARTS,
-    split_name,
-    tensor_name,
-)
+from latentcli.core.types import Member, Row
+from latentcli.latents.schema import PARTS, split_name, tensor_name
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.tar.write import TarSample
-from latentcli.shards.tensors.spool import PackedMember, Spilling
+from latentcli.shards.tensors.spool import PackedMember, Spilling, Spool
 from latentcli.shards.tensors.write import Pieces
-
-if TYPE_CHECKING:
-    from latentcli.core.types import Member
 
 
 @dataclass(slots=True)
@@ -30,8 +23,10 @@ class EncodedUnit:
     number: int
     spill: Spilling
     """Keeps what does not fit into memory."""
+    spools: list[Spool] = field(default_factory=list)
+    """What its clips have on the disk."""
     prefix: str = ""
-    """What the keys of its samples begin with in the store, and not in their tar."""
+    """What the keys of its samples begin with in the store, and not in their input."""
     rows: dict[str, Row] = field(default_factory=dict)
     """By key, in input order; a row is replaced when its picture is encoded."""
     tensors: dict[str, Tensor | Pieces] = field(default_factory=dict)

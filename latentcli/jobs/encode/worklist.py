@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from latentcli.core.errors import StoreError
+from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.types import InputRow
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.layout import INPUTS
@@ -290,3 +290,13 @@ def changed_note(changed: Sequence[InputRow], compare: str) -> str:
         f"{len(changed):,} inputs have {what} than when they were listed: {names}{more}. Their"
         " latents are kept; --retry changed encodes their shards again."
     )
+
+
+def refuse_commands(rows: Iterable[InputRow]) -> None:
+    """UsageError where a row of a store is a shell command, which nobody allowed this time."""
+    for row in rows:
+        if row.source.startswith(PIPE):
+            raise UsageError(
+                f"unit {row.unit} of the store is made from the shell command {row.source}, and is"
+                " to be encoded; --allow-pipe allows to run it."
+            )

@@ -1,18 +1,18 @@
-"""A video file in; its frames, prepared as pictures are, one after the other out."""
+"""Reads the frames of video files, prepared as pictures are, ahead of who takes them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from torch import Tensor
 
 from latentcli.core.errors import SampleError
-from latentcli.core.types import Row
-from latentcli.images.clips import ClipInfo, Frame, open_clip
+from latentcli.core.types import Member, Row
+from latentcli.images.clips import Clip, ClipInfo, Frame, open_clip
 from latentcli.images.preprocess import PreparedPixels, PreprocessSpec, preprocess
 from latentcli.jobs.loader.prefetch import prefetch
 from latentcli.jobs.runtime.meter import Meter
@@ -34,6 +34,17 @@ class ClipRecipe:
     """Every so many frames are taken."""
     frames: int | None = None
     """At most so many are taken; None is all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipInput:
+    """One clip that is to be read."""
+
+    row: Row
+    path: str | None
+    """Of its file, there until the next clip is asked for; None where its source refused it."""
+    others: tuple[Member, ...] = ()
+    """What else its sample in a packed input holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,32 +81,113 @@ class OpenedClip:
     """In the order in which they are shown."""
 
 
+@dataclass(frozen=True, slots=True)
+class UnitBegins:
+    """The clips of a unit follow."""
+
+    unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClipBegins:
+    """The frames of a clip follow, up to its ClipEnds."""
+
+    given: ClipInput
+    info: ClipInfo | None
+    """None where it cannot be opened, or its source refused it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipEnds:
+    """All of a clip's frames are out."""
+
+    clock: Sequence[int] = ()
+    """As `clock_of`."""
+    error: SampleError | None = None
+    """Why there are no more frames, where the clip is damaged or cannot be opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitEnds:
+    """All clips of a unit are out."""
+
+
+ClipEvent = UnitBegins | ClipBegins | ClipFrame | ClipEnds | UnitEnds
+
+
+@contextmanager
+def open_clips(
+    groups: Iterable[tuple[int, Iterable[ClipInput]]],
+    recipe: ClipRecipe,
+    meter: Meter,
+    waiting: Callable[[], None],
+) -> Iterator[Iterator[ClipEvent]]:
+    """The clips of some units, frame after frame, decoded by a thread ahead of who takes them.
+
+    The next clip is opened while the last frames of this one wait. A group is a unit's number and
+    its clips. `waiting` is called while the next frame is not there yet, and may raise.
+    """
+    events = clip_events(groups, recipe, meter)
+    with prefetch(events, AHEAD, waiting, size_of=size_of, most_bytes=3 * AHEAD_PIXELS) as ready:
+        yield ready
+
+
+def clip_events(
+    groups: Iterable[tuple[int, Iterable[ClipInput]]], recipe: ClipRecipe, meter: Meter
+) -> Iterator[ClipEvent]:
+    """What `open_clips` gives."""
+    for unit, clips in groups:
+        yield UnitBegins(unit)
+        for given in clips:
+            yield from events_of(given, recipe, meter)
+        yield UnitEnds()
+
+
+def events_of(given: ClipInput, recipe: ClipRecipe, meter: Meter) -> Iterator[ClipEvent]:
+    """One clip; what cannot be read of it is told at its end."""
+    info, ends = None, ClipEnds()
+    try:
+        if given.path is not None:
+            with opened(given.path, recipe) as clip:
+                info = clip.info
+                yield ClipBegins(given, info)
+                yield from prepared(clip, recipe.preprocess, meter)
+                ends = ClipEnds(clock_of(info.frame_rate / recipe.stride, info.time_base))
+    except SampleError as error:
+        ends = ClipEnds(error=error)
+    if info is None:
+        yield ClipBegins(given, None)
+    yield ends
+
+
+def size_of(event: ClipEvent) -> int:
+    """Bytes of what waits."""
+    return event.pixels.numel() if isinstance(event, ClipFrame) else 0
+
+
+def opened(path: str, recipe: ClipRecipe) -> AbstractContextManager[Clip]:
+    """Opens a clip; SampleError, here or between frames, where it cannot be read to its end."""
+    return open_clip(path, max_pixels=recipe.max_pixels, stride=recipe.stride, limit=recipe.frames)
+
+
 @contextmanager
 def open_frames(
     source: str, recipe: ClipRecipe, meter: Meter, waiting: Callable[[], None] | None = None
 ) -> Iterator[OpenedClip]:
-    """Opens a clip; its frames are decoded by a thread ahead of who takes them.
+    """Opens one clip; its frames are decoded by a thread ahead of who takes them.
 
-    `waiting` is called while the next frame is not there yet. SampleError, here or between frames,
-    where the clip cannot be read to its end.
+    `waiting` is called while the next frame is not there yet. SampleError as `opened`.
     """
     with (
-        open_clip(
-            source, max_pixels=recipe.max_pixels, stride=recipe.stride, limit=recipe.frames
-        ) as clip,
+        opened(source, recipe) as clip,
         prefetch(
             prepared(clip, recipe.preprocess, meter),
-            ahead(clip.info.size, recipe.preprocess),
-            waiting,
+            *(AHEAD, waiting),
+            size_of=size_of,
+            most_bytes=3 * AHEAD_PIXELS,
         ) as frames,
     ):
         yield OpenedClip(clip.info, frames)
-
-
-def ahead(size: tuple[int, int], spec: PreprocessSpec) -> int:
-    """Frames to prepare ahead, of a clip whose frames are of `size`, (W, H)."""
-    width, height = spec.size or (spec.buckets.pick(size) if spec.buckets else size)
-    return max(2, min(AHEAD, AHEAD_PIXELS // (width * height)))
 
 
 def prepared(frames: Iterable[Frame], spec: PreprocessSpec, meter: Meter) -> Iterator[ClipFrame]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,12 +10,10 @@ from latentcli.core.errors import UsageError
 from latentcli.images.clips import CLIP_SUFFIXES, load_av
 from latentcli.images.codec import IMAGE_SUFFIXES
 from latentcli.jobs.config import ImageIntake
+from latentcli.jobs.loader.readers import READERS, kind_of, packed_suffixes
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
-from latentcli.shards.keys import TAR_SUFFIXES
-from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.file_list import FoundInputs, Source
 from latentcli.shards.sources.find_inputs import expand_sources, inputs_of
-from latentcli.shards.sources.remote import is_web
 
 ANIMATED = frozenset((".gif", ".apng"))
 """Pictures that may move: clips where clips are asked for. FFmpeg reads no moving WebP."""
@@ -38,8 +37,13 @@ class FoundMedia:
     """images or clips; of tars, what their samples hold."""
     left_out: int = 0
     """Video files and tars among the pictures, or tars among the clips, which are no inputs."""
-    tars: bool = False
-    """Whether each input is a tar of samples."""
+    kind: str = "files"
+    """What reads them, of READERS."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether each input, such as a tar, holds many samples and is a unit."""
+        return READERS[self.kind].packed
 
 
 def find_media(
@@ -52,38 +56,46 @@ def find_media(
     video files. It is refused where it is named itself. UsageError as `find_inputs`, and for clips
     without PyAV.
     """
-    suffixes = SUFFIXES[media] | frozenset(TAR_SUFFIXES)
-    expanded = expand_sources(sources, suffixes, allow_pipe=allow_pipe)
-    tars = sum(1 for source in expanded for path in source.files.paths if is_tar(path))
-    if tars == sum(len(source.files) for source in expanded):
+    expanded = expand_sources(sources, SUFFIXES[media] | packed_suffixes(), allow_pipe=allow_pipe)
+    kinds = Counter(kind_of(path) for source in expanded for path in source.files.paths)
+    packed = [kind for kind in kinds if READERS[kind].packed]
+    if len(kinds) == 1 and packed:
         holds = "clips" if media == "clips" else "images"
         if holds == "clips":
             load_av("read")
-        return FoundMedia(inputs_of(expanded, tars=True), holds, tars=True)
-    if tars:
-        expanded = _without_tars(expanded, tars, reporter)
+        return FoundMedia(inputs_of(expanded, packed=True), holds, kind=packed[0])
+    left_out = 0
+    for kind in packed:
+        expanded = _without(kind, expanded, kinds[kind], reporter)
+        left_out += kinds[kind]
     found = _pictures_or_clips(expanded, media, reporter)
-    return replace(found, left_out=found.left_out + tars)
+    return replace(found, left_out=found.left_out + left_out)
 
 
-def _without_tars(expanded: Sequence[Source], tars: int, reporter: Reporter) -> list[Source]:
-    """The sources without the tars that lie in their folders."""
+def _without(kind: str, expanded: Sequence[Source], count: int, reporter: Reporter) -> list[Source]:
+    """The sources without the packed inputs of a kind that lie in their folders."""
+    noun, ending = READERS[kind].noun, READERS[kind].endings[-1]
+
+    def is_packed(path: str) -> bool:
+        return kind_of(path) == kind
+
     for source in expanded:
-        first = next(filter(is_tar, source.files.paths), None)
-        if first is not None and (source.named or all(map(is_tar, source.files.paths))):
-            if not source.named and not source.text.lower().endswith(TAR_SUFFIXES):
+        first = next(filter(is_packed, source.files.paths), None)
+        if first is not None and (source.named or all(map(is_packed, source.files.paths))):
+            if not source.named and not is_packed(source.text):
                 continue
             raise UsageError(
-                f"{first} is a tar of samples, named together with other files; a job takes one or"
-                " the other. Leave it out, or run a job of its own for it."
+                f"{first} is a {noun} of samples, named together with other files; a job takes one"
+                " or the other. Leave it out, or run a job of its own for it."
             )
-    names = [path for source in expanded for path in source.files.paths if is_tar(path)]
+    names = [path for source in expanded for path in source.files.paths if is_packed(path)]
     folder = names[0].rpartition("/")[0]
     reporter.note(
-        f"{tars:,} {'tar is' if tars == 1 else 'tars are'} left out of what the folders hold:"
-        f" {_some(names)}. To encode the samples in tars, name them: '{folder}/*.tar'."
+        f"{count:,} {noun}{' is' if count == 1 else 's are'} left out of what the folders hold:"
+        f" {_some(names)}. To encode the samples in {noun}s, name them:"
+        f" '{folder}/*{ending}'."
     )
-    return _chosen(expanded, lambda path: not is_tar(path))
+    return _chosen(expanded, lambda path: not is_packed(path))
 
 
 def _pictures_or_clips(expanded: Sequence[Source], media: str, reporter: Reporter) -> FoundMedia:
@@ -132,9 +144,3 @@ def check_clip_options(job: ImageIntake, media: str) -> None:
 def is_clip(path: str) -> bool:
     """Whether a file's name says that it is a video."""
     return path.lower().endswith(tuple(CLIP_SUFFIXES))
-
-
-def is_tar(path: str) -> bool:
-    """Whether an input is a tar of samples, by its name, or a command that gives one."""
-    name = path.partition("?")[0] if is_web(path) else path
-    return path.startswith(PIPE) or name.lower().endswith(TAR_SUFFIXES)

@@ -1,72 +1,55 @@
-"""Items in, the same items out, made by another thread a few ahead of who takes them."""
+"""Iterates ahead: a thread makes items before they are asked for, in order and bounded."""
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from queue import Empty, Full, Queue
-from typing import Generic, TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from latentcli.jobs.loader.reorder_buffer import ReorderBuffer
 
 T = TypeVar("T")
-
-PATIENCE = 0.1
-"""Seconds between two looks at whether anybody still takes the items."""
-
-
-class _End(Generic[T]):
-    """Stands behind the last item; with an error where the items broke off."""
-
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error
 
 
 @contextmanager
 def prefetch(
-    items: Iterable[T], depth: int, waiting: Callable[[], None] | None = None
+    items: Iterable[T],
+    depth: int,
+    waiting: Callable[[], None] | None = None,
+    *,
+    size_of: Callable[[T], int] = lambda _: 0,
+    most_bytes: float = math.inf,
 ) -> Iterator[Iterator[T]]:
-    """Iterates over `items` in a thread, at most `depth` of them ahead, in order.
+    """Iterates over `items` in a thread, at most `depth` of them or `most_bytes` ahead, in order.
 
-    What `items` raises comes out where its next item would; `waiting` is called now and then while
-    there is none, and may raise too. The thread ends with the block.
+    `size_of` tells an item's bytes. What `items` raises comes out where its next item would;
+    `waiting` is called now and then while there is none, and may raise too. The thread ends with
+    the block.
     """
-    queue: Queue[T | _End[T]] = Queue(depth)
-    over = threading.Event()
-
-    def put(entry: T | _End[T]) -> None:
-        while not over.is_set():
-            with suppress(Full):
-                queue.put(entry, timeout=PATIENCE)
-                return
-
-    def get() -> T | _End[T]:
-        while True:
-            with suppress(Empty):
-                return queue.get(timeout=PATIENCE)
-            if waiting is not None:
-                waiting()
+    buffer: ReorderBuffer[T] = ReorderBuffer(depth, most_bytes)
 
     def work() -> None:
         try:
             for item in items:
-                if over.is_set():
+                number = buffer.enter(1, size_of(item))
+                if number is None:
                     return
-                put(item)
+                buffer.put(number, item)
         except BaseException as error:
-            put(_End(error))
+            buffer.end(error)
         else:
-            put(_End())
-
-    def take() -> Iterator[T]:
-        while not isinstance(entry := get(), _End):
-            yield entry
-        if entry.error is not None:
-            raise entry.error
+            buffer.end()
+        finally:
+            # A generator lets go of its files here, in the thread that it runs in.
+            if isinstance(items, Generator):
+                items.close()
 
     thread = threading.Thread(target=work, name="prefetch", daemon=True)
     thread.start()
     try:
-        yield take()
+        yield buffer.items(waiting)
     finally:
-        over.set()
+        buffer.close()
         thread.join()

@@ -31,7 +31,7 @@ class ReorderBuffer(Generic[T]):
     The item that is to be taken next never waits for room, so the bounds cannot stop the flow.
     """
 
-    def __init__(self, most: int, most_bytes: int) -> None:
+    def __init__(self, most: int, most_bytes: float) -> None:
         self.changed = threading.Condition()
         """Guards all that is in here; told of every change."""
         self.over = False

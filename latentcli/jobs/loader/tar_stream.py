@@ -98,10 +98,10 @@ class CommandOutput:
 
 
 class Digesting:
-    """A stream that knows how much was read of it, and the digest of that."""
+    """A stream that knows how much was read of it, and with `hashing` the digest of that."""
 
-    def __init__(self, stream: ByteStream) -> None:
-        self._stream = stream
+    def __init__(self, stream: ByteStream, *, hashing: bool = True) -> None:
+        self._stream, self._hashing = stream, hashing
         self._sha256 = hashlib.sha256()
         self.bytes = 0
         """Read so far."""
@@ -109,7 +109,8 @@ class Digesting:
     def read(self, size: int, /) -> bytes:
         """As the stream's."""
         data = self._stream.read(size)
-        self._sha256.update(data)
+        if self._hashing:
+            self._sha256.update(data)
         self.bytes += len(data)
         return data
 

@@ -1,4 +1,4 @@
-"""Pictures or clips through models and back; how close they come back, and pages of it, out."""
+"""Encodes and decodes pictures or clips in memory, and tells how close they come back."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from latentcli.jobs.inference.engine import inference_config
 from latentcli.jobs.loader.clip_frames import ClipRecipe
 from latentcli.jobs.loader.find_media import SUFFIXES, FoundMedia, check_clip_options, find_media
 from latentcli.jobs.loader.loader import MANY, pick_workers
-from latentcli.jobs.loader.prepare import Intake, Recipe, unit_tasks
+from latentcli.jobs.loader.prepare import Intake, Recipe
+from latentcli.jobs.loader.readers import READERS
 from latentcli.jobs.loader.sizes import preprocess_spec
-from latentcli.jobs.loader.tar_tasks import TarIntake
 from latentcli.jobs.roundtrip.compare import SIMILARITIES, Comparison
 from latentcli.jobs.roundtrip.document import document
 from latentcli.jobs.roundtrip.models import (
@@ -56,7 +56,9 @@ def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, A
     preprocess = preprocess_spec(job, divisor(compared_models))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latentcli-")))
-        write_inputs(folder / "inputs.jsonl", assign_units(found.inputs, 1 if found.tars else UNIT))
+        write_inputs(
+            folder / "inputs.jsonl", assign_units(found.inputs, 1 if found.packed else UNIT)
+        )
         inputs = InputList.open(folder / "inputs.jsonl")
         stop = stack.enter_context(stop_on_signals(advice(job)))
         rows = stack.enter_context(closing(RowSpool(folder / "rows.jsonl")))
@@ -118,7 +120,7 @@ def check(job: RoundtripJob) -> None:
 
 def refuse_for_clips(job: RoundtripJob, found: FoundMedia) -> None:
     """UsageError where the job asks for what clips have not."""
-    if found.tars:
+    if found.packed:
         raise UsageError("roundtrip takes clips as files, not in tars: unpack them first.")
     if "rfid" in job.metrics:
         raise UsageError(
@@ -152,10 +154,10 @@ def meter_of(
         return Meter("roundtrip", total, reporter.progress, noun="frames")
     return Meter(
         "roundtrip",
-        None if found.tars else total,
+        None if found.packed else total,
         reporter.progress,
-        workers=pick_workers(job.workers, MANY if found.tars else total),
-        lanes={"read": 1} if found.tars else {},
+        workers=pick_workers(job.workers, MANY if found.packed else total),
+        lanes={"read": 1} if found.packed else {},
         device=compared_models[0].encoder.device.type,
     )
 
@@ -170,10 +172,9 @@ def stream(
         compare_clips(run, inputs, recipe)
         return
     intake = Intake(inputs, Recipe(DecodePolicy(job.alpha, job.max_pixels), preprocess))
-    tasks = unit_tasks(intake, range(inputs.units))
-    if found.tars:
-        tasks = TarIntake(SUFFIXES["images"], meter).tasks(inputs)
-    workers = pick_workers(job.workers, MANY if found.tars else len(found.inputs))
+    reader = READERS[found.kind](SUFFIXES["images"], meter, run.stop.check)
+    tasks = reader.tasks(intake, range(inputs.units))
+    workers = pick_workers(job.workers, MANY if found.packed else len(found.inputs))
     compare_images(run, intake, tasks, workers, job.time_limit or math.inf)
 
 

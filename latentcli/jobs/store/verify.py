@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
-from tempfile import NamedTemporaryFile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,15 +22,14 @@ from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine, load_engine
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.clip_frames import ClipRecipe, frame_key, open_frames, pixels_of
+from latentcli.jobs.loader.packed_reader import clip_file
 from latentcli.jobs.loader.prepare import Recipe, prepare
-from latentcli.jobs.loader.tar_tasks import SEPARATOR
+from latentcli.jobs.loader.readers import SEPARATOR, is_lasting
 from latentcli.jobs.runtime.meter import IMAGE_STAGES, Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
-from latentcli.jobs.runtime.stdio import STDIN
 from latentcli.jobs.store.latent_store import LatentStore
 from latentcli.latents.schema import stored_parts
 from latentcli.shards.layout import record_path
-from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.read_bytes import read_bytes
 from latentcli.shards.storage.paths import AnyPath, path_of
 from latentcli.shards.store.commit import drop_record
@@ -149,11 +147,6 @@ def encode_again(job: VerifyJob, manifest: Manifest, reporter: Reporter) -> dict
     }
 
 
-def is_lasting(source: str) -> bool:
-    """Whether an input can be read a second time: those of pipes cannot."""
-    return not source.startswith((f"{STDIN}{SEPARATOR}", PIPE))
-
-
 def check_weights(engine: Engine, manifest: Manifest) -> None:
     """WeightsError where the weights at hand are not those that made the store."""
     made, here = manifest.model["weights_sha256"], engine.info.weights_sha256
@@ -218,10 +211,8 @@ def file_of(source: str) -> Iterator[str]:
     if SEPARATOR not in source or Path(source).exists():
         yield source
         return
-    with NamedTemporaryFile(prefix="latentcli-", suffix=PurePosixPath(source).suffix) as file:
-        file.write(read_bytes(source))
-        file.flush()
-        yield file.name
+    with clip_file(read_bytes(source), source) as path:
+        yield path
 
 
 def compare(engine: Engine, spec: Any, key: str, pixels: Tensor, store: LatentStore) -> float:

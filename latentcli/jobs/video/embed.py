@@ -108,7 +108,7 @@ def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str
 def find_clips(job: VideoEmbedJob, reporter: Reporter) -> FoundInputs:
     """The clips of the sources; UsageError where they are tars."""
     found = find_media(job.sources, "clips", reporter)
-    if found.tars:
+    if found.packed:
         raise UsageError("video-embed takes clips as files, not in tars: unpack them first.")
     return found.inputs
 

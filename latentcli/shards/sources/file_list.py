@@ -78,8 +78,8 @@ class Source:
 class FoundInputs(Sequence[FoundInput]):
     """The inputs of a job, sorted by key; it makes each FoundInput when it is asked for."""
 
-    def __init__(self, files: Files, keys: list[str], *, tars: bool = False) -> None:
-        self.files, self.keys, self.tars = files, keys, tars
+    def __init__(self, files: Files, keys: list[str], *, packed: bool = False) -> None:
+        self.files, self.keys, self.packed = files, keys, packed
 
     @classmethod
     def of(cls, inputs: Iterable[FoundInput]) -> Self:

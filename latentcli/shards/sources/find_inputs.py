@@ -61,18 +61,18 @@ def expand_sources(
     return [expand_source(source, suffixes, allow_pipe=allow_pipe) for source in sources]
 
 
-def inputs_of(expanded: Sequence[Source], *, tars: bool = False) -> FoundInputs:
-    """Inputs of sources, sorted by key, each path once; of tars, with the keys of `tar_keys`."""
+def inputs_of(expanded: Sequence[Source], *, packed: bool = False) -> FoundInputs:
+    """Inputs of sources, sorted by key, each path once; of packed ones with `tar_keys`."""
     base = common_anchor(source.anchor for source in expanded if source.anchor is not None)
     files = expanded[0].files if len(expanded) == 1 else _together(expanded)
     if len(set(files.paths)) < len(files):
         first = {path: i for i, path in reversed(list(enumerate(files.paths)))}
         files = files.pick(sorted(first.values()))
-    keys = (tar_keys if tars else unique_keys)(_relative(files.paths, base))
+    keys = (tar_keys if packed else unique_keys)(_relative(files.paths, base))
     if not all(map(lt, keys, _but_first(keys))):
         order = sorted(range(len(keys)), key=keys.__getitem__)
         files, keys = files.pick(order), [keys[i] for i in order]
-    return FoundInputs(files, keys, tars=tars)
+    return FoundInputs(files, keys, packed=packed)
 
 
 def _together(expanded: Sequence[Source]) -> Files:
@@ -191,7 +191,7 @@ class Match:
         clashing = self._clashing(new)
         if clashing:
             taken = set(self._found.keys) | self._others
-            folders = folders_of(taken) if self._found.tars else set[str]()
+            folders = folders_of(taken) if self._found.packed else set[str]()
             for i in clashing:
                 taken.discard(new[i].key)
             taken |= self._others
@@ -201,7 +201,7 @@ class Match:
         return assign_units(new, samples_per_shard, first_unit=self._last + 1)
 
     def _clashing(self, new: Sequence[FoundInput]) -> list[int]:
-        if not self._found.tars:
+        if not self._found.packed:
             return [i for i, item in enumerate(new) if item.key in self._others]
         folders = folders_of(self._others)
         return [
@@ -213,7 +213,7 @@ class Match:
         ]
 
     def _renamed(self, item: FoundInput, taken: set[str], folders: set[str]) -> FoundInput:
-        if self._found.tars:
+        if self._found.packed:
             key = free_tar_key(item.key, taken, folders)
             folders |= folders_of([key])
         else:

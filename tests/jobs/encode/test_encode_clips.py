@@ -22,8 +22,6 @@ from PIL import Image
 import latentcli
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.images.clips import open_clip
-from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.loader.clip_frames import ahead
 from latentcli.jobs.runtime.meter import Snapshot
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.store.inspect import inspect_store
@@ -287,20 +285,6 @@ def test_webp_pictures_are_no_clips(tmp_path):
     Image.new("RGB", (64, 64)).save(source / "thumbnail.webp")
     told = encode(source, tmp_path / "store", MODEL, media="clips")
     assert (told["encoded"], told["failed"]) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ("frame", "size", "expected"),
-    [
-        ((128, 64), None, 16),
-        ((1920, 1080), None, 8),
-        ((3840, 2160), None, 2),
-        ((7680, 4320), None, 2),
-        ((7680, 4320), (256, 256), 16),
-    ],
-)
-def test_few_large_frames_are_ahead_of_the_model(frame, size, expected):
-    assert ahead(frame, PreprocessSpec(size, 16)) == expected
 
 
 def test_clips_and_pictures_that_are_named_together_are_refused(clip, tmp_path):

@@ -22,12 +22,16 @@ import latentcli
 from latentcli.cli.app import main
 from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow
+from latentcli.images.codec import DecodePolicy
+from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.encode.job import run_encode
-from latentcli.jobs.loader.tar_tasks import TarIntake
+from latentcli.jobs.loader.prepare import Intake, Recipe
+from latentcli.jobs.loader.readers import TarReader
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.store.verify import run_verify
 from latentcli.shards.storage.paths import path_of
+from latentcli.shards.store.input_list import InputList, write_inputs
 from latentcli.shards.store.lock import StoreLock
 
 PICTURE = good_pictures()["rgb.png"]
@@ -161,10 +165,10 @@ def test_a_tar_whose_stream_fails_in_its_middle(model, tmp_path):
 
 def test_an_error_of_the_disk_in_every_place_of_a_tar():
     data, row = tar(samples(3)), InputRow("t", "/t.tar", 0)
-    intake = TarIntake(frozenset((".png",)), Meter("encode", None))
+    reader = TarReader(frozenset((".png",)), Meter("encode", None))
     for cut in range(0, len(data) - 1, 200):
         stream = Failing(data[:cut], OSError(5, "Input/output error"))
-        *good, last = intake.samples(row, stream)
+        *good, last = reader.in_stream(row, stream)
         assert last.row.status == "failed" and "Input/output error" in last.row.error
         assert "[Errno" not in last.row.error
         for number, raw in enumerate(good):
@@ -178,8 +182,10 @@ def test_a_tar_that_is_cut_while_it_is_read(tmp_path):
     both = (("png", PICTURE), ("x", big))
     parts = [member(f"{n:02d}.{field}", data) for n in range(30) for field, data in both]
     path.write_bytes(b"".join(parts) + bytes(1024))
-    intake = TarIntake(frozenset((".png",)), Meter("encode", None))
-    tasks = intake.tasks([InputRow("t", str(path), 0)])
+    reader = TarReader(frozenset((".png",)), Meter("encode", None))
+    write_inputs(tmp_path / "inputs.jsonl", [InputRow("t", str(path), 0)])
+    inputs = InputList.open(tmp_path / "inputs.jsonl")
+    tasks = reader.tasks(Intake(inputs, Recipe(DecodePolicy(), PreprocessSpec(None, 1))), [0])
     first = next(tasks)
     with path.open("r+b") as file:
         file.truncate(20 * 2**20 + 500_000)

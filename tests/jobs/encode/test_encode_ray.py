@@ -23,8 +23,10 @@ from kill_processes import all_gone, living, marked, start, strike, wait_for
 
 from latentcli.core.errors import Interrupted, LatentCliError, TooManyFailures, UsageError
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.encode.ray_actor import Ledger
+from latentcli.jobs.encode.ray_actor import Ledger, unfinished
 from latentcli.jobs.encode.ray_driver import absolute, first_line, reason_of, wanted_actors
+from latentcli.shards.store.input_list import InputList
+from latentcli.shards.store.manifest import read_manifest
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 CLUSTER = """
@@ -207,17 +209,30 @@ def test_without_ray_one_is_told_what_to_install(pictures, model, tmp_path):
     assert "pip install 'latentcli[ray]'" in done.stderr
 
 
-def test_the_ledger_gives_each_unit_out_once_and_takes_it_back():
+def test_the_ledger_gives_each_unit_out_once_and_knows_who_has_it():
     ledger = Ledger(deque([0, 1, 2]), "plan")
+    assert ledger.begin("a") == ledger.begin("b") == [] and ledger.state()[2] == 0
     assert [ledger.claim("a"), ledger.claim("b"), ledger.claim("a")] == [0, 1, 2]
     assert ledger.claim("b") is None
-    assert ledger.taken_by("a") == [0, 2] and ledger.taken_by("a") == []
-    ledger.give_back([0, 2])
-    assert [ledger.claim("b"), ledger.claim("c")] == [0, 2]
-    ledger.give_back([1])
-    ledger.stop()
-    assert ledger.claim("c") is None and ledger.is_stopped()
+    assert ledger.begin("a") == [0, 2] and ledger.begin("b") == [1]
     assert ledger.add("done", 2) == 2 and ledger.add("done", 3) == 5
+    assert ledger.state() == (0, {"done": 5}, 2)
+
+
+def test_a_stopped_ledger_gives_nothing_out():
+    ledger = Ledger(deque([0, 1, 2]), "plan")
+    ledger.begin("a")
+    assert ledger.claim("a") == 0 and not ledger.is_stopped()
+    ledger.stop()
+    assert ledger.claim("a") is None and ledger.is_stopped()
+
+
+def test_an_actor_that_died_does_anew_what_it_had_not_committed(pictures, model, tmp_path):
+    store = tmp_path / "store"
+    encode(pictures, store, model)
+    inputs, spec_hash = InputList.open(store / "inputs.jsonl"), read_manifest(store).spec_hash
+    (store / "shards" / "000002.json").unlink()
+    assert list(unfinished(store, spec_hash, inputs, [1, 2, 0])) == [2]
 
 
 def test_how_many_actors_are_wanted():

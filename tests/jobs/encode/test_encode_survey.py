@@ -51,7 +51,7 @@ class Job:
 
     @property
     def per_shard(self) -> int:
-        return 1 if self.found().tars else PER_SHARD
+        return 1 if self.found().packed else PER_SHARD
 
     def plan(self, retry: str | None = None, reporter: Reporter = SILENT, **options: str) -> Work:
         """Plans as the survey said it would."""

@@ -8,7 +8,8 @@ import fsspec
 import pytest
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.loader.find_media import FoundMedia, find_media, is_clip, is_tar
+from latentcli.jobs.loader.find_media import FoundMedia, find_media, is_clip
+from latentcli.jobs.loader.readers import TarReader
 from latentcli.jobs.runtime.reporter import Reporter
 
 
@@ -49,15 +50,15 @@ def keys(found: FoundMedia) -> list[str]:
 )
 def test_tars(data, sources, expected):
     found, notes = find(data, *sources)
-    assert (keys(found), found.media, found.tars, found.left_out) == (expected, "images", True, 0)
-    assert found.inputs.tars and notes == []
-    assert find(data, *sources, media="images")[0].tars
+    assert (keys(found), found.media, found.packed, found.left_out) == (expected, "images", True, 0)
+    assert found.inputs.packed and notes == []
+    assert find(data, *sources, media="images")[0].packed
 
 
 def test_tars_hold_what_is_asked_for(data):
     pytest.importorskip("av")
     found, _ = find(data, "tars", media="clips")
-    assert (found.tars, found.media) == (True, "clips")
+    assert (found.packed, found.media) == (True, "clips")
 
 
 def test_list_of_tars(data):
@@ -71,7 +72,7 @@ def test_tars_in_remote_storage(data):
         memory.pipe(f"{url}/t/{i}.tar", b"x")
     for source in (f"{url}/t", f"{url}/t/*.tar", f"{url}/t/{{0..2}}.tar"):
         found, _ = find(data, source)
-        assert (keys(found), found.tars) == (["0", "1", "2"], True)
+        assert (keys(found), found.packed) == (["0", "1", "2"], True)
         assert [item.path for item in found.inputs] == [f"{url}/t/{i}.tar" for i in range(3)]
     both = keys(find(data, f"{url}/t/0.tar", "tars/0.tar")[0])
     assert len(set(both)) == 2 and any(key.endswith("tars/0") for key in both)
@@ -80,7 +81,7 @@ def test_tars_in_remote_storage(data):
 
 def test_tars_of_commands(data):
     found, _ = find(data, "pipe:cat {0..1}.tar", allow_pipe=True)
-    assert (keys(found), found.tars) == (["0", "1"], True)
+    assert (keys(found), found.packed) == (["0", "1"], True)
     with pytest.raises(UsageError, match="--allow-pipe"):
         find(data, "pipe:cat 0.tar")
 
@@ -88,7 +89,7 @@ def test_tars_of_commands(data):
 @pytest.mark.parametrize("sources", [["mixed"], ["mixed/*"], ["mixed/a.jpg", "tars"]])
 def test_tars_among_pictures_are_left_out_and_told(data, sources):
     found, notes = find(data, *sources)
-    assert (keys(found), found.media, found.tars) == (["a"], "images", False)
+    assert (keys(found), found.media, found.packed) == (["a"], "images", False)
     assert found.left_out == (3 if "tars" in sources else 2)
     assert f"{found.left_out} tars are left out" in notes[0]
     assert "name them: '" in notes[0] and "/*.tar'" in notes[0]
@@ -133,6 +134,14 @@ def test_folder_of_nothing(data):
 
 
 def test_names():
-    assert is_tar("x/A.TAR") and is_tar("a.tar.gz") and is_tar("https://h/a.tar?x=1.jpg")
-    assert is_tar("pipe:cat x") and not is_tar("a.jpg") and not is_tar("https://h/a.jpg?x=.tar")
+    assert (
+        TarReader.owns("x/A.TAR")
+        and TarReader.owns("a.tar.gz")
+        and TarReader.owns("https://h/a.tar?x=1.jpg")
+    )
+    assert (
+        TarReader.owns("pipe:cat x")
+        and not TarReader.owns("a.jpg")
+        and not TarReader.owns("https://h/a.jpg?x=.tar")
+    )
     assert is_clip("a.MP4") and not is_clip("a.tar")

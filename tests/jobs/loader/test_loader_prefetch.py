@@ -82,3 +82,22 @@ def test_who_waits_may_give_up():
     with pytest.raises(InterruptedError), prefetch(slow(), 1, stop) as items:
         next(items)
     assert not threads()
+
+
+@pytest.mark.parametrize(("size", "expected"), [(100, 2), (50, 3), (1000, 2), (0, 7)])
+def test_what_waits_is_bounded_in_bytes(size, expected):
+    """One is taken, one is in the hand of the thread, and those between have 100 bytes at most."""
+    made: list[int] = []
+
+    def source():
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    with prefetch(source(), 5, size_of=lambda _: size, most_bytes=100) as items:
+        next(items)
+        deadline = time.monotonic() + 60
+        while len(made) < expected + (size > 0) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert len(made) == expected + (size > 0)

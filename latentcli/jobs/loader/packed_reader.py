@@ -1,22 +1,24 @@
-"""Tars, or the stream of one, in; tasks of samples whose bytes are read already out."""
+"""Cuts the samples of packed inputs, such as tars, into tasks, and resumes streams of them."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from tempfile import NamedTemporaryFile
+from typing import ClassVar
 
-from latentcli.core.errors import StoreError, UsageError
-from latentcli.core.types import InputRow, Row, Sample
-from latentcli.jobs.loader.prepare import RawSample, Task
-from latentcli.jobs.loader.tar_stream import Digesting, open_tar
+from latentcli.core.errors import StoreError
+from latentcli.core.types import InputRow, Row
+from latentcli.jobs.loader.clip_frames import ClipInput
+from latentcli.jobs.loader.prepare import Intake, RawSample, Task
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.stdio import go_on
-from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.store.commit import TarOrigin
-from latentcli.shards.tar.read import ByteStream
-from latentcli.shards.tar.samples import payload, read_samples
+from latentcli.shards.store.input_list import InputList
 
 TASK_SAMPLES, TASK_BYTES = 8, 4 * 2**20
 """A task is full with so many samples, or with samples of so many bytes."""
@@ -24,8 +26,6 @@ SLOW = 0.2
 """Seconds after which a task goes out with what has come: a slow pipe must not hold it up."""
 HELD = 64 * 2**20
 """Bytes of a stream's last, short unit that wait for its end, in case nothing in it is new."""
-SEPARATOR = "::"
-"""Stands between a tar and a member in the source of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,36 +52,76 @@ class Known:
 
 
 @dataclass(slots=True)
-class TarIntake:
-    """Reads tars one after the other; one object per job, used by one thread at a time."""
+class PackedReader:
+    """Reads inputs that hold many samples each; one object per job, used by one thread at a time.
+
+    A kind of source is a class with a `noun`, `endings` and `samples`, which keeps `digest` and
+    `taken` where it can.
+    """
+
+    packed: ClassVar[bool] = True
+    noun: ClassVar[str]
+    """What one input is called in a message."""
+    endings: ClassVar[tuple[str, ...]]
+    """Of the names of such inputs, lower case; the last is the usual one."""
 
     suffixes: frozenset[str]
     """Of the files in a sample that are its picture or clip, lower case with the dot."""
     meter: Meter
-    split: int | None = None
-    """A stream has no end that is known: every so many samples are a unit of their own."""
-    known: Callable[[int], Known] = lambda unit: Known()
-    """Of a stream: what there is of a unit."""
     check: Callable[[], None] = go_on
     """Called while a pipe gives nothing; may raise."""
+    split: int | None = None
+    """Every so many samples are a unit of their own: a stream has no end that is known."""
+    known: Callable[[int], Known] = lambda unit: Known()
+    """Of a stream: what there is of a unit."""
     origins: dict[int, TarOrigin] = field(default_factory=dict)
     """By unit, once its last task is out."""
     units: int = 0
     """Units of a stream so far."""
     passed: set[int] = field(default_factory=set)
     """Those of them that were done."""
+    taken: int = 0
+    """Bytes of inputs read so far."""
+    digest: str | None = None
+    """Of the input that was read last, once all of its samples are out; None where unknown."""
 
-    def tasks(self, rows: Iterable[InputRow]) -> Iterator[Task]:
-        """Tasks of the rows' tars, in order; every unit has at least one, its last one says so."""
-        for row in rows:
-            with open_tar(row.source, self.check) as stream:
-                if self.split is not None:
-                    yield from self._stream(timed(self.samples(row, stream), self.meter), row)
-                    continue
-                digesting = Digesting(stream)
-                yield from grouped(row.unit, timed(self.samples(row, digesting), self.meter))
-                self.origins[row.unit] = TarOrigin(row.source, digesting.digest_of_all())
+    @classmethod
+    def owns(cls, path: str) -> bool:
+        """Whether an input is of this kind, by its name."""
+        return path.lower().endswith(cls.endings)
+
+    def samples(self, row: InputRow) -> Iterator[RawSample]:
+        """The samples of one input, each with its row; refused ones too."""
+        raise NotImplementedError
+
+    def unit_prefix(self, inputs: InputList, unit: int) -> str:
+        """What the keys of a unit's samples begin with in the store, and not in their input."""
+        return f"{inputs.rows(unit)[0].key}/" if self.split is None else ""
+
+    def prefix(self, row: InputRow) -> str:
+        """What the keys of an input's samples begin with."""
+        return f"{row.key}/" if row.key else ""
+
+    def tasks(self, intake: Intake, units: Iterable[int]) -> Iterator[Task]:
+        """Tasks of the units' inputs, in order; every unit has at least one, its last says so."""
+        for row in rows_of(intake.inputs, units):
+            samples = timed_reads(self.samples(row), self.meter)
+            if self.split is not None:
+                yield from self._stream(samples, row)
+                continue
+            yield from grouped(row.unit, samples)
+            self.origins[row.unit] = TarOrigin(row.source, self.digest)
             yield Task(row.unit, 0, 0, (), True)
+
+    def clips(self, row: InputRow) -> Iterator[ClipInput]:
+        """The clips of one input, each in a file that is there until the next is asked for."""
+        for raw in timed_reads(self.samples(row), self.meter):
+            if raw.data is None:
+                yield ClipInput(raw.row, None)
+                continue
+            with clip_file(raw.data, raw.row.source) as path:
+                yield ClipInput(raw.row, path, raw.others)
+        self.origins[row.unit] = TarOrigin(row.source, self.digest)
 
     def _stream(self, samples: Iterator[RawSample], row: InputRow) -> Iterator[Task]:
         """Units of `split` samples each, of which those that are done give no task."""
@@ -117,25 +157,20 @@ class TarIntake:
                 return itertools.chain(held, share)
         return None if len(held) == len(known.keys) else iter(held)
 
-    def samples(self, row: InputRow, stream: ByteStream) -> Iterator[RawSample]:
-        """The samples of one tar, each with its row; refused ones too."""
-        prefix = f"{row.key}/" if row.key else ""
-        for sample in read_samples(stream, self.suffixes):
-            yield self.raw(row.source, prefix, sample)
 
-    def raw(self, source: str, prefix: str, sample: Sample) -> RawSample:
-        """A sample as the loader takes it: its picture or clip, or why there is none."""
-        picture, others = payload(sample, self.suffixes)
-        reason = sample.problem
-        if reason is None and picture is None:
-            names = ", ".join(member.field for member in sample.members[:3])
-            reason = f"its sample holds nothing to encode, only {names}"
-        key = prefix + sample.key
-        if reason is not None or picture is None:
-            place = f"{source}{SEPARATOR}{sample.key}"
-            return RawSample(Row(key, place, "failed", stage="read", error=reason), None)
-        place = f"{source}{SEPARATOR}{sample.key}.{picture.field}"
-        return RawSample(Row(key, place, "ok"), picture.data, others)
+@contextmanager
+def clip_file(data: bytes, name: str) -> Iterator[str]:
+    """The path of a temporary file with a clip's bytes: PyAV reads forwards and backwards."""
+    suffix = PurePosixPath(name).suffix
+    with NamedTemporaryFile(prefix="latentcli-", suffix=suffix) as file:
+        file.write(data)
+        file.flush()
+        yield file.name
+
+
+def rows_of(inputs: InputList, units: Iterable[int]) -> Iterator[InputRow]:
+    """The inputs of some units, in order."""
+    return (row for unit in units for row in inputs.rows(unit))
 
 
 def grouped(unit: int, samples: Iterable[RawSample]) -> Iterator[Task]:
@@ -180,17 +215,7 @@ def another_stream(difference: str) -> StoreError:
     )
 
 
-def refuse_commands(rows: Iterable[InputRow]) -> None:
-    """UsageError where a row of a store is a shell command, which nobody allowed this time."""
-    for row in rows:
-        if row.source.startswith(PIPE):
-            raise UsageError(
-                f"unit {row.unit} of the store is made from the shell command {row.source}, and is"
-                " to be encoded; --allow-pipe allows to run it."
-            )
-
-
-def timed(samples: Iterable[RawSample], meter: Meter) -> Iterator[RawSample]:
+def timed_reads(samples: Iterable[RawSample], meter: Meter) -> Iterator[RawSample]:
     """Passes samples on, with the time spent on each noted as reading."""
     stream = iter(samples)
     while True:
