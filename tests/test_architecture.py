@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -99,6 +100,15 @@ def test_imports_go_one_way(name):
 def test_imports_are_absolute(name):
     relative = [n for n in ast.walk(parsed(name)) if isinstance(n, ast.ImportFrom) and n.level]
     assert not relative, f"{name}:{relative[0].lineno} would escape the import rule"
+
+
+def test_every_hard_dependency_is_imported():
+    """What the package itself never imports belongs to an extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {re.split("[<>=~! ;[]", line)[0] for line in project["dependencies"]}
+    names = {target for name in MODULES for _, target in imported(parsed(name))}
+    tops = {name.partition(".")[0] for name in names}
+    assert {name for name in wanted if {"pillow": "PIL"}.get(name, name) not in tops} == set()
 
 
 @pytest.mark.parametrize("module", LIGHT_MODULES)

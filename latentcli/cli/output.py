@@ -7,7 +7,6 @@ stderr is errors only.
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from latentcli.core.errors import TooManyFailures
+from latentcli.core.json_values import finite
 from latentcli.jobs.config import BUNDLED_MODEL
 from latentcli.jobs.failures import allowed_failures
 from latentcli.jobs.runtime.reporter import Reporter
@@ -31,17 +31,6 @@ BUNDLED_NOTE = (
     f"No --model given: using the small bundled {BUNDLED_MODEL}. It is for trying the tool, not for"
     " training caches; latentcli models lists the others."
 )
-
-
-def finite(value: Any) -> Any:
-    """The value with every NaN and infinity as None, which JSON can say."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(name): finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
 
 
 def asked(name: str, words: Sequence[str], variables: Mapping[str, str]) -> bool:

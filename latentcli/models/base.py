@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
+from latentcli.core.errors import WeightsError
 from latentcli.core.posterior import AnyPosterior
 from latentcli.core.types import LatentSpec
 
@@ -67,17 +68,24 @@ class Autoencoder(nn.Module, ABC):
     @property
     def dtype(self) -> torch.dtype:
         """The network's dtype: that of its ordinary weights."""
-        raise NotImplementedError
+        return next(self.parameters()).dtype
 
-    @abstractmethod
+    @final
     def encode_posterior(self, images: Tensor) -> AnyPosterior:
-        """Posterior of images [N, 3, H, W] in [-1, 1]; ValueError where the size rule is broken."""
+        """Posterior of images [N, 3, H, W] in [-1, 1], in raw latents.
 
-    @abstractmethod
+        ValueError where the size rule is broken, WeightsError where there is no encoder.
+        """
+        return self._posterior(self._checked(images))
+
+    @final
     def encode(self, images: Tensor) -> Tensor:
-        """What the model's card calls its latents, [N, C, h, w]: the mode, whitened or scaled."""
+        """What the model's card calls its latents, float32 [N, C, h, w] of images [N, 3, H, W].
 
-    @abstractmethod
+        That is the posterior's mode, whitened or scaled. Errors as of `encode_posterior`.
+        """
+        return self._encode(self._checked(images))
+
     def decode(
         self,
         latents: Tensor,
@@ -89,10 +97,15 @@ class Autoencoder(nn.Module, ABC):
     ) -> Tensor:
         """Images [N, 3, height, width], about [-1, 1] and not clamped, float32.
 
-        `latents` are as `encode` gives them. `noise` is standard normal [N, 3, H, W] for models
-        that start from noise; without it, it is drawn as the inference config's seed says.
+        `latents` are as `encode` gives them, each an image for itself. A diffusion decoder takes an
+        `inference_config`, and `noise`, standard normal [N, 3, height, width], which is drawn as
+        the config's seed says where it is not given; other decoders ignore both. ValueError for
+        latents of another shape, WeightsError where there is no decoder.
         """
+        self._check_latents(latents, height, width)
+        return self._decode(latents.to(self.device), 1, inference_config, noise).float()
 
+    @final
     def decode_frames(
         self,
         latents: Tensor,
@@ -104,10 +117,11 @@ class Autoencoder(nn.Module, ABC):
     ) -> Tensor:
         """Consecutive frames of one clip, latents [T, C, h, w], to images [T, 3, H, W].
 
-        As `decode`, which takes every image for itself; a temporal decoder (`is_video`) lets all T
-        frames see each other here.
+        As `decode`, but a temporal decoder (`is_video`) lets all T frames see each other.
         """
-        return self.decode(latents, height, width, inference_config, noise=noise)
+        self._check_latents(latents, height, width)
+        frames = max(1, len(latents)) if self.is_video else 1
+        return self._decode(latents.to(self.device), frames, inference_config, noise).float()
 
     def predict_class(self, latents: Tensor) -> Tensor:
         """Class token, float32 [N, features], of latents as `encode` gives them."""
@@ -124,6 +138,40 @@ class Autoencoder(nn.Module, ABC):
     def parameter_count(self) -> int:
         """Number of trainable values; buffers do not count."""
         return sum(p.numel() for p in self.parameters())
+
+    def _posterior(self, images: Tensor) -> AnyPosterior:
+        """`encode_posterior` of images that are checked and on the model's device."""
+        raise NotImplementedError
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """`encode` of images that are checked and on the model's device."""
+        return self.whiten(self._posterior(images).mode())
+
+    @abstractmethod
+    def _decode(
+        self, latents: Tensor, frames: int, inference_config: Any, noise: Tensor | None
+    ) -> Tensor:
+        """`decode` of latents that are checked and on the model's device, in any float dtype.
+
+        `frames` of them in a row are one clip.
+        """
+
+    def _checked(self, images: Tensor) -> Tensor:
+        if not self.can_encode:
+            raise WeightsError(
+                "This model is a decoder alone: encode with a model whose latent space is"
+                f" {self.spec.space}, and give its latents to this one."
+            )
+        self.spec.latent_size(images.shape[-2], images.shape[-1])
+        return images.to(self.device)
+
+    def _check_latents(self, latents: Tensor, height: int | None, width: int | None) -> None:
+        if not self.can_decode:
+            raise WeightsError(
+                "This model is an encoder alone: decode its latents with a model whose latent space"
+                f" is {self.spec.space}."
+            )
+        self.spec.image_size(latents.shape, height, width)
 
 
 @dataclass(frozen=True, slots=True)

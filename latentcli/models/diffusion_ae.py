@@ -188,67 +188,36 @@ class DiffusionAutoencoder(Autoencoder):
     def dtype(self) -> torch.dtype:
         return self.decoder.fuse_in.weight.dtype
 
-    @property
-    def device(self) -> torch.device:
-        return self.decoder.fuse_in.weight.device
-
-    def encode_posterior(self, images: Tensor) -> AnyPosterior:
-        """Posterior of images [N, 3, H, W] in [-1, 1]."""
-        if self.encoder is None:
-            raise WeightsError(
-                "This checkpoint is a decoder alone; it has no encoder to encode with."
-            )
-        self.spec.latent_size(images.shape[-2], images.shape[-1])
-        projection: Tensor = self.encoder(images.to(self.device))
+    def _posterior(self, images: Tensor) -> AnyPosterior:
+        assert self.encoder is not None
+        projection: Tensor = self.encoder(images)
         if self.config.is_deterministic:
             return PointPosterior(projection)
         mean, logsnr = projection.chunk(2, dim=1)
         return Posterior(mean, logsnr)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Whitened posterior mode, float32 [N, B, h, w], of images [N, 3, H, W] in [-1, 1]."""
-        return self.whiten(self.encode_posterior(images).mode())
-
-    def decode(
-        self,
-        latents: Tensor,
-        height: int | None = None,
-        width: int | None = None,
-        inference_config: InferenceConfig | None = None,
-        *,
-        noise: Tensor | None = None,
+    def _decode(
+        self, latents: Tensor, frames: int, inference_config: Any, noise: Tensor | None
     ) -> Tensor:
-        """Images [N, 3, height, width], float32, the sampler's last state: not clamped.
+        return self._sample(self.dewhiten(latents), inference_config, noise)
 
-        `latents` are whitened [N, B, h, w]. `noise` is standard normal [N, 3, height, width];
-        without it one CPU stream of the config's seed serves the whole batch.
+    def _sample(
+        self, raw: Tensor, inference_config: InferenceConfig | None, noise: Tensor | None
+    ) -> Tensor:
+        """The sampler's last state, float32 [N, 3, H, W], of latents that are not whitened.
+
+        Without `noise`, one CPU stream of the config's seed serves the whole batch.
         """
-        self.spec.image_size(latents.shape, height, width)
-        return self.decode_raw(self.dewhiten(latents), height, width, inference_config, noise=noise)
-
-    def decode_raw(
-        self,
-        latents: Tensor,
-        height: int | None = None,
-        width: int | None = None,
-        inference_config: InferenceConfig | None = None,
-        *,
-        noise: Tensor | None = None,
-    ) -> Tensor:
-        """`decode` for latents that are not whitened."""
         config = inference_config or InferenceConfig()
-        sides = self.spec.image_size(latents.shape, height, width)
-        shape = (len(latents), self.config.in_channels, *sides)
+        shape = (len(raw), self.config.in_channels, *self.spec.image_size(raw.shape))
         if noise is None:
             noise = draw_noise(shape, config.seed)
         if tuple(noise.shape) != shape:
             raise ValueError(f"noise is {tuple(noise.shape)}, it must be {shape}")
-        noise = noise.to(self.device, torch.float32) * self.config.pixel_noise_std
-        z = latents.to(self.device)
         return sample(
-            lambda x_t, t: self.decoder(x_t, t, z),
-            lambda x_t, t: self.decoder(x_t, t, z, drop_middle_blocks=True),
-            noise,
+            lambda x_t, t: self.decoder(x_t, t, raw),
+            lambda x_t, t: self.decoder(x_t, t, raw, drop_middle_blocks=True),
+            noise.to(self.device, torch.float32) * self.config.pixel_noise_std,
             config,
             self.schedule,
         )

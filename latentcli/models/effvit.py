@@ -179,11 +179,6 @@ class EffViTDecoder(ScaledDecoder):
         self.stages[2] = _upsampling_stage(top, high, high_depth)
         self.project_out = Stage(ChannelRMSNorm(low), nn.ReLU(), PixelShuffleConv(low, 3))
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The network's dtype: that of its ordinary weights."""
-        return self.project_in.main.conv.weight.dtype
-
     def network(self, latents: Tensor, frames: int) -> Tensor:
         """What the published forward gives, in the network's dtype; `frames` change nothing."""
         x: Tensor = self.project_in(latents.to(self.dtype))

@@ -86,13 +86,15 @@ class CapacitorDecoder(FCDMDiffAE):
         noise: Tensor | None = None,
         latents_are_flux2_whitened: bool = True,
     ) -> Tensor:
-        """Images [N, 3, height, width], float32, not clamped.
+        """As `Autoencoder.decode`: images [N, 3, height, width], float32, not clamped.
 
         Channel c * 4 + dy * 2 + dx of the latents is FLUX.2 channel c at (dy, dx) of each 2x2
         cell, batch-norm whitened unless `latents_are_flux2_whitened` is False.
         """
-        run = super().decode if latents_are_flux2_whitened else self.decode_raw
-        return run(latents, height, width, inference_config, noise=noise)
+        if latents_are_flux2_whitened:
+            return super().decode(latents, height, width, inference_config, noise=noise)
+        self._check_latents(latents, height, width)
+        return self._sample(latents.to(self.device), inference_config, noise)
 
 
 def recognises(config: Mapping[str, Any]) -> bool:

@@ -65,74 +65,28 @@ class KLAutoencoder(Autoencoder):
         self.shift = (config.get("shift_factor") or 0.0) if mean is None else _column(mean)
         self.scale = config.get("scaling_factor", 1.0) / (1.0 if std is None else _column(std))
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
-
-    def encode_posterior(self, images: Tensor) -> GaussianPosterior:
-        """Posterior of images [N, 3, H, W] in [-1, 1], raw; FLUX.2's folded as its latents are."""
-        if self.encoder is None:
-            raise WeightsError(
-                "This checkpoint is a decoder alone; it has no encoder to encode with."
-            )
-        self.spec.latent_size(images.shape[-2], images.shape[-1])
-        moments = self.encoder(images.to(self.device, self.dtype))
+    def _posterior(self, images: Tensor) -> GaussianPosterior:
+        """Raw; FLUX.2's folded as its latents are."""
+        assert self.encoder is not None
+        moments = self.encoder(images.to(self.dtype))
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
         mean, logvar = moments.chunk(2, dim=1)
         return GaussianPosterior(self._folded(mean), self._folded(logvar))
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Posterior mean, whitened (FLUX.2) or scaled, float32 [N, C, h, w]."""
-        return self.whiten(self.encode_posterior(images).mode())
-
-    def decode(
-        self,
-        latents: Tensor,
-        height: int | None = None,
-        width: int | None = None,
-        inference_config: Any = None,
-        *,
-        noise: Tensor | None = None,
-    ) -> Tensor:
-        """Images [N, 3, height, width], about [-1, 1] and not clamped, float32.
-
-        `latents` are as `encode` gives them; a temporal decoder takes each as a clip of one frame.
-        These decoders have no settings and no noise: both arguments change nothing.
-        """
-        return self._decode(latents, height, width, frames=1)
-
-    def decode_frames(
-        self,
-        latents: Tensor,
-        height: int | None = None,
-        width: int | None = None,
-        inference_config: Any = None,
-        *,
-        noise: Tensor | None = None,
-    ) -> Tensor:
-        """As `decode`, but a temporal decoder takes all latents [T, C, h, w] as one clip."""
-        return self._decode(latents, height, width, frames=max(1, len(latents)))
-
     def _decode(
-        self, latents: Tensor, height: int | None, width: int | None, frames: int
+        self, latents: Tensor, frames: int, inference_config: Any, noise: Tensor | None
     ) -> Tensor:
-        if self.decoder is None:
-            raise WeightsError(
-                "This checkpoint is an encoder alone; it has no decoder to decode with."
-            )
-        self.spec.image_size(latents.shape, height, width)
-        raw = self.dewhiten(latents.to(self.device))
-        z = F.pixel_shuffle(raw, self.fold).to(self.dtype)
+        assert self.decoder is not None
+        z = F.pixel_shuffle(self.dewhiten(latents), self.fold).to(self.dtype)
         if self.post_quant_conv is not None:
             z = self.post_quant_conv(z)
-        images: Tensor
+        options: dict[str, Any] = {}
         if self.is_video:
             stills = torch.zeros(len(z) // frames, frames, dtype=z.dtype, device=z.device)
-            images = self.decoder(z, num_frames=frames, image_only_indicator=stills)
-        else:
-            images = self.decoder(z)
-        return images.float()
+            options = {"num_frames": frames, "image_only_indicator": stills}
+        images: Tensor = self.decoder(z, **options)
+        return images
 
     def whiten(self, latents: Tensor) -> Tensor:
         """Raw latents [N, C, h, w], folded where FLUX.2's, to whitened or scaled ones, float32."""

@@ -39,40 +39,18 @@ class LinearAutoencoder(Autoencoder):
         self.register_buffer("running_var", torch.ones(channels))
         self.running_var: Tensor
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.basis.dtype
-
-    def encode_posterior(self, images: Tensor) -> PointPosterior:
-        """Raw coefficients, float32, of images [N, 3, H, W] in [-1, 1]: basis (patch - mean)."""
-        self.spec.latent_size(images.shape[-2], images.shape[-1])
+    def _posterior(self, images: Tensor) -> PointPosterior:
+        """Raw coefficients, float32: basis (patch - mean)."""
         size = self.spec.downscale
         kernel = self.basis.view(-1, 3, size, size)
         bias = -self.basis @ self.patch_mean
-        return PointPosterior(
-            F.conv2d(images.to(self.device, self.dtype), kernel, bias, stride=size)
-        )
+        return PointPosterior(F.conv2d(images.to(self.dtype), kernel, bias, stride=size))
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Whitened coefficients, float32 [N, C, h, w], of images [N, 3, H, W] in [-1, 1]."""
-        return self.whiten(self.encode_posterior(images).mode())
-
-    def decode(
-        self,
-        latents: Tensor,
-        height: int | None = None,
-        width: int | None = None,
-        inference_config: Any = None,
-        *,
-        noise: Tensor | None = None,
+    def _decode(
+        self, latents: Tensor, frames: int, inference_config: Any, noise: Tensor | None
     ) -> Tensor:
-        """Images [N, 3, height, width], float32, not clamped; ValueError for misfitting latents.
-
-        The basis is orthonormal, so its transpose decodes. Nothing to configure, and no noise.
-        """
-        self.spec.image_size(latents.shape, height, width)
-        raw = self.dewhiten(latents.to(self.device))
-        patches = F.conv2d(raw, self.basis.T[:, :, None, None], self.patch_mean)
+        """The basis is orthonormal, so its transpose decodes."""
+        patches = F.conv2d(self.dewhiten(latents), self.basis.T[:, :, None, None], self.patch_mean)
         return F.pixel_shuffle(patches, self.spec.downscale)
 
     def whiten(self, latents: Tensor) -> Tensor:

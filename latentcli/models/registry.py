@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,6 @@ from latentcli.models.weights import (
     read_checkpoint,
 )
 
-FAMILIES = ("fcdm", "dinac", "kl", "tiny", "tiny_temporal", "effvit", "linear")
-"""Modules of latentcli.models that declare a FAMILY; none is imported before it is used."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -41,12 +40,18 @@ Build = Callable[[Mapping[str, Any], LatentSpec | None], Autoencoder]
 logger = logging.getLogger(__name__)
 
 
+@cache
+def families() -> tuple[str, ...]:
+    """Modules of latentcli.models that declare a FAMILY, as the presets name them; imports none."""
+    return tuple(sorted({load_preset(name).family for name in preset_names()}))
+
+
 def family(name: str) -> Family:
     """The network structure of this name; UsageError for a name that is none."""
-    if name not in FAMILIES:
+    if name not in families():
         raise UsageError(
-            f"There is no model family {name!r}.{did_you_mean(name, FAMILIES)}"
-            f" Families are: {', '.join(FAMILIES)}."
+            f"There is no model family {name!r}.{did_you_mean(name, families())}"
+            f" Families are: {', '.join(families())}."
         )
     found: Family = import_module(f"latentcli.models.{name}").FAMILY
     return found
@@ -232,7 +237,7 @@ def _network(
 def _refuse_other_class(preset: Preset, found: Mapping[str, Any], where: str) -> None:
     """WeightsError where a config.json names the class of another family's network."""
     named = found.get("_class_name")
-    others = (name for name in FAMILIES if named and name != preset.family)
+    others = (name for name in families() if named and name != preset.family)
     if any(family(name).recognises(found) for name in others):
         raise WeightsError(
             f"{where}/{CONFIG} is that of an {named}, but preset {preset.name} is of the family"
@@ -246,11 +251,11 @@ def _recognise(config: dict[str, Any] | None, where: str) -> Family:
             f"{where} has no {CONFIG}, so it cannot be told which network the weights are for."
             f" Put the repository's {CONFIG} there, or name a preset: {', '.join(preset_names())}."
         )
-    for name in FAMILIES:
+    for name in families():
         if family(name).recognises(config):
             return family(name)
     raise WeightsError(
-        f"{where}/{CONFIG} is of no family that latentcli knows ({', '.join(FAMILIES)}); its keys"
+        f"{where}/{CONFIG} is of no family that latentcli knows ({', '.join(families())}); its keys"
         f" are {', '.join(sorted(config)) or 'none'}."
     )
 

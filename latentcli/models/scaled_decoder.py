@@ -6,13 +6,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from itertools import takewhile
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
-import torch
 from torch import Tensor
 
 from latentcli.core.errors import WeightsError
-from latentcli.core.posterior import AnyPosterior
 from latentcli.core.types import LatentSpec
 from latentcli.models.base import Autoencoder
 
@@ -120,35 +118,10 @@ class ScaledDecoder(Autoencoder):
         `latents` are scaled, float32, and `frames` of them in a row are one clip.
         """
 
-    def encode_posterior(self, images: Tensor) -> AnyPosterior:
-        """WeightsError: there is no encoder."""
-        self._refuse()
-
-    def encode(self, images: Tensor) -> Tensor:
-        """WeightsError: there is no encoder."""
-        self._refuse()
-
-    def decode(
-        self,
-        latents: Tensor,
-        height: int | None = None,
-        width: int | None = None,
-        inference_config: Any = None,
-        *,
-        noise: Tensor | None = None,
-    ) -> Tensor:
-        """Images [N, 3, height, width], float32 and not clamped, each for itself.
-
-        `latents` are scaled, [N, C, height/8, width/8]; ValueError for another shape. Nothing is
-        sampled: `inference_config` and `noise` change nothing.
-        """
-        return self._decode(latents, height, width, frames=1)
-
     def _decode(
-        self, latents: Tensor, height: int | None, width: int | None, frames: int
+        self, latents: Tensor, frames: int, inference_config: Any, noise: Tensor | None
     ) -> Tensor:
-        self.spec.image_size(latents.shape, height, width)
-        images = self.network(latents.to(self.device, torch.float32), frames).float()
+        images = self.network(latents.float(), frames).float()
         return images if self.config.output_range == (-1, 1) else images * 2 - 1
 
     def whiten(self, latents: Tensor) -> Tensor:
@@ -158,9 +131,3 @@ class ScaledDecoder(Autoencoder):
     def dewhiten(self, latents: Tensor) -> Tensor:
         """Inverse of `whiten`, float32."""
         return latents.float() / self.config.scaling_factor
-
-    def _refuse(self) -> NoReturn:
-        raise WeightsError(
-            "This model is a decoder alone: encode with a model whose latent space is"
-            f" {self.spec.space}, and give its latents to this one."
-        )

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentcli.core.errors import WeightsError
 from latentcli.core.posterior import PointPosterior
 from latentcli.core.types import LatentSpec
 from latentcli.models.base import Autoencoder, Family
@@ -62,44 +61,19 @@ class TinyAutoencoder(Autoencoder):
             else None
         )
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
+    def _posterior(self, images: Tensor) -> PointPosterior:
+        return PointPosterior(self.dewhiten(self._encode(images)))
 
-    def encode_posterior(self, images: Tensor) -> PointPosterior:
-        """Raw latents of images [N, 3, H, W] in [-1, 1], as a posterior without variance."""
-        return PointPosterior(self.dewhiten(self.encode(images)))
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Scaled (or whitened) latents, float32 [N, C, h, w], of images [N, 3, H, W] in [-1, 1].
-
-        WeightsError where there is no encoder, ValueError where the size rule is broken.
-        """
-        if self.encoder is None or not self.can_encode:
-            raise WeightsError("This model is a decoder alone; it has no encoder to encode with.")
-        self.spec.latent_size(images.shape[-2], images.shape[-1])
-        unit = (images.to(self.device, torch.float32) + 1) / 2
-        latents = self.encoder(unit.to(self.dtype)).float()
+    def _encode(self, images: Tensor) -> Tensor:
+        assert self.encoder is not None
+        latents = self.encoder(((images.float() + 1) / 2).to(self.dtype)).float()
         return F.pixel_unshuffle(latents, self.config.patch_size)
 
-    def decode(
-        self,
-        latents: Tensor,
-        height: int | None = None,
-        width: int | None = None,
-        inference_config: Any = None,
-        *,
-        noise: Tensor | None = None,
+    def _decode(
+        self, latents: Tensor, frames: int, inference_config: Any, noise: Tensor | None
     ) -> Tensor:
-        """Images [N, 3, height, width], float32, about [-1, 1] and not clamped.
-
-        `latents` are scaled (or whitened) [N, C, h, w]; there is nothing to configure and no noise.
-        WeightsError where there is no decoder, ValueError for latents of another shape.
-        """
-        if self.decoder is None or not self.can_decode:
-            raise WeightsError("This model is an encoder alone; it has no decoder to decode with.")
-        self.spec.image_size(latents.shape, height, width)
-        z = F.pixel_shuffle(latents.to(self.device, torch.float32), self.config.patch_size)
+        assert self.decoder is not None
+        z = F.pixel_shuffle(latents.float(), self.config.patch_size)
         images: Tensor = self.decoder(soft_clamp(z).to(self.dtype)).float() * 2 - 1
         return images * 2 - 1 if self.config.output_range == (0.0, 1.0) else images
 

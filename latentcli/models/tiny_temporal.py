@@ -203,18 +203,6 @@ class TemporalTinyDecoder(ScaledDecoder):
         """The network's dtype: that of its ordinary weights."""
         return next(self.layers.parameters()).dtype
 
-    def decode_frames(
-        self,
-        latents: Tensor,
-        height: int | None = None,
-        width: int | None = None,
-        inference_config: Any = None,
-        *,
-        noise: Tensor | None = None,
-    ) -> Tensor:
-        """Frames [T, 3, height, width], float32 and not clamped, of one clip of T >= 1 frames."""
-        return self._decode(latents, height, width, frames=len(latents))
-
     def network(self, latents: Tensor, frames: int) -> Tensor:
         """What the published forward gives, float32; its own last step maps [0, 1] to [-1, 1]."""
         x = (LATENT_LIMIT * torch.tanh(latents / LATENT_LIMIT)).to(self.dtype)

@@ -63,7 +63,7 @@ class Case:
 def cases() -> list[Case]:
     """The tiny model of every family, and its variants; builds nothing."""
     found = []
-    for name in registry.FAMILIES:
+    for name in registry.families():
         family = registry.family(name)
         found.append(Case(name, family, family.tiny))
         for variant, change in VARIANTS.get(name, {}).items():

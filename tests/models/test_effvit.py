@@ -192,4 +192,4 @@ def test_config_errors(change, words):
 def test_only_its_own_config_is_recognised():
     for name in ("tae_temporal", "effvit_sdxl", "effvit_svd", "full_capacitor"):
         assert FAMILY.recognises(load_preset(name).config) == name.startswith("effvit")
-    assert "effvit" in registry.FAMILIES and FAMILY.recognises(FAMILY.tiny)
+    assert "effvit" in registry.families() and FAMILY.recognises(FAMILY.tiny)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from latentcli.core.errors import UsageError, WeightsError
 from latentcli.core.types import LatentSpec
-from latentcli.models import pretrained
+from latentcli.models import pretrained, registry
 from latentcli.models.presets import load_preset, preset_names
 from latentcli.models.registry import build_model, family, find_preset, load_model
 from latentcli.models.weights import file_sha256, random_state
@@ -71,6 +71,13 @@ def preset_file(tmp_path: Path) -> Path:
     path = tmp_path / "toy.toml"
     path.write_text(TOY)
     return path
+
+
+def test_every_module_that_declares_a_family_is_known():
+    """Presets name the families, so that one without a preset would never be found."""
+    modules = Path(registry.__file__).parent.glob("*.py")
+    declared = {path.stem for path in modules if "\nFAMILY = " in path.read_text(encoding="utf-8")}
+    assert declared == set(registry.families())
 
 
 def images() -> torch.Tensor:
@@ -181,7 +188,7 @@ def test_presets_by_name_and_by_repository(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_folder_that_tells_no_family(folder: Path) -> None:
     (folder / "config.json").write_text('{"sample_size": 32}')
-    with pytest.raises(WeightsError, match=r"of no family that latentcli knows \(fcdm, .*effvit"):
+    with pytest.raises(WeightsError, match=r"of no family that latentcli knows \(dinac, .*fcdm"):
         load_model(folder)
     (folder / "config.json").unlink()
     with pytest.raises(WeightsError, match=r"has no config\.json.* name a preset"):

@@ -272,6 +272,6 @@ def test_config_errors(change, words):
 def test_only_its_own_config_is_recognised():
     for name in ("tae_temporal", "effvit_sdxl", "full_capacitor"):
         assert FAMILY.recognises(load_preset(name).config) == (name == "tae_temporal")
-    assert "tiny_temporal" in registry.FAMILIES and FAMILY.recognises(FAMILY.tiny)
+    assert "tiny_temporal" in registry.families() and FAMILY.recognises(FAMILY.tiny)
     diffusers = {"block_out_channels": [128], "latent_channels": 4, "scaling_factor": 0.18215}
     assert not FAMILY.recognises({"_class_name": "AutoencoderKLTemporalDecoder", **diffusers})

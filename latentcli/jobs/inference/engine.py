@@ -17,7 +17,6 @@ from latentcli.models.base import Autoencoder, ModelInfo
 from latentcli.models.registry import load_model
 from latentcli.models.vp_diffusion import InferenceConfig
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 DEFAULT_BATCH = {"cpu": 8, "cuda": 32}
 
 
@@ -88,7 +87,7 @@ def load_engine(
         weights=weights,
         revision=revision,
         device=where,
-        dtype=DTYPES[number],
+        dtype=number,
         random_weights=random_weights,
     )
     return Engine(net, net.info, where, number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import SelfCheckError
+from latentcli.core.json_values import rounded_value
 from latentcli.jobs.config import DecodeSettings
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine, decode_batch
@@ -70,15 +70,14 @@ def describe(latents: Tensor, psnrs: Sequence[float], keys: Sequence[str]) -> di
         "channel_mean_max": round(shown.mean(dim=1).abs().max().item(), 4),
         "channel_std_min": round(shown.std(dim=1, correction=0).min().item(), 4),
         "channel_std_max": round(shown.std(dim=1, correction=0).max().item(), 4),
-        "psnr": [round(value, 3) if math.isfinite(value) else None for value in psnrs],
+        "psnr": [rounded_value(value, 3) for value in psnrs],
         "psnr_median": finite_median(ranked),
     }
 
 
 def finite_median(ranked: Sequence[float]) -> float | None:
     """Upper median of ascending values; None where there is none, or the pictures are identical."""
-    value = ranked[len(ranked) // 2] if ranked else math.inf
-    return round(value, 3) if math.isfinite(value) else None
+    return rounded_value(ranked[len(ranked) // 2], 3) if ranked else None
 
 
 def judge(figures: dict[str, Any], floor: float | None, name: str) -> None:

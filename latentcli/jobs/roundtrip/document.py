@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from latentcli.core.json_values import rounded_value
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.loader.find_media import FoundMedia
@@ -134,7 +134,7 @@ def set_figures(run: Roundtrip, i: int) -> dict[str, Any]:
     """Figures of the whole set, one number each, and what is to be said of them."""
     found = {each.name: each.value(i) for each in run.sets}
     notes = {f"{name}_note": value.note for name, value in found.items() if value.note}
-    return {name: rounded_one(value.value) for name, value in found.items()} | notes
+    return {name: rounded_value(value.value, 4) for name, value in found.items()} | notes
 
 
 def named_extremes(
@@ -148,17 +148,12 @@ def named_extremes(
     chosen = extremes(values, higher_is_better=by.higher_is_better)
     return {
         name: [
-            {k: row[k] for k in ("key", "index")} | {by.name: rounded_one(values[i])}
+            {k: row[k] for k in ("key", "index")} | {by.name: rounded_value(values[i], 4)}
             for i in places
             for row in [rows.at(i)]
         ]
         for name, places in chosen.items()
     }
-
-
-def rounded_one(value: float | None) -> float | None:
-    """A figure to four decimals; None where there is none or it is infinite."""
-    return round(value, 4) if value is not None and math.isfinite(value) else None
 
 
 def delta(run: Roundtrip) -> list[dict[str, Any]] | None:
@@ -192,7 +187,8 @@ def clip_figures(run: Roundtrip) -> list[dict[str, Any]]:
             "model": compared.name,
             **dict(over_clips([clip["figures"][i] for clip in run.clips])),
             "clips": [
-                {"key": clip["key"]} | {k: rounded_one(v) for k, v in clip["figures"][i].items()}
+                {"key": clip["key"]}
+                | {k: rounded_value(v, 4) for k, v in clip["figures"][i].items()}
                 for clip in run.clips
             ],
         }

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from latentcli.core.json_values import rounded_value
 from latentcli.latents.stats import ChannelSums
 from latentcli.metrics.psnr import summarise
 
@@ -71,7 +72,7 @@ def rounded(values: Sequence[float] | array[float], digits: int = 4) -> Summary 
     if not len(values):
         return None
     summary = summarise(values)
-    return {k: round(v, digits) if math.isfinite(v) else None for k, v in summary.items()}
+    return {k: rounded_value(v, digits) for k, v in summary.items()}
 
 
 def differences(a: array[float], b: array[float]) -> list[float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import StoreError, UsageError
+from latentcli.core.json_values import rounded_value
 from latentcli.shards.storage.atomic_write import atomic_write
 from latentcli.shards.storage.paths import path_of
 
@@ -45,7 +45,7 @@ class RowSpool:
 
         StoreError where the folder for temporary files cannot be written.
         """
-        figures = [{k: finite(v) for k, v in each.items()} for each in row["figures"]]
+        figures = [{k: rounded_value(v, 6) for k, v in each.items()} for each in row["figures"]]
         text = json.dumps(row | {"figures": figures}, allow_nan=False)
         self._indices.append(row["index"])
         self._starts.append(self._file.tell())
@@ -82,11 +82,6 @@ class RowSpool:
     def close(self) -> None:
         """Ends the use of the file."""
         self._file.close()
-
-
-def finite(value: float) -> float | None:
-    """The value to six decimals, or None for what JSON cannot say."""
-    return round(value, 6) if math.isfinite(value) else None
 
 
 def check_csv(path: str | None) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentcli.core.json_values import finite
 from latentcli.latents.histogram import Range, ValueHistogram, range_of
 from latentcli.latents.pca import ChannelMoments
 from latentcli.latents.stats import ChannelSums
@@ -96,8 +97,8 @@ class StoreStatistics:
         return {
             "mean": centre,
             "std": float(np.sqrt((std**2 + (mean - centre) ** 2).mean())) if there else None,
-            "min": _finite(float(self.values.least.min())),
-            "max": _finite(float(self.values.most.max())),
+            "min": finite(float(self.values.least.min())),
+            "max": finite(float(self.values.most.max())),
             "nan": int(self.values.nan.sum()),
             "infinite": int(self.values.infinite.sum()),
         }
@@ -112,7 +113,3 @@ def _round_up(value: float) -> float:
     value = max(value, 1e-6)
     step = 10.0 ** math.floor(math.log10(value)) / 2
     return math.ceil(value / step) * step
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -6,10 +6,11 @@ import errno
 import os
 import stat
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 from latentcli.shards.storage.paths import AnyPath, RemotePath
 
@@ -21,24 +22,28 @@ _GZIP = 31  # zlib's number for a gzip header with the largest window.
 _INPUT = 2**18
 
 
-class ByteStream(Protocol):
+class OpenStream(ABC):
     """A source of bytes that goes forward only; a context manager that closes it."""
 
+    @abstractmethod
     def read(self, size: int = -1, /) -> bytes:
         """`size` bytes, fewer only at the end; all that are left where it is negative.
 
         OSError in plain words where they cannot be had.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Lets go of file, threads and memory."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-def open_stream(place: AnyPath, size: int | None = None, start: int = 0) -> ByteStream:
+def open_stream(place: AnyPath, size: int | None = None, start: int = 0) -> OpenStream:
     """The bytes of a file from `start` on, counted after unpacking a .gz or .tgz.
 
     `size` is what the file had when it was listed: OSError where it has another now, and in the
@@ -46,7 +51,7 @@ def open_stream(place: AnyPath, size: int | None = None, start: int = 0) -> Byte
     """
     packed = place.name.lower().endswith(_PACKED)
     begin = 0 if packed else start
-    raw: ByteStream
+    raw: OpenStream
     if isinstance(place, RemotePath):
         raw = _RemoteStream(place, size, begin)
     else:
@@ -69,24 +74,11 @@ def _same_size(place: AnyPath, listed: int | None, now: int) -> None:
         )
 
 
-class _Stream:
-    """What all streams share."""
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-class _LocalStream(_Stream):
+class _LocalStream(OpenStream):
     def __init__(self, path: Path, size: int | None, start: int) -> None:
         # A pipe without a writer would block an ordinary open for ever.
         self._file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
@@ -107,7 +99,7 @@ class _LocalStream(_Stream):
         self._file.close()
 
 
-class _RemoteStream(_Stream):
+class _RemoteStream(OpenStream):
     """Ranges of a remote file, the next one on its way while this one is used."""
 
     def __init__(self, path: RemotePath, size: int | None, start: int) -> None:
@@ -153,10 +145,10 @@ class _RemoteStream(_Stream):
             raise OSError(errno.EIO, "it was changed while it was read", str(self._path))
 
 
-class _Unpacked(_Stream):
+class _Unpacked(OpenStream):
     """The content of a gzip stream, of one member or more; no more is unpacked than is read."""
 
-    def __init__(self, raw: ByteStream) -> None:
+    def __init__(self, raw: OpenStream) -> None:
         self._raw = raw
         self._unpack = zlib.decompressobj(_GZIP)
         self._input = b""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from latentcli.core.errors import StoreError
+from latentcli.core.json_values import finite
 from latentcli.shards.storage.paths import AnyPath
 
 
 def one_line(value: Any) -> str:
     """JSON on one line, pure ASCII; a float that is not finite becomes null."""
-    return json.dumps(_finite(value), allow_nan=False)
+    return json.dumps(finite(value), allow_nan=False)
 
 
 def pretty(value: Any, indent: str = "") -> str:
@@ -30,16 +30,6 @@ def pretty(value: Any, indent: str = "") -> str:
 def _block(brackets: str, items: Iterable[str], indent: str) -> str:
     body = f",\n{indent}  ".join(items)
     return f"{brackets[0]}\n{indent}  {body}\n{indent}{brackets[1]}"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
 
 
 def load_object(path: AnyPath) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """Header blocks of a tar in; what they say about a member, and why it may not be used, out.
 
 The formats are those of POSIX (ustar, pax), GNU tar and the old v7. Nothing here reads a stream.
+
+Python's `tarfile.TarInfo` is not used: to it, damaged sizes such as 1_0 and +12 are numbers and the
+times in the prefix field of GNU's format are folders, and it reads no pax records from bytes.
 """
 
 from __future__ import annotations

@@ -88,6 +88,8 @@ def header(name: str, size: int) -> bytes:
 
     Time, owner and rights are the same for every file. ValueError for a name that is no UTF-8.
     """
+    # Not tarfile's TarInfo.tobuf: stores made so far have these bytes, whatever the Python, and it
+    # needs three blocks for each name of more than 100 characters.
     records: dict[str, str] = {}
     prefix, short = _split(name)
     if not name.isascii() or len(short) > _NAME:
