@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from latentcli.core.errors import UsageError
 from latentcli.images.clips import CLIP_SUFFIXES, load_av
 from latentcli.images.codec import IMAGE_SUFFIXES
-from latentcli.jobs.config import ImageIntake
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
+from latentcli.jobs.settings import ImageIntake
 from latentcli.shards.keys import TAR_SUFFIXES
 from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.file_list import FoundInputs, Source
