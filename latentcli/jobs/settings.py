@@ -29,7 +29,7 @@ class ModelSettings:
         " Face cache, then the Hub.",
         section="model",
         metavar="PATH",
-        variable=False,
+        variable=False,  # $LATENTCLI_WEIGHTS names a folder of folders, one per preset
     )
     revision: str | None = option(
         None,

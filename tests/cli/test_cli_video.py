@@ -26,6 +26,16 @@ def test_variables_set_options(cli: Run, tmp_path: Path, monkeypatch: pytest.Mon
     assert again.document["distance"] == pytest.approx(4, abs=0.8)
 
 
+def test_a_job_file_sets_options(cli: Run, tmp_path: Path) -> None:
+    pair, path = files(tmp_path), tmp_path / "job.toml"
+    path.write_text('verb = "video-distance"\n[measure]\ncompat = "uncentred"\n')
+    found = cli("video-distance", *pair, "--config", path, "--json")
+    assert found.document["compat"] == "uncentred"
+    path.write_text('[measure]\ncompt = "uncentred"\n')
+    found = cli("video-distance", *pair, "--config", path)
+    assert (found.code, "did you mean 'compat'" in found.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
