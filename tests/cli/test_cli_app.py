@@ -154,6 +154,23 @@ def test_help_tells_the_defaults_and_the_choices(verb: str) -> None:
         assert re.search(told, text), (field.name, text)
 
 
+def test_help_tells_the_defaults_that_a_job_finds_by_itself() -> None:
+    from latentcli.jobs.inference.engine import DEFAULT_BATCH
+    from latentcli.jobs.loader.find_media import PER_SHARD
+    from latentcli.jobs.loader.loader import FEW_INPUTS
+    from latentcli.jobs.video.embed import GROUPS
+
+    encode, embed = options_of(EncodeJob), options_of(VideoEmbedJob)
+    rest = options_of(RoundtripJob)["batch_size"].help
+    assert f"0 for fewer than {FEW_INPUTS} inputs" in encode["workers"].help
+    assert f"{PER_SHARD['images']} images or {PER_SHARD['clips']} clips" in (
+        encode["samples_per_shard"].help
+    )
+    assert f"Default: {DEFAULT_BATCH['cpu']} on a CPU, {DEFAULT_BATCH['cuda']} on a GPU." in rest
+    assert f"else {DEFAULT_BATCH['cpu']} on a CPU, and on a GPU what a" in encode["batch_size"].help
+    assert f"{GROUPS['cpu']} on a CPU, {GROUPS['cuda']} on a GPU." in embed["batch_size"].help
+
+
 def test_one_spelling_and_one_text_for_each_option() -> None:
     """Options of the same name differ only where the commands do."""
     texts: dict[str, set[str]] = {}
