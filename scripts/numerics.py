@@ -17,9 +17,10 @@ from torch import Tensor
 
 from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy, decode_image
 from latentcli.images.preprocess import PreprocessSpec, preprocess
-from latentcli.jobs.config import BUNDLED_MODEL, DecodeSettings
+from latentcli.jobs.config import BUNDLED_MODEL
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine, decode_batch, load_engine
+from latentcli.jobs.settings import DecodeSettings
 from latentcli.metrics.psnr import psnr
 
 SIDE = 256

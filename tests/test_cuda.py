@@ -12,8 +12,9 @@ import torch
 from latentcli.core.types import InputRow
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.job import run_bench
-from latentcli.jobs.config import BenchJob, DecodeSettings, EncodeJob, RoundtripJob
+from latentcli.jobs.config import EncodeJob, RoundtripJob
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.inference.batch_size import LARGEST, auto_batch_size
 from latentcli.jobs.inference.encode_batch import DeviceTimer, encode_batch, encode_on_device
@@ -21,6 +22,7 @@ from latentcli.jobs.inference.engine import decode_batch, load_engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.prepare import Recipe, prepare
 from latentcli.jobs.roundtrip.job import run_roundtrip
+from latentcli.jobs.settings import DecodeSettings
 from latentcli.jobs.store.latent_store import open_store
 from latentcli.latents.pack import pack
 from latentcli.metrics.measures import MEASURES

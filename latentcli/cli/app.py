@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from latentcli import __version__
 from latentcli.cli.bench import bench
+from latentcli.cli.command import NOTHING, plain
 from latentcli.cli.decode import decode
 from latentcli.cli.encode import encode
 from latentcli.cli.inspect import inspect
@@ -21,7 +22,6 @@ from latentcli.cli.models import models, show
 from latentcli.cli.output import Output, asked
 from latentcli.cli.plan import plan
 from latentcli.cli.roundtrip import roundtrip
-from latentcli.cli.setting import NOTHING, plain
 from latentcli.cli.slurm import slurm
 from latentcli.cli.verify import verify
 from latentcli.cli.video import video_distance, video_embed

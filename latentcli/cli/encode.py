@@ -8,68 +8,21 @@ from typing import Any
 
 import typer
 
-from latentcli.cli import options as o
 from latentcli.cli import words
-from latentcli.cli.jobfile import resolve
-from latentcli.cli.output import Output, check_failed, output_of, say_bundled
+from latentcli.cli.command import command
+from latentcli.cli.output import Output, check_failed, say_bundled
 from latentcli.cli.plan_tables import plan_tables
 from latentcli.jobs.cluster.environment import is_launched
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
 
-def encode(
-    context: typer.Context,
-    sources: o.EncodeSources = None,
-    output: o.OutputStore = None,
-    config: o.Config = None,
-    dry_run: o.DryRun = None,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    media: o.Media = None,
-    workers: o.Workers = None,
-    on_error: o.OnError = None,
-    max_bad: o.MaxBad = None,
-    retry: o.Retry = None,
-    compare: o.Compare = None,
-    time_limit: o.TimeLimit = None,
-    allow_pipe: o.AllowPipe = None,
-    alpha: o.Alpha = None,
-    max_pixels: o.MaxPixels = None,
-    stride: o.Stride = None,
-    frames: o.Frames = None,
-    size: o.Size = None,
-    resize: o.Resize = None,
-    filter: o.Filter = None,
-    area: o.Area = None,
-    bucket_rule: o.BucketRule = None,
-    bucket_step: o.BucketStep = None,
-    bucket_min: o.BucketMin = None,
-    bucket_max: o.BucketMax = None,
-    no_upscale: o.NoUpscale = None,
-    buckets: o.BucketFile = None,
-    batch_size: o.EncodeBatchSize = None,
-    model: o.Model = None,
-    weights: o.Weights = None,
-    revision: o.Revision = None,
-    device: o.Device = None,
-    devices: o.Devices = None,
-    engine: o.EngineName = None,
-    dtype: o.Dtype = None,
-    latents: o.Latents = None,
-    sample: o.Sample = None,
-    flip: o.Flip = None,
-    class_token: o.ClassToken = None,
-    self_check: o.SelfCheck = None,
-    shard_format: o.ShardFormat = None,
-    samples_per_shard: o.SamplesPerShard = None,
-) -> None:
+@command(EncodeJob)
+def encode(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
     """Encode images, clips or tar shards into a latent store.
 
     The same command run again finishes what is missing and nothing else.
     """
-    out = output_of(context)
-    job, given = resolve(EncodeJob, "encode", context.params, needs="sources")
     run(out, job, given)
 
 

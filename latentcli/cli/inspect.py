@@ -3,58 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from latentcli.cli import options as o
 from latentcli.cli import words
-from latentcli.cli.jobfile import NEEDED
-from latentcli.cli.output import output_of
-from latentcli.cli.setting import plain
-from latentcli.core.errors import UsageError
+from latentcli.cli.command import command
+from latentcli.cli.output import Output
+from latentcli.jobs.config import InspectJob
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-Report = Annotated[
-    str | None,
-    plain(
-        "report",
-        "Write a page with the latents' figures and pictures into this folder; an earlier report"
-        " there is replaced.",
-        metavar="DIR",
-    ),
-]
-ReportSamples = Annotated[
-    int | None,
-    plain(
-        "report_samples",
-        "Samples to read for it, evenly over the store; 0 reads all. Default: 2000, or all where"
-        " the store does not hold its own means.",
-        metavar="N",
-    ),
-]
 SHOWN = 5
 """Findings that are told beside the page."""
 
 
-def inspect(
-    context: typer.Context,
-    store: o.Store = None,
-    report: Report = None,
-    report_samples: ReportSamples = None,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
+@command(InspectJob)
+def inspect(out: Output, job: InspectJob, given: frozenset[str]) -> None:
     """Describe a latent store: model, latent space, totals, statistics, failures."""
-    if store is None:
-        raise UsageError(NEEDED["store"])
     from latentcli.jobs.store.inspect import inspect_store
 
-    out = output_of(context)
     with out.reporter() as reporter:
-        document = inspect_store(store, report, report_samples, reporter)
+        document = inspect_store(job.store, job.report, job.report_samples, reporter)
     out.show(document, data=tables, summary=told)
 
 

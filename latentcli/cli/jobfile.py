@@ -1,4 +1,4 @@
-"""Options, LATENTCLI_* variables and a job file in, one job dataclass out.
+"""Turns options, LATENTCLI_* variables and a job file into one job dataclass.
 
 Flags beat variables, which beat the job file, which beats the job's defaults. Loads no torch.
 """
@@ -8,77 +8,49 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.config import SECTIONS, check_choices
-from latentcli.jobs.failures import allowed_failures
+from latentcli.core.options import SECTIONS, Option, check_options, flag_of, options_of
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Job = TypeVar("Job", bound="DataclassInstance")
 
 
-class JobClass(Protocol):
-    """Any of the job dataclasses of jobs/config.py."""
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-
-Job = TypeVar("Job", bound=JobClass)
-
-FIELDS = {"model": "models", "decoder": "decoders"}
-"""Key of a section to the job's field, for jobs that take several of it."""
-
-LISTS = ("resolution", "batch", "metrics")
-"""Settings whose flags may hold several values, with commas between them."""
-
-NEEDED = {
-    "sources": "Give what to read: folders, image files, quoted globs or @list.txt.",
-    "store": "Give the store: the folder that latentcli encode wrote.",
-}
-"""Fields that have no default, and what to say where nobody gave them."""
-
-
-def section_of(key: str) -> str | None:
-    """The section that a key stands in; None for keys that a job file does not have."""
-    return next((section for section, keys in SECTIONS.items() if key in keys), None)
-
-
-def resolve(
-    kind: type[Job], verb: str, params: Mapping[str, Any], *, needs: str | None = None
-) -> tuple[Job, frozenset[str]]:
+def resolve(kind: type[Job], verb: str, params: Mapping[str, Any]) -> tuple[Job, frozenset[str]]:
     """The job, and the names of the fields that somebody set.
 
     `params` are the command's parameters as Typer gives them: a flag's or its variable's value,
-    None where there is neither. `needs` is a field that must be set. UsageError otherwise, for
-    values of a wrong type or outside their choices, and for what is wrong in the job file.
+    None where there is neither. UsageError for values of a wrong type or outside their choices, for
+    what is wrong in the job file, and for a field that is needed and that nobody set.
     """
-    types = {field.name: str(field.type) for field in fields(kind)}
-    settings = read_job_file(Path(params["config"]), verb, types) if params.get("config") else {}
+    options = options_of(kind)
+    settings = read_job_file(Path(params["config"]), verb, options) if params.get("config") else {}
     for name, value in params.items():
-        if name in types and value not in (None, [], ()):
-            settings[name] = typed(
-                from_words(name, value, types[name]), types[name], option_of(name)
-            )
-    if needs is not None and not settings.get(needs):
-        raise UsageError(f"{NEEDED[needs]} latentcli {verb} --help shows how.")
+        if name in options and value not in (None, [], ()):
+            told = options[name]
+            settings[name] = typed(from_words(told, value), told, flag_of(told))
     job = kind(**settings)
-    check_choices(job)
-    if "max_bad" in settings:
-        allowed_failures(settings["max_bad"], 0)  # the job asks for it only when it is done
+    check_options(job)
+    for name, told in options.items():
+        if told.needed and not settings.get(name):
+            raise UsageError(missing(told.needed, verb))
     return job, frozenset(settings)
 
 
-def option_of(name: str) -> str:
-    """A field's option, as it is typed."""
-    key = next((key for key, field in FIELDS.items() if field == name), name)
-    return f"--{key.replace('_', '-')}"
+def missing(sentence: str, verb: str) -> str:
+    """The message where something is needed and was not given."""
+    return f"{sentence} latentcli {verb} --help shows how."
 
 
-def from_words(name: str, value: Any, hint: str) -> Any:
+def from_words(told: Option, value: Any) -> Any:
     """An option's words as the values that a job file would hold; what is no number stays text."""
-    if name in LISTS:
+    if told.commas:
         value = [part.strip() for text in value for part in text.split(",") if part.strip()]
-    number = NUMBERS.get(hint.removesuffix(" | None"))
+    number = NUMBERS.get(told.type)
     if number is None:
         return value
     try:
@@ -87,19 +59,19 @@ def from_words(name: str, value: Any, hint: str) -> Any:
         return value
 
 
-def read_job_file(path: Path, verb: str, types: Mapping[str, str]) -> dict[str, Any]:
+def read_job_file(path: Path, verb: str, options: Mapping[str, Option]) -> dict[str, Any]:
     """A job file's settings by field name; UsageError says what is wrong and what is allowed."""
     document = load_toml(path)
     check_verb(path, document.pop("verb", verb), verb)
+    fields = {told.key: name for name, told in options.items() if told.section}
     settings = {}
     for section, table in document.items():
         check_section(path, section, table)
-        allowed = keys_for(section, types)
         for key, value in table.items():
-            if key not in allowed:
-                raise UsageError(unknown_key(path, section, key, allowed, verb))
-            name = key if key in types else FIELDS[key]
-            settings[name] = typed(value, types[name], f"{path}: [{section}] {key}")
+            told = options[fields[key]] if key in fields else None
+            if told is None or told.section != section:
+                raise UsageError(unknown_key(path, section, key, options.values(), verb))
+            settings[fields[key]] = typed(value, told, f"{path}: [{section}] {key}")
     return settings
 
 
@@ -135,18 +107,12 @@ def check_section(path: Path, section: str, table: Any) -> None:
         raise UsageError(f"{path}: {section} must be a section, written [{section}].")
 
 
-def keys_for(section: str, types: Mapping[str, str]) -> tuple[str, ...]:
-    """The section's keys that this job has."""
-    return tuple(k for k in SECTIONS[section] if k in types or FIELDS.get(k) in types)
-
-
-def unknown_key(path: Path, section: str, key: str, allowed: Iterable[str], verb: str) -> str:
+def unknown_key(path: Path, section: str, key: str, options: Iterable[Option], verb: str) -> str:
     """The message for a key that this section does not have in this job."""
-    allowed = tuple(allowed)
-    hint = suggestion(key, allowed)
-    home = section_of(key)
-    if home is not None and home != section:
-        hint = f"; it belongs in [{home}]"
+    homes = {told.key: told.section for told in options if told.section}
+    allowed = [known for known, home in homes.items() if home == section]
+    home = homes.get(key)
+    hint = f"; it belongs in [{home}]" if home else suggestion(key, allowed)
     keys = f"allowed are {', '.join(allowed)}" if allowed else f"{verb} has no settings there"
     return f"{path}: [{section}] has no key {key!r} for {verb}{hint}; {keys}."
 
@@ -157,9 +123,9 @@ def suggestion(name: str, allowed: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def typed(value: Any, hint: str, place: str) -> Any:
+def typed(value: Any, told: Option, place: str) -> Any:
     """The value as the field's type; UsageError names the place and what was expected."""
-    convert, expected = TYPES[hint.removesuffix(" | None")]
+    convert, expected = TYPES[told.type]
     try:
         return convert(value)
     except TypeError:

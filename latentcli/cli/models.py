@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentcli.cli import options as o
+from latentcli.cli.command import Json, Quiet
 from latentcli.cli.output import output_of
 from latentcli.core.errors import UsageError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NAMELESS = "Name the model, such as latentcli models show fcdm_nano; latentcli models lists them."
 
 
-def models(context: typer.Context, json: o.Json = False, quiet: o.Quiet = False) -> None:
+def models(context: typer.Context, json: Json = False, quiet: Quiet = False) -> None:
     """List the models: size, latent geometry, licence, and whether the weights are at hand."""
     if context.invoked_subcommand is not None:
         return
@@ -48,7 +48,7 @@ Name = Annotated[
 
 
 def show(
-    context: typer.Context, name: Name = None, json: o.Json = False, quiet: o.Quiet = False
+    context: typer.Context, name: Name = None, json: Json = False, quiet: Quiet = False
 ) -> None:
     """Show a model's card: structure, latents, published figures, licence, its weights."""
     if name is None:

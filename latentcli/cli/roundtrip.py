@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from latentcli.cli import options as o
-from latentcli.cli import roundtrip_options as r
 from latentcli.cli import words
-from latentcli.cli.jobfile import resolve
-from latentcli.cli.output import check_failed, output_of, say_bundled
+from latentcli.cli.command import command
+from latentcli.cli.output import Output, check_failed, say_bundled
 from latentcli.core.errors import StoreError
 from latentcli.jobs.config import RoundtripJob
 
@@ -22,56 +18,9 @@ NAMED = 8
 """Failed inputs that the summary names."""
 
 
-def roundtrip(
-    context: typer.Context,
-    sources: o.Sources = None,
-    save: r.Save = None,
-    csv: r.Csv = None,
-    report: r.Report = None,
-    difference_gain: r.DifferenceGain = None,
-    config: o.Config = None,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    media: o.Media = None,
-    workers: o.Workers = None,
-    on_error: o.OnError = None,
-    max_bad: o.MaxBad = None,
-    time_limit: o.TimeLimit = None,
-    alpha: o.Alpha = None,
-    max_pixels: o.MaxPixels = None,
-    stride: o.Stride = None,
-    frames: o.Frames = None,
-    size: o.Size = None,
-    resize: o.Resize = None,
-    filter: o.Filter = None,
-    area: o.Area = None,
-    bucket_rule: o.BucketRule = None,
-    bucket_step: o.BucketStep = None,
-    bucket_min: o.BucketMin = None,
-    bucket_max: o.BucketMax = None,
-    no_upscale: o.NoUpscale = None,
-    buckets: o.BucketFile = None,
-    batch_size: o.BatchSize = None,
-    models: r.Models = None,
-    baseline: r.Baseline = None,
-    decoders: o.Decoders = None,
-    weights: o.Weights = None,
-    revision: o.Revision = None,
-    device: o.Device = None,
-    dtype: o.Dtype = None,
-    metrics: r.Metrics = None,
-    metric_weights: r.MetricWeights = None,
-    steps: o.Steps = None,
-    sampler: o.Sampler = None,
-    schedule: o.Schedule = None,
-    pdg: o.Pdg = None,
-    pdg_strength: o.PdgStrength = None,
-    seed: o.Seed = None,
-    num_frames: o.NumFrames = None,
-) -> None:
+@command(RoundtripJob)
+def roundtrip(out: Output, job: RoundtripJob, given: frozenset[str]) -> None:
     """Encode and decode images or clips in memory, and measure how well they come back."""
-    out = output_of(context)
-    job, given = resolve(RoundtripJob, "roundtrip", context.params, needs="sources")
     say_bundled(out, given)
     from latentcli.jobs.roundtrip.job import run_roundtrip
 

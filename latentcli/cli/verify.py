@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from latentcli.cli import check_options as c
-from latentcli.cli import options as o
 from latentcli.cli import words
-from latentcli.cli.jobfile import resolve
-from latentcli.cli.output import output_of
+from latentcli.cli.command import command
+from latentcli.cli.output import Output
 from latentcli.core.errors import StoreError
 from latentcli.jobs.config import VerifyJob
 
@@ -19,20 +15,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-def verify(
-    context: typer.Context,
-    store: o.Store = None,
-    config: o.Config = None,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    samples: c.Samples = None,
-    repair: c.Repair = None,
-    weights: o.Weights = None,
-    device: o.Device = None,
-) -> None:
+@command(VerifyJob)
+def verify(out: Output, job: VerifyJob, given: frozenset[str]) -> None:
     """Re-check a store: every digest and count, and a few inputs encoded again."""
-    out = output_of(context)
-    job, _ = resolve(VerifyJob, "verify", context.params, needs="store")
     from latentcli.jobs.store.verify import run_verify
 
     with out.reporter() as reporter:

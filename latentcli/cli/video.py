@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from latentcli.cli import options as o
-from latentcli.cli import video_options as v
 from latentcli.cli import words
-from latentcli.cli.jobfile import resolve
-from latentcli.cli.output import check_failed, output_of
+from latentcli.cli.command import command
+from latentcli.cli.output import Output, check_failed
 from latentcli.core.errors import UsageError
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
@@ -19,37 +15,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-def video_embed(
-    context: typer.Context,
-    sources: v.Clips = None,
-    output: v.Output = None,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    weights: v.Weights = None,
-    frames: v.GroupFrames = None,
-    size: v.NetworkSize = None,
-    preprocess: v.Preprocess = None,
-    batch_size: v.GroupBatch = None,
-    stride: o.Stride = None,
-    max_pixels: o.MaxPixels = None,
-    on_error: o.OnError = None,
-    max_bad: o.MaxBad = None,
-    model: v.Autoencoder = None,
-    model_weights: v.ModelWeights = None,
-    revision: o.Revision = None,
-    device: o.Device = None,
-    dtype: o.Dtype = None,
-    steps: o.Steps = None,
-    sampler: o.Sampler = None,
-    schedule: o.Schedule = None,
-    pdg: o.Pdg = None,
-    pdg_strength: o.PdgStrength = None,
-    seed: o.Seed = None,
-    num_frames: o.NumFrames = None,
-) -> None:
+@command(VideoEmbedJob)
+def video_embed(out: Output, job: VideoEmbedJob, given: frozenset[str]) -> None:
     """Turn clips into VideoMAE V2 features, one per group of frames, for video-distance."""
-    out = output_of(context)
-    job, _ = resolve(VideoEmbedJob, "video-embed", context.params, needs="sources")
     if not job.output:
         raise UsageError("Say where the features go: -o FEATURES.safetensors.")
     from latentcli.jobs.video.embed import run_video_embed
@@ -77,18 +45,9 @@ def embedded(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"Next: {words.command('video-distance', 'OTHER.safetensors', document['output'])}"
 
 
-def video_distance(
-    context: typer.Context,
-    a: v.First = None,
-    b: v.Second = None,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    compat: v.Compat = None,
-    force: v.Force = None,
-) -> None:
+@command(VideoDistanceJob)
+def video_distance(out: Output, job: VideoDistanceJob, given: frozenset[str]) -> None:
     """Frechet distance between two files of features: video distance, or any other features'."""
-    out = output_of(context)
-    job, _ = resolve(VideoDistanceJob, "video-distance", context.params)
     if not job.a or not job.b:
         raise UsageError(
             "Give two files of features, such as originals.safetensors reconstructed.safetensors;"

@@ -21,14 +21,11 @@ from latentcli import __version__
 from latentcli.cli import app as app_module
 from latentcli.cli.app import COMMANDS, app, main
 from latentcli.core.errors import Interrupted, SelfCheckError
-from latentcli.jobs.config import (
-    CHOICES,
-    BenchJob,
-    DecodeJob,
-    EncodeJob,
-    RoundtripJob,
-    VerifyJob,
-)
+from latentcli.core.options import SECTIONS, options_of
+from latentcli.jobs.bench.config import BenchJob
+from latentcli.jobs.cluster.slurm_script import SlurmJob
+from latentcli.jobs.config import DecodeJob, EncodeJob, InspectJob, RoundtripJob, VerifyJob
+from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
 NAMES = [command.__name__.replace("_", "-") for command in COMMANDS]
 JOBS = {
@@ -37,6 +34,10 @@ JOBS = {
     "roundtrip": RoundtripJob,
     "bench": BenchJob,
     "verify": VerifyJob,
+    "inspect": InspectJob,
+    "slurm": SlurmJob,
+    "video-embed": VideoEmbedJob,
+    "video-distance": VideoDistanceJob,
 }
 PLAIN = {"TERM": "dumb", "COLUMNS": "100"}
 
@@ -104,6 +105,25 @@ def test_every_option_has_help_a_variable_and_no_default_of_its_own(verb: str) -
             assert parameter.envvar == f"LATENTCLI_{option.replace('-', '_').upper()}"
 
 
+def test_every_command_that_has_options_is_made_of_a_job() -> None:
+    assert {*JOBS, "plan", "models"} == set(NAMES)
+
+
+@pytest.mark.parametrize("verb", JOBS)
+def test_every_option_has_help_and_a_section(verb: str) -> None:
+    """But for what is about one run, and for commands that have no job files."""
+    options = options_of(JOBS[verb])
+    assert all(told.help.endswith(".") for told in options.values())
+    without = {name for name, told in options.items() if told.section not in SECTIONS}
+    no_files = verb in ("inspect", "slurm")
+    assert without == (options.keys() if no_files else {"dry_run"} & options.keys())
+    assert ("config" in parameters(verb)) is not no_files
+    panels = {name: parameters(verb)[name] for name, told in options.items() if not told.argument}
+    assert all(
+        option.rich_help_panel == (options[name].section or None) for name, option in panels.items()
+    )
+
+
 @pytest.mark.parametrize("verb", JOBS)
 def test_the_options_are_the_fields_of_the_job(verb: str) -> None:
     named = parameters(verb).keys() - {"help", "config", "json", "quiet"}
@@ -123,7 +143,7 @@ def test_help_tells_the_defaults_and_the_choices(verb: str) -> None:
     options = parameters(verb)
     for field in fields(JOBS[verb]):
         text = options[field.name].help
-        for choice in CHOICES.get(field.name, ()):
+        for choice in options_of(JOBS[verb])[field.name].choices:
             assert re.search(rf"\b{choice}\b", text), (field.name, choice)
         if field.default in (None, "", (), MISSING) or field.name in ("dry_run", "force"):
             continue
@@ -132,6 +152,23 @@ def test_help_tells_the_defaults_and_the_choices(verb: str) -> None:
             rf"{default} \(default|\(default\).*{default}|Default: {default}\b|{default}.*default"
         )
         assert re.search(told, text), (field.name, text)
+
+
+def test_help_tells_the_defaults_that_a_job_finds_by_itself() -> None:
+    from latentcli.jobs.inference.engine import DEFAULT_BATCH
+    from latentcli.jobs.loader.find_media import PER_SHARD
+    from latentcli.jobs.loader.loader import FEW_INPUTS
+    from latentcli.jobs.video.embed import GROUPS
+
+    encode, embed = options_of(EncodeJob), options_of(VideoEmbedJob)
+    rest = options_of(RoundtripJob)["batch_size"].help
+    assert f"0 for fewer than {FEW_INPUTS} inputs" in encode["workers"].help
+    assert f"{PER_SHARD['images']} images or {PER_SHARD['clips']} clips" in (
+        encode["samples_per_shard"].help
+    )
+    assert f"Default: {DEFAULT_BATCH['cpu']} on a CPU, {DEFAULT_BATCH['cuda']} on a GPU." in rest
+    assert f"else {DEFAULT_BATCH['cpu']} on a CPU, and on a GPU what a" in encode["batch_size"].help
+    assert f"{GROUPS['cpu']} on a CPU, {GROUPS['cuda']} on a GPU." in embed["batch_size"].help
 
 
 def test_one_spelling_and_one_text_for_each_option() -> None:

@@ -8,7 +8,7 @@ import pytest
 from clikit import Run
 
 from latentcli.cli.jobfile import resolve
-from latentcli.jobs.config import BenchJob
+from latentcli.jobs.bench.config import BenchJob
 
 ROOT = Path(__file__).resolve().parents[2]
 

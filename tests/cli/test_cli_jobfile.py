@@ -10,16 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentcli.cli.jobfile import FIELDS, read_job_file, resolve, section_of
+from latentcli.cli.jobfile import read_job_file, resolve
 from latentcli.core.errors import UsageError
-from latentcli.jobs.config import (
-    SECTIONS,
-    BenchJob,
-    DecodeJob,
-    EncodeJob,
-    RoundtripJob,
-    VerifyJob,
-)
+from latentcli.core.options import options_of
+from latentcli.jobs.bench.config import BenchJob
+from latentcli.jobs.config import DecodeJob, EncodeJob, RoundtripJob, VerifyJob
+from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
 JOBS = {
     "encode": EncodeJob,
@@ -28,6 +24,8 @@ JOBS = {
     "bench": BenchJob,
     "verify": VerifyJob,
 }
+
+SOURCES = {"sources": ["a"]}
 
 
 def written(tmp_path: Path, text: str) -> str:
@@ -56,7 +54,9 @@ def test_flags_beat_the_file_which_beats_defaults(tmp_path: Path) -> None:
 
 def test_values_that_are_false_or_zero_are_given(tmp_path: Path) -> None:
     config = written(tmp_path, "[encode]\nself_check = true\n[read]\nworkers = 4\n")
-    job, _ = resolve(EncodeJob, "encode", {"config": config, "self_check": False, "workers": 0})
+    job, _ = resolve(
+        EncodeJob, "encode", {"config": config, "self_check": False, "workers": 0} | SOURCES
+    )
     assert job.self_check is False
     assert job.workers == 0
 
@@ -79,14 +79,14 @@ def test_commas_and_repeats_make_lists() -> None:
 @pytest.mark.parametrize("value", ['"a"', '["a"]'])
 def test_model_in_a_file_is_models_where_there_may_be_several(tmp_path: Path, value: str) -> None:
     config = written(tmp_path, f"[model]\nmodel = {value}\n")
-    assert resolve(RoundtripJob, "roundtrip", {"config": config})[0].models == ("a",)
+    assert resolve(RoundtripJob, "roundtrip", {"config": config} | SOURCES)[0].models == ("a",)
 
 
 def test_numbers_may_stand_for_text(tmp_path: Path) -> None:
     job, _ = resolve(
         EncodeJob,
         "encode",
-        {"config": written(tmp_path, "[preprocess]\nsize = 256\n[read]\nmax_bad = 3\n")},
+        {"config": written(tmp_path, "[preprocess]\nsize = 256\n[read]\nmax_bad = 3\n")} | SOURCES,
     )
     assert (job.size, job.max_bad) == ("256", "3")
 
@@ -137,7 +137,7 @@ def test_a_flag_of_a_wrong_type_is_told_by_its_option() -> None:
 
 def test_what_is_needed_is_asked_for() -> None:
     with pytest.raises(UsageError, match="Give what to read"):
-        resolve(EncodeJob, "encode", {}, needs="sources")
+        resolve(EncodeJob, "encode", {})
 
 
 # Fields that a job file does not have: they are about one run and not about the job.
@@ -146,14 +146,17 @@ FLAGS_ONLY = {"dry_run"}
 
 @pytest.mark.parametrize("verb", JOBS)
 def test_every_field_has_a_place_in_a_job_file(verb: str) -> None:
-    keys = {field: key for key, field in FIELDS.items()}
-    names = {keys.get(f.name, f.name) for f in fields(JOBS[verb])}
-    assert {name for name in names if section_of(name) is None} <= FLAGS_ONLY
+    options = options_of(JOBS[verb])
+    assert options.keys() == {field.name for field in fields(JOBS[verb])}
+    assert {told.key for told in options.values() if not told.section} <= FLAGS_ONLY
 
 
 def test_no_key_stands_in_two_sections() -> None:
-    keys = [key for section in SECTIONS.values() for key in section]
-    assert len(keys) == len(set(keys))
+    homes: dict[str, set[str]] = {}
+    for job in (*JOBS.values(), VideoEmbedJob, VideoDistanceJob):
+        for told in options_of(job).values():
+            homes.setdefault(told.key, set()).add(told.section)
+    assert {key: found for key, found in homes.items() if len(found) != 1} == {}
 
 
 def toml(value: Any) -> str:
@@ -177,14 +180,14 @@ def test_any_mixture_of_file_and_flags(
     tmp_path_factory: pytest.TempPathFactory, told: dict[str, Any], flags: dict[str, Any]
 ) -> None:
     path = tmp_path_factory.mktemp("job") / "job.toml"
+    options = options_of(DecodeJob)
     by_section: dict[str, list[str]] = {}
     for name, value in told.items():
-        by_section.setdefault(str(section_of(name)), []).append(f"{name} = {toml(value)}")
+        by_section.setdefault(options[name].section, []).append(f"{name} = {toml(value)}")
     lines = [line for s, body in by_section.items() for line in (f"[{s}]", *body)]
     path.write_text("\n".join(lines), encoding="utf-8")
-    types = {field.name: str(field.type) for field in fields(DecodeJob)}
-    assert read_job_file(path, "decode", types) == told
-    job, names = resolve(DecodeJob, "decode", {"config": str(path), **flags})
-    assert names == told.keys() | flags.keys()
+    assert read_job_file(path, "decode", options) == told
+    job, names = resolve(DecodeJob, "decode", {"config": str(path), **flags, "store": "x"})
+    assert names == told.keys() | flags.keys() | {"store"}
     for name, value in {**told, **flags}.items():
         assert getattr(job, name) == value

@@ -1,46 +1,12 @@
-"""`video-embed` and `video-distance`: their options are their jobs' fields, as told in the help."""
+"""`video-embed` and `video-distance` as they are typed: variables, job files and refusals."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from clikit import Run
-from typer.main import get_command
-
-from latentcli.cli.app import app
-from latentcli.jobs.config import CHOICES
-from latentcli.jobs.video.config import VIDEO_CHOICES, VideoDistanceJob, VideoEmbedJob
-
-JOBS = {"video-embed": VideoEmbedJob, "video-distance": VideoDistanceJob}
-
-
-def parameters(verb: str) -> dict[str, Any]:
-    return {p.name: p for p in get_command(app).commands[verb].params}
-
-
-@pytest.mark.parametrize("verb", JOBS)
-def test_the_options_are_the_fields_of_the_job(verb: str) -> None:
-    named = parameters(verb).keys() - {"help", "json", "quiet"}
-    assert named == {field.name for field in fields(JOBS[verb])}
-
-
-@pytest.mark.parametrize("verb", JOBS)
-def test_help_tells_the_defaults_and_the_choices(verb: str) -> None:
-    options = parameters(verb)
-    for field in fields(JOBS[verb]):
-        text = options[field.name].help
-        for choice in (CHOICES | VIDEO_CHOICES).get(field.name, ()):
-            assert re.search(rf"\b{choice}\b", text), (field.name, choice)
-        if field.default in (None, "", ()) or isinstance(field.default, bool):
-            continue
-        told = rf"{field.default:g}" if isinstance(field.default, float) else str(field.default)
-        default = rf"{told} \(default|Default: {told}\b|\(default\)"
-        assert re.search(default, text), (field.name, text)
 
 
 def files(folder: Path) -> list[str]:
@@ -58,6 +24,16 @@ def test_variables_set_options(cli: Run, tmp_path: Path, monkeypatch: pytest.Mon
     again = cli("video-distance", *pair, "--compat", "centred", "--json")
     assert again.document["compat"] == "centred"
     assert again.document["distance"] == pytest.approx(4, abs=0.8)
+
+
+def test_a_job_file_sets_options(cli: Run, tmp_path: Path) -> None:
+    pair, path = files(tmp_path), tmp_path / "job.toml"
+    path.write_text('verb = "video-distance"\n[measure]\ncompat = "uncentred"\n')
+    found = cli("video-distance", *pair, "--config", path, "--json")
+    assert found.document["compat"] == "uncentred"
+    path.write_text('[measure]\ncompt = "uncentred"\n')
+    found = cli("video-distance", *pair, "--config", path)
+    assert (found.code, "did you mean 'compat'" in found.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentcli.cli.jobfile import FIELDS
 from latentcli.core.errors import UsageError
-from latentcli.jobs.config import (
-    CHOICES,
-    SECTIONS,
-    BenchJob,
-    DecodeJob,
-    EncodeJob,
-    RoundtripJob,
-    VerifyJob,
-    check_choices,
-)
+from latentcli.core.options import SECTIONS, check_options, options_of
+from latentcli.jobs.bench.config import BenchJob
+from latentcli.jobs.config import DecodeJob, EncodeJob, RoundtripJob, VerifyJob
 from latentcli.jobs.failures import allowed_failures
 
 JOBS = (EncodeJob, DecodeJob, RoundtripJob, BenchJob, VerifyJob)
@@ -29,20 +20,21 @@ JOBS = (EncodeJob, DecodeJob, RoundtripJob, BenchJob, VerifyJob)
 
 @pytest.mark.parametrize("job", JOBS)
 def test_defaults_are_allowed(job):
-    check_choices(job())
+    check_options(job())
 
 
 @pytest.mark.parametrize(
     ("job", "name"),
-    [(job, item.name) for job in JOBS for item in fields(job) if item.name in CHOICES],
+    [(job, name) for job in JOBS for name, told in options_of(job).items() if told.choices],
 )
 def test_a_value_outside_its_choices_is_named_with_them(job, name):
+    told = options_of(job)[name]
     with pytest.raises(UsageError, match="none of them") as caught:
-        check_choices(job(**{name: "none of them"}))
-    assert f"--{name.replace('_', '-')}" in str(caught.value)
-    assert all(choice in str(caught.value) for choice in CHOICES[name])
-    for choice in CHOICES[name]:
-        check_choices(job(**{name: choice}))
+        check_options(job(**{name: "none of them"}))
+    assert str(caught.value).startswith(f"{told.flags[0]} is ")
+    assert all(choice in str(caught.value) for choice in told.choices)
+    for choice in told.choices:
+        check_options(job(**{name: choice}))
 
 
 @pytest.mark.parametrize(
@@ -63,11 +55,11 @@ def test_a_value_outside_its_choices_is_named_with_them(job, name):
 )
 def test_numbers_that_cannot_be(job):
     with pytest.raises(UsageError, match="at least"):
-        check_choices(job)
+        check_options(job)
 
 
 def test_no_workers_are_allowed_for_loaders():
-    check_choices(EncodeJob(workers=0))
+    check_options(EncodeJob(workers=0))
 
 
 @pytest.mark.parametrize(
@@ -89,14 +81,9 @@ def test_a_share_is_never_more_than_all(percent, inputs):
     assert 0 <= allowed_failures(f"{percent}%", inputs) <= inputs
 
 
-def test_every_section_names_fields_of_jobs_once():
-    named = [name for section in SECTIONS.values() for name in section]
-    known = {item.name for job in JOBS for item in fields(job)} | FIELDS.keys()
-    assert len(named) == len(set(named))
-    assert set(named) <= known
-    for job in (EncodeJob, DecodeJob, RoundtripJob):
-        missing = {item.name for item in fields(job)} - set(named)
-        assert missing <= {"dry_run", *FIELDS.values()}, missing
+def test_every_section_has_options_and_no_option_another_one():
+    found = {told.section for job in JOBS for told in options_of(job).values()}
+    assert found == {*SECTIONS, ""}
 
 
 def test_importing_the_jobs_loads_no_torch():

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.config import CHOICES, RoundtripJob
+from latentcli.core.options import options_of
+from latentcli.jobs.config import RoundtripJob
 from latentcli.metrics.measures import MEASURES, NAMES, open_measures, open_set_measures
 from latentcli.metrics.ms_ssim import ms_ssim
 from latentcli.metrics.perceptual import BACKBONES
@@ -25,7 +26,7 @@ def test_names_are_those_that_need_weights_and_those_that_do_not() -> None:
 
 
 def test_the_command_line_takes_the_same_names() -> None:
-    assert CHOICES["metrics"] == NAMES
+    assert options_of(RoundtripJob)["metrics"].choices == NAMES
 
 
 def test_measures_score_as_their_functions_do() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from latentcli.core.errors import UsageError
 from latentcli.images.preprocess import parse_size
-from latentcli.jobs.config import BenchJob
+from latentcli.jobs.bench.config import BenchJob
 
 RESOLUTION, BATCH = ("256",), (1, 8)
 """What is timed where nobody says."""

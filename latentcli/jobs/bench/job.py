@@ -11,14 +11,16 @@ from typing import Any
 import torch
 
 from latentcli.core.errors import LatentCliError, UsageError
+from latentcli.core.options import check_options
 from latentcli.jobs.bench.cases import Case, cases_of, preset_document
 from latentcli.jobs.bench.check_outputs import check_outputs
+from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.machine import machine, state
 from latentcli.jobs.bench.memory import MEMORY
 from latentcli.jobs.bench.models import TimedModel, bench_engine, timed_model, why_not
 from latentcli.jobs.bench.stages import bench_stages
 from latentcli.jobs.bench.timing import measure_case, untimed_calls
-from latentcli.jobs.config import BenchJob, check_choices, with_weights
+from latentcli.jobs.config import with_weights
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
@@ -45,7 +47,7 @@ def run_bench(job: BenchJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     LatentCliError for an output that is wrong, a failed compile or memory that is short. A chart
     that cannot be written costs no figures: the document then has `chart_error`.
     """
-    check_choices(job)
+    check_options(job)
     if job.stages:
         refuse_beside_stages(job)
         return bench_stages(job, reporter)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy
-from latentcli.jobs.config import BenchJob, EncodeJob
+from latentcli.jobs.bench.config import BenchJob
+from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.inference.capabilities import refuse_decoder
 from latentcli.jobs.inference.encode_batch import encode_batch

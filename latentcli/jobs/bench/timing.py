@@ -21,9 +21,9 @@ from torch import Tensor
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench.cases import Case
 from latentcli.jobs.bench.check_outputs import fault, unlike
+from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.memory import own_bytes, peak_bytes
 from latentcli.jobs.bench.models import ShortOfMemory, TimedModel, Work, attempt, timed_model, work
-from latentcli.jobs.config import BenchJob
 from latentcli.jobs.runtime.memory import peak_memory, reset_peak_memory
 
 Model = TypeVar("Model")

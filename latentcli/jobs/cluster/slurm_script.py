@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from latentcli.core.errors import Interrupted, UsageError
+from latentcli.core.options import check_options, option
 from latentcli.jobs.cluster.environment import FIRST_PORT, PORTS
 
 NOTICE_SECONDS = 180
@@ -42,20 +43,33 @@ exit "$code"
 class SlurmJob:
     """What is run, and on how much; one process per GPU, or per machine where there are none."""
 
-    words: tuple[str, ...]
-    """The command line without its first word, latentcli."""
-    nodes: int = 1
-    gpus_per_node: int = 1
-    cpus_per_gpu: int = 8
-    """Cores of each process."""
-    time: str = "24:00:00"
-    partition: str | None = None
-    account: str | None = None
-    job_name: str = "latentcli"
-    output_log: str = "%x-%j.log"
-    """Where stdout and stderr go; Slurm puts the job's name for %x and its id for %j."""
-    setup: tuple[str, ...] = ()
-    """Lines of bash before the command, such as one that activates an environment."""
+    words: tuple[str, ...] = option(
+        (),
+        "The command to run, after two dashes; its output must be named.",
+        argument=True,
+        metavar="-- encode SRC -o OUT ...",
+    )
+    nodes: int = option(1, "Machines. Default: 1.", least=1)
+    gpus_per_node: int = option(
+        1,
+        "GPUs of each machine, with a process for each; 0 runs one process per machine on the"
+        " CPU. Default: 1.",
+        least=0,
+    )
+    cpus_per_gpu: int = option(8, "CPU cores of each process. Default: 8.", least=1)
+    time: str = option("24:00:00", "Time limit. Default: 24:00:00.", metavar="[D-]HH:MM:SS")
+    partition: str | None = option(None, "Partition. Default: the cluster's.", metavar="NAME")
+    account: str | None = option(None, "Account that is charged. Default: yours.", metavar="NAME")
+    job_name: str = option("latentcli", "The job's name. Default: latentcli.", metavar="NAME")
+    output_log: str = option(
+        "%x-%j.log", "File for stdout and stderr. Default: %x-%j.log.", metavar="PATH"
+    )
+    setup: tuple[str, ...] = option(
+        (),
+        'A line of bash that runs first, such as "source .venv/bin/activate". Repeat for several.'
+        " Default: none.",
+        metavar="LINE",
+    )
 
 
 def script(job: SlurmJob) -> str:
@@ -89,24 +103,16 @@ def script(job: SlurmJob) -> str:
 
 def check(job: SlurmJob) -> None:
     """UsageError where a number is too small, or a text is none that sbatch reads."""
-    least = {"nodes": 1, "gpus_per_node": 0, "cpus_per_gpu": 1}
-    for name, number in least.items():
-        found = getattr(job, name)
-        if found < number:
-            raise UsageError(f"--{dashed(name)} is {found}; it must be at least {number}.")
+    check_options(job)
     for name in ("partition", "account", "job_name", "output_log"):
         text = getattr(job, name)
         if text is not None and not WORD.fullmatch(text):
+            flag = f"--{name.replace('_', '-')}"
             raise UsageError(
-                f"--{dashed(name)} is {text!r}; allowed are letters, digits and any of .,:/%@+=-_"
+                f"{flag} is {text!r}; allowed are letters, digits and any of .,:/%@+=-_"
             )
     if not TIME.fullmatch(job.time):
         raise UsageError(
             f"--time is {job.time!r}; give hours, minutes and seconds such as 24:00:00, or"
             " 2-12:00:00 with days."
         )
-
-
-def dashed(name: str) -> str:
-    """A field's name as its option has it."""
-    return name.replace("_", "-")

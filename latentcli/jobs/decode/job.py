@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import SampleError, UsageError
+from latentcli.core.options import check_options
 from latentcli.images.clips import load_av
 from latentcli.images.codec import SUFFIX_OF
-from latentcli.jobs.config import DecodeJob, check_choices
+from latentcli.jobs.config import DecodeJob
 from latentcli.jobs.decode.clips import decode_clips
 from latentcli.jobs.decode.from_stdin import open_piped
 from latentcli.jobs.decode.latents import (
@@ -59,7 +60,7 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     A latent or clip that cannot be decoded counts as failed and is named in `failures`; the rest
     goes on.
     """
-    check_choices(job)
+    check_options(job)
     inference_config(job)
     began = time.perf_counter()
     reads, writes = job.store == STDIN, job.output == STDOUT

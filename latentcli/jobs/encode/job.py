@@ -8,16 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 from latentcli.core.errors import UsageError
+from latentcli.core.options import check_options
 from latentcli.jobs.cluster.environment import device_of, rank_of
 from latentcli.jobs.cluster.team import Team, join_team
-from latentcli.jobs.config import EncodeJob, check_choices, check_pipe, is_piped
+from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.encode.dry_run import plan_document
 from latentcli.jobs.encode.from_stdin import encode_stdin
 from latentcli.jobs.encode.plan import plan_encode, with_model_defaults
 from latentcli.jobs.encode.ray_driver import run_ray
 from latentcli.jobs.encode.share import claimed, encode_in_team, follow, lead
 from latentcli.jobs.encode.to_stdout import encode_to_stdout
-from latentcli.jobs.failures import allowed_failures
 from latentcli.jobs.inference.capabilities import refuse_decoder_preset
 from latentcli.jobs.inference.engine import engine_of
 from latentcli.jobs.loader.find_media import check_clip_options, find_media
@@ -34,8 +34,7 @@ def run_encode(job: EncodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     (folder, disk, another spec), SelfCheckError, TooManyFailures, Interrupted. What was committed
     before an error stays.
     """
-    check_choices(job)
-    allowed_failures(job.max_bad, 0)
+    check_options(job)
     refuse_decoder_preset(job.model)
     if is_piped(job):
         return run_pipe(job, reporter)

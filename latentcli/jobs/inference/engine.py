@@ -11,8 +11,9 @@ from torch import Tensor
 
 from latentcli.core.errors import UsageError
 from latentcli.images.codec import to_uint8
-from latentcli.jobs.config import DecodeSettings, EncodeJob
+from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.runtime.memory import reuse_heap
+from latentcli.jobs.settings import DecodeSettings
 from latentcli.models.base import Autoencoder, ModelInfo
 from latentcli.models.registry import load_model
 from latentcli.models.vp_diffusion import InferenceConfig

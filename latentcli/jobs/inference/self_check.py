@@ -10,9 +10,9 @@ from torch import Tensor
 
 from latentcli.core.errors import SelfCheckError
 from latentcli.core.json_values import rounded_value
-from latentcli.jobs.config import DecodeSettings
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine, decode_batch
+from latentcli.jobs.settings import DecodeSettings
 from latentcli.metrics.psnr import psnr
 
 MAX_SIDE = 512

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from latentcli.core.errors import UsageError
 from latentcli.images.clips import CLIP_SUFFIXES, load_av
 from latentcli.images.codec import IMAGE_SUFFIXES
-from latentcli.jobs.config import ImageIntake
 from latentcli.jobs.loader.readers import READERS, kind_of, packed_suffixes
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
+from latentcli.jobs.settings import ImageIntake
 from latentcli.shards.sources.file_list import FoundInputs, Source
 from latentcli.shards.sources.find_inputs import expand_sources, inputs_of
 

@@ -7,7 +7,7 @@ from typing import Any
 from latentcli.core.errors import UsageError
 from latentcli.images.buckets import Buckets, make_buckets, read_buckets
 from latentcli.images.preprocess import PreprocessSpec, parse_size, resizer
-from latentcli.jobs.config import ImageIntake
+from latentcli.jobs.settings import ImageIntake
 
 
 def preprocess_spec(job: ImageIntake, divisor: int) -> PreprocessSpec:

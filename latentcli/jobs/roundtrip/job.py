@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import LatentCliError, StoreError, UsageError
+from latentcli.core.options import check_options
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.config import RoundtripJob, check_choices
-from latentcli.jobs.failures import allowed_failures
+from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.inference.engine import inference_config
 from latentcli.jobs.loader.clip_frames import ClipRecipe
 from latentcli.jobs.loader.find_media import SUFFIXES, FoundMedia, check_clip_options, find_media
@@ -106,8 +106,7 @@ def check_measured(run: Roundtrip, found: FoundMedia) -> None:
 
 def check(job: RoundtripJob) -> None:
     """UsageError for what is wrong with the job itself."""
-    check_choices(job)
-    allowed_failures(job.max_bad, 0)
+    check_options(job)
     inference_config(job)
     check_models(job)
     check_places(job)

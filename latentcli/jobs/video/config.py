@@ -1,14 +1,11 @@
-"""The two jobs of video distances as frozen dataclasses: what their command lines resolve to.
-
-Importing this loads no torch. Every field has the name of its option.
-"""
+"""Holds the two jobs of video distances as frozen dataclasses of options; loads no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from latentcli.core.errors import UsageError
-from latentcli.jobs.config import DecodeSettings
+from latentcli.core.options import like, option
+from latentcli.jobs.settings import MODEL, NO_SOURCES, DecodeSettings, ImageIntake, ModelSettings
 
 PREPROCESS = {
     "cdfvd": "divided by 255, then bilinear without antialias (as cd-fvd)",
@@ -21,52 +18,96 @@ COMPAT = {
     " Frechet distance, and to be compared with that script's figures alone",
 }
 """What stands for C in the formula."""
-
-VIDEO_CHOICES = {"preprocess": tuple(PREPROCESS), "compat": tuple(COMPAT)}
+FEATURES = "file of features: from video-embed, .npy, .npz, or .safetensors with one 2-D tensor."
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoEmbedJob(DecodeSettings):
+class VideoEmbedJob(DecodeSettings, ModelSettings):
     """Clips to a file of features."""
 
-    sources: tuple[str, ...] = ()
-    output: str = ""
-    weights: str | None = None
-    """Of the network that makes the features."""
-    frames: int = 16
-    """Frames of a group, which gives one feature vector."""
-    size: int = 224
-    preprocess: str = "cdfvd"
-    batch_size: int | None = None
-    """Groups at once; None is 1 on a CPU and 8 on a GPU."""
-    stride: int = 1
-    """Of a clip, every so many frames."""
-    max_pixels: int = 89_478_485
-    on_error: str = "skip"
-    max_bad: str | None = None
-    model: str | None = None
-    """The autoencoder that the frames go through first; None is none."""
-    model_weights: str | None = None
-    revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    """Of the autoencoder; the features are made in float32."""
+    sources: tuple[str, ...] = option(
+        (),
+        "Video files, folders of them (searched to the bottom), quoted globs, or @list.txt with a"
+        " path a line.",
+        argument=True,
+        section="read",
+        metavar="CLIPS",
+        needed=NO_SOURCES,
+    )
+    output: str = option(
+        "",
+        "File of the features, which must end in .safetensors.",
+        section="write",
+        metavar="FEATURES",
+        flags=("--output", "-o"),
+    )
+    weights: str | None = like(
+        ModelSettings,
+        "weights",
+        help="File or folder of the VideoMAE V2 weights. Default:"
+        " $LATENTCLI_WEIGHTS/videomae_v2_giant/, then the Hugging Face cache, then the Hub.",
+    )
+    frames: int = option(
+        16,
+        "Frames of a group, which gives one feature vector; a shorter rest is dropped. Default:"
+        " 16; the published script has 8.",
+        section="decode_image",
+        least=1,
+    )
+    size: int = option(
+        224,
+        "Frames are resized to N x N pixels for the network. Default: 224.",
+        section="preprocess",
+    )
+    preprocess: str = option(
+        "cdfvd",
+        "How frames are resized: cdfvd (default; bilinear, as cd-fvd), or published (bicubic by"
+        " Pillow, as the published script).",
+        section="preprocess",
+        choices=tuple(PREPROCESS),
+    )
+    batch_size: int | None = option(
+        None,
+        "Groups of frames per batch. Default: 1 on a CPU, 8 on a GPU.",
+        section="batch",
+        least=1,
+    )
+    stride: int = like(ImageIntake, "stride")
+    max_pixels: int = like(ImageIntake, "max_pixels")
+    on_error: str = like(ImageIntake, "on_error")
+    max_bad: str | None = like(ImageIntake, "max_bad")
+    model: str | None = option(
+        None,
+        f"Take the frames as this autoencoder gives them back. {MODEL} Default: the frames as they"
+        " are.",
+        section="model",
+        before="revision",
+    )
+    model_weights: str | None = option(
+        None,
+        "File or folder of the weights of --model. Default: looked for as for other commands.",
+        section="model",
+        metavar="PATH",
+        before="revision",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoDistanceJob:
     """Two files of features to their distance."""
 
-    a: str = ""
-    b: str = ""
-    compat: str = "centred"
-    force: bool = False
-    """Compare although the files say that they were made in different ways."""
-
-
-def check_video_choices(job: VideoEmbedJob | VideoDistanceJob) -> None:
-    """UsageError where a field has a value outside its choices."""
-    for name, allowed in VIDEO_CHOICES.items():
-        value = getattr(job, name, None)
-        if value is not None and value not in allowed:
-            raise UsageError(f"--{name} is {value!r}; allowed are {', '.join(allowed)}.")
+    a: str = option("", f"First {FEATURES}", argument=True, section="read")
+    b: str = option("", f"Second {FEATURES}", argument=True, section="read")
+    compat: str = option(
+        "centred",
+        "centred (default): the Frechet distance. uncentred: with raw second moments in place of"
+        " covariances, to compare with figures of the published script.",
+        section="measure",
+        choices=tuple(COMPAT),
+        metavar="centred|uncentred",
+    )
+    force: bool = option(
+        False,
+        "Compare features although they were made differently. Default: refuse.",
+        section="model",
+    )

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.video.config import COMPAT, VideoDistanceJob, check_video_choices
+from latentcli.core.options import check_options
+from latentcli.jobs.video.config import COMPAT, VideoDistanceJob
 from latentcli.jobs.video.feature_file import FeatureFile, differences, open_features
 from latentcli.metrics.frechet import FeatureSums, frechet_distance
 
@@ -16,7 +17,7 @@ def run_video_distance(job: VideoDistanceJob) -> dict[str, Any]:
 
     UsageError where the files do not go together, unless `force`.
     """
-    check_video_choices(job)
+    check_options(job)
     with open_features(Path(job.a)) as a, open_features(Path(job.b)) as b:
         if a.dim != b.dim:
             raise UsageError(

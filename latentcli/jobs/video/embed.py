@@ -14,8 +14,8 @@ from torch import Tensor
 
 from latentcli import __version__
 from latentcli.core.errors import LatentCliError, SampleError, TooManyFailures, UsageError
+from latentcli.core.options import check_options
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.config import check_choices
 from latentcli.jobs.failures import allowed_failures
 from latentcli.jobs.inference.capabilities import (
     refuse_decoder,
@@ -42,7 +42,7 @@ from latentcli.jobs.loader.find_media import find_media
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
-from latentcli.jobs.video.config import PREPROCESS, VideoEmbedJob, check_video_choices
+from latentcli.jobs.video.config import PREPROCESS, VideoEmbedJob
 from latentcli.jobs.video.extractor import Extractor, load_extractor
 from latentcli.jobs.video.feature_file import FeatureSpool, check_output, write_features
 from latentcli.jobs.video.frame_groups import Group, groups_of, reconstructed, resized
@@ -78,9 +78,7 @@ def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str
 
     LatentCliError where no clip gave a group of frames.
     """
-    check_choices(job)
-    check_video_choices(job)
-    allowed_failures(job.max_bad, 0)
+    check_options(job)
     inference_config(job)
     check_output(Path(job.output))
     if job.model is not None:

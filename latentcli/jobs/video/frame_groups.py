@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from latentcli.jobs.config import DecodeSettings
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import DEFAULT_BATCH, Engine, decode_batch
 from latentcli.jobs.loader.clip_frames import frame_key
+from latentcli.jobs.settings import DecodeSettings
 
 
 @dataclass(frozen=True, slots=True)

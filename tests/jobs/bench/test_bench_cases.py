@@ -6,7 +6,7 @@ import pytest
 
 from latentcli.core.errors import UsageError
 from latentcli.jobs.bench.cases import Case, cases_of, preset_document
-from latentcli.jobs.config import BenchJob
+from latentcli.jobs.bench.config import BenchJob
 
 
 def test_by_default_both_ops_at_256():

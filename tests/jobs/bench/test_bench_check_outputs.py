@@ -11,9 +11,9 @@ from jobkit import changed_model
 
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench.check_outputs import TOLERANCES, check_outputs, fault
+from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.job import run_bench
 from latentcli.jobs.bench.models import TimedModel, bench_engine, timed_model
-from latentcli.jobs.config import BenchJob
 
 
 def engine_of(name: str, dtype: str = "fp32"):

@@ -14,9 +14,9 @@ from jobkit import changed_model, toy_pictures
 
 import latentcli.models
 from latentcli.core.errors import LatentCliError, UsageError, WeightsError
+from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.job import run_bench
 from latentcli.jobs.bench.stages import per_second
-from latentcli.jobs.config import BenchJob
 from latentcli.jobs.model_cards import list_models
 from latentcli.jobs.runtime.memory import peak_memory, reset_peak_memory
 from latentcli.jobs.runtime.reporter import Reporter

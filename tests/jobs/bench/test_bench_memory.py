@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.memory import highest, own_bytes, peak_bytes
 from latentcli.jobs.bench.models import bench_engine
-from latentcli.jobs.config import BenchJob
 
 MIB = 2**20
 SIDE = 512

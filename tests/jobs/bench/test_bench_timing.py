@@ -12,6 +12,7 @@ import torch
 
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench.cases import Case
+from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.job import run_bench
 from latentcli.jobs.bench.models import TimedModel, attempt, timed_model
 from latentcli.jobs.bench.timing import (
@@ -23,7 +24,6 @@ from latentcli.jobs.bench.timing import (
     row,
     versus,
 )
-from latentcli.jobs.config import BenchJob
 from latentcli.jobs.inference.engine import load_engine
 
 SMALL = {"resolution": ("32",), "batch": (1,), "device": "cpu"}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.config import DecodeJob, DecodeSettings
+from latentcli.jobs.config import DecodeJob
 from latentcli.jobs.inference.encode_batch import DeviceTimer, encode_batch, encode_on_device
 from latentcli.jobs.inference.engine import (
     decode_batch,
@@ -21,6 +21,7 @@ from latentcli.jobs.inference.engine import (
     sample_noise,
     sample_seed,
 )
+from latentcli.jobs.settings import DecodeSettings
 
 LEVELS = 1
 """Levels of 255 by which a decoded picture may differ with batch size and threads.

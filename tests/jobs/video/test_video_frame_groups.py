@@ -11,8 +11,8 @@ from PIL import Image
 from presetkit import toy_checkpoint
 
 from latentcli.images.codec import to_float, to_uint8
-from latentcli.jobs.config import DecodeSettings
 from latentcli.jobs.inference.engine import load_engine
+from latentcli.jobs.settings import DecodeSettings
 from latentcli.jobs.video.frame_groups import Group, groups_of, padded, reconstructed, resized
 
 

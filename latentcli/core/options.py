@@ -1,0 +1,111 @@
+"""Describes an option once, on the field of its job: for command lines, job files and variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from latentcli.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SECTIONS = (
+    *("read", "decode_image", "preprocess", "batch", "model", "measure", "encode", "decode"),
+    *("encode_image", "write", "bench", "verify"),
+)
+"""Sections of a job file and panels of the help: the stages, and what only a few commands have."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """All that a command line, a job file and a variable know of a field."""
+
+    help: str
+    section: str = ""
+    """One of SECTIONS; an option without stands in no job file, and in the help's first panel."""
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+    check: Callable[[Any], object] | None = None
+    """Raises UsageError for values that choices and bounds cannot tell."""
+    commas: bool = False
+    """Whether a word may hold several values, with commas between them."""
+    needed: str = ""
+    """What to say where nobody gave it; an option without is never needed."""
+    key: str = ""
+    """Its name in job files and variables; the field's, unless that one is a plural."""
+    flags: tuple[str, ...] = ()
+    """As it is typed; made of the key, unless there is a better one."""
+    metavar: str = ""
+    variable: bool = True
+    argument: bool = False
+    """Whether it is typed without a flag."""
+    before: str = ""
+    """The field of a base class that it precedes in the help."""
+    type: str = ""
+    """The field's, without None: str, int, float, bool or a tuple of str or int."""
+
+
+def option(default: T, help: str, **settings: Any) -> T:
+    """A field of a job that is an option; the settings are those of Option."""
+    return field(default=default, metadata={"option": Option(help=help, **settings)})
+
+
+def like(job: type[DataclassInstance], name: str, **changes: Any) -> Any:
+    """The option of another job, with what differs."""
+    there = job.__dataclass_fields__[name]
+    return option(there.default, **(vars(there.metadata["option"]) | changes))
+
+
+@cache
+def options_of(job: type[DataclassInstance]) -> dict[str, Option]:
+    """Each field and its option, complete, in the order of the help."""
+    found: dict[str, Option] = {}
+    for item in fields(job):
+        told: Option = item.metadata["option"]
+        key = told.key or item.name
+        kind = str(item.type).removesuffix(" | None")
+        flag = f"--{key.replace('_', '-')}"
+        switch = f"{flag}/--no-{flag.removeprefix('--')}"
+        flags = told.flags or ((switch if kind == "bool" else flag),)
+        found[item.name] = replace(told, key=key, flags=flags, type=kind)
+    names = list(found)
+    for name, told in found.items():
+        if told.before:
+            names.remove(name)
+            names.insert(names.index(told.before), name)
+    return {name: found[name] for name in names}
+
+
+def flag_of(told: Option) -> str:
+    """How it is named in a message."""
+    return told.flags[0].partition("/")[0]
+
+
+def check_options(job: DataclassInstance) -> None:
+    """UsageError where a field of a job has a value outside its choices or its range."""
+    for name, told in options_of(type(job)).items():
+        value = getattr(job, name)
+        if value is None:
+            continue
+        if told.check is not None:
+            told.check(value)
+        for one in value if isinstance(value, tuple) else (value,):
+            if told.choices and one not in told.choices:
+                raise UsageError(
+                    f"{flag_of(told)} is {one!r}; allowed are {', '.join(told.choices)}."
+                )
+            check_range(told, one)
+
+
+def check_range(told: Option, value: Any) -> None:
+    """UsageError where a number is too small or too large."""
+    if told.least is None or told.least <= value <= (value if told.most is None else told.most):
+        return
+    top = "" if told.most is None else f" and at most {told.most}"
+    raise UsageError(f"{flag_of(told)} is {value}; it must be at least {told.least}{top}.")

@@ -1,0 +1,105 @@
+"""Holds the job of bench as a frozen dataclass of options; importing this loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latentcli.core.options import like, option
+from latentcli.jobs.config import BUNDLED_MODEL
+from latentcli.jobs.settings import MODEL, SOURCES, DecodeSettings, ImageIntake, ModelSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchJob(ModelSettings):
+    """Time encode and decode of models, or the stages of a whole encode job."""
+
+    sources: tuple[str, ...] = like(
+        ImageIntake,
+        "sources",
+        help=f"With --stages: {SOURCES.replace('image or video files', 'image files')}",
+        needed="",
+    )
+    op: str | None = option(
+        None,
+        "What is timed: encode, decode or both (default).",
+        section="bench",
+        choices=("encode", "decode", "both"),
+    )
+    resolution: tuple[str, ...] | None = option(
+        None,
+        "Image sizes, repeated or with commas: 256,512x384. Default: 256.",
+        section="bench",
+        metavar="N|WxH",
+        commas=True,
+    )
+    batch: tuple[int, ...] | None = option(
+        None,
+        "Batch sizes, repeated or with commas. Default: 1,8.",
+        section="bench",
+        least=1,
+        commas=True,
+    )
+    preset_table: str | None = option(
+        None,
+        "Exactly the rows of a published table, encode or decode; --batch N replaces its batch"
+        " sizes on a smaller machine.",
+        section="bench",
+        choices=("encode", "decode"),
+    )
+    warmup: int = option(
+        2,
+        "Untimed calls before the timed ones; at least one is made. Default: 2.",
+        section="bench",
+        least=0,
+    )
+    repeats: int = option(
+        10, "Most timed calls; the median counts. Default: 10.", section="bench", least=1
+    )
+    seconds: float | None = option(
+        None,
+        "Repeat a case no longer than this, once 3 repeats are in. Default: no limit.",
+        section="bench",
+        least=0,
+        metavar="S",
+    )
+    threads: int | None = option(
+        None,
+        "CPU threads of the networks. With one, figures are steadier on a machine that others use"
+        " too. Default: torch's own choice.",
+        section="bench",
+        least=1,
+    )
+    random_weights: bool = option(
+        False, "Time the network without its weights at hand. Default: off.", section="bench"
+    )
+    compile: bool = option(
+        False, "Time what torch.compile makes of the networks. Default: off.", section="bench"
+    )
+    chart: str | None = option(
+        None,
+        "Draw the rates as a bar chart, FILE.png or FILE.svg; needs matplotlib, the extra charts.",
+        section="bench",
+        metavar="FILE",
+    )
+    stages: bool = option(
+        False,
+        "Time each stage of a whole encode job of SRC instead. Default: off.",
+        section="bench",
+    )
+    workers: int | None = like(ImageIntake, "workers")
+    size: str | None = like(ImageIntake, "size")
+    batch_size: int | None = like(ImageIntake, "batch_size")
+    baseline: str | None = option(
+        None,
+        "Model that speedup and memory reduction are measured against. Default: none.",
+        section="model",
+        before="weights",
+    )
+    models: tuple[str, ...] = option(
+        (BUNDLED_MODEL,),
+        f"{MODEL} Repeat to compare several. Default: {BUNDLED_MODEL}.",
+        section="model",
+        key="model",
+        before="weights",
+    )
+    steps: int = like(DecodeSettings, "steps")

@@ -1,0 +1,220 @@
+"""Holds the options that several jobs share, each with its help, choices and bounds.
+
+Importing this loads no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latentcli.core.options import option
+from latentcli.jobs.failures import allowed_failures
+
+SOURCES = (
+    "Folders (searched to the bottom), image or video files, tar shards ({000..099}.tar), quoted"
+    " globs, URLs (s3://, gs://, hf://), or @list.txt with a path a line."
+)
+MODEL = "Preset (see latentcli models), Hub id, or folder of config.json + model.safetensors."
+NO_SOURCES = "Give what to read: folders, image files, quoted globs or @list.txt."
+NO_STORE = "Give the store: the folder that latentcli encode wrote."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """With which weights a model is run, where and how."""
+
+    weights: str | None = option(
+        None,
+        "File or folder of the weights. Default: $LATENTCLI_WEIGHTS/<preset>/, then the Hugging"
+        " Face cache, then the Hub.",
+        section="model",
+        metavar="PATH",
+        variable=False,  # $LATENTCLI_WEIGHTS names a folder of folders, one per preset
+    )
+    revision: str | None = option(
+        None,
+        "Branch, tag or commit on the Hub. Default: the preset's.",
+        section="model",
+        metavar="REV",
+    )
+    device: str = option(
+        "auto",
+        "auto (default: a GPU if there is one), cpu, cuda or cuda:N.",
+        section="model",
+        metavar="DEVICE",
+    )
+    dtype: str = option(
+        "auto",
+        "Network's dtype; auto (default) is bf16 on a GPU and fp32 on a CPU.",
+        section="model",
+        choices=("auto", "bf16", "fp32"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageIntake:
+    """How files become equal-sized pictures; shared by encode and roundtrip."""
+
+    sources: tuple[str, ...] = option(
+        (), SOURCES, argument=True, section="read", metavar="SRC", needed=NO_SOURCES
+    )
+    media: str = option(
+        "auto",
+        "Take the sources as images, or as clips (which needs latentcli[video]). auto (default):"
+        " clips where all of them are video files.",
+        section="read",
+        choices=("auto", "images", "clips"),
+    )
+    workers: int | None = option(
+        None,
+        "Processes that read and prepare images; 0 does it in the main one. Default: 0 for"
+        " fewer than 64 inputs, else one per CPU core, up to 8. Clips are read by threads of the"
+        " main one.",
+        section="read",
+        least=0,
+    )
+    on_error: str = option(
+        "skip",
+        "What an unreadable input does: skip it (default), or stop the job.",
+        section="read",
+        choices=("skip", "stop"),
+    )
+    max_bad: str | None = option(
+        None,
+        "Inputs that may fail: a number or a share such as 0.5%. When more have, the job stops"
+        " with exit code 3; 100% never does. Default: none may, but the job goes on to the end.",
+        section="read",
+        metavar="N|N%",
+        check=lambda text: allowed_failures(text, 0),
+    )
+    time_limit: float = option(
+        120.0,
+        "Seconds that one input may take to be read and prepared before it counts as failed;"
+        " needs --workers of 1 or more. 0 is no limit. Default: 120.",
+        section="read",
+        least=0,
+        metavar="S",
+    )
+    alpha: str = option(
+        "white",
+        "Transparent pictures are laid on white (default), black or grey; drop ignores"
+        " transparency.",
+        section="decode_image",
+        choices=("white", "black", "grey", "drop"),
+    )
+    max_pixels: int = option(
+        89_478_485,
+        "Refuse pictures, and clips with frames, of more pixels than this. Default: 89478485.",
+        section="decode_image",
+        least=1,
+    )
+    stride: int = option(
+        1, "Of a clip, take every Nth frame. Default: 1.", section="decode_image", least=1
+    )
+    frames: int | None = option(
+        None,
+        "Of a clip, take at most N frames. Default: all of them.",
+        section="decode_image",
+        least=1,
+    )
+    size: str | None = option(
+        None,
+        "256: resize the short side and crop the centre square. 512x256: cover width x height,"
+        " then crop. Default: keep each picture's size.",
+        section="preprocess",
+        metavar="N|WxH",
+    )
+    resize: str | None = option(
+        None,
+        "crop: resize and crop to --size. bucket: to a bucket of like aspect ratio, see --area."
+        " none: no resize, only crop the centre to the model's size rule. Default: crop with"
+        " --size, bucket with --area or --buckets, else none.",
+        section="preprocess",
+        choices=("crop", "none", "bucket"),
+    )
+    filter: str = option(
+        "lanczos",
+        "Resize filter, antialiased: lanczos (default), bicubic, bilinear or box.",
+        section="preprocess",
+        choices=("lanczos", "bicubic", "bilinear", "box"),
+    )
+    area: str | None = option(
+        None,
+        "Of buckets, the pixels of each: 1024 is as many as 1024x1024 has. Default: no buckets.",
+        section="preprocess",
+        metavar="N|WxH",
+    )
+    bucket_rule: str = option(
+        "area",
+        "How buckets are made and chosen: area (default; nearest aspect ratio), or as kohya's"
+        " sd-scripts or musubi-tuner do, so that caches line up with theirs.",
+        section="preprocess",
+        choices=("area", "kohya", "musubi"),
+    )
+    bucket_step: int | None = option(
+        None,
+        "Bucket sides are multiples of this. Default: 64, and 16 for musubi.",
+        section="preprocess",
+        least=1,
+    )
+    bucket_min: int | None = option(
+        None,
+        "Shortest side of a bucket. Default: the rule's own; 256 for kohya.",
+        section="preprocess",
+        least=1,
+    )
+    bucket_max: int | None = option(
+        None,
+        "Longest side of a bucket. Default: the rule's own; 1024 for kohya.",
+        section="preprocess",
+        least=1,
+    )
+    no_upscale: bool = option(
+        False,
+        "Never enlarge: a small picture gets a smaller bucket. Default: off.",
+        section="preprocess",
+    )
+    buckets: str | None = option(
+        None,
+        "File of the buckets, one WIDTHxHEIGHT a line, instead of --area. Default: none.",
+        section="preprocess",
+        metavar="FILE",
+    )
+    batch_size: int | None = option(
+        None,
+        "Images, or frames, per batch. Default: 8 on a CPU, 32 on a GPU.",
+        section="batch",
+        least=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeSettings:
+    """How a diffusion decoder is run; other decoders ignore it."""
+
+    steps: int = option(1, "Decoder steps (NFE). Default: 1.", section="decode", least=1)
+    sampler: str = option(
+        "ddim", "ddim (default) or dpmpp_2m.", section="decode", choices=("ddim", "dpmpp_2m")
+    )
+    schedule: str = option(
+        "linear",
+        "Spacing of the steps: linear (default) or cosine.",
+        section="decode",
+        choices=("linear", "cosine"),
+    )
+    pdg: bool = option(False, "Path-drop guidance. Default: off.", section="decode")
+    pdg_strength: float = option(
+        2.0, "Strength of path-drop guidance. Default: 2.0.", section="decode", least=0, metavar="X"
+    )
+    seed: int = option(
+        0,
+        "Seed of the decoder's noise; each picture's depends on its key. Default: 0.",
+        section="decode",
+        metavar="SEED",
+    )
+    num_frames: int | None = option(
+        None,
+        "Frames of a clip that a temporal decoder sees at once. Default: the model's own number.",
+        section="decode",
+        least=1,
+    )
