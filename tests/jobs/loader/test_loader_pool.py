@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kill_test import gone, in_session
+from harness.processes import gone, in_session
 from trapkit import Bomb, intake, pictures, processes
 
 from latentcli.core.errors import Interrupted, LatentCliError, StoreError
@@ -22,8 +22,6 @@ from latentcli.jobs.loader import pool, worker
 from latentcli.jobs.loader.loader import open_chunks
 from latentcli.jobs.loader.prepare import Intake, RawSample, Task, unit_tasks
 from latentcli.jobs.loader.supervisor import Deaths
-
-HERE = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -247,7 +245,7 @@ if __name__ == "__main__":
 
 def script(tmp_path, what):
     path = tmp_path / "script.py"
-    path.write_text(SCRIPT.format(path=[str(HERE)]))
+    path.write_text(SCRIPT.format(path=sys.path))
     return subprocess.Popen(
         [sys.executable, str(path), str(tmp_path), what],
         stdout=subprocess.PIPE,
