@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -29,7 +29,11 @@ JOBS = (EncodeJob, DecodeJob, RoundtripJob, BenchJob, VerifyJob)
 
 @pytest.mark.parametrize("job", JOBS)
 def test_defaults_are_allowed(job):
-    check_choices(job())
+    made = job()
+    check_choices(made)
+    chosen = {item.name: getattr(made, item.name) for item in fields(job) if item.name in CHOICES}
+    for name, value in chosen.items():
+        assert set(value if isinstance(value, tuple) else [value]) <= {None, *CHOICES[name]}, name
 
 
 @pytest.mark.parametrize(
@@ -67,7 +71,11 @@ def test_numbers_that_cannot_be(job):
 
 
 def test_no_workers_are_allowed_for_loaders():
-    check_choices(EncodeJob(workers=0))
+    none = EncodeJob(workers=0)
+    check_choices(none)
+    assert none.workers == 0
+    with pytest.raises(UsageError, match="--workers is -1; it must be at least 0"):
+        check_choices(replace(none, workers=-1))
 
 
 @pytest.mark.parametrize(
