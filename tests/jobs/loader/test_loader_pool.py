@@ -120,6 +120,13 @@ def descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def until(condition, seconds=30.0):
+    """Waits for what must come to be."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def endless(seen):
     for number in itertools.count():
         seen.append(number)
@@ -132,7 +139,8 @@ def test_little_is_read_ahead_and_the_end_is_quick(tmp_path, paths):
     before = descriptors()
     with open_chunks(source, endless(seen), 2) as chunks:
         next(chunks)
-        time.sleep(0.5)
+        until(lambda: len(seen) > 10)
+        time.sleep(0.2)  # more than are allowed would be ahead by now
         assert 10 < len(seen) <= 2 * pool.AHEAD + 2
         assert len(processes()) == 2
         start = time.perf_counter()
@@ -158,7 +166,8 @@ def test_reads_are_ahead_and_bounded(tmp_path, monkeypatch):
     reads = worker.ReadAhead()
     sizes = [10] * 5 + [90] + [10] * 3
     reads.add([InputRow(str(i), "x", 0, size) for i, size in enumerate(sizes)])
-    time.sleep(0.1)
+    until(lambda: len(begun) >= 3)
+    time.sleep(0.1)  # a fourth would begin by now
     assert sorted(begun) == ["0", "1", "2"]
     gate.set()
     found = [reads.take() for _ in sizes]
