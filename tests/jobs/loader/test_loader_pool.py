@@ -254,7 +254,7 @@ if __name__ == "__main__":
 
 def script(tmp_path, what):
     path = tmp_path / "script.py"
-    path.write_text(SCRIPT.format(path=sys.path))
+    path.write_text(SCRIPT.format(path=[str(Path(__file__).parent.parent)]))
     return subprocess.Popen(
         [sys.executable, str(path), str(tmp_path), what],
         stdout=subprocess.PIPE,
