@@ -1,4 +1,4 @@
-"""The presets in, the README's table of models out.
+"""Makes the README's table of models from the presets.
 
 python scripts/model_table.py            prints it
 python scripts/model_table.py --write    puts it between the markers in README.md

@@ -1,4 +1,4 @@
-"""A folder of photographs in; what batch size, threads, bfloat16, steps and seeds change, out.
+"""Measures what batch size, threads, bfloat16, steps and seeds change on a folder of photographs.
 
     python scripts/numerics.py PHOTOGRAPHS
 

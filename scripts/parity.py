@@ -1,4 +1,4 @@
-"""A published checkpoint, or folders of reference numbers, in; whether our models agree with them.
+"""Checks our models against a published checkpoint or folders of reference numbers.
 
     python scripts/parity.py MODEL [--weights PATH] [--images PATH...] [--reference JSON]
     python scripts/parity.py --golden FOLDER [MODEL]
@@ -16,6 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
 from parity import checkpoint, facts, golden, pictures, reference
 from parity.compare import Difference, difference, print_table, verdict, worst_of
 from parity.installed import NoCounterpart, counterpart, foreign_code

@@ -1,4 +1,4 @@
-"""Whole commands on a million names in; their seconds and the peak memory of all processes out.
+"""Runs whole commands on a million names, and prints their seconds and peak memory.
 
 `plan` of a million inputs, `encode` of them until its first shard is there, and a second `encode`
 of a tenth of them that are all done. The names are hard links to a few tiny pictures. Exit code 1
@@ -21,11 +21,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kill_toys import toy_model, toy_pictures
-from measure import cpu_seconds, family, measure
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from harness.measure import cpu_seconds, family, measure
+from harness.scale import linked, words
+from harness.toys import toy_model, toy_pictures
 
 PICTURES = 300
-PER_FOLDER = 1000
 INTERRUPTED = 75
 
 
@@ -63,25 +65,6 @@ class Taken:
         """Whether that is allowed."""
         limit = LIMITS[self.name]
         return self.seconds <= limit.seconds and self.mib <= limit.mib
-
-
-def linked(folder: Path, files: Sequence[Path], count: int) -> Path:
-    """A folder of so many names of a few files."""
-    for start in range(0, count, PER_FOLDER):
-        inner = folder / f"{start // PER_FOLDER:05d}"
-        inner.mkdir(parents=True)
-        for number in range(start, min(start + PER_FOLDER, count)):
-            (inner / f"{number:08d}.jpg").hardlink_to(files[number % len(files)])
-    return folder
-
-
-def words(verb: str, names: Path, store: Path, model: str) -> tuple[str, ...]:
-    """A command line."""
-    return (
-        *(sys.executable, "-m", "latentcli", verb, str(names), "-o", str(store)),
-        *("--model", model, "--resize", "none", "--device", "cpu", "--workers", "2"),
-        *("--batch-size", "64", "--no-self-check", "--json", "--quiet"),
-    )
 
 
 def plan(names: Path, store: Path, model: str, count: int) -> Taken:

@@ -1,4 +1,4 @@
-"""Make linear16, the bundled PCA code of 16x16 patches, from the training tars.
+"""Makes linear16, the bundled PCA code of 16x16 patches, from the training tars.
 
     python scripts/train_linear.py --images train-cid22.tar train-clic.tar \
         --output latentcli/models/bundled/linear16

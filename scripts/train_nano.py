@@ -1,4 +1,4 @@
-"""Train fcdm_nano, the small bundled autoencoder, from the training tars.
+"""Trains fcdm_nano, the small bundled autoencoder, from the training tars.
 
     python scripts/train_nano.py --images train-cid22.tar train-clic.tar --output out --minutes 75
 

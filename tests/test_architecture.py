@@ -90,7 +90,7 @@ def test_imports_go_one_way(name):
     home = package_of(name)
     for line, target in imported(parsed(name)):
         top, _, rest = target.partition(".")
-        assert top not in ("scripts", "tests"), f"{name}:{line} imports {target}"
+        assert top not in ("harness", "scripts", "tests"), f"{name}:{line} imports {target}"
         other = rest.partition(".")[0]
         if top == "latentcli" and (PACKAGE / other).is_dir() and other not in ("", home):
             assert other in MAY_IMPORT[home], f"{name}:{line}: {home} must not import {target}"
@@ -174,3 +174,11 @@ def test_public_names_resolve(module):
 
 def test_package_is_marked_as_typed():
     assert (PACKAGE / "py.typed").read_bytes() == b""
+
+
+def test_tests_take_nothing_out_of_scripts():
+    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    assert not [name for name in scripts if re.fullmatch("test_.*|.*_test", name)]
+    for name in (name for name in OUR_FILES if name.startswith("tests/")):
+        found = {target.partition(".")[0] for _, target in imported(parsed(name))}
+        assert not found & {"scripts", *scripts}, f"{name} imports {found & scripts}"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from harness.seeded import seeded
 from torch import Tensor
 
 from latentcli.core.errors import UsageError, WeightsError
@@ -63,25 +63,6 @@ def check_facts(folder: Path, only: str | None = None) -> Iterator[Difference]:
             for preset in presets:
                 yield from _check_preset(preset, state, arrays)
     yield from _check_fcdm_names(folder / "manifests" / f"{FCDM_MANIFEST}.json", only)
-
-
-def seeded(name: str, shape: tuple[int, ...]) -> Tensor:
-    """The weight that the reference numbers were made with: its name is its seed."""
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    if name.endswith("num_batches_tracked"):
-        return torch.zeros(shape, dtype=torch.int64)
-    if name.endswith("running_var"):
-        return 0.5 + torch.rand(shape, generator=generator)
-    normal = torch.randn(shape, generator=generator)
-    if name.endswith("running_mean"):
-        return 0.1 * normal
-    if name.endswith("mix_factor"):
-        return normal
-    if name.endswith((".bias", ".b")):
-        return 0.05 * normal
-    if len(shape) == 1:
-        return 1 + 0.1 * normal
-    return normal / math.sqrt(math.prod(shape[1:]))
 
 
 def _seeded_state(manifest: Path) -> State:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clip_files import av, number_of, numbered
+from harness.clip_files import av, number_of, numbered
 from torch import Tensor
 
 from latentcli.core.errors import SampleError, UsageError

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clip_files import (
+from harness.clip_files import (
     CODECS,
     MILLISECOND,
     OPEN_GOP,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import (
+from harness.picture_files import (
     P3_D50,
     SRGB_D50,
     cmyk_profile,

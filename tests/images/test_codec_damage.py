@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
+from harness.picture_files import P3_D50, bomb_png, png, rgb_profile, save, scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_files import P3_D50, bomb_png, png, rgb_profile, save, scene
 from PIL import Image
 
 from latentcli.core.errors import SampleError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from picture_files import scene
+from harness.picture_files import scene
 
 from latentcli.core.errors import SampleError, UsageError
 from latentcli.images.codec import (

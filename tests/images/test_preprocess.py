@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from harness.picture_files import scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_files import scene
 from PIL import Image
 
 from latentcli.core.errors import SampleError, UsageError

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import clip_files
 import jobkit
 import numpy as np
 import torch
+from harness import clip_files
 from PIL import Image
 
 from latentcli.images.clips import open_clip

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import jobkit
 import pytest
 import torch
-
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [
-    str(HERE),
-    *(str(HERE.parent / name) for name in ("images", "metrics", "shards")),
-    str(HERE.parent.parent / "scripts"),
-]
-
-import jobkit  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from kill_test import toy_model, toy_pictures, tree
+from harness.stores import tree
+from harness.toys import toy_model, toy_pictures
 from PIL import Image
 from safetensors.torch import load_file, save_file
 

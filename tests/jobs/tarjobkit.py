@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import signal
+import struct
 import sys
 import tarfile
+import termios
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -175,6 +180,18 @@ def run_words(words: list[str], stdin: Connection, stdout: Connection, log: str)
     os._exit(code)
 
 
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def unread(pipe: int) -> int:
+    """How many bytes lie in a pipe."""
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
+
+
 class Forked:
     """A command line in a real process with real pipes and signals, begun in no time.
 
@@ -202,6 +219,13 @@ class Forked:
         with suppress(BrokenPipeError):
             while view:
                 view = view[os.write(self.input, view) :]
+
+    def settle(self, seconds: float = 60.0) -> None:
+        """Waits until it minds SIGTERM itself and has read all that it was given."""
+        until = time.monotonic() + seconds
+        while not (catches(self.pid, signal.SIGTERM) and unread(self.input) == 0):
+            assert time.monotonic() < until, self.talk
+            time.sleep(0.01)
 
     def end(self) -> None:
         """Nothing more comes."""

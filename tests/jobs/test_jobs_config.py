@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,12 @@ JOBS = (EncodeJob, DecodeJob, RoundtripJob, BenchJob, VerifyJob)
 
 @pytest.mark.parametrize("job", JOBS)
 def test_defaults_are_allowed(job):
-    check_options(job())
+    made = job()
+    check_options(made)
+    for name, told in options_of(job).items():
+        value = getattr(made, name)
+        if told.choices:
+            assert set(value if isinstance(value, tuple) else [value]) <= {None, *told.choices}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +65,11 @@ def test_numbers_that_cannot_be(job):
 
 
 def test_no_workers_are_allowed_for_loaders():
-    check_options(EncodeJob(workers=0))
+    none = EncodeJob(workers=0)
+    check_options(none)
+    assert none.workers == 0
+    with pytest.raises(UsageError, match="--workers is -1; it must be at least 0"):
+        check_options(replace(none, workers=-1))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from videomaekit import TINY, tiny_state
+from harness.videomae import TINY, tiny_state
 
 from latentcli.core.errors import WeightsError
 from latentcli.metrics.videomae import (

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from harness.seeded import seeded
 from torch import Tensor
 
 from latentcli.models.base import Autoencoder, Family
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-from parity.facts import seeded
 
 __all__ = ["arrays", "close", "load", "manifest", "seeded", "seeded_state"]
 

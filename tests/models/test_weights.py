@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -117,15 +117,35 @@ def test_a_counter_that_was_cast_with_the_weights_is_whole_again() -> None:
 def test_a_damaged_pytorch_file_is_an_error_in_words_or_is_read(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
+    """Of damage that only values have, no reader can know: they are read as they are there."""
     path = tmp_path_factory.mktemp("torn") / "torn.pth"
-    zipped = data.draw(st.booleans())
-    torch.save(SMALL, path, _use_new_zipfile_serialization=zipped)
-    content = bytearray(path.read_bytes())
-    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
+    torch.save(SMALL, path, _use_new_zipfile_serialization=data.draw(st.booleans()))
+    whole = path.read_bytes()
+    raw = {name: bytes_of(tensor) for name, tensor in SMALL.items()}
+    values = {name: range(at := whole.index(b), at + len(b)) for name, b in raw.items()}
+    anywhere = st.integers(0, len(whole) - 1)
+    places = data.draw(st.lists(anywhere | st.sampled_from([*chain(*values.values())]), max_size=4))
+    content = bytearray(whole)
+    for place in places:
         content[place] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
-    with suppress(WeightsError):
-        read_state_dict(path)
+    if all(content[i] == whole[i] or any(i in of for of in values.values()) for i in places):
+        found = read_state_dict(path)
+        assert found.keys() == SMALL.keys()
+        for name, tensor in found.items():
+            assert (tensor.shape, tensor.dtype) == (SMALL[name].shape, SMALL[name].dtype)
+            assert bytes_of(tensor) == content[values[name].start : values[name].stop]
+        return
+    try:
+        found = read_state_dict(path)
+    except WeightsError as error:
+        assert str(path) in str(error)
+    else:
+        assert found and all(isinstance(tensor, Tensor) for tensor in found.values())
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    return bytes(tensor.contiguous().view(torch.uint8).flatten().tolist())
 
 
 def test_damage_that_torchs_older_reader_asserts_against(tmp_path: Path) -> None:

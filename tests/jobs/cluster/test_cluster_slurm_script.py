@@ -156,10 +156,17 @@ def test_words_that_are_no_job_for_many(line, words):
 
 
 def test_words_that_are():
-    check_words(["encode", "a b", "-o", "out", "--model", "fcdm_nano", "--size", "256"])
+    words = ["encode", "a b", "-o", "out", "--model", "fcdm_nano", "--size", "256"]
+    check_words(words)
+    for left_out, told in ((slice(1, 2), "what to read"), (slice(2, 4), "Name the store")):
+        with pytest.raises(UsageError, match=told):
+            check_words([word for word in words if word not in words[left_out]])
 
 
 def test_words_from_a_job_file(tmp_path):
     path = tmp_path / "job.toml"
     path.write_text('[read]\nsources = ["images"]\n[write]\noutput = "out"\n')
     check_words(["encode", "--config", str(path)])
+    path.write_text('[read]\nsources = ["images"]\n')
+    with pytest.raises(UsageError, match="Name the store"):
+        check_words(["encode", "--config", str(path)])

@@ -8,7 +8,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from clip_files import make_clip
 from clipkit import (
     MODEL,
     NUMBERS,
@@ -20,6 +19,7 @@ from clipkit import (
     seconds_of,
     unfinished,
 )
+from harness.clip_files import make_clip
 from jobkit import decode, encode, latents_of, pictures_of, rows_of, toy_pictures, tree
 from PIL import Image
 

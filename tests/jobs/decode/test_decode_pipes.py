@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -326,7 +325,7 @@ def test_a_signal_ends_the_job_while_the_writer_is_silent(latents, tmp_path, giv
     target = "-" if output == "-" else tmp_path / "out"
     job = Forked("decode", "-", "-o", target, "--device", "cpu", log=tmp_path / "log")
     job.give(latents[:given])
-    time.sleep(1)
+    job.settle()
     os.kill(job.pid, signal.SIGTERM)
     assert job.wait(SECONDS) == 75
     assert "Stopped by SIGTERM. Run the" in job.stderr

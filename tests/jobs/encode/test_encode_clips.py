@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from clip_files import make_clip
 from clipkit import (
     MODEL,
     NUMBERS,
@@ -16,6 +15,7 @@ from clipkit import (
     clips_in,
     frames_of,
 )
+from harness.clip_files import make_clip
 from jobkit import decode, encode, latents_of, rows_of, toy_pictures, tree
 from PIL import Image
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from clip_files import make_clip, sound_only
 from clipkit import MODEL, NUMBERS, clips_in, cut, frames_of, unfinished
+from harness.clip_files import make_clip, sound_only
 from jobkit import decode, encode, failures_of, latents_of, tree
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file

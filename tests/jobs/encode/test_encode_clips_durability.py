@@ -9,11 +9,13 @@ import subprocess
 import time
 from pathlib import Path
 
-import kill_test
-import memory_test
 import pytest
-from clip_files import make_clip
 from clipkit import MODEL, NUMBERS, clips_in, frames_of, unfinished
+from harness.clip_files import make_clip
+from harness.kill_paths import encode_command
+from harness.kills import restarted, undisturbed
+from harness.measure import measure
+from harness.processes import start, wait_for
 from jobkit import decode, encode, environment, interrupt_after, tree
 
 from latentcli.core.errors import Interrupted
@@ -81,17 +83,17 @@ def job(tmp_path_factory):
     """Six long clips in three units, and what an undisturbed run makes of them."""
     root = tmp_path_factory.mktemp("long")
     source = clips_in(root / "clips", [150] * 6)
-    command = kill_test.encode_command(source, MODEL, workers=0, samples_per_shard=2)
-    return kill_test.undisturbed(command, root / "reference", 3)
+    command = encode_command(source, MODEL, workers=0, samples_per_shard=2)
+    return undisturbed(command, root / "reference", 3)
 
 
 def test_killed_in_the_middle_of_clips(job, tmp_path):
     chance, store, left = random.Random(0), tmp_path / "store", 0
     for _ in range(KILLS):
-        process = kill_test.start(job.command, store)
+        process = start(job.command, store)
         before = len(records(store))
         wanted = chance.randint(before, 2)
-        kill_test.wait_for(
+        wait_for(
             lambda wanted=wanted, pid=process.pid: (
                 len(records(store)) >= wanted and spools(store, pid) != []
             ),
@@ -104,7 +106,7 @@ def test_killed_in_the_middle_of_clips(job, tmp_path):
             break
         left += bool(spools(store, process.pid))
     assert left >= 2, "no kill struck within a clip"
-    assert kill_test.restarted(job, store) == []
+    assert restarted(job, store) == []
     assert list(verify_shards(store)) == []
 
 
@@ -137,13 +139,13 @@ def test_memory_does_not_grow_with_the_length_of_a_clip(tmp_path):
     peaks: dict[str, list[float]] = {"encode": [], "mp4": [], "png": []}
     for frames in (200, 1000):
         clip = make_clip(tmp_path / f"{frames}.mp4", frames, size=(320, 240))
-        command = kill_test.encode_command(clip, MODEL, workers=0, samples_per_shard=4)
+        command = encode_command(clip, MODEL, workers=0, samples_per_shard=4)
         store = tmp_path / f"store{frames}"
-        peaks["encode"].append(memory_test.measure(command, store).main)
+        peaks["encode"].append(measure((*command, "--output", str(store))).main)
         for form in ("mp4", "png"):
             words = (*command[:3], "decode", str(store), "--format", form, "--device", "cpu")
             out = tmp_path / f"{form}{frames}"
-            peaks[form].append(memory_test.measure(words, out).main)
+            peaks[form].append(measure((*words, "--output", str(out))).main)
         assert [number for number, _ in frames_of(tmp_path / f"mp4{frames}" / f"{frames}.mp4")] == [
             *range(frames)
         ]

@@ -8,22 +8,13 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-import kill_test
-import memory_test
 import pytest
+from harness.kill_paths import PATHS, Job, Toy, encode_command
+from harness.kills import check, kill_once, orphans_end, restarted, undisturbed
+from harness.memory import compare, growth
+from harness.processes import gone, in_session, start
+from harness.scripts import run_script
 from jobkit import cli, encode, environment, toy_pictures, tree
-from kill_paths import PATHS, Toy
-from kill_test import (
-    check,
-    encode_command,
-    gone,
-    in_session,
-    kill_once,
-    orphans_end,
-    restarted,
-    start,
-    undisturbed,
-)
 
 from latentcli.core.errors import StoreError
 from latentcli.shards.store.lock import StoreLock
@@ -98,7 +89,7 @@ def test_the_check_sees_what_it_is_for(job, tmp_path):
 
 def test_loader_processes_end_with_a_killed_job(pictures, job, model, tmp_path):
     command = encode_command(pictures, model, workers=1, samples_per_shard=4)
-    with_workers = kill_test.Job(command, job.units, job.reference, job.startup, job.writing)
+    with_workers = Job(command, job.units, job.reference, job.startup, job.writing)
     assert orphans_end(with_workers, tmp_path / "store")
     encode(pictures, tmp_path / "store", model)
     assert check(job, tmp_path / "store") == []
@@ -176,8 +167,8 @@ def test_a_limit_on_the_size_of_files(pictures, model, tmp_path):
 
 
 def test_memory_does_not_grow_with_the_inputs(model, tmp_path):
-    small, large = memory_test.compare(tmp_path, model, (300, 1500), workers=1)
-    assert memory_test.growth(small, large) <= 1.15, (small, large)
+    small, large = compare(tmp_path, model, (300, 1500), workers=1)
+    assert growth(small, large) <= 1.15, (small, large)
 
 
 @pytest.mark.slow
@@ -186,10 +177,10 @@ def test_memory_does_not_grow_with_the_inputs(model, tmp_path):
 def test_killed_jobs(path):
     """Several processes take long to start: of those paths, twenty are for the script itself."""
     kills = 5 if path.startswith(("torchrun", "ray")) else 20
-    assert kill_test.main(["--path", path, "--kills", str(kills)]) == 0
+    assert run_script("kill_jobs.py", "--path", path, "--kills", kills) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_memory_of_twenty_thousand_pictures():
-    assert memory_test.main([]) == 0
+    assert run_script("picture_memory.py") == 0

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import s3kit
-from fuzz_files import good_pictures
+from harness import s3
+from harness.fuzz_files import good_pictures
+from harness.tars import Failing, member, tar
 from jobkit import encode, encode_job, environment, failures_of, rows_of, toy_pictures, tree
-from tarkit import Failing, member, tar
 
 import latentcli
 from latentcli.cli.app import main
@@ -199,7 +199,7 @@ def test_a_tar_that_is_cut_while_it_is_read(tmp_path):
 
 @pytest.fixture(scope="module")
 def server():
-    with s3kit.s3_server() as running:
+    with s3.s3_server() as running:
         yield running
 
 
@@ -232,7 +232,7 @@ def content(store: str) -> dict[str, bytes]:
     return {str(path).removeprefix(store): path.read_bytes() for path, _ in path_of(store).find()}
 
 
-@s3kit.needs_s3
+@s3.needs_s3
 @pytest.mark.parametrize("kind", SOURCES)
 def test_trouble_of_s3_that_passes(kind, server, remote, quick, model):
     path, options = SOURCES[kind]
@@ -249,7 +249,7 @@ def test_trouble_of_s3_that_passes(kind, server, remote, quick, model):
     assert content(store) == content(f"{remote}/{kind}/reference")
 
 
-@s3kit.needs_s3
+@s3.needs_s3
 @pytest.mark.parametrize("kind", SOURCES)
 def test_inputs_on_s3_that_stay_broken(kind, server, remote, quick, model, tmp_path):
     path, options = SOURCES[kind]
@@ -265,7 +265,7 @@ def test_inputs_on_s3_that_stay_broken(kind, server, remote, quick, model, tmp_p
     assert tree(tmp_path / "store") == tree(tmp_path / "reference")
 
 
-@s3kit.needs_s3
+@s3.needs_s3
 def test_a_store_on_s3_that_stays_broken(server, remote, quick, model, capsys):
     encode(f"{remote}/pictures/", f"{remote}/broken/reference", model)
     store = f"{remote}/broken/store"
@@ -333,7 +333,7 @@ def test_a_unit_damaged_by_hand_is_made_again_and_no_other(kind, sound, model, t
     assert {path: path.stat().st_ino for path in before} == before
 
 
-@s3kit.needs_s3
+@s3.needs_s3
 def test_a_shard_on_s3_that_was_damaged_or_deleted(server, remote, quick, model):
     store = f"{remote}/damaged/store"
     encode(f"{remote}/pictures/", store, model)

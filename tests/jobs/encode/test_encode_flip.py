@@ -188,7 +188,7 @@ def test_decode_ignores_them(folder, store, model, tmp_path):
 
 
 def test_clips_have_none(tmp_path):
-    clip_files = pytest.importorskip("clip_files")
+    clip_files = pytest.importorskip("harness.clip_files")
     clip_files.make_clip(tmp_path / "a.mp4", 3)
     with pytest.raises(UsageError, match="--flip both is for pictures"):
         encode(tmp_path / "a.mp4", tmp_path / "store", "linear16", flip="both")

@@ -1,27 +1,27 @@
-"""A share of scripts/fuzz_test.py: damaged files through real jobs, and what its checks are for."""
+"""Damaged files through real jobs, as scripts/fuzz_inputs.py has them, and what its checks see."""
 
 from __future__ import annotations
 
 import json
 import os
 
-import fuzz_files
-import fuzz_test
 import pytest
+from harness import fuzz, fuzz_files
+from harness.scripts import run_script
 
 MEMORY = 1500
 LIMIT = 240
 
 
 def test_two_hundred_damaged_pictures(model, tmp_path):
-    report = fuzz_test.fuzz_pictures(tmp_path / "fuzz", model, 200, 1, MEMORY, LIMIT, False)
+    report = fuzz.fuzz_pictures(tmp_path / "fuzz", model, 200, 1, MEMORY, LIMIT, False)
     assert report.problems == () and report.slow == ()
     assert report.rows == report.inputs == 205
     assert 60 < report.failed < 190 and set(report.stages) == {"read", "decode_image"}
 
 
 def test_thirty_damaged_tars(model, tmp_path):
-    report = fuzz_test.fuzz_tars(tmp_path / "fuzz", model, 30, 1, MEMORY, LIMIT, False)
+    report = fuzz.fuzz_tars(tmp_path / "fuzz", model, 30, 1, MEMORY, LIMIT, False)
     assert report.problems == () and report.slow == ()
     assert report.rows > 60 and report.failed > 10
 
@@ -64,32 +64,32 @@ def test_undamaged_files_are_all_read(model, tmp_path):
     ],
 )
 def test_rows_that_are_not_as_they_should(row, words):
-    found = "; ".join(fuzz_test.wrong_rows([{"key": "a"} | row]))
+    found = "; ".join(fuzz.wrong_rows([{"key": "a"} | row]))
     assert words in found and bool(words) == bool(found)
 
 
 def test_what_the_checks_see(tmp_path):
-    ended = fuzz_test.Ran(0, "", 1.0, 100.0, 100.0, True)
-    assert list(fuzz_test.wrong_end(ended, False, MEMORY)) == []
-    bad = fuzz_test.Ran(None, "Traceback", 1.0, 100.0, 2000.0, False)
-    assert len(list(fuzz_test.wrong_end(bad, True, MEMORY))) == 4
-    assert "two rows" in next(fuzz_test.wrong_rows([{"key": "a", "status": "ok"}] * 2))
+    ended = fuzz.Ran(0, "", 1.0, 100.0, 100.0, True)
+    assert list(fuzz.wrong_end(ended, False, MEMORY)) == []
+    bad = fuzz.Ran(None, "Traceback", 1.0, 100.0, 2000.0, False)
+    assert len(list(fuzz.wrong_end(bad, True, MEMORY))) == 4
+    assert "two rows" in next(fuzz.wrong_rows([{"key": "a", "status": "ok"}] * 2))
     (tmp_path / "shards").mkdir()
     (tmp_path / "inputs.jsonl").write_text('{"key": "t", "source": "/t.tar"}\n')
     tars = {"/t.tar": fuzz_files.StrangeTar("t.tar", b"x", frozenset({"s0"}))}
     record = {"source": "/t.tar", "rows": [{"key": "t/s0", "source": "/t.tar::s0.jpg"}]}
     (tmp_path / "shards" / "000000.json").write_text(json.dumps(record))
-    assert list(fuzz_test.lost_samples(tmp_path, tars)) == []
+    assert list(fuzz.lost_samples(tmp_path, tars)) == []
     (tmp_path / "shards" / "000000.json").write_text(json.dumps(record | {"rows": []}))
-    assert len(list(fuzz_test.lost_samples(tmp_path, tars))) == 2
-    before = fuzz_test.seen_from_outside(tmp_path)
+    assert len(list(fuzz.lost_samples(tmp_path, tars))) == 2
+    before = fuzz.seen_from_outside(tmp_path)
     (tmp_path / "shards" / "000000.json").write_text("{}")
     os.mkfifo(tmp_path / "escaped")
-    changed = {path for path, _ in before.items() ^ fuzz_test.seen_from_outside(tmp_path).items()}
+    changed = {path for path, _ in before.items() ^ fuzz.seen_from_outside(tmp_path).items()}
     assert {str(tmp_path / "escaped"), str(tmp_path / "shards" / "000000.json")} <= changed
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_three_thousand_pictures_and_three_hundred_tars():
-    assert fuzz_test.main([]) == 0
+    assert run_script("fuzz_inputs.py") == 0

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from harness.kill_paths import encode_command
+from harness.picture_files import P3_D50, bomb_png, rgb_profile, scene
 from jobkit import (
     cli,
     encode,
@@ -24,8 +26,6 @@ from jobkit import (
     toy_pictures,
     tree,
 )
-from kill_test import encode_command
-from picture_files import P3_D50, bomb_png, rgb_profile, scene
 from PIL import Image
 
 from latentcli.core.errors import Interrupted, LatentCliError, UsageError

@@ -204,7 +204,7 @@ def test_a_stream_without_samples(model, tmp_path, data, failed):
 def test_a_signal_ends_the_job_while_the_writer_is_silent(tar, model, tmp_path, number):
     job = Forked("encode", "-", "-o", "-", *encode_words(model), log=tmp_path / "log")
     job.give(tar[:30_000])
-    time.sleep(1)
+    job.settle()
     os.kill(job.pid, number)
     assert job.wait(SECONDS) == 75
     assert "Run the pipeline again from its beginning." in job.stderr

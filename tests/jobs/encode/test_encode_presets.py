@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import clip_files
 import pytest
 import torch
+from harness import clip_files
 from jobkit import cli, decode, encode, latents_of, pictures_of
 from PIL import Image
 from presetkit import TOY_WIDTHS, toy_checkpoint

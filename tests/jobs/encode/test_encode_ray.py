@@ -15,11 +15,11 @@ from collections import Counter, deque
 from importlib.util import find_spec
 from pathlib import Path
 
-import kill_test
 import pytest
+from harness.kill_paths import Job, Toy, any_actor, driver_or_all, encode_command
+from harness.kills import one_run_through, restarted
+from harness.processes import all_gone, living, marked, start, strike, wait_for
 from jobkit import encode, environment, toy_pictures, tree
-from kill_paths import Job, Toy, any_actor, driver_or_all
-from kill_processes import all_gone, living, marked, start, strike, wait_for
 
 from latentcli.core.errors import Interrupted, LatentCliError, TooManyFailures, UsageError
 from latentcli.jobs.config import EncodeJob
@@ -84,7 +84,7 @@ def job(pictures, model, alone, monkeypatch):
 
 
 def words(pictures: Path, model: str, *more: str) -> list[str]:
-    command = kill_test.encode_command(pictures, model, 0, 4)
+    command = encode_command(pictures, model, 0, 4)
     return [*command[3:], "--engine", "ray", "--devices", "2", *more]
 
 
@@ -118,7 +118,7 @@ def test_too_many_failures_end_the_job(cluster, pictures, model, alone, tmp_path
 def test_an_actor_is_killed_and_the_job_goes_on(job, tmp_path):
     left: Counter[str] = Counter()
     chance = random.Random(0)
-    outcome = kill_test.one_run_through(job, tmp_path / "store", chance, 2, left)
+    outcome = one_run_through(job, tmp_path / "store", chance, 2, left)
     assert outcome.problems == ()
     assert outcome.kills
 
@@ -135,7 +135,7 @@ def test_too_many_deaths_are_a_plain_error(job, tmp_path):
     assert "actors died one after the other" in errors and "same command" in errors
     assert "Traceback" not in errors
     assert all_gone(), living()
-    assert kill_test.restarted(job, tmp_path / "store") == []
+    assert restarted(job, tmp_path / "store") == []
 
 
 @needs_ray
@@ -147,7 +147,7 @@ def test_the_driver_is_killed_and_the_same_command_goes_on(job, tmp_path):
     strike(driver_or_all(process, random.Random(0))[1])
     process.communicate()
     assert all_gone(), living()
-    assert kill_test.restarted(job, store) == []
+    assert restarted(job, store) == []
 
 
 @needs_ray
@@ -163,7 +163,7 @@ def test_what_gives_out_the_units_is_killed(job, tmp_path):
     assert "gives out the units, is gone" in errors and "same command" in errors
     assert "Traceback" not in errors
     assert not [name for name in tree(store) if ".tmp-" in name or name == "holder.json"]
-    assert kill_test.restarted(job, store) == []
+    assert restarted(job, store) == []
 
 
 @needs_ray
@@ -183,7 +183,7 @@ def test_signals_end_the_job_in_good_order(job, tmp_path, number, everybody):
     assert told in errors and "Traceback" not in errors
     assert not [name for name in tree(store) if ".tmp-" in name or name == "holder.json"]
     assert all_gone(), living()
-    assert kill_test.restarted(job, store) == []
+    assert restarted(job, store) == []
 
 
 @needs_ray

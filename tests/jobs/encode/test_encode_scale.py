@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import scale_commands
-import stream_memory
-import throughput_test
+from harness import scale, streams
+from harness.measure import Used, measure
+from harness.scripts import run_script
 from jobkit import encode, toy_pictures, tree
-from measure import Used, measure
 
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.store.commit import read_record
@@ -135,8 +134,8 @@ def test_a_start_does_not_load_the_compiler(model):
 def planned(folder: Path, model: str, count: int) -> Used:
     """`latentcli plan` of so many names."""
     files = sorted(toy_pictures(folder / "pictures", 10, [(16, 16)]).rglob("*.jpg"))
-    names = scale_commands.linked(folder / f"names{count}", files, count)
-    used = measure(scale_commands.words("plan", names, folder / "store", model))
+    names = scale.linked(folder / f"names{count}", files, count)
+    used = measure(scale.words("plan", names, folder / "store", model))
     assert json.loads(used.output)["to_encode"] == count
     return used
 
@@ -158,16 +157,16 @@ def test_the_measure_sees_what_a_process_and_its_children_hold():
 
 def test_memory_does_not_grow_with_the_tars(model, tmp_path):
     few, many = (
-        stream_memory.encode_tars(tmp_path, model, 1, "webdataset", count, 150) for count in (2, 8)
+        streams.encode_tars(tmp_path, model, 1, "webdataset", count, 150) for count in (2, 8)
     )
     assert many.tree / few.tree < 1.1, (few, many)
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_pipe(model):
-    pictures = stream_memory.noisy_pictures()
+    pictures = streams.noisy_pictures()
     few, many = (
-        stream_memory.encode_pipe(model, 1, stream_memory.Endless(megabytes * 10**6, pictures))
+        streams.encode_pipe(model, 1, streams.Endless(megabytes * 10**6, pictures))
         for megabytes in (20, 200)
     )
     assert many.tree / few.tree < 1.1, (few, many)
@@ -176,16 +175,16 @@ def test_memory_does_not_grow_with_the_pipe(model):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_ten_and_a_hundred_tars_and_two_gigabytes():
-    assert stream_memory.main([]) == 0
+    assert run_script("stream_memory.py") == 0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_commands_on_a_million_names():
-    assert scale_commands.main([]) == 0
+    assert run_script("scale.py") == 0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_ranks_are_as_fast_as_two_threads():
-    assert throughput_test.main(["--only", "model"]) == 0
+    assert run_script("rank_throughput.py", "--only", "model") == 0

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzz_files import good_pictures, png, zeros
+from harness.fuzz_files import good_pictures, png, zeros
+from harness.tars import END, base_256, member, pax
 from jobkit import decode, encode, failures_of, rows_of
-from tarkit import END, base_256, member, pax
 
 from latentcli.cli.app import main
 from latentcli.core.errors import LatentCliError, UsageError

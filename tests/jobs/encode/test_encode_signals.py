@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kill_paths import PATHS, Job, Toy
-from kill_processes import all_gone, living, marked, start, wait_for
-from kill_stores import look
-from kill_test import cleared, restarted, undisturbed
+from harness.kill_paths import PATHS, Job, Toy
+from harness.kills import cleared, restarted, undisturbed
+from harness.processes import all_gone, living, marked, start, wait_for
+from harness.s3 import MISSING
+from harness.stores import look
 
 from latentcli.core.errors import Interrupted
 from latentcli.jobs.runtime.signals import STOPPING
-
-HERE = Path(__file__).resolve().parent.parent
-sys.path.append(str(HERE.parent / "shards"))
-
-from s3kit import MISSING  # noqa: E402
 
 GRACE = 60.0
 """Seconds in which a job must have ended, on a machine that does much else."""

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import tempfile
-import time
 
 import pytest
 import torch
@@ -234,7 +233,7 @@ def test_a_signal_ends_the_job_while_the_writer_is_silent(files, tmp_path):
     words = ("encode", "-", "-o", "-", "--media", "clips", *encode_words(MODEL))
     job = Forked(*words, log=tmp_path / "log")
     job.give(tar_bytes(files[:2])[:4000])
-    time.sleep(1)
+    job.settle()
     os.kill(job.pid, signal.SIGTERM)
     assert job.wait(10) == 75
     job.end()

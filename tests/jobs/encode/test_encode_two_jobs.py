@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import s3kit
-from fuzz_files import good_pictures
+from harness import s3
+from harness.fuzz_files import good_pictures
+from harness.tars import tar
 from jobkit import environment, toy_pictures, tree
-from tarkit import tar
 
 from latentcli.cli.app import main
 from latentcli.core.errors import StoreError
@@ -133,10 +133,10 @@ def test_a_killed_job_holds_nothing(model, tmp_path):
     assert run_verify(VerifyJob(store=str(store), samples=0))["ok"]
 
 
-@s3kit.needs_s3
+@s3.needs_s3
 def test_on_s3(model, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("LATENTCLI_LEASE_SECONDS", "1")
-    with s3kit.s3_server() as server:
+    with s3.s3_server() as server:
         store = f"{server.bucket()}/store"
         with job_that_waits(tmp_path, store, model) as job:
             refused(job.words, job.process, capsys)

@@ -83,7 +83,11 @@ def test_a_cpu_gets_8(model):
 
 
 def test_a_gpu_without_a_number_can_be_prepared():
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = True, False
     prepare_cuda(torch.device("cuda"))
+    assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
 
 
 def test_a_store_keeps_its_batch_size(tmp_path, monkeypatch):

@@ -157,7 +157,10 @@ def test_each_figure_has_its_range(changes, word):
 
 def test_what_cannot_be_judged_passes():
     judge(figures(psnr_median=None), 18.0, "m")
-    judge(figures(psnr_median=3.0), None, "m")
+    poor = figures(psnr_median=3.0)
+    judge(poor, None, "m")
+    with pytest.raises(SelfCheckError, match=r"3\.0 dB"):
+        judge(poor, 18.0, "m")
 
 
 def test_description():

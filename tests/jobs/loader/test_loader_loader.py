@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from harness.kill_paths import encode_command
+from harness.processes import in_session, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobkit import toy_pictures, tree
-from kill_test import encode_command, in_session, start
 from PIL import Image
 
 from latentcli.core.types import InputRow, Member, Row

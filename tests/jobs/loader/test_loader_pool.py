@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kill_test import gone, in_session
+from harness.processes import gone, in_session
 from trapkit import Bomb, intake, pictures, processes
 
 from latentcli.core.errors import Interrupted, LatentCliError, StoreError
@@ -22,8 +22,6 @@ from latentcli.jobs.loader import pool, worker
 from latentcli.jobs.loader.loader import open_chunks
 from latentcli.jobs.loader.prepare import Intake, RawSample, Task, unit_tasks
 from latentcli.jobs.loader.supervisor import Deaths
-
-HERE = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -122,6 +120,13 @@ def descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def until(condition, seconds=30.0):
+    """Waits for what must come to be."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def endless(seen):
     for number in itertools.count():
         seen.append(number)
@@ -134,7 +139,8 @@ def test_little_is_read_ahead_and_the_end_is_quick(tmp_path, paths):
     before = descriptors()
     with open_chunks(source, endless(seen), 2) as chunks:
         next(chunks)
-        time.sleep(0.5)
+        until(lambda: len(seen) > 10)
+        time.sleep(0.2)  # more than are allowed would be ahead by now
         assert 10 < len(seen) <= 2 * pool.AHEAD + 2
         assert len(processes()) == 2
         start = time.perf_counter()
@@ -160,7 +166,8 @@ def test_reads_are_ahead_and_bounded(tmp_path, monkeypatch):
     reads = worker.ReadAhead()
     sizes = [10] * 5 + [90] + [10] * 3
     reads.add([InputRow(str(i), "x", 0, size) for i, size in enumerate(sizes)])
-    time.sleep(0.1)
+    until(lambda: len(begun) >= 3)
+    time.sleep(0.1)  # a fourth would begin by now
     assert sorted(begun) == ["0", "1", "2"]
     gate.set()
     found = [reads.take() for _ in sizes]
@@ -247,7 +254,7 @@ if __name__ == "__main__":
 
 def script(tmp_path, what):
     path = tmp_path / "script.py"
-    path.write_text(SCRIPT.format(path=[str(HERE)]))
+    path.write_text(SCRIPT.format(path=[str(Path(__file__).parent.parent)]))
     return subprocess.Popen(
         [sys.executable, str(path), str(tmp_path), what],
         stdout=subprocess.PIPE,

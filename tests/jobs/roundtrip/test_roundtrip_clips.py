@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from clip_files import make_clip
 from clipkit import MODEL, clips_in, cut, frames_of, numbers_of, pixels_of
+from harness.clip_files import make_clip
 from jobkit import decode, encode, environment, latents_of, pictures_of, tree
 from PIL import Image
 from presetkit import toy_checkpoint

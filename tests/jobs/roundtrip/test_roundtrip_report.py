@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clip_files import make_clip
 from clipkit import clips_in, cut
+from harness.clip_files import make_clip
 from jobkit import encode, latents_of, pictures_of, toy_pictures
 from PIL import Image
 

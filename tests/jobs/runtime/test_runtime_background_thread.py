@@ -20,25 +20,21 @@ def test_calls_run_in_order_on_one_other_thread():
 
 
 def test_no_more_than_its_depth_is_behind():
-    gate, started = threading.Semaphore(0), []
+    gate, finished, behind = threading.Semaphore(0), [], []
 
     def call(n: int) -> None:
         gate.acquire()
-        started.append(n)
+        finished.append(n)
 
     with BackgroundThread(2) as lane:
-        lane.submit(call, 0)
-        lane.submit(call, 1)
-        third = threading.Thread(target=lane.submit, args=(call, 2))
-        third.start()
-        time.sleep(0.05)
-        assert third.is_alive()
-        gate.release()
-        third.join(5)
-        assert not third.is_alive()
-        gate.release()
-        gate.release()
-    assert started == [0, 1, 2]
+        for n in range(20):
+            if n >= 2:  # only once the lane is full, and while this thread waits in `submit`
+                threading.Timer(0.01, gate.release).start()
+            lane.submit(call, n)
+            behind.append(n + 1 - len(finished))
+        gate.release(2)
+    assert behind == [1, *[2] * 19]
+    assert finished == list(range(20))
 
 
 def fail() -> None:

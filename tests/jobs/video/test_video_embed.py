@@ -9,17 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import clip_files
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from clipkit import MODEL, clips_in, cut, pixels_of
+from harness import clip_files
+from harness.videomae import TINY, tiny_folder, tiny_state
 from jobkit import environment
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from videomaekit import TINY, tiny_folder, tiny_state
 
 from latentcli.cli.app import main
 from latentcli.core.errors import LatentCliError, TooManyFailures, UsageError

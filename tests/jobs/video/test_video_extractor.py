@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from videomaekit import TINY, tiny_folder, tiny_state
+from harness.videomae import TINY, tiny_folder, tiny_state
 
 from latentcli.core.errors import UsageError, WeightsError
 from latentcli.jobs.video.extractor import FILE, NAME, find_weights, load_extractor

@@ -7,12 +7,9 @@ import subprocess
 import sys
 import tarfile
 import textwrap
-from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tarkit import (
+from harness.tars import (
     END,
     FORMATS,
     Drip,
@@ -24,6 +21,8 @@ from tarkit import (
     pax_record,
     tar,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from latentcli.shards.tar.header import MOST_NAME_CHARACTERS
 from latentcli.shards.tar.read import TarEntry, TarLimits, read_members
@@ -239,7 +238,7 @@ def test_large_members_are_skipped_and_cut_without_being_held():
     """In a process of its own, because only a peak that nothing came before can be measured."""
     code = """
         import resource
-        from tarkit import END, Endless, base_256, member
+        from harness.tars import END, Endless, base_256, member
         from latentcli.shards.tar.read import read_members
 
         def peak():
@@ -257,7 +256,7 @@ def test_large_members_are_skipped_and_cut_without_being_held():
             assert cut.kind == "broken" and cut.name == "evil.jpg", cut
         assert peak() - start < 60, peak() - start
     """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], env=environment, check=True, timeout=60
     )

@@ -8,12 +8,23 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
+from harness.tars import (
+    BLOCK,
+    END,
+    FORMATS,
+    PICTURES,
+    Drip,
+    Failing,
+    member,
+    mutated,
+    pairs,
+    pax,
+    tar,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tarkit import BLOCK, END, FORMATS, PICTURES, Drip, Failing, member, mutated, pairs, pax, tar
 
 from latentcli.core.types import Member, Sample
 from latentcli.shards.keys import escape
@@ -385,7 +396,7 @@ def test_small_samples_are_read_fast():
 def test_memory_is_that_of_one_sample():
     code = """
         import io, resource
-        from tarkit import END, PICTURES, member
+        from harness.tars import END, PICTURES, member
         from latentcli.shards.tar.samples import read_samples
 
         class Many:
@@ -413,7 +424,7 @@ def test_memory_is_that_of_one_sample():
             assert count == 600, count
             assert peak() - start < most, (dotted, peak() - start)
     """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], env=environment, check=True, timeout=60
     )

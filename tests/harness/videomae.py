@@ -1,4 +1,4 @@
-"""A VideoMAE V2 network at toy size, as a state dict and as a folder that --weights takes."""
+"""Makes a VideoMAE V2 network of toy size, as a state dict and as a folder for --weights."""
 
 from __future__ import annotations
 

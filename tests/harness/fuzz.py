@@ -1,24 +1,17 @@
-"""Thousands of damaged and strange files through real encode jobs; a verdict out.
+"""Runs encode jobs on damaged and strange files, and says what is wrong with how they ended.
 
-One job gets damaged pictures, and things that only look like files; another gets damaged and
-hostile tars, and what it makes of them is decoded again. Each must end by itself, with exit code 0
-or 3, with one row for every input and a plain reason in every failed row, without a process left
-behind, without a change to anything outside its output folder, and within --memory. The store must
-be sound, and byte for byte that of a second job with another number of loader processes.
-Exit code 1 where any of that fails.
-
-    python scripts/fuzz_test.py --images 3000 --tars 300
+A job must end by itself, with exit code 0 or 3, with one row for every input and a plain reason in
+every failed row, without a process left behind, without a change to anything outside its output
+folder, and within so much memory. Its store must be sound.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,12 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fuzz_files import StrangeTar, strange_pictures, strange_tars
-from kill_processes import gone, in_session
-from kill_stores import tree
-from kill_toys import toy_model
-from memory_test import high_water, worker_high_water
-
+from harness.fuzz_files import StrangeTar, strange_pictures, strange_tars
+from harness.measure import family
+from harness.processes import gone
+from harness.stores import tree
 from latentcli.shards.store.verify import verify_shards
 
 UNPLAIN = re.compile(
@@ -106,8 +97,9 @@ def run(words: Sequence[str], folder: Path, seconds: float) -> Ran:
             start_new_session=True,
         )
         while process.poll() is None and time.perf_counter() < began + seconds:
-            main = max(main, high_water(process.pid))
-            worker = max([worker, *map(worker_high_water, in_session(process.pid))])
+            held = family(process.pid)
+            main = max(main, held.pop(process.pid))
+            worker = max(worker, *held.values(), 0.0)
             time.sleep(0.05)
         hung = process.poll() is None
         process.kill()
@@ -324,29 +316,3 @@ def fuzz_tars(
 def with_problems(report: Report, more: Iterable[str]) -> Report:
     """The report with further problems."""
     return replace(report, problems=(*report.problems, *more))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--tars", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--memory", type=float, default=1500, help="MiB that a process may take")
-    parser.add_argument("--limit", type=float, default=1800, help="seconds that a job may take")
-    parser.add_argument("--keep", type=Path, help="an empty folder for all files; default: none")
-    options = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="latentcli-fuzz-") as name:
-        folder = options.keep or Path(name)
-        model = str(toy_model(folder / "model"))
-        bounds = (options.seed, options.memory, options.limit, True)
-        reports = [
-            fuzz_pictures(folder / "images", model, options.images, *bounds),
-            fuzz_tars(folder / "archives", model, options.tars, *bounds),
-        ]
-    for report in reports:
-        print("\n".join(report.lines()))
-    return int(any(report.problems for report in reports))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""A command in; its seconds, and the peak memory of it and of all processes that it starts, out."""
+"""Measures a command: its seconds, and the peak memory of it and of all processes it starts."""
 
 from __future__ import annotations
 

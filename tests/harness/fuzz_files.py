@@ -1,4 +1,4 @@
-"""A seed in; damaged and strange picture files, and damaged and hostile tars, out.
+"""Makes damaged and strange picture files, and damaged and hostile tars, from a seed.
 
 The same seed gives the same files.
 """

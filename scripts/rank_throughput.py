@@ -1,11 +1,11 @@
-"""One process with two threads, and torchrun with two ranks; images a second of both, ratio out.
+"""Compares one process with two threads to torchrun with two ranks, in images a second.
 
 Each is run on few and on many pictures, in turns: their difference is the rate, so that the start
 of a job does not count. The stores must be the same, byte for byte. The processor time per picture
 is told too: a machine that others use spoils rates more than that. Exit code 1 where the stores
 differ, or where two ranks have less than --least of the rate of one process.
 
-    python scripts/throughput_test.py
+    python scripts/rank_throughput.py
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kill_stores import tree
-from kill_toys import toy_model, toy_pictures
-from measure import Used, measure
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from harness.measure import Used, measure
+from harness.stores import tree
+from harness.toys import toy_model, toy_pictures
 
 RANKS = 2
 PER_SHARD = 16

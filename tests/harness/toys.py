@@ -1,4 +1,4 @@
-"""A folder in; a toy model, toy pictures or toy tars in it out, the same bytes every time."""
+"""Makes a toy model, toy pictures and toy tars, the same bytes every time."""
 
 from __future__ import annotations
 

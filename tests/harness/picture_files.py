@@ -1,4 +1,4 @@
-"""Pictures in, file bytes of every awkward kind out, some of which no library here can write."""
+"""Makes picture files of every awkward kind, some of which no library here can write."""
 
 from __future__ import annotations
 

@@ -1,21 +1,15 @@
-"""A million input names planned; the seconds and the peak memory of each step out.
+"""Plans a great many input names step by step, and measures the seconds and memory of each step.
 
-The names are hard links to empty files, found once in their folder and once through a list of
-them; a store of a tenth as many inputs is planned again when it is complete. Every series of
-steps is a process of its own. Exit code 1 where one takes longer or more than is allowed.
-
-    python scripts/scale_test.py --inputs 1000000
+Run as a program with a source and a store, it prints the steps of one series as JSON.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -122,7 +116,7 @@ def peak() -> float:
 
 def measure(source: str, store: Path) -> list[Step]:
     """The steps of `series` in a process of its own."""
-    command = [sys.executable, __file__, "--series", source, str(store)]
+    command = [sys.executable, __file__, source, str(store)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the series failed:\n{done.stderr}")
@@ -160,28 +154,5 @@ def too_much(measured: dict[str, list[Step]]) -> list[str]:
     return found
 
 
-def tell(name: str, step: Step) -> None:
-    """One line for one step."""
-    print(f"{name:8} {step.name:10} {step.seconds:7.2f} s  {step.peak:7.1f} MiB", flush=True)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--inputs", type=int, default=1_000_000)
-    parser.add_argument("--series", nargs=2, metavar=("SOURCE", "STORE"), help="one, in here")
-    options = parser.parse_args(argv)
-    if options.series:
-        source, store = options.series
-        print(json.dumps([asdict(step) for step in series(source, Path(store))]))
-        return 0
-    with tempfile.TemporaryDirectory(prefix="latentcli-scale-") as name:
-        beyond = too_much(run(Path(name), options.inputs, tell))
-    print("\n".join(beyond or ["All within the limits."]))
-    return int(bool(beyond))
-
-
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except (RuntimeError, subprocess.SubprocessError) as error:
-        raise SystemExit(str(error)) from None
+    print(json.dumps([asdict(step) for step in series(sys.argv[1], Path(sys.argv[2]))]))

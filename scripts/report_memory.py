@@ -1,10 +1,10 @@
-"""Few and many pictures through `roundtrip --report`; memory, and how fast the page opens, out.
+"""Measures the memory of `roundtrip --report` on few and many pictures, and the page's speed.
 
 The pictures are crops of 256x256 of the photographs that lie inside scikit-image. The page is
 opened from the disk by a headless Chromium and scrolled to its end. Exit code 1 where the memory of
 the many exceeds --limit times that of the few, or the page takes longer than --seconds.
 
-    python scripts/report_test.py --many 5000
+    python scripts/report_memory.py --many 5000
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import skimage
-from measure import Used, measure
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from harness.measure import Used, measure
 
 SIDE = 256
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
@@ -69,7 +72,7 @@ def open_page(page: Path, count: int) -> Opened:
 
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
-        raise SystemExit("report_test.py: no Chromium was found; install one")
+        raise SystemExit("report_memory.py: no Chromium was found; install one")
     errors: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

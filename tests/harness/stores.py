@@ -1,26 +1,16 @@
-"""A store's path or URL in, what is in it out; and an S3 server of this machine to have some in."""
+"""Looks at a store from outside, in a folder or in a bucket, with no code of ours."""
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "key",
-    "AWS_SECRET_ACCESS_KEY": "secret",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
-
 
 class Seen(Protocol):
-    """A store as the kill test looks at it: from outside, with no code of ours."""
+    """A store as it is seen from outside."""
 
     pause: float
     """Seconds between two looks."""
@@ -137,23 +127,3 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
-
-
-@contextmanager
-def server(bucket: str) -> Iterator[str]:
-    """Runs moto's S3 server in this process, and points the environment to it; a bucket's URL."""
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    before = {name: os.environ.get(name) for name in (*KEYS, "AWS_ENDPOINT_URL")}
-    os.environ.update(KEYS, AWS_ENDPOINT_URL=f"http://{host}:{port}")
-    try:
-        client_of(os.environ["AWS_ENDPOINT_URL"]).create_bucket(Bucket=bucket)
-        yield f"s3://{bucket}"
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-        running.stop()

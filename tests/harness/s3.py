@@ -1,4 +1,4 @@
-"""A real S3 server on this machine, and a proxy in front of it that breaks what it is told to."""
+"""Runs a real S3 server on this machine, and a proxy before it that breaks what it is told to."""
 
 from __future__ import annotations
 

@@ -1,17 +1,16 @@
-"""A short and a long clip through encode and decode; lost frames and peak memory out.
+"""Sends a short and a long clip through encode and decode: no frame lost, no memory grown.
 
 Each frame carries its number as a pattern that survives compression. The clips go through
 `latentcli encode` and `latentcli decode` with the bundled linear16, and every frame of what comes
 back is looked at. Exit code 1 where a frame is lost, doubled or misplaced, or where the peak memory
 of a job grows by more than --limit.
 
-    python scripts/clip_test.py
+    python scripts/check_clips.py
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,8 +19,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-from memory_test import high_water
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from harness.measure import measure
 
 BITS = 12
 BLOCK = 32
@@ -71,17 +73,7 @@ def numbers_of(path: Path) -> list[int]:
 
 def peak_of(*words: str) -> float:
     """MiB at most of a latentcli command; RuntimeError where it fails."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "latentcli", *words, "--quiet"], stderr=subprocess.PIPE
-    )
-    peak = 0.0
-    while process.poll() is None:
-        peak = max(peak, high_water(process.pid))
-        time.sleep(0.02)
-    _, errors = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"latentcli {words[0]} failed:\n{errors.decode()}")
-    return peak
+    return measure([sys.executable, "-m", "latentcli", *words, "--quiet"]).main
 
 
 def through(folder: Path, frames: int, width: int, height: int) -> tuple[float, float]:

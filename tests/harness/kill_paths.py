@@ -1,4 +1,4 @@
-"""The name of a path in; the jobs that take it, what they start from, and who is struck, out."""
+"""Lists the ways to run a job: its command line, what it starts from, and who is struck."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kill_processes import marked, variable
-from kill_stores import Bucket, server
-from kill_toys import toy_pictures, toy_tars
+from harness.processes import marked, variable
+from harness.s3 import s3_server
+from harness.stores import Bucket
+from harness.toys import toy_pictures, toy_tars
 
 Victims = Callable[[subprocess.Popen[bytes], random.Random], tuple[str, list[int]]]
-"""A running job in; who is to be killed, in words and as process numbers, out."""
+"""Gives who of a running job is to be killed, in words and as process numbers."""
 PYTHON = (sys.executable, "-m")
 TARS, SAMPLES = 12, 10
 """Tars of a job, and samples in each."""
@@ -126,7 +127,8 @@ def remote_jobs(toy: Toy) -> Iterator[tuple[Path | str, Sequence[Job]]]:
     """Pictures, or tars, on an S3 server in, a store there out."""
     toy.pictures()
     local = toy.tars()
-    with server("kills") as url:
+    with s3_server() as server:
+        url = server.bucket()
         for name in ("pictures", "tars"):
             Bucket(f"{url}/{name}").put(toy.folder / name)
         tars = local.replace(str(toy.folder), url)

@@ -1,4 +1,4 @@
-"""Times and sizes in; real clips out, every frame of which carries its number as a pattern."""
+"""Makes real clips, every frame of which carries its number as a pattern."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command in, its running processes out: however they were started, they bear its mark."""
+"""Starts jobs, and finds the processes of theirs: however they were started, they bear a mark."""
 
 from __future__ import annotations
 
