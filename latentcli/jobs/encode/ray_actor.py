@@ -10,6 +10,7 @@ from typing import Any
 
 from latentcli.core.errors import Interrupted
 from latentcli.jobs.cluster.environment import Rank
+from latentcli.jobs.cluster.team import Solo
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.plan import with_model_defaults
 from latentcli.jobs.encode.run import EncodeRun
@@ -78,50 +79,35 @@ class Ledger:
 
 
 @dataclass
-class RayTeam:
-    """The ledger as an actor sees it: the team that the encode stream works in."""
+class RayTeam(Solo):
+    """The ledger as an actor sees it; the driver looks after all else that a team does."""
 
-    name: str
-    ledger: Any
-    world: int
-    rank: Rank = FOLLOWER
+    name: str = ""
+    ledger: Any = None
+    units: int = 0
+    """To do, of the whole job."""
 
     def _ask(self, method: str, *words: object) -> Any:
         import ray
 
         return ray.get(getattr(self.ledger, method).remote(*words))
 
-    def broadcast(self, plan: str) -> None:
-        """The driver does it."""
-
     def receive(self, waiting: Callable[[], None]) -> str:
-        """The plan."""
+        """The assignment."""
         return str(self._ask("assignment"))
 
     def claim(self) -> int:
         """The place of the next unit among those to do; beyond the last where none is left."""
         number = self._ask("claim", self.name)
-        return self.world if number is None else int(number)
+        return self.units if number is None else int(number)
 
     def add(self, name: str, amount: int) -> int:
-        """Adds to a total of the whole job."""
+        """Adds to a total of the whole job; the new total."""
         return int(self._ask("add", name, amount))
 
     def total(self, name: str) -> int:
         """A total of the whole job."""
-        return int(self._ask("add", name, 0))
-
-    def check(self) -> None:
-        """The driver looks after failures."""
-
-    def done(self, error: str | None = None, code: int = 0) -> None:
-        """The driver hears of it by itself."""
-
-    def wait_for_all(self, waiting: Callable[[], None]) -> None:
-        """The driver does it."""
-
-    def close(self) -> None:
-        """Nothing is open."""
+        return self.add(name, 0)
 
 
 @dataclass
@@ -149,8 +135,8 @@ class EncodeActor:
         self.engine = engine_of(job)
         self.job = with_model_defaults(job, self.engine)
 
-    def work(self, name: str, ledger: Any, world: int) -> dict[str, Any]:
-        """Encodes what the ledger gives, of `world` units; the stages' seconds and items."""
+    def work(self, name: str, ledger: Any, units: int) -> dict[str, Any]:
+        """Encodes what the ledger gives, of `units` in all; the stages' seconds and items."""
         import ray
 
         stop = LedgerStop("The job was stopped.", ledger=ledger)
@@ -160,13 +146,13 @@ class EncodeActor:
             " same on every node."
         )
 
-        def units(run: EncodeRun, todo: Sequence[int]) -> Iterator[int]:
+        def claims(run: EncodeRun, todo: Sequence[int]) -> Iterator[int]:
             again = [todo[number] for number in before]
             yield from unfinished(run.plan.store, run.manifest.spec_hash, run.inputs, again)
             yield from claimed(run, todo)
 
-        team = RayTeam(name, ledger, world)
-        return follow(self.job, self.engine, team, stop, other, units).meter.report()
+        team = RayTeam(FOLLOWER, name=name, ledger=ledger, units=units)
+        return follow(self.job, self.engine, team, stop, other, claims).meter.report()
 
 
 def unfinished(

@@ -17,7 +17,8 @@ from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.find_media import SUFFIXES
 from latentcli.jobs.loader.loader import MANY, pick_workers
 from latentcli.jobs.loader.prepare import Intake
-from latentcli.jobs.loader.readers import READERS, Reader
+from latentcli.jobs.loader.reader import Reader
+from latentcli.jobs.loader.readers import READERS
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import StopRequest

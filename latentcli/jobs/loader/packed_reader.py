@@ -15,8 +15,8 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow, Row
 from latentcli.jobs.loader.clip_frames import ClipInput
 from latentcli.jobs.loader.prepare import Intake, RawSample, Task
+from latentcli.jobs.loader.reader import Reader
 from latentcli.jobs.runtime.meter import Meter
-from latentcli.jobs.runtime.stdio import go_on
 from latentcli.shards.store.commit import TarOrigin
 from latentcli.shards.store.input_list import InputList
 
@@ -52,50 +52,28 @@ class Known:
 
 
 @dataclass(slots=True)
-class PackedReader:
-    """Reads inputs that hold many samples each; one object per job, used by one thread at a time.
+class PackedReader(Reader):
+    """Reads inputs that hold many samples each.
 
     A kind of source is a class with a `noun`, `endings` and `samples`, which keeps `digest` and
     `taken` where it can.
     """
 
     packed: ClassVar[bool] = True
-    noun: ClassVar[str]
-    """What one input is called in a message."""
-    endings: ClassVar[tuple[str, ...]]
-    """Of the names of such inputs, lower case; the last is the usual one."""
 
-    suffixes: frozenset[str]
-    """Of the files in a sample that are its picture or clip, lower case with the dot."""
-    meter: Meter
-    check: Callable[[], None] = go_on
-    """Called while a pipe gives nothing; may raise."""
     split: int | None = None
     """Every so many samples are a unit of their own: a stream has no end that is known."""
     known: Callable[[int], Known] = lambda unit: Known()
     """Of a stream: what there is of a unit."""
-    origins: dict[int, TarOrigin] = field(default_factory=dict)
-    """By unit, once its last task is out."""
     units: int = 0
     """Units of a stream so far."""
     passed: set[int] = field(default_factory=set)
     """Those of them that were done."""
-    taken: int = 0
-    """Bytes of inputs read so far."""
     digest: str | None = None
     """Of the input that was read last, once all of its samples are out; None where unknown."""
 
-    @classmethod
-    def owns(cls, path: str) -> bool:
-        """Whether an input is of this kind, by its name."""
-        return path.lower().endswith(cls.endings)
-
-    def samples(self, row: InputRow) -> Iterator[RawSample]:
-        """The samples of one input, each with its row; refused ones too."""
-        raise NotImplementedError
-
     def unit_prefix(self, inputs: InputList, unit: int) -> str:
-        """What the keys of a unit's samples begin with in the store, and not in their input."""
+        """The key of its input, unless that is cut into units."""
         return f"{inputs.rows(unit)[0].key}/" if self.split is None else ""
 
     def prefix(self, row: InputRow) -> str:

@@ -1,4 +1,4 @@
-"""Reads the inputs of a job, whatever they are: one class and one row of READERS for each kind.
+"""Reads tars of samples, and lists all kinds of source: one class and one row of READERS each.
 
 What the inputs hold is another matter: every kind gives pictures through `tasks` and clips through
 `clips`.
@@ -6,103 +6,30 @@ What the inputs hold is another matter: every kind gives pictures through `tasks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 from latentcli.core.types import InputRow, Row, Sample
-from latentcli.jobs.loader.clip_frames import ClipInput
 from latentcli.jobs.loader.packed_reader import PackedReader
 from latentcli.jobs.loader.prepare import (
-    Intake,
     Prepared,
     RawSample,
     Recipe,
-    Task,
     prepare_sample,
-    read_sample,
-    unit_tasks,
 )
+from latentcli.jobs.loader.reader import Reader
 from latentcli.jobs.loader.tar_stream import Digesting, open_tar
-from latentcli.jobs.runtime.meter import IMAGE_STAGES, Meter
-from latentcli.jobs.runtime.stdio import STDIN, go_on
+from latentcli.jobs.runtime.meter import IMAGE_STAGES
+from latentcli.jobs.runtime.stdio import STDIN
 from latentcli.shards.keys import TAR_SUFFIXES
 from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.remote import is_web
-from latentcli.shards.store.commit import TarOrigin
-from latentcli.shards.store.input_list import InputList
 from latentcli.shards.tar.read import ByteStream
 from latentcli.shards.tar.samples import payload, read_samples
 
 SEPARATOR = "::"
 """Stands between an input and a sample of it in the source of a row."""
-
-
-class Reader(Protocol):
-    """Reads inputs of one kind; one object per job, used by one thread at a time."""
-
-    packed: ClassVar[bool]
-    """Whether each input holds many samples, and is a unit of its own."""
-    noun: ClassVar[str]
-    """What one input is called in a message."""
-    endings: ClassVar[tuple[str, ...]]
-    """Of the names of packed inputs, lower case; the last is the usual one."""
-    origins: dict[int, TarOrigin]
-    """By unit, what it was made from, where its inputs are packed."""
-    taken: int
-    """Bytes of packed inputs read so far."""
-
-    @classmethod
-    def owns(cls, path: str) -> bool:
-        """Whether an input is of this kind, by its name."""
-
-    def samples(self, row: InputRow) -> Iterator[RawSample]:
-        """The samples of one input with their bytes, in order; refused ones too."""
-
-    def tasks(self, intake: Intake, units: Iterable[int]) -> Iterator[Task]:
-        """The pictures of some units as tasks for the loader, in order; a unit's last says so."""
-
-    def clips(self, row: InputRow) -> Iterator[ClipInput]:
-        """The clips of one input, each good until the next one is asked for."""
-
-    def unit_prefix(self, inputs: InputList, unit: int) -> str:
-        """What the keys of a unit's samples begin with in the store, and not in their input."""
-
-
-@dataclass(slots=True)
-class FileReader:
-    """Reads pictures and clips that are files; pictures are read by whoever decodes them."""
-
-    packed: ClassVar[bool] = False
-    noun: ClassVar[str] = "file"
-    endings: ClassVar[tuple[str, ...]] = ()
-
-    suffixes: frozenset[str]
-    meter: Meter
-    check: Callable[[], None] = go_on
-    origins: dict[int, TarOrigin] = field(default_factory=dict)
-    taken: int = 0
-
-    @classmethod
-    def owns(cls, path: str) -> bool:
-        """What no other kind takes is a file."""
-        return True
-
-    def samples(self, row: InputRow) -> Iterator[RawSample]:
-        """The one sample that a file is."""
-        yield read_sample(row)
-
-    def tasks(self, intake: Intake, units: Iterable[int]) -> Iterator[Task]:
-        """Tasks without bytes."""
-        return unit_tasks(intake, units)
-
-    def clips(self, row: InputRow) -> Iterator[ClipInput]:
-        """The one clip that a file is; it is opened where it lies."""
-        yield ClipInput(Row(row.key, row.source, "ok"), row.source)
-
-    def unit_prefix(self, inputs: InputList, unit: int) -> str:
-        """Nothing: keys are those of the list."""
-        return ""
 
 
 @dataclass(slots=True)
@@ -151,10 +78,7 @@ class TarReader(PackedReader):
         return RawSample(Row(key, place, "ok"), picture.data, others)
 
 
-READERS: dict[str, type[FileReader] | type[PackedReader]] = {
-    "tars": TarReader,
-    "files": FileReader,
-}
+READERS: dict[str, type[Reader]] = {"files": Reader, "tars": TarReader}
 """By the name of the kind; a path that no packed kind owns is a file."""
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import SampleError, WeightsError
-from latentcli.core.types import InputRow, Row
+from latentcli.core.types import Row
 from latentcli.images.buckets import described_buckets
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
@@ -23,8 +23,8 @@ from latentcli.jobs.inference.engine import Engine, load_engine
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.clip_frames import ClipRecipe, frame_key, open_frames, pixels_of
 from latentcli.jobs.loader.packed_reader import clip_file
-from latentcli.jobs.loader.prepare import Recipe, prepare
-from latentcli.jobs.loader.readers import SEPARATOR, is_lasting
+from latentcli.jobs.loader.prepare import Recipe, prepare_sample
+from latentcli.jobs.loader.readers import READERS, SEPARATOR, is_lasting
 from latentcli.jobs.runtime.meter import IMAGE_STAGES, Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.store.latent_store import LatentStore
@@ -176,9 +176,11 @@ def pictures(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | Non
     """The rows' inputs [1, 3, H, W], prepared as the store's spec says; None where they fail."""
     policy = DecodePolicy(spec["decode_image"]["alpha"], spec["decode_image"]["max_pixels"])
     recipe = Recipe(policy, preprocessing(spec))
+    kind = spec.get("kind", "tars" if spec.get("tars") else "files")
+    reader = READERS[kind](frozenset(), Meter("verify", len(rows)))
     for row in rows:
-        source = InputRow(row.key, row.source, 0)
-        now, pixels = prepare(source, recipe, dict.fromkeys(IMAGE_STAGES, 0.0))
+        sample = reader.again(row)
+        now, pixels = prepare_sample(sample, recipe, dict.fromkeys(IMAGE_STAGES, 0.0))
         yield now, None if pixels is None else pixels[None]
 
 

@@ -38,7 +38,7 @@ def reference(clips, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("batches", [1, 2, 3, 6, 11])
+@pytest.mark.parametrize("batches", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_and_run_again(batches, number, clips, reference, tmp_path):
     store = tmp_path / "store"
