@@ -119,6 +119,17 @@ def test_only_the_seam_names_a_kind_of_gpu():
     assert not found, "Ask inference/accelerator.py instead:\n" + "\n".join(found)
 
 
+@pytest.mark.parametrize("name", ["cuda", "xpu"])
+def test_torch_answers_what_a_gpu_is_asked(name):
+    """As far as a machine without one can tell: each function is there, also of another make."""
+    asked = set(
+        re.findall(r"_torch\.(\w+)|get_device_module\(cls\.name\)\.(\w+)", SEAM.read_text())
+    )
+    names = {one or other for one, other in asked}
+    assert {"Event", "device_count", "max_memory_allocated", "set_device"} <= names
+    assert not [each for each in names if not hasattr(torch.get_device_module(name), each)]
+
+
 def test_devices():
     assert pick_device("cpu") == Cpu()
     assert pick_device("auto").name == ("cuda" if torch.cuda.is_available() else "cpu")
