@@ -16,18 +16,15 @@ from torch import Tensor
 from latentcli.core.errors import UsageError
 from latentcli.jobs.inference import nvidia_smi
 
-OUT_OF_MEMORY = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "ALLOC_FAILED",
-)
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 """Words of torch, CUDA and its libraries for memory that they did not get."""
 
 
 @dataclass(frozen=True)
 class Accelerator:
-    """A device. What stands here holds for every GPU that torch drives as `torch.<name>`."""
+    """A device. What stands here holds for every GPU that torch drives as `torch.<name>`; a kind
+    says what it does otherwise.
+    """
 
     index: int | None = None
     """Which one of its kind; None is the one that torch takes by itself."""
@@ -133,7 +130,6 @@ class Cuda(Accelerator):
         torch.backends.cudnn.benchmark = False
 
     def facts(self) -> dict[str, Any]:
-        """Versions, and the switches as `prepare` sets them."""
         cudnn = torch.backends.cudnn
         return {
             "cuda": torch.version.cuda,
@@ -148,7 +144,6 @@ class Cuda(Accelerator):
         }
 
     def clocks(self) -> dict[str, float | None] | None:
-        """As nvidia-smi tells them."""
         return nvidia_smi.clocks(self._uuid())
 
     def _uuid(self) -> str | None:
@@ -173,26 +168,21 @@ class Cpu(Accelerator):
 
     @property
     def device(self) -> torch.device:
-        """Whatever the index."""
         return torch.device("cpu")
 
     def describe(self) -> str:
-        """What it is called in every document."""
         return self.name
 
     def prepare(self) -> None:
         """Nothing to do."""
 
     def to_device(self, pixels: Tensor) -> Tensor:
-        """A batch, which is there already."""
         return pixels.to(self.device)
 
     def mark(self) -> float:
-        """The clock."""
         return time.perf_counter()
 
     def seconds(self, begin: float, end: float) -> float:
-        """Between two marks."""
         return end - begin
 
     def synchronize(self) -> None:
