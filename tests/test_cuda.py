@@ -16,8 +16,9 @@ from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.job import run_bench
 from latentcli.jobs.config import EncodeJob, RoundtripJob
 from latentcli.jobs.encode.job import run_encode
+from latentcli.jobs.inference.accelerator import DeviceTimer
 from latentcli.jobs.inference.batch_size import LARGEST, auto_batch_size
-from latentcli.jobs.inference.encode_batch import DeviceTimer, encode_batch, encode_on_device
+from latentcli.jobs.inference.encode_batch import encode_batch, encode_on_device
 from latentcli.jobs.inference.engine import decode_batch, load_engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.prepare import Recipe, prepare
@@ -75,7 +76,7 @@ def test_what_is_packed_behind_the_device_is_what_was_encoded(cuda: str) -> None
     with ThreadPoolExecutor(1) as lane:
         waiting = []
         for pixels in batches:
-            with DeviceTimer(engine.device) as timer:
+            with DeviceTimer(engine.accelerator) as timer:
                 parts = encode_on_device(engine, pixels.clone(), keys, "whitened", flip=True)
             waiting.append((lane.submit(pack, keys, parts), timer))
         packed = [future.result() for future, _ in waiting]

@@ -36,8 +36,10 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
     shared = job.engine == "local" and not job.dry_run
     if job.devices is not None and shared and not is_launched(os.environ):
         from latentcli.jobs.cluster.launch import launch
+        from latentcli.jobs.inference.accelerator import devices_to_share
 
-        raise typer.Exit(launch(out.words, job.devices, job.device, os.environ))
+        gpus, variable = devices_to_share(job.device)
+        raise typer.Exit(launch(out.words, job.devices, gpus, variable, os.environ))
     say_bundled(out, given)
     with reserved_stdout(out.stdout_is_taken), out.reporter() as reporter:
         from latentcli.jobs.encode.job import run_encode

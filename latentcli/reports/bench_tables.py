@@ -36,6 +36,8 @@ SPEEDUP_COLUMN = Column("speedup", lambda r: times(r["speedup"]))
 SPEEDUPS_COLUMN = Column("p25-p75", lambda r: span(r, "speedup_p25", "speedup_p75", ".2f"))
 SAVED_COLUMN = Column("memory", lambda r: change(r["memory_reduction"]))
 REPEATS_COLUMN = Column("repeats", lambda r: str(r["repeats"]))
+LIBRARIES = ("CUDA", "cuDNN")
+"""What a document may name beside torch; their keys are in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +196,12 @@ def processor_text(document: Values) -> str | None:
 
 
 def software_text(document: Values) -> str | None:
-    """Torch, CUDA, dtype, and whether the networks were compiled."""
+    """Torch, its libraries, dtype, and whether the networks were compiled."""
     if not document.get("torch"):
         return None
     parts = [f"torch {document['torch']}"]
-    if document.get("cuda"):
-        parts.append(f"CUDA {document['cuda']}, cuDNN {document['cudnn']}")
+    told = ((name, document.get(name.lower())) for name in LIBRARIES)
+    parts += [f"{name} {version}" for name, version in told if version]
     compiled = "torch.compile of encode and decode" if document["compiled"] else "eager"
     return ", ".join([*parts, document["dtype"], compiled])
 

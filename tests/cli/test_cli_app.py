@@ -155,10 +155,9 @@ def test_help_tells_the_defaults_and_the_choices(verb: str) -> None:
 
 
 def test_help_tells_the_defaults_that_a_job_finds_by_itself() -> None:
-    from latentcli.jobs.inference.engine import DEFAULT_BATCH
+    from latentcli.jobs.inference.accelerator import Cpu, Cuda
     from latentcli.jobs.loader.find_media import PER_SHARD
     from latentcli.jobs.loader.loader import FEW_INPUTS
-    from latentcli.jobs.video.embed import GROUPS
 
     encode, embed = options_of(EncodeJob), options_of(VideoEmbedJob)
     rest = options_of(RoundtripJob)["batch_size"].help
@@ -166,9 +165,9 @@ def test_help_tells_the_defaults_that_a_job_finds_by_itself() -> None:
     assert f"{PER_SHARD['images']} images or {PER_SHARD['clips']} clips" in (
         encode["samples_per_shard"].help
     )
-    assert f"Default: {DEFAULT_BATCH['cpu']} on a CPU, {DEFAULT_BATCH['cuda']} on a GPU." in rest
-    assert f"else {DEFAULT_BATCH['cpu']} on a CPU, and on a GPU what a" in encode["batch_size"].help
-    assert f"{GROUPS['cpu']} on a CPU, {GROUPS['cuda']} on a GPU." in embed["batch_size"].help
+    assert f"Default: {Cpu.batch_size} on a CPU, {Cuda.batch_size} on a GPU." in rest
+    assert f"else {Cpu.batch_size} on a CPU, and on a GPU what a" in encode["batch_size"].help
+    assert f"{Cpu.groups} on a CPU, {Cuda.groups} on a GPU." in embed["batch_size"].help
 
 
 def test_one_spelling_and_one_text_for_each_option() -> None:

@@ -16,7 +16,6 @@ from latentcli.jobs.bench.cases import Case, cases_of, preset_document
 from latentcli.jobs.bench.check_outputs import check_outputs
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.machine import machine, state
-from latentcli.jobs.bench.memory import MEMORY
 from latentcli.jobs.bench.models import TimedModel, bench_engine, timed_model, why_not
 from latentcli.jobs.bench.stages import bench_stages
 from latentcli.jobs.bench.timing import measure_case, untimed_calls
@@ -195,7 +194,7 @@ def measure(
         "seconds": job.seconds,
         "load": {"before": before["load"], "after": after["load"]},
         "clocks": {"before": before["clocks"], "after": after["clocks"]},
-        "memory": MEMORY[first.device.type],
+        "memory": first.accelerator.memory_counted,
         "left_out": [
             {"model": name, "op": op, "reason": reason}
             for (name, op), reason in reasons.items()

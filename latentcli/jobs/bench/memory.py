@@ -14,15 +14,6 @@ from latentcli.jobs.inference.engine import Engine
 
 STDERR = 2
 
-MEMORY = {
-    "cuda": "torch allocator: the model's weights, its inputs and what the op adds",
-    "cpu": (
-        "the model's weights, its inputs and the most that torch's allocator held during one"
-        " untimed call; not counted is what oneDNN and other libraries take for themselves"
-    ),
-}
-"""What peak_memory_mib counts, by device type."""
-
 
 def peak_bytes(call: Callable[[], Tensor]) -> tuple[Tensor, int]:
     """(output, most bytes that torch's CPU allocator held at once on behalf of the call).

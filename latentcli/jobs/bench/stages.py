@@ -20,7 +20,7 @@ from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.inference.capabilities import refuse_decoder
 from latentcli.jobs.inference.encode_batch import encode_batch
-from latentcli.jobs.inference.engine import DEFAULT_BATCH, Engine, load_engine
+from latentcli.jobs.inference.engine import Engine, load_engine
 from latentcli.jobs.loader.find_media import PER_SHARD
 from latentcli.jobs.loader.loader import open_chunks, pick_workers
 from latentcli.jobs.loader.prepare import Intake, Recipe, unit_tasks
@@ -55,7 +55,7 @@ def bench_stages(job: BenchJob, reporter: Reporter) -> dict[str, Any]:
     refuse_decoder(engine)
     found = find_inputs(job.sources, IMAGE_SUFFIXES)
     encode = encode_job(job, model)
-    batch_size = job.batch_size or DEFAULT_BATCH[engine.device.type]
+    batch_size = job.batch_size or engine.accelerator.batch_size
     recipe = Recipe(DecodePolicy(), preprocess_spec(encode, engine.model.spec.size_divisor))
     with tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
         path = Path(folder) / "inputs.jsonl"

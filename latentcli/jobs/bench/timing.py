@@ -24,7 +24,7 @@ from latentcli.jobs.bench.check_outputs import fault, unlike
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.memory import own_bytes, peak_bytes
 from latentcli.jobs.bench.models import ShortOfMemory, TimedModel, Work, attempt, timed_model, work
-from latentcli.jobs.runtime.memory import peak_memory, reset_peak_memory
+from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer, empty_cache
 
 Model = TypeVar("Model")
 
@@ -93,8 +93,7 @@ def warmed_up(
             refuse_wrong(model, case, last_warm_up(each, case), job.steps)
         except ShortOfMemory as error:
             short.append({"model": model.name, "op": case.op, "reason": str(error).rstrip(".")})
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            empty_cache()
             continue
         ready.append(each)
     return ready, short
@@ -102,9 +101,9 @@ def warmed_up(
 
 def once(each: Ready) -> float:
     """Seconds of one call, whose memory is noted where a GPU tells it."""
-    device = each.model.engine.device
-    seconds, added = timed(each.work.call, device)
-    if device.type == "cuda":
+    accelerator = each.model.engine.accelerator
+    seconds, added = timed(each.work.call, accelerator)
+    if accelerator.gpu:
         own = own_bytes(each.model.engine, each.work.inputs)
         each.timing.peak_mib = max(each.timing.peak_mib, added + own / 2**20)
     return seconds
@@ -134,7 +133,7 @@ def last_warm_up(each: Ready, case: Case) -> Tensor:
     """The output of the last untimed call, which on a CPU shows the memory."""
     model, job = each.model, each.work
     output: Tensor
-    if model.engine.device.type != "cpu":
+    if model.engine.accelerator.gpu:
         output = attempt(model, case, job.call)
         return output
     output, peak = attempt(model, case, lambda: peak_bytes(job.call))
@@ -157,24 +156,13 @@ def refuse_wrong(model: TimedModel, case: Case, output: Tensor, steps: int) -> N
         raise LatentCliError(f"{model.name}, {case}: its output {wrong}, so it is not timed.")
 
 
-def timed(call: Callable[[], Tensor], device: torch.device) -> tuple[float, float]:
-    """(seconds, MiB that the call added) of one call: CUDA events on a GPU, the clock elsewhere."""
-    if device.type != "cuda":
-        start = time.perf_counter()
+def timed(call: Callable[[], Tensor], accelerator: Accelerator) -> tuple[float, float]:
+    """(seconds, MiB that the call added where a GPU tells it) of one call."""
+    added = accelerator.watch_memory()
+    accelerator.synchronize()
+    with DeviceTimer(accelerator) as timer:
         call()
-        return time.perf_counter() - start, 0.0
-    reset_peak_memory(device)
-    before = torch.cuda.memory_allocated(device)
-    begin, end = (
-        torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        for _ in range(2)
-    )
-    torch.cuda.synchronize(device)
-    begin.record()
-    call()
-    end.record()
-    torch.cuda.synchronize(device)
-    return begin.elapsed_time(end) / 1000, peak_memory(device) - before / 2**20
+    return timer.seconds(), added() / 2**20
 
 
 def rows(case: Case, timings: Mapping[str, Timing], baseline: str | None) -> list[dict[str, Any]]:

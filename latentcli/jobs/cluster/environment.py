@@ -156,21 +156,3 @@ def bracket(text: str) -> Iterator[str]:
             raise UsageError(f"The Slurm host list has [{text}]; expected numbers and ranges.")
         first, last = found[1], found[2] or found[1]
         yield from (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1))
-
-
-def device_of(rank: Rank, choice: str) -> str:
-    """The device of this process: its own GPU of its machine, where there are any.
-
-    `choice` is --device. UsageError for one GPU's name among several processes. Loads torch.
-    """
-    if rank.world == 1 or choice == "cpu":
-        return choice
-    if choice not in ("auto", "cuda"):
-        raise UsageError(
-            f"--device is {choice}, and {rank.world} processes run: they would share one device."
-            " Leave --device out, or give cuda or cpu."
-        )
-    import torch
-
-    visible = torch.cuda.device_count()
-    return f"cuda:{rank.local % visible}" if visible else choice

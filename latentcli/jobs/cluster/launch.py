@@ -35,29 +35,29 @@ PR_SET_PDEATHSIG = 1
 def launch(
     words: Sequence[str],
     devices: str,
-    device: str,
+    gpus: int,
+    variable: str | None,
     environment: Mapping[str, str],
     *,
     command: Sequence[str] = ("-m", "latentcli"),
 ) -> int:
     """Runs `latentcli words` once per device of this machine; the exit code of the whole job.
 
-    `devices` is all, a number of processes, or GPUs such as 0,2,3; `device` is --device. stdout is
-    that of the first process. SIGINT, SIGTERM and SIGUSR1 are handed on and waited for: 75.
-    Interrupted where no process could tell of it; UsageError where there are no such devices, and
-    where the job is one of several already.
+    `devices` is all, a number of processes, or GPUs such as 0,2,3; there are `gpus` of them, and
+    `variable` chooses which a process sees. stdout is that of the first process. SIGINT, SIGTERM
+    and SIGUSR1 are handed on and waited for: 75. Interrupted where no process could tell of it;
+    UsageError where there are no such devices, and where the job is one of several already.
     """
     if is_launched(environment):
         raise UsageError(
             "--devices starts processes on this machine, but this is one of several already:"
             " torchrun and srun start one per device themselves. Leave it out."
         )
-    gpus = "" if device == "cpu" else environment.get("CUDA_VISIBLE_DEVICES")
-    count, visible = pick_devices(devices, device, gpus)
+    count, visible = pick_devices(devices, gpus, environment.get(variable or ""))
     threads = str(max(cores() // count, 1))
     defaults = {"OMP_NUM_THREADS": threads, "TORCH_CPP_LOG_LEVEL": "ERROR"}
     ours = {LAUNCHED: "1", "LATENTCLI_DEVICES": ""}
-    ours |= {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    ours |= {variable: visible} if variable and visible is not None else {}
     variables = {**defaults, **environment, **ours}
     came: list[int] = []
     with handled(lambda number, _: came.append(number)):
@@ -69,20 +69,17 @@ def launch(
     return code
 
 
-def pick_devices(devices: str, device: str, visible: str | None) -> tuple[int, str | None]:
-    """How many processes, and the GPUs that they see (None: those that there are). Loads torch.
+def pick_devices(devices: str, gpus: int, visible: str | None) -> tuple[int, str | None]:
+    """How many processes, and the GPUs that they see (None: those that there are).
 
-    `visible` is CUDA_VISIBLE_DEVICES. UsageError where that cannot be.
+    There are `gpus` to use, which are named by `visible`. UsageError where that cannot be.
     """
     text = devices.strip()
-    if device not in ("auto", "cuda", "cpu"):
-        raise UsageError(f"--device {device} is one device; with --devices give auto, cuda or cpu.")
     if text != "all" and not all(p.isascii() and p.isdecimal() for p in text.strip(",").split(",")):
         raise UsageError(
             f"--devices is {devices!r}; give all, a number of processes such as 2, or GPUs such as"
             " 0,2,3."
         )
-    gpus = 0 if device == "cpu" else count_gpus()
     if "," in text:
         return listed(text, gpus, visible)
     if text == "all" and not gpus:
@@ -104,13 +101,6 @@ def listed(text: str, gpus: int, visible: str | None) -> tuple[int, str]:
         raise UsageError(f"--devices is {text}; allowed are {there}.")
     names = visible.split(",") if visible else [str(number) for number in range(gpus)]
     return len(chosen), ",".join(names[number].strip() for number in chosen)
-
-
-def count_gpus() -> int:
-    """GPUs that torch sees."""
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def without_devices(words: Sequence[str]) -> list[str]:

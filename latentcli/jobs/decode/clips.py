@@ -18,7 +18,7 @@ from latentcli.jobs.decode.output import (
     writing,
 )
 from latentcli.jobs.inference.batch_size import latent_values
-from latentcli.jobs.inference.engine import DEFAULT_BATCH, decode_batch
+from latentcli.jobs.inference.engine import decode_batch
 from latentcli.jobs.loader.clip_frames import frame_key
 from latentcli.shards.storage.atomic_write import write_error
 
@@ -83,7 +83,7 @@ def chunk_frames(run: DecodeRun, clip: LatentClip) -> int:
     model = run.engine.model
     if model.is_video:
         return run.job.num_frames or model.frames_per_chunk
-    batch = run.job.batch_size or DEFAULT_BATCH[run.engine.device.type]
+    batch = run.job.batch_size or run.engine.accelerator.batch_size
     _, channels, h, w = clip.shape
     return max(1, min(batch, batch * latent_values(run.engine) // (channels * h * w)))
 

@@ -40,7 +40,6 @@ from latentcli.jobs.decode.to_stdout import decode_to_stdout, refuse_skipping
 from latentcli.jobs.inference.batch_size import latent_values
 from latentcli.jobs.inference.capabilities import check_state, refuse_encoder
 from latentcli.jobs.inference.engine import (
-    DEFAULT_BATCH,
     decode_batch,
     inference_config,
     load_engine,
@@ -117,7 +116,7 @@ def prepared(
     meter = Meter(
         *("decode", source.count, reporter.progress),
         noun=noun,
-        device=engine.device.type,
+        gpu=engine.accelerator.gpu,
         crews=threads_of_decode(job, source, format),
     )
     return DecodeRun(job, source, engine, output, meter, stop, format)
@@ -162,7 +161,7 @@ def decode_all(run: DecodeRun) -> None:
 
 def decoded_groups(run: DecodeRun) -> Iterator[tuple[list[str], Tensor]]:
     """Keys and uint8 pictures [N, 3, H, W] of one batch after the other; failed ones are noted."""
-    batch_size = run.job.batch_size or DEFAULT_BATCH[run.engine.device.type]
+    batch_size = run.job.batch_size or run.engine.accelerator.batch_size
     most = batch_size * latent_values(run.engine)
     for group in batches(wanted(run), lambda sample: sample.latent, batch_size, most):
         run.stop.check()

@@ -21,8 +21,8 @@ from latentcli.jobs.encode.stream import (
     new_unit,
 )
 from latentcli.jobs.encode.unit import EncodedUnit
+from latentcli.jobs.inference.accelerator import DeviceTimer
 from latentcli.jobs.inference.batch_size import batch_elements
-from latentcli.jobs.inference.encode_batch import DeviceTimer
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.clip_frames import (
     ClipBegins,
@@ -140,7 +140,7 @@ def encode_frames(
     clip.taken += len(batch)
     pixels = torch.stack([frame.pixels for frame in batch])
     keys = [frame_key(key, first + i) for i in range(len(batch))]
-    timer = DeviceTimer(run.engine.device)
+    timer = DeviceTimer(run.engine.accelerator)
     try:
         with timer:
             parts = encode_fitting(run, pixels, keys)

@@ -13,6 +13,7 @@ from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.cost_probe import PROBED, Probe, probed
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.worklist import REASONS, Reason, Survey, survey
+from latentcli.jobs.inference.accelerator import devices_to_share
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.find_media import FoundMedia
 from latentcli.jobs.loader.loader import MANY, pick_workers
@@ -146,7 +147,7 @@ def devices_of(job: EncodeJob) -> int:
         return 1
     if job.engine == "ray":
         return max(int(job.devices), 1) if job.devices.isdecimal() else 1
-    return pick_devices(job.devices, job.device, None)[0]
+    return pick_devices(job.devices, devices_to_share(job.device)[0], None)[0]
 
 
 def probe_document(

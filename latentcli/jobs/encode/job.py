@@ -9,7 +9,7 @@ from typing import Any
 
 from latentcli.core.errors import UsageError
 from latentcli.core.options import check_options
-from latentcli.jobs.cluster.environment import device_of, rank_of
+from latentcli.jobs.cluster.environment import rank_of
 from latentcli.jobs.cluster.team import Team, join_team
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.encode.dry_run import plan_document
@@ -18,6 +18,7 @@ from latentcli.jobs.encode.plan import plan_encode, with_model_defaults
 from latentcli.jobs.encode.ray_driver import run_ray
 from latentcli.jobs.encode.share import claimed, encode_in_team, follow, lead
 from latentcli.jobs.encode.to_stdout import encode_to_stdout
+from latentcli.jobs.inference.accelerator import own_device
 from latentcli.jobs.inference.capabilities import refuse_decoder_preset
 from latentcli.jobs.inference.engine import engine_of
 from latentcli.jobs.loader.find_media import check_clip_options, find_media
@@ -43,7 +44,7 @@ def run_encode(job: EncodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     rank = rank_of(os.environ)
     if job.dry_run and rank.world > 1:
         raise UsageError("A plan is made by one process: leave out torchrun or srun.")
-    job = replace(job, device=device_of(rank, job.device))
+    job = replace(job, device=own_device(job.device, rank.local, rank.world))
     with (
         stop_on_signals("Run the same command again to finish the rest.") as stop,
         join_team(rank, os.environ, stop.check) as team,

@@ -26,7 +26,8 @@ from latentcli.jobs.encode.ray_actor import LOOK, EncodeActor, Ledger
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.share import assignment, lead, totals_before
 from latentcli.jobs.encode.worklist import Work
-from latentcli.jobs.inference.engine import DEFAULT_BATCH, Engine, engine_of
+from latentcli.jobs.inference.accelerator import ACCELERATORS, kind_on_cluster
+from latentcli.jobs.inference.engine import Engine, engine_of
 from latentcli.jobs.loader.find_media import check_clip_options, find_media
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import stop_on_signals
@@ -121,21 +122,18 @@ def join_cluster(ray: Any) -> None:
 
 def settled_on(job: EncodeJob, resources: dict[str, float]) -> EncodeJob:
     """The job with the device and dtype that its actors will have."""
-    device = job.device
-    if device == "auto":
-        device = "cuda" if resources.get("GPU", 0) > 0 else "cpu"
-    kind = device.partition(":")[0]
-    dtype = job.dtype if job.dtype != "auto" else "bf16" if kind == "cuda" else "fp32"
+    kind = kind_on_cluster(job.device, resources.get("GPU", 0))
+    dtype = kind.dtype if job.dtype == "auto" else job.dtype
     output = job.output and (job.output if "://" in job.output else str(Path(job.output).resolve()))
     weights = job.weights and str(Path(job.weights).resolve())
-    return replace(job, device=kind, dtype=dtype, output=output, weights=weights)
+    return replace(job, device=kind.name, dtype=dtype, output=output, weights=weights)
 
 
 def with_batch_size(job: EncodeJob, engine: Engine) -> EncodeJob:
     """The job with a batch size: on the actors' devices nothing can be tried from here."""
     store = path_of(job.output or default_store(job.sources, engine.info.name))
     there = job.batch_size or stored_batch_size(store)
-    return replace(job, batch_size=there or DEFAULT_BATCH.get(job.device))
+    return replace(job, batch_size=there or ACCELERATORS[job.device].batch_size)
 
 
 def wanted_actors(job: EncodeJob, resources: dict[str, float], units: int) -> int:
@@ -146,8 +144,9 @@ def wanted_actors(job: EncodeJob, resources: dict[str, float], units: int) -> in
                 f"--devices is {job.devices!r}; with --engine ray it is all or a number."
             )
         return min(int(job.devices or 0), max(units, 1))
-    have = resources.get("GPU", 0) if job.device == "cuda" else resources.get("CPU", 0)
-    return max(1, min(int(have // (1 if job.device == "cuda" else CPUS_PER_ACTOR)), units))
+    gpu = ACCELERATORS[job.device].gpu
+    have = resources.get("GPU" if gpu else "CPU", 0)
+    return max(1, min(int(have // (1 if gpu else CPUS_PER_ACTOR)), units))
 
 
 def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
@@ -159,7 +158,7 @@ def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
     ledger = ray.remote(num_cpus=0)(Ledger).remote(
         units, assignment(plan, work.todo), totals=totals_before(work)
     )
-    needs = {"num_gpus": 1} if job.device == "cuda" else {"num_cpus": 1}
+    needs = {"num_gpus": 1} if ACCELERATORS[job.device].gpu else {"num_cpus": 1}
     made = ray.remote(max_restarts=MOST_DEATHS - 1, max_task_retries=-1, **needs)(EncodeActor)
     theirs = replace(job, model=absolute(job.model))
     # Nobody here sees when an actor gets its first batch, so the rate counts their start-up too.

@@ -103,7 +103,7 @@ def run_of(
         reporter.progress,
         workers=workers,
         noun="images" if plan.clips is None else "frames",
-        device=engine.device.type,
+        gpu=engine.accelerator.gpu,
         lanes={"read": 1} if plan.packed else {},
         ranks=team.rank.world,
         shared=team_totals(team) if team.rank.world > 1 else None,

@@ -15,8 +15,9 @@ from latentcli.core.types import Member, Picture, Row
 from latentcli.jobs.encode.failures import SEEN, fail
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.unit import EncodedUnit
+from latentcli.jobs.inference.accelerator import DeviceTimer
 from latentcli.jobs.inference.batch_size import batch_elements
-from latentcli.jobs.inference.encode_batch import DeviceTimer, encode_on_device
+from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.loader import open_chunks, timed
 from latentcli.jobs.loader.prepare import Chunk, Task
@@ -111,7 +112,7 @@ def encode_into(
     """encode; copying back and packing wait in the writer, so that the device goes on."""
     pixels = torch.stack([picture.pixels for picture in batch])
     rows = [picture.row for picture in batch]
-    timer = DeviceTimer(run.engine.device)
+    timer = DeviceTimer(run.engine.accelerator)
     try:
         with timer:
             parts = encode_fitting(run, pixels, [row.key for row in rows])

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 
 from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.inference.accelerator import empty_cache, is_out_of_memory
 from latentcli.jobs.inference.encode_batch import encode_batch
-from latentcli.jobs.inference.engine import DEFAULT_BATCH, Engine
-from latentcli.jobs.runtime.memory import is_out_of_memory
+from latentcli.jobs.inference.engine import Engine
 
 SMALLEST, LARGEST = 4, 256
 """Batch sizes that are tried, each twice the one before; smaller ones only where these do not fit.
@@ -29,15 +29,14 @@ Trial = Callable[[int], tuple[float, float]]
 
 def auto_batch_size(engine: Engine, preprocess: PreprocessSpec) -> int:
     """Pictures a batch: found by trying on a GPU, 8 on a CPU, where more gains nothing."""
-    if engine.device.type != "cuda":
-        return DEFAULT_BATCH[engine.device.type]
+    free = engine.accelerator.free_memory()
+    if free is None:
+        return engine.accelerator.batch_size
     width, height = tried_size(preprocess)
-    torch.cuda.empty_cache()
-    free, _ = torch.cuda.mem_get_info(engine.device)
     try:
         return best_batch(lambda n: trial(engine, n, height, width), ROOM * free)
     finally:
-        torch.cuda.empty_cache()
+        empty_cache()
 
 
 def tried_size(preprocess: PreprocessSpec) -> tuple[int, int]:
@@ -85,16 +84,14 @@ def trial(engine: Engine, count: int, height: int, width: int) -> tuple[float, f
     pixels = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
     keys = [""] * count
     state = engine.model.spec.state
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated(engine.device)
-    torch.cuda.reset_peak_memory_stats(engine.device)
+    empty_cache()
+    peak = engine.accelerator.watch_memory()
     times = []
     for _ in range(3):
         start = time.perf_counter()
         encode_batch(engine, pixels, keys, state)
         times.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated(engine.device) - before
-    return min(times), float(peak)
+    return min(times), float(peak())
 
 
 BATCH_PIXELS = 2**20

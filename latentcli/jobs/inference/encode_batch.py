@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -52,9 +50,9 @@ def encode_on_device(
     the mirrored pictures. `sample` seeds a posterior sample instead of the mode. A GPU may still be
     at work when this returns.
     """
-    images = to_device(pixels, engine.device)
+    images = engine.accelerator.to_device(pixels)
     words = (state, sample, class_token, flip)
-    if engine.device.type == "cuda":
+    if engine.accelerator.gpu:
         return _encode(engine, images, keys, *words)
     return _encode_on_cores(engine, images, keys, *words)
 
@@ -144,45 +142,3 @@ def _parts(
     if class_token:
         parts["class_token"] = model.predict_class(own).float()
     return parts
-
-
-def to_device(pixels: Tensor, device: torch.device) -> Tensor:
-    """A batch on the device; to a GPU it is copied while the host goes on."""
-    if device.type != "cuda" or pixels.is_cuda:
-        return pixels.to(device)
-    return pixels.pin_memory().to(device, non_blocking=True)
-
-
-class DeviceTimer:
-    """Context manager: how long a device works on what a block gives it.
-
-    A GPU works on while the block is left, so `seconds` may be asked for only after its results
-    have been copied to the host.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
-        self._marks: list[Any] = []
-
-    def _mark(self) -> None:
-        if not self._cuda:
-            self._marks.append(time.perf_counter())
-            return
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        self._marks.append(event)
-
-    def __enter__(self) -> Self:
-        self._mark()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._mark()
-
-    def seconds(self) -> float:
-        """Between the beginning and the end of the block's work."""
-        begin, end = self._marks
-        if not self._cuda:
-            return float(end - begin)
-        end.synchronize()
-        return float(begin.elapsed_time(end)) / 1000

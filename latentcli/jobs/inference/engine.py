@@ -12,13 +12,12 @@ from torch import Tensor
 from latentcli.core.errors import UsageError
 from latentcli.images.codec import to_uint8
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.runtime.memory import reuse_heap
+from latentcli.jobs.inference.accelerator import Accelerator, pick_device
+from latentcli.jobs.runtime.heap import reuse_heap
 from latentcli.jobs.settings import DecodeSettings
 from latentcli.models.base import Autoencoder, ModelInfo
 from latentcli.models.registry import load_model
 from latentcli.models.vp_diffusion import InferenceConfig
-
-DEFAULT_BATCH = {"cpu": 8, "cuda": 32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,45 +26,19 @@ class Engine:
 
     model: Autoencoder
     info: ModelInfo
-    device: torch.device
+    accelerator: Accelerator
     dtype: str
     """bf16 or fp32."""
 
     @property
+    def device(self) -> torch.device:
+        """Where it runs, as torch takes it."""
+        return self.accelerator.device
+
+    @property
     def device_name(self) -> str:
         """The GPU's name, or cpu."""
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return self.device.type
-
-
-def pick_device(choice: str) -> torch.device:
-    """auto, cpu, cuda or cuda:N to a device that is there; UsageError otherwise."""
-    if choice == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(choice)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in DEFAULT_BATCH:
-        raise UsageError(f"--device is {choice!r}; allowed are auto, cpu, cuda and cuda:N.")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            f"--device is {choice!r}, but torch {torch.__version__} sees no CUDA device;"
-            " use --device cpu, or install a CUDA build of torch."
-        )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"--device is {choice!r}, but there are {torch.cuda.device_count()} CUDA devices."
-        )
-    return device
-
-
-def pick_dtype(choice: str, device: torch.device) -> str:
-    """bf16 or fp32; auto is bf16 on a GPU and fp32 on a CPU."""
-    if choice != "auto":
-        return choice
-    return "bf16" if device.type == "cuda" else "fp32"
+        return self.accelerator.describe()
 
 
 def load_engine(
@@ -79,29 +52,18 @@ def load_engine(
 ) -> Engine:
     """The model with its weights on the chosen device, ready to run."""
     where = pick_device(device)
-    number = pick_dtype(dtype, where)
+    number = where.dtype if dtype == "auto" else dtype
     reuse_heap()
-    if where.type == "cuda":
-        prepare_cuda(where)
+    where.prepare()
     net = load_model(
         model,
         weights=weights,
         revision=revision,
-        device=where,
+        device=where.device,
         dtype=number,
         random_weights=random_weights,
     )
     return Engine(net, net.info, where, number)
-
-
-def prepare_cuda(device: torch.device) -> None:
-    """float32 means float32 on the GPU too, and the same batch gives the same bits every time."""
-    if device.index is not None:  # torch refuses a device without one
-        torch.cuda.set_device(device)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
 
 
 def sample_seed(seed: int, key: str) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from latentcli.jobs.runtime.memory import is_out_of_memory
+from latentcli.jobs.inference.accelerator import empty_cache, is_out_of_memory
 from latentcli.jobs.runtime.reporter import silent
 
 Parts = dict[str, Tensor]
@@ -47,7 +47,7 @@ class SplitOnOom:
                 if size == 1:
                     raise torch.OutOfMemoryError(str(error)) from error
             # Not while the error is handled: it holds on to all that its frames had allocated.
-            torch.cuda.empty_cache()
+            empty_cache()
             self.sizes[shape] = -(-size // 2)
             self.note(
                 f"The device ran out of memory on {size} pictures of {shape[2]}x{shape[1]}: from"

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from latentcli.jobs.config import RoundtripJob
-from latentcli.jobs.inference.encode_batch import DeviceTimer, encode_on_device
+from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer
+from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.inference.engine import decode_on_device, sample_noise
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.roundtrip.models import ComparedModel
@@ -53,9 +54,9 @@ class Comparison:
     _running: list[tuple[str, int, DeviceTimer]] = field(default_factory=list)
 
     @property
-    def device(self) -> torch.device:
+    def accelerator(self) -> Accelerator:
         """Where all models are."""
-        return self.compared_models[0].encoder.device
+        return self.compared_models[0].encoder.accelerator
 
     def split_on_oom(self, op: str, engine: object) -> SplitOnOom:
         """What is known of how much an engine takes at once."""
@@ -64,7 +65,7 @@ class Comparison:
     @contextmanager
     def stage(self, name: str, items: int) -> Iterator[None]:
         """Times a block on the device, which may work on after the block is left."""
-        timer = DeviceTimer(self.device)
+        timer = DeviceTimer(self.accelerator)
         with timer:
             yield
         self._running.append((name, items, timer))

@@ -157,7 +157,7 @@ def meter_of(
         reporter.progress,
         workers=pick_workers(job.workers, MANY if found.packed else total),
         lanes={"read": 1} if found.packed else {},
-        device=compared_models[0].encoder.device.type,
+        gpu=compared_models[0].encoder.accelerator.gpu,
     )
 
 

@@ -16,8 +16,6 @@ from latentcli.core.errors import LatentCliError, SampleError, StoreError
 from latentcli.core.types import InputRow, Picture
 from latentcli.images.codec import encode_image
 from latentcli.jobs.inference.batch_size import batch_elements
-from latentcli.jobs.inference.encode_batch import to_device
-from latentcli.jobs.inference.engine import DEFAULT_BATCH
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.clip_frames import (
     ClipFrame,
@@ -73,7 +71,7 @@ class Roundtrip:
     @property
     def batch_size(self) -> int:
         """Pictures that are encoded at once."""
-        return self.comparison.job.batch_size or DEFAULT_BATCH[self.comparison.device.type]
+        return self.comparison.job.batch_size or self.comparison.accelerator.batch_size
 
     def fail(self, key: str, source: str, stage: str | None, error: str | None) -> None:
         """Notes an input that failed; with --on-error stop the job ends here."""
@@ -210,7 +208,7 @@ def take_batch(
 
     SampleError where the device has no memory for one picture of this size.
     """
-    images = to_device(pixels, run.comparison.device)
+    images = run.comparison.accelerator.to_device(pixels)
     try:
         results = compare(run.comparison, images, [name.key for name in named], frames=frames)
     except torch.OutOfMemoryError as error:

@@ -32,16 +32,16 @@ ADVICE = {
 }
 """Stage to what would help where it is the limit."""
 ADVICE_ON = {
-    "cpu": {
+    False: {
         "encode": "a GPU or a smaller model",
         "decode": "a GPU, fewer --steps or a smaller model",
     },
-    "cuda": {
+    True: {
         "encode": "bf16, a larger --batch-size or more GPUs",
         "decode": "bf16, fewer --steps, a larger --batch-size or more GPUs",
     },
 }
-"""The same where the model's device is known."""
+"""The same where it is known whether the model runs on a GPU."""
 ADVICE_WITHOUT_CORES = dict.fromkeys(
     ("decode_image", "preprocess"), "more CPU cores or smaller sources"
 )
@@ -97,8 +97,8 @@ class StageView:
 class Setting:
     """What the advice depends on besides the stages."""
 
-    device: str | None = None
-    """The model's: "cpu", "cuda" or None where nobody said."""
+    gpu: bool | None = None
+    """Whether the model runs on one; None where nobody said."""
     cores: int | None = None
     """CPU cores that the job may use, where known."""
     clips: bool = False
@@ -244,7 +244,7 @@ def advice(crew: ThreadGroup, stage: str, setting: Setting) -> str:
     alone = crew.noun == "thread" and "decode_image" not in crew.stages
     table = (
         ADVICE
-        | ADVICE_ON.get(setting.device or "", {})
+        | ({} if setting.gpu is None else ADVICE_ON[setting.gpu])
         | (ADVICE_WITHOUT_CORES if crowded else {})
         | (ADVICE_FOR_CLIPS if setting.clips else {})
         | (ADVICE_FOR_A_READER if alone else {})

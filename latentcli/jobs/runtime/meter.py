@@ -108,8 +108,8 @@ class Meter:
     """Stages that have threads of their own, and how many; say so before they run."""
     crews: tuple[ThreadGroup, ...] = ()
     """Stages that share threads in another way than is usual."""
-    device: str | None = None
-    """The model's: "cpu" or "cuda", for the advice."""
+    gpu: bool | None = None
+    """Whether the model runs on one, for the advice; None where nobody said."""
     shared: Callable[[int, int], tuple[int, int]] | None = None
     """Takes this rank's new (done, failed) and gives the whole job's so far."""
     ranks: int = 1
@@ -258,7 +258,7 @@ class Meter:
         return None if verdict is None else verdict.sentence
 
     def _window(self, before: Reading | None, now: Reading) -> Interval:
-        setting = Setting(self.device, self.cores, self.noun == "frames")
+        setting = Setting(self.gpu, self.cores, self.noun == "frames")
         return Interval(before or now, now, self._crews, setting)
 
     def snapshot(self) -> Snapshot:

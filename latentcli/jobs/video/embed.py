@@ -17,6 +17,7 @@ from latentcli.core.errors import LatentCliError, SampleError, TooManyFailures, 
 from latentcli.core.options import check_options
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.failures import allowed_failures
+from latentcli.jobs.inference.accelerator import Accelerator, pick_device
 from latentcli.jobs.inference.capabilities import (
     refuse_decoder,
     refuse_decoder_preset,
@@ -26,8 +27,6 @@ from latentcli.jobs.inference.engine import (
     Engine,
     inference_config,
     load_engine,
-    pick_device,
-    prepare_cuda,
 )
 from latentcli.jobs.loader.clip_frames import (
     ClipRecipe,
@@ -48,15 +47,13 @@ from latentcli.jobs.video.feature_file import FeatureSpool, check_output, write_
 from latentcli.jobs.video.frame_groups import Group, groups_of, reconstructed, resized
 from latentcli.shards.sources.file_list import FoundInput, FoundInputs
 
-GROUPS = {"cpu": 1, "cuda": 8}
-"""Groups that an extractor sees at once, unless the user says otherwise."""
-
 
 @dataclass(slots=True)
 class Embedding:
     """What the functions below work with."""
 
     job: VideoEmbedJob
+    accelerator: Accelerator
     extractor: Extractor
     engine: Engine | None
     meter: Meter
@@ -70,7 +67,7 @@ class Embedding:
     @property
     def batch_size(self) -> int:
         """Groups at once."""
-        return self.job.batch_size or GROUPS[self.extractor.device.type]
+        return self.job.batch_size or self.accelerator.groups
 
 
 def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str, Any]:
@@ -84,14 +81,13 @@ def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str
     if job.model is not None:
         refuse_decoder_preset(job.model)
     inputs = find_clips(job, reporter)
-    device = pick_device(job.device)
-    if device.type == "cuda":
-        prepare_cuda(device)
-    extractor = load_extractor(job.weights, device, job.frames, job.size)
-    meter = Meter("video-embed", len(inputs), reporter.progress, noun="frames", device=device.type)
+    where = pick_device(job.device)
+    where.prepare()
+    extractor = load_extractor(job.weights, where.device, job.frames, job.size)
+    meter = Meter("video-embed", len(inputs), reporter.progress, noun="frames", gpu=where.gpu)
     spool = FeatureSpool(extractor.network.config.dim)
     with closing(spool), stop_on_signals("Nothing was kept.") as stop:
-        run = Embedding(job, extractor, load_autoencoder(job), meter, stop, spool)
+        run = Embedding(job, where, extractor, load_autoencoder(job), meter, stop, spool)
         embed_clips(run, inputs)
         if not spool.count:
             first = run.failures[0]
@@ -254,7 +250,7 @@ def document(run: Embedding) -> dict[str, Any]:
             name: told.get(name)
             for name in ("frames", "stride", "size", "preprocess", "autoencoder_settings")
         },
-        "device": run.extractor.device.type,
+        "device": run.accelerator.name,
         "seconds": round(time.perf_counter() - run.meter.started, 3),
         **run.meter.paces(),
     }

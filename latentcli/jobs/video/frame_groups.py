@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.encode_batch import encode_batch
-from latentcli.jobs.inference.engine import DEFAULT_BATCH, Engine, decode_batch
+from latentcli.jobs.inference.engine import Engine, decode_batch
 from latentcli.jobs.loader.clip_frames import frame_key
 from latentcli.jobs.settings import DecodeSettings
 
@@ -78,7 +78,7 @@ def reconstructed(engine: Engine, group: Group, key: str, settings: DecodeSettin
     divisor = engine.model.spec.size_divisor
     whole = padded(frames, -height % divisor, -width % divisor)
     keys = [frame_key(key, group.first + i) for i in range(len(frames))]
-    size = DEFAULT_BATCH[engine.device.type]
+    size = engine.accelerator.batch_size
     few = max(1, min(size, batch_elements(size) // whole[0].numel()))
     latents = torch.cat([_latents(engine, whole[at], keys[at]) for at in parts(len(keys), few)])
     model = engine.model

@@ -13,7 +13,6 @@ from latentcli.core.errors import UsageError
 from latentcli.jobs.cluster.environment import (
     Rank,
     Rendezvous,
-    device_of,
     hosts,
     rank_of,
     rendezvous_of,
@@ -138,19 +137,6 @@ def test_hosts_reads_what_a_writer_wrote(groups):
             for number in range(low, low + more + 1)
         ] or [f"{name}{suffix}"]
     assert list(hosts(",".join(parts))) == names
-
-
-def test_device_of(monkeypatch):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert [device_of(Rank(n, 4, n), "auto") for n in range(4)] == ["cuda:0", "cuda:1"] * 2
-    assert device_of(Rank(9, 16, 1), "cuda") == "cuda:1"
-    assert device_of(Rank(1, 2, 1), "cpu") == "cpu"
-    assert device_of(Rank(0, 1, 0), "auto") == "auto"
-    assert device_of(Rank(0, 1, 0), "cuda:1") == "cuda:1"
-    with pytest.raises(UsageError, match="--device is cuda:1, and 2 processes"):
-        device_of(Rank(0, 2, 0), "cuda:1")
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert device_of(Rank(1, 2, 1), "auto") == "auto"
 
 
 def test_ranks_load_no_torch():

@@ -23,7 +23,7 @@ from latentcli.jobs.cluster.launch import launch
 if __name__ == "__main__":
     words = [*sys.argv[3:], "--devices", "3"]
     try:
-        code = launch(words, sys.argv[1], "cpu", os.environ, command=[sys.argv[2]])
+        code = launch(words, sys.argv[1], 0, None, os.environ, command=[sys.argv[2]])
     except LatentCliError as error:
         print(error, file=sys.stderr)
         code = error.exit_code
@@ -239,44 +239,41 @@ def test_words_less_devices(words, kept):
     assert without_devices(words.split()) == kept.split()
 
 
-def test_devices_of_gpus(monkeypatch):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    assert pick_devices("all", "auto", None) == (4, None)
-    assert pick_devices("2", "cuda", "4,5,6,7") == (2, None)
-    assert pick_devices("0,2,3", "auto", None) == (3, "0,2,3")
-    assert pick_devices("0,2,3", "auto", "4,5, 6,GPU-7") == (3, "4,6,GPU-7")
-    assert pick_devices("3,", "auto", None) == (1, "3")
-    assert pick_devices("6", "cpu", None) == (6, None)
+def test_devices_of_gpus():
+    assert pick_devices("all", 4, None) == (4, None)
+    assert pick_devices("2", 4, "4,5,6,7") == (2, None)
+    assert pick_devices("0,2,3", 4, None) == (3, "0,2,3")
+    assert pick_devices("0,2,3", 4, "4,5, 6,GPU-7") == (3, "4,6,GPU-7")
+    assert pick_devices("3,", 4, None) == (1, "3")
+    assert pick_devices("6", 0, None) == (6, None)
 
 
 @pytest.mark.parametrize(
-    ("devices", "device", "words"),
+    ("devices", "gpus", "words"),
     [
-        ("some", "auto", "give all, a number"),
-        ("", "auto", "give all, a number"),
-        ("0", "auto", "at least 1"),
-        ("5", "auto", "at most 4"),
-        ("0,4", "auto", "0 to 3"),
-        ("1,1", "auto", "each once"),
-        ("all", "cpu", "--devices 2 --device cpu"),
-        ("0,1", "cpu", "no GPU"),
-        ("2", "cuda:1", "is one device"),
+        ("some", 4, "give all, a number"),
+        ("", 4, "give all, a number"),
+        ("0", 4, "at least 1"),
+        ("5", 4, "at most 4"),
+        ("0,4", 4, "0 to 3"),
+        ("1,1", 4, "each once"),
+        ("all", 0, "--devices 2 --device cpu"),
+        ("0,1", 0, "no GPU"),
     ],
 )
-def test_devices_that_cannot_be(monkeypatch, devices, device, words):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+def test_devices_that_cannot_be(devices, gpus, words):
     with pytest.raises(UsageError, match=words):
-        pick_devices(devices, device, None)
+        pick_devices(devices, gpus, None)
 
 
 def test_processes_that_cannot_be_started(tmp_path):
     with pytest.raises(LatentCliError, match=r"could not be run: .*Argument list too long"):
-        launch(["x" * 4_000_000], "2", "cpu", variables())
+        launch(["x" * 4_000_000], "2", 0, None, variables())
 
 
 def test_a_rank_launches_nobody():
     for environment in ({"RANK": "0", "WORLD_SIZE": "2"}, {"LATENTCLI_LAUNCHED": "1"}):
         assert is_launched(environment)
         with pytest.raises(UsageError, match="one of several already"):
-            launch(["encode"], "2", "cpu", environment)
+            launch(["encode"], "2", 0, None, environment)
     assert not is_launched({})

@@ -11,8 +11,9 @@ from latentcli.core.errors import StoreError
 from latentcli.images.buckets import make_buckets
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.encode.plan import stored_batch_size
+from latentcli.jobs.inference.accelerator import Cpu
 from latentcli.jobs.inference.batch_size import auto_batch_size, best_batch, tried_size
-from latentcli.jobs.inference.engine import DEFAULT_BATCH, load_engine, prepare_cuda
+from latentcli.jobs.inference.engine import load_engine
 
 EACH = 2**20
 """Bytes that a picture takes in the trials below."""
@@ -82,19 +83,11 @@ def test_a_cpu_gets_8(model):
     assert auto_batch_size(engine, PreprocessSpec(None, 16)) == 8
 
 
-def test_a_gpu_without_a_number_can_be_prepared():
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = True, False
-    prepare_cuda(torch.device("cuda"))
-    assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
-
-
 def test_a_store_keeps_its_batch_size(tmp_path, monkeypatch):
     folder = pictures(tmp_path / "in", ((64, 48),) * 3)
     store = tmp_path / "store"
     assert encode(folder, store, LINEAR, batch_size=None)["batch_size"] == 8
-    monkeypatch.setitem(DEFAULT_BATCH, "cpu", 32)
+    monkeypatch.setattr(Cpu, "batch_size", 32)
     pictures(tmp_path / "in", ((64, 48),) * 5)
     told = encode(folder, store, LINEAR, batch_size=None)
     assert (told["batch_size"], told["encoded"], stored_batch_size(store)) == (8, 2, 8)

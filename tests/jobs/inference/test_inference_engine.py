@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from latentcli.core.errors import UsageError
 from latentcli.jobs.config import DecodeJob
-from latentcli.jobs.inference.encode_batch import DeviceTimer, encode_batch, encode_on_device
+from latentcli.jobs.inference.accelerator import Cpu, DeviceTimer
+from latentcli.jobs.inference.encode_batch import encode_batch, encode_on_device
 from latentcli.jobs.inference.engine import (
     decode_batch,
     inference_config,
     load_engine,
-    pick_device,
-    pick_dtype,
     sample_noise,
     sample_seed,
 )
@@ -33,22 +32,6 @@ Measured on the toy model and on fcdm_nano: this, in 4 of 100,000 values.
 @pytest.fixture(scope="module")
 def engine(model):
     return load_engine(model, device="cpu")
-
-
-def test_devices():
-    assert pick_device("cpu").type == "cpu"
-    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    for wrong in ("tpu", "mps", "cuda:x", ""):
-        with pytest.raises(UsageError, match="auto, cpu, cuda"):
-            pick_device(wrong)
-    with pytest.raises(UsageError, match="CUDA device"):
-        pick_device("cuda:99")
-
-
-def test_dtypes():
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert [pick_dtype("auto", d) for d in (cpu, cuda)] == ["fp32", "bf16"]
-    assert pick_dtype("bf16", cpu) == "bf16"
 
 
 @given(st.integers(0, 2**40), st.text())
@@ -141,7 +124,7 @@ def test_parts_may_be_used_outside_of_inference(engine):
 
 def test_a_timer_measures_its_block():
     begin = time.perf_counter()
-    with DeviceTimer(torch.device("cpu")) as timer:
+    with DeviceTimer(Cpu()) as timer:
         time.sleep(0.02)
     end = time.perf_counter()
     time.sleep(0.05)

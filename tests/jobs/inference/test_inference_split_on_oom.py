@@ -11,8 +11,8 @@ import torch
 from encodekit import LINEAR, pictures, watch
 from jobkit import encode, failures_of, latents_of, rows_of
 
+from latentcli.jobs.inference.accelerator import is_out_of_memory
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
-from latentcli.jobs.runtime.memory import is_out_of_memory
 from latentcli.jobs.runtime.reporter import Reporter
 
 SIZES = ((64, 48),) * 13 + ((48, 64),) * 2

@@ -34,7 +34,7 @@ SENTENCES = [
         " more workers or smaller sources would help",
     ),
     (
-        window(read=1, decode_image=3, preprocess=16, encode=3.9, setting=Setting("cpu", 2)),
+        window(read=1, decode_image=3, preprocess=16, encode=3.9, setting=Setting(False, 2)),
         "preprocess is the limit: 1.9 of 2 workers busy; the model is idle 61%;"
         " more CPU cores or smaller sources would help",
     ),
@@ -49,12 +49,12 @@ SENTENCES = [
         " more workers or smaller sources would help",
     ),
     (
-        window(decode_image=8, preprocess=3, encode=9.3, setting=Setting("cpu", 4)),
+        window(decode_image=8, preprocess=3, encode=9.3, setting=Setting(False, 4)),
         "encode is the limit: the model is busy 93% of the time;"
         " a GPU or a smaller model would help",
     ),
     (
-        window(decode_image=8, encode=9.3, setting=Setting("cuda", 4)),
+        window(decode_image=8, encode=9.3, setting=Setting(True, 4)),
         "encode is the limit: the model is busy 93% of the time;"
         " bf16, a larger --batch-size or more GPUs would help",
     ),
@@ -84,12 +84,12 @@ SENTENCES = [
         " more workers or smaller sources would help",
     ),
     (
-        window(0, read=1, decode_image=2, preprocess=1, encode=6, setting=Setting("cpu", 2)),
+        window(0, read=1, decode_image=2, preprocess=1, encode=6, setting=Setting(False, 2)),
         "encode is the limit: the model is busy 60% of the time and takes turns with decode_image;"
         " a GPU or a smaller model would help",
     ),
     (
-        window(4, decode_image=8, encode=3, decode=5, metrics=1.8, setting=Setting("cpu", 4)),
+        window(4, decode_image=8, encode=3, decode=5, metrics=1.8, setting=Setting(False, 4)),
         "decode is the limit: the model is busy 80% of the time and takes turns with metrics;"
         " a GPU, fewer --steps or a smaller model would help",
     ),
@@ -109,7 +109,7 @@ SENTENCES = [
         " faster storage would help",
     ),
     (
-        window(1, decode_image=7, preprocess=2.5, encode=4, setting=Setting("cuda", 4, clips=True)),
+        window(1, decode_image=7, preprocess=2.5, encode=4, setting=Setting(True, 4, clips=True)),
         "decode_image is the limit: busy 95% of the time; the model is idle 60%;"
         " more CPU cores or smaller sources would help",
     ),

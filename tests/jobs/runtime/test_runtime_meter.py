@@ -162,7 +162,7 @@ def test_few_readings_are_kept():
 
 def test_the_verdict_of_the_whole_job():
     clock = Clock()
-    found = Meter("encode", 100, workers=2, clock=clock, cores=8, device="cpu")
+    found = Meter("encode", 100, workers=2, clock=clock, cores=8, gpu=False)
     clock.now += 60  # start-up is nobody's fault
     found.begin()
     run(found, clock, 5, decode_image=1.9, encode=0.39)

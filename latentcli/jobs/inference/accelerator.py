@@ -1,0 +1,318 @@
+"""Answers what depends on the kind of device: names, defaults, copies, times, memory, facts.
+
+A kind of device is a class and its row in ACCELERATORS. Nothing else in the package names one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from latentcli.core.errors import UsageError
+from latentcli.jobs.inference import nvidia_smi
+
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+"""Words of torch, CUDA and its libraries for memory that they did not get."""
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A device. What stands here holds for every GPU that torch drives as `torch.<name>`; a kind
+    says what it does otherwise.
+    """
+
+    index: int | None = None
+    """Which one of its kind; None is the one that torch takes by itself."""
+
+    name: ClassVar[str]
+    """Of its kind, as --device and torch say it."""
+    visible: ClassVar[str | None] = None
+    """The variable that lists those of its kind that a process may see, where there is one."""
+    gpu: ClassVar[bool] = True
+    """Whether it works beside the host, in memory of its own."""
+    dtype: ClassVar[str] = "bf16"
+    """Of a network, unless the user says otherwise, as are the next two."""
+    batch_size: ClassVar[int] = 32
+    """Pictures at once."""
+    groups: ClassVar[int] = 8
+    """Groups of frames that a network for features sees at once."""
+    memory_counted: ClassVar[str] = (
+        "torch allocator: the model's weights, its inputs and what the op adds"
+    )
+    """What the peak memory of `bench` counts."""
+
+    @classmethod
+    def available(cls) -> bool:
+        """Whether there is one that torch can use."""
+        return bool(torch.get_device_module(cls.name).is_available())
+
+    @classmethod
+    def count(cls) -> int:
+        """How many of them torch sees."""
+        return int(torch.get_device_module(cls.name).device_count())
+
+    @property
+    def device(self) -> torch.device:
+        """As torch takes it."""
+        return torch.device(self.name if self.index is None else f"{self.name}:{self.index}")
+
+    @property
+    def _torch(self) -> Any:
+        return torch.get_device_module(self.name)
+
+    def describe(self) -> str:
+        """Its name, as the maker says it."""
+        return str(self._torch.get_device_name(self.device))
+
+    def prepare(self) -> None:
+        """Makes it this process's own, set as every job needs it."""
+        if self.index is not None:  # torch refuses a device without one
+            self._torch.set_device(self.device)
+
+    def to_device(self, pixels: Tensor) -> Tensor:
+        """A batch on the device, copied there while the host goes on."""
+        if pixels.device.type != "cpu":
+            return pixels.to(self.device)
+        return pixels.pin_memory().to(self.device, non_blocking=True)
+
+    def mark(self) -> Any:
+        """A moment in the device's work, for `seconds`."""
+        event = self._torch.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        """Between two marks; waits for the second."""
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1000
+
+    def synchronize(self) -> None:
+        """Waits until all work is done."""
+        self._torch.synchronize(self.device)
+
+    def free_memory(self) -> int | None:
+        """Bytes to be had, torch's cache emptied; None where larger batches gain nothing."""
+        empty_cache()
+        return int(self._torch.mem_get_info(self.device)[0])
+
+    def watch_memory(self) -> Callable[[], int]:
+        """From now on; what it gives tells the most bytes that came to those of now."""
+        before = self._torch.memory_allocated(self.device)
+        self._torch.reset_peak_memory_stats(self.device)
+        return lambda: int(self._torch.max_memory_allocated(self.device) - before)
+
+    def facts(self) -> dict[str, Any]:
+        """What `bench` tells of its libraries, driver and switches; None where there is none."""
+        return dict.fromkeys(("cuda", "cudnn", "driver", "flags"))
+
+    def clocks(self) -> dict[str, float | None] | None:
+        """Clocks now and at most, power and temperature; None where nothing tells."""
+        return None
+
+
+class Cuda(Accelerator):
+    """A GPU of NVIDIA, or of AMD, of which torch says cuda too."""
+
+    name = "cuda"
+    visible = "CUDA_VISIBLE_DEVICES"
+
+    def prepare(self) -> None:
+        """Also: float32 means float32, and the same batch gives the same bits every time."""
+        super().prepare()
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+
+    def facts(self) -> dict[str, Any]:
+        cudnn = torch.backends.cudnn
+        return {
+            "cuda": torch.version.cuda,
+            "cudnn": cudnn.version(),  # type: ignore[no-untyped-call]
+            "driver": nvidia_smi.driver(self._uuid()),
+            "flags": {
+                "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
+                "cudnn_tf32": cudnn.allow_tf32,
+                "cudnn_deterministic": cudnn.deterministic,
+                "cudnn_benchmark": cudnn.benchmark,
+            },
+        }
+
+    def clocks(self) -> dict[str, float | None] | None:
+        return nvidia_smi.clocks(self._uuid())
+
+    def _uuid(self) -> str | None:
+        try:
+            return str(torch.cuda.get_device_properties(self.device).uuid)
+        except (AttributeError, RuntimeError, AssertionError):
+            return None
+
+
+class Cpu(Accelerator):
+    """The host itself: what it is given is done when the call returns, in the host's memory."""
+
+    name = "cpu"
+    gpu = False
+    dtype = "fp32"
+    batch_size = 8
+    groups = 1
+    memory_counted = (
+        "the model's weights, its inputs and the most that torch's allocator held during one"
+        " untimed call; not counted is what oneDNN and other libraries take for themselves"
+    )
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def describe(self) -> str:
+        return self.name
+
+    def prepare(self) -> None:
+        """Nothing to do."""
+
+    def to_device(self, pixels: Tensor) -> Tensor:
+        return pixels.to(self.device)
+
+    def mark(self) -> float:
+        return time.perf_counter()
+
+    def seconds(self, begin: float, end: float) -> float:
+        return end - begin
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def free_memory(self) -> None:
+        """Not asked for: every core is busy with a picture of its own."""
+
+    def watch_memory(self) -> Callable[[], int]:
+        """Counts nothing: other programs and threads share the host's memory."""
+        return lambda: 0
+
+
+ACCELERATORS: dict[str, type[Accelerator]] = {kind.name: kind for kind in (Cuda, Cpu)}
+"""By name. The first that is there is what auto means."""
+
+
+class DeviceTimer:
+    """Context manager: how long a device works on what a block gives it.
+
+    A GPU works on while the block is left, so `seconds` may be asked for only after its results
+    have been copied to the host.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._marks: list[Any] = []
+
+    def __enter__(self) -> Self:
+        self._marks.append(self._accelerator.mark())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._marks.append(self._accelerator.mark())
+
+    def seconds(self) -> float:
+        """Between the beginning and the end of the block's work."""
+        return self._accelerator.seconds(*self._marks)
+
+
+def pick_device(choice: str) -> Accelerator:
+    """auto, or a kind such as cpu, or one device such as cuda:1; UsageError where there is none."""
+    if choice == "auto":
+        return next(kind for kind in ACCELERATORS.values() if kind.available())()
+    kind, index = named(choice)
+    label = kind.name.upper()
+    if not kind.available():
+        raise UsageError(
+            f"--device is {choice!r}, but torch {torch.__version__} sees no {label} device;"
+            f" use --device cpu, or install a {label} build of torch."
+        )
+    if kind.gpu and (index or 0) >= kind.count():
+        raise UsageError(f"--device is {choice!r}, but there are {kind.count()} {label} devices.")
+    return kind(index)
+
+
+def named(choice: str) -> tuple[type[Accelerator], int | None]:
+    """(Kind, index) of a name such as cpu or cuda:1; UsageError for any other."""
+    name, colon, number = choice.partition(":")
+    if name in ACCELERATORS and (not colon or (number.isascii() and number.isdecimal())):
+        return ACCELERATORS[name], int(number) if colon else None
+    numbered = [f"{name}:N" for name, kind in ACCELERATORS.items() if kind.gpu]
+    allowed = listed(sorted(["auto", *ACCELERATORS, *numbered]), "and")
+    raise UsageError(f"--device is {choice!r}; allowed are {allowed}.")
+
+
+def own_device(choice: str, local: int, world: int) -> str:
+    """The device of a process: its own GPU of its machine, where there are any.
+
+    `choice` is --device; the process is number `local` on its machine, of `world` in all.
+    UsageError for one GPU's name among several processes.
+    """
+    if world == 1:
+        return choice
+    if choice not in ("auto", *ACCELERATORS):
+        raise UsageError(
+            f"--device is {choice}, and {world} processes run: they would share one device."
+            f" Leave --device out, or give {listed([*ACCELERATORS], 'or')}."
+        )
+    kind, count = gpus_of(choice)
+    return choice if kind is None else f"{kind.name}:{local % count}"
+
+
+def devices_to_share(choice: str) -> tuple[int, str | None]:
+    """(GPUs that torch sees, the variable by which a process sees some of them alone).
+
+    `choice` is --device; UsageError where it is one device.
+    """
+    if choice not in ("auto", *ACCELERATORS):
+        allowed = listed(["auto", *ACCELERATORS], "or")
+        raise UsageError(f"--device {choice} is one device; with --devices give {allowed}.")
+    kind, count = gpus_of(choice)
+    return count, None if kind is None else kind.visible
+
+
+def gpus_of(choice: str) -> tuple[type[Accelerator] | None, int]:
+    """(The first kind of GPU that is there and that `choice` allows, how many there are)."""
+    for kind in ACCELERATORS.values():
+        if kind.gpu and choice in ("auto", kind.name) and (count := kind.count()):
+            return kind, count
+    return None, 0
+
+
+def kind_on_cluster(choice: str, gpus: float) -> type[Accelerator]:
+    """What the processes of other machines, which have so many GPUs in all, run on.
+
+    `choice` is --device; auto is the first kind of GPU, or a CPU where there are none. UsageError
+    for a name of no kind.
+    """
+    if choice == "auto":
+        return next(kind for kind in ACCELERATORS.values() if kind.gpu == (gpus > 0))
+    return named(choice)[0]
+
+
+def listed(words: Sequence[str], last: str) -> str:
+    """a, b and c."""
+    return f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def empty_cache() -> None:
+    """Gives back the memory of GPUs that torch keeps for later; without one it does nothing."""
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or the host as one, had not enough memory.
+
+    Only torch's own allocator of a GPU raises torch.OutOfMemoryError; the others are told by words.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in OUT_OF_MEMORY)
