@@ -1,10 +1,12 @@
-"""uint8 pictures in; latents, and whatever else a job stores of them, out."""
+"""Encodes batches of uint8 pictures into latents and whatever else a job stores of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,20 +18,21 @@ PIECE_PIXELS = 2**16
 """Pixels that a CPU core encodes at once, or one picture: enough to keep it busy."""
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is wanted of each picture; see `encode_on_device`."""
+
+    state: str
+    sample: int | None = None
+    class_token: bool = False
+    flip: bool = False
+
+
 def encode_batch(
-    engine: Engine,
-    pixels: Tensor,
-    keys: Sequence[str],
-    state: str,
-    sample: int | None = None,
-    *,
-    class_token: bool = False,
-    flip: bool = False,
+    engine: Engine, pixels: Tensor, keys: Sequence[str], *asked: Any, **more: Any
 ) -> dict[str, Tensor]:
     """`encode_on_device`, with the parts on the CPU and ready."""
-    parts = encode_on_device(
-        engine, pixels, keys, state, sample, class_token=class_token, flip=flip
-    )
+    parts = encode_on_device(engine, pixels, keys, *asked, **more)
     return {name: part.cpu() for name, part in parts.items()}
 
 
@@ -51,20 +54,12 @@ def encode_on_device(
     at work when this returns.
     """
     images = engine.accelerator.to_device(pixels)
-    words = (state, sample, class_token, flip)
-    if engine.accelerator.gpu:
-        return _encode(engine, images, keys, *words)
-    return _encode_on_cores(engine, images, keys, *words)
+    asked = Asked(state, sample, class_token, flip)
+    return (_encode if engine.accelerator.gpu else _encode_on_cores)(engine, images, keys, asked)
 
 
 def _encode_on_cores(
-    engine: Engine,
-    pixels: Tensor,
-    keys: Sequence[str],
-    state: str,
-    sample: int | None,
-    class_token: bool,
-    flip: bool,
+    engine: Engine, pixels: Tensor, keys: Sequence[str], asked: Asked
 ) -> dict[str, Tensor]:
     """`_encode` in pieces, each on one core.
 
@@ -78,7 +73,7 @@ def _encode_on_cores(
     def piece(start: int) -> dict[str, Tensor]:
         torch.set_num_threads(1)
         part = slice(start, start + size)
-        return _encode(engine, pixels[part], keys[part], state, sample, class_token, flip)
+        return _encode(engine, pixels[part], keys[part], asked)
 
     try:
         each = map(piece, starts) if threads == 1 else crew(threads).map(piece, starts)
@@ -97,34 +92,19 @@ def crew(threads: int) -> ThreadPoolExecutor:
 
 
 @torch.inference_mode()
-def _encode(
-    engine: Engine,
-    pixels: Tensor,
-    keys: Sequence[str],
-    state: str,
-    sample: int | None,
-    class_token: bool,
-    flip: bool,
-) -> dict[str, Tensor]:
+def _encode(engine: Engine, pixels: Tensor, keys: Sequence[str], asked: Asked) -> dict[str, Tensor]:
     """The parts of pictures that are on the device, and with `flip` of the mirrored ones."""
     images = to_float(pixels)
-    parts = _parts(engine, images, keys, state, sample, class_token)
-    if flip:
+    parts = _parts(engine, images, keys, asked)
+    if asked.flip:
         names = [f"{key}/flip" for key in keys]
-        mirrored = _parts(engine, images.flip(-1), names, state, sample, class_token)
+        mirrored = _parts(engine, images.flip(-1), names, asked)
         parts |= {f"{part}_flip": values for part, values in mirrored.items()}
     return parts
 
 
-def _parts(
-    engine: Engine,
-    images: Tensor,
-    keys: Sequence[str],
-    state: str,
-    sample: int | None,
-    class_token: bool,
-) -> dict[str, Tensor]:
-    model = engine.model
+def _parts(engine: Engine, images: Tensor, keys: Sequence[str], asked: Asked) -> dict[str, Tensor]:
+    model, state, sample = engine.model, asked.state, asked.sample
     if state == model.spec.state and sample is None:
         own = model.encode(images).float()
         parts = {"latent": own}
@@ -139,6 +119,6 @@ def _parts(
         parts = {"latent": raw if state == "raw" else own}
         if state == "moments":
             parts = posterior.moments()
-    if class_token:
+    if asked.class_token:
         parts["class_token"] = model.predict_class(own).float()
     return parts
