@@ -11,9 +11,9 @@ from latentcli.images.clip_writer import ClipWriter
 from latentcli.jobs.decode.latents import LatentClip, own_latents
 from latentcli.jobs.decode.output import (
     DecodeRun,
+    check_safe,
     make_parent,
     save_picture,
-    unsafe,
     unsound,
     writing,
 )
@@ -32,21 +32,22 @@ def decode_clips(run: DecodeRun) -> None:
     assert run.source.clips is not None
     for clip in run.source.clips():
         run.stop.check()
+        run.failures.seen += 1
         target = clip.key if run.format == "mp4" else frame_key(clip.key, 0)
-        reason = clip.problem or unsafe(run, target, clip.source)
-        if reason is None and run.job.skip_existing and is_written(run, clip):
-            run.skipped.append(clip.key)
-            run.meter.advance(clip.shape[0])
-            continue
         done = run.meter.done
         try:
-            if reason is not None:
-                raise SampleError("write", reason)
+            if clip.problem is not None:
+                raise SampleError("read", clip.problem)
+            check_safe(run, target, clip.source)
+            if run.job.skip_existing and is_written(run, clip):
+                run.skipped.append(clip.key)
+                run.meter.advance(clip.shape[0])
+                continue
             (write_video if run.format == "mp4" else write_frames)(run, clip)
             run.lengths.append(clip.shape[0])
         except SampleError as error:
-            run.fail(clip.key, error.reason)
             run.meter.advance(clip.shape[0] - (run.meter.done - done), 1)
+            run.fail(clip.key, error)
 
 
 def is_written(run: DecodeRun, clip: LatentClip) -> bool:
