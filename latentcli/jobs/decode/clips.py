@@ -8,7 +8,7 @@ from torch import Tensor
 
 from latentcli.core.errors import SampleError
 from latentcli.images.clip_writer import ClipWriter
-from latentcli.jobs.decode.latents import LatentClip, own_latents
+from latentcli.jobs.decode.latents import LatentClip
 from latentcli.jobs.decode.output import (
     DecodeRun,
     check_safe,
@@ -17,8 +17,9 @@ from latentcli.jobs.decode.output import (
     unsound,
     writing,
 )
+from latentcli.jobs.decode.pictures import decode_fitting
 from latentcli.jobs.inference.batch_size import latent_values
-from latentcli.jobs.inference.engine import DEFAULT_BATCH, decode_batch
+from latentcli.jobs.inference.engine import DEFAULT_BATCH
 from latentcli.jobs.loader.clip_frames import frame_key
 from latentcli.shards.storage.atomic_write import write_error
 
@@ -73,10 +74,7 @@ def chunks(run: DecodeRun, clip: LatentClip) -> Iterator[tuple[int, Tensor]]:
         if (reason := unsound(latents, run.engine)) is not None:
             raise SampleError("decode", f"{reason} (frames {start} to {stop - 1})")
         keys = [frame_key(clip.key, index) for index in range(start, stop)]
-        with run.meter.stage("decode", stop - start):
-            own = own_latents(run.engine, latents, run.source.state)
-            pixels = decode_batch(run.engine, own, keys, run.job, frames=True)
-        yield start, pixels
+        yield start, decode_fitting(run, latents, keys, frames=True)
 
 
 def chunk_frames(run: DecodeRun, clip: LatentClip) -> int:

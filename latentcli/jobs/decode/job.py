@@ -25,7 +25,6 @@ from latentcli.jobs.decode.latents import (
     check_preset_space,
     check_space,
     open_latents,
-    own_latents,
 )
 from latentcli.jobs.decode.output import (
     DecodeRun,
@@ -36,16 +35,13 @@ from latentcli.jobs.decode.output import (
     writer_threads,
     writing,
 )
+from latentcli.jobs.decode.pictures import decode_fitting
 from latentcli.jobs.decode.to_stdout import decode_to_stdout, refuse_skipping
 from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.batch_size import latent_values
 from latentcli.jobs.inference.capabilities import check_state, refuse_encoder
-from latentcli.jobs.inference.engine import (
-    DEFAULT_BATCH,
-    decode_batch,
-    inference_config,
-    load_engine,
-)
+from latentcli.jobs.inference.engine import DEFAULT_BATCH, inference_config, load_engine
+from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.runtime.bottleneck import ThreadGroup
 from latentcli.jobs.runtime.meter import Meter
@@ -122,8 +118,10 @@ def prepared(
         device=engine.device.type,
         crews=threads_of_decode(job, source, format),
     )
-    failures = failures_of(job, source)
-    return DecodeRun(job, source, engine, output, meter, stop, format, failures)
+    return DecodeRun(
+        *(job, source, engine, output, meter, stop, format),
+        *(SplitOnOom(reporter.note), failures_of(job, source)),
+    )
 
 
 def failures_of(job: DecodeJob, source: LatentSource) -> Failures:
@@ -176,8 +174,7 @@ def decoded_groups(run: DecodeRun) -> Iterator[tuple[list[str], Tensor]]:
     most = batch_size * latent_values(run.engine)
     for group in batches(wanted(run), lambda sample: sample.latent, batch_size, most):
         run.stop.check()
-        yield [sample.key for sample in group], decode_group(run, group)
-        run.meter.advance(len(group))
+        yield from decode_group(run, group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +214,26 @@ def load(run: DecodeRun, sample: LatentSample) -> Loaded:
     return Loaded(sample.key, latent)
 
 
-def decode_group(run: DecodeRun, group: Sequence[Loaded]) -> Tensor:
-    """Latents of one shape to uint8 pictures [N, 3, H, W]."""
-    with run.meter.stage("decode", len(group)):
-        stacked = torch.stack([sample.latent for sample in group])
-        latents = own_latents(run.engine, stacked, run.source.state)
-        return decode_batch(run.engine, latents, [sample.key for sample in group], run.job)
+def decode_group(run: DecodeRun, group: Sequence[Loaded]) -> Iterator[tuple[list[str], Tensor]]:
+    """Keys and uint8 pictures [N, 3, H, W] of latents of one shape, in one batch if they all fit.
+
+    Where not even one fits, each is tried alone, and only those that do not fit then have failed.
+    """
+    keys = [sample.key for sample in group]
+    try:
+        pixels = decode_fitting(run, torch.stack([sample.latent for sample in group]), keys)
+    except SampleError as error:
+        problem = SampleError(error.stage, error.reason)  # without what its frames hold on to
+    else:
+        yield keys, pixels
+        run.meter.advance(len(group))
+        return
+    if len(group) > 1:
+        for sample in group:
+            yield from decode_group(run, [sample])
+        return
+    run.meter.advance(1, 1)
+    run.fail(keys[0], problem)
 
 
 def document(run: DecodeRun, seconds: float) -> dict[str, Any]:

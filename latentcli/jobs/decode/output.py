@@ -19,6 +19,7 @@ from latentcli.jobs.config import DecodeJob
 from latentcli.jobs.decode.latents import LatentSource
 from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.runtime.cores import cores
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.signals import StopRequest
@@ -41,6 +42,8 @@ class DecodeRun:
     stop: StopRequest
     format: str
     """Of the files: the job's, or the usual one."""
+    split_on_oom: SplitOnOom
+    """How many pictures the device takes at once."""
     failures: Failures
     lengths: list[int] = field(default_factory=list)
     """Frames of each clip that was decoded."""
