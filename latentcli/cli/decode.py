@@ -7,8 +7,9 @@ from typing import Any
 
 from latentcli.cli import words
 from latentcli.cli.command import command
-from latentcli.cli.output import Output, check_failed
+from latentcli.cli.output import Output
 from latentcli.jobs.config import DecodeJob
+from latentcli.jobs.failures import check_failed
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
 
@@ -23,7 +24,8 @@ def decode(out: Output, job: DecodeJob, given: frozenset[str]) -> None:
 
         document = run_decode(job, reporter)
     out.show(document, summary=summary)
-    check_failed(document["failed"], document["decoded"] + document["failed"], "0")
+    inputs = document["decoded"] + document["skipped"] + document["failed"]
+    check_failed(document["failed"], inputs, job.max_bad)
 
 
 def summary(document: Mapping[str, Any]) -> Iterable[str]:

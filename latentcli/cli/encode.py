@@ -10,10 +10,11 @@ import typer
 
 from latentcli.cli import words
 from latentcli.cli.command import command
-from latentcli.cli.output import Output, check_failed, say_bundled
+from latentcli.cli.output import Output, say_bundled
 from latentcli.cli.plan_tables import plan_tables
 from latentcli.jobs.cluster.environment import is_launched
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
+from latentcli.jobs.failures import check_failed
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
 

@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from latentcli.core.errors import TooManyFailures
 from latentcli.core.json_values import finite
 from latentcli.jobs.config import BUNDLED_MODEL
-from latentcli.jobs.failures import allowed_failures
 from latentcli.jobs.runtime.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -125,15 +123,3 @@ def say_bundled(out: Output, given: frozenset[str]) -> None:
     """Says that the bundled model is used, where nobody chose one."""
     if not given & {"model", "models"}:
         out.say([BUNDLED_NOTE])
-
-
-def check_failed(failed: int, inputs: int, max_bad: str | None) -> None:
-    """TooManyFailures where more inputs failed than --max-bad allows; without it, none may."""
-    allowed = allowed_failures(max_bad, inputs)
-    if failed > allowed:
-        rule = f"--max-bad {max_bad} allows {allowed:,}"
-        if max_bad is None:
-            rule = "none may: --max-bad allows some"
-        raise TooManyFailures(
-            f"{failed:,} of {inputs:,} inputs failed and {rule}. Everything else is done."
-        )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from latentcli.cli import words
 from latentcli.cli.command import command
-from latentcli.cli.output import Output, check_failed, say_bundled
+from latentcli.cli.output import Output, say_bundled
 from latentcli.core.errors import StoreError
 from latentcli.jobs.config import RoundtripJob
+from latentcli.jobs.failures import check_failed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from latentcli.cli import words
 from latentcli.cli.command import command
-from latentcli.cli.output import Output, check_failed
+from latentcli.cli.output import Output
 from latentcli.core.errors import UsageError
+from latentcli.jobs.failures import check_failed
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
 if TYPE_CHECKING:

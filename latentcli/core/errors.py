@@ -41,7 +41,7 @@ class SelfCheckError(LatentCliError):
 
 
 class TooManyFailures(LatentCliError):
-    """The job finished, but more inputs failed than it was allowed to lose."""
+    """More inputs failed than the job was allowed to lose."""
 
     exit_code = 3
 

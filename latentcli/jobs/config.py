@@ -168,6 +168,8 @@ class DecodeJob(DecodeSettings, ModelSettings):
         section="read",
         least=0,
     )
+    on_error: str = like(ImageIntake, "on_error")
+    max_bad: str | None = like(ImageIntake, "max_bad")
     batch_size: int | None = like(ImageIntake, "batch_size")
     model: str | None = option(
         None,

@@ -1,10 +1,24 @@
-"""Says how many inputs of a job may fail."""
+"""Judges failed inputs by --on-error and --max-bad, at each of them and at the end of the job."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from typing import Protocol
 
-from latentcli.core.errors import UsageError
+from latentcli.core.errors import LatentCliError, TooManyFailures, UsageError
+
+FEWEST_SEEN = 1000
+"""Inputs that a share of --max-bad is taken of at least, while their number is not known."""
+
+
+class FailureOptions(Protocol):
+    """The two options of a job."""
+
+    @property
+    def on_error(self) -> str: ...
+    @property
+    def max_bad(self) -> str | None: ...
 
 
 def allowed_failures(max_bad: str | None, inputs: int) -> int:
@@ -18,3 +32,62 @@ def allowed_failures(max_bad: str | None, inputs: int) -> int:
     if not number.is_finite() or number < 0 or (text.endswith("%") and number > 100):
         raise UsageError(f"--max-bad is {max_bad!r}; give a number such as 10, or 0.5%.")
     return int(inputs * number / 100) if text.endswith("%") else int(number)
+
+
+@dataclass(slots=True)
+class Failures:
+    """The failed inputs of a job, and when they end it."""
+
+    job: FailureOptions
+    inputs: int | None
+    """How many there are, failed or not; None where that is not known beforehand."""
+    kept: str
+    """What stays of a job that ends early, as the beginning of a sentence."""
+    again: str | None = None
+    """What goes on from there; None where nothing does."""
+    seen: int = 0
+    """Inputs that came so far."""
+    noted: list[dict[str, str]] = field(default_factory=list)
+    """Key and error of each, as the --json document has them."""
+
+    def add(self, key: str, source: str, why: str, error: str | None = None) -> None:
+        """Notes an input, with `why` or another error, and judges it."""
+        self.noted.append({"key": key, "error": error or why})
+        self.judge(len(self.noted), source, why)
+
+    def judge(self, failed: int, source: str, why: str) -> None:
+        """Ends the job where its options say so, after `failed` inputs of which this is the last.
+
+        `why` is "stage: reason". LatentCliError with --on-error stop, TooManyFailures where more
+        have failed than --max-bad allows.
+        """
+        if self.job.on_error == "stop":
+            goes_on = f", and {self.again} goes on" if self.again else ""
+            raise LatentCliError(
+                f"{source} failed at {why}. The job stops at the first failure (--on-error stop);"
+                f" {self.kept}{goes_on}."
+            )
+        max_bad = "100%" if self.job.max_bad is None else self.job.max_bad
+        inputs = max(self.seen, FEWEST_SEEN) if self.inputs is None else self.inputs
+        allowed = allowed_failures(max_bad, inputs)
+        # Where all inputs may fail, more than all of them is a matter of who counts first.
+        if failed > allowed and allowed < inputs:
+            go_on = f" to go on with {self.again}" if self.again else ""
+            raise TooManyFailures(
+                f"The job stopped: {failed:,} inputs failed, and --max-bad {max_bad} allows"
+                f" {allowed:,} of {inputs:,}. The last was {source}, at {why}."
+                f" {self.kept[0].upper()}{self.kept[1:]}; see what is wrong with the inputs, or"
+                f" give a larger --max-bad{go_on}."
+            )
+
+
+def check_failed(failed: int, inputs: int, max_bad: str | None) -> None:
+    """TooManyFailures where more inputs failed than --max-bad allows; without it, none may."""
+    allowed = allowed_failures(max_bad, inputs)
+    if failed > allowed:
+        rule = f"--max-bad {max_bad} allows {allowed:,}"
+        if max_bad is None:
+            rule = "none may: --max-bad allows some"
+        raise TooManyFailures(
+            f"{failed:,} of {inputs:,} inputs failed and {rule}. Everything else is done."
+        )

@@ -10,8 +10,7 @@ import pytest
 
 from latentcli.cli import words
 from latentcli.cli.encode import summary
-from latentcli.cli.output import Output, asked, check_failed
-from latentcli.core.errors import TooManyFailures
+from latentcli.cli.output import Output, asked
 
 ENCODED: dict[str, Any] = {
     "store": "my pictures.latents",
@@ -125,12 +124,6 @@ def test_failures_are_grouped_by_reason(tmp_path: Path) -> None:
 def test_failures_in_the_document() -> None:
     told = words.failures({"failed": 1, "failures": [{"key": "a", "error": "no file"}]})
     assert list(told) == ["1 input failed:", "  1 x no file"]
-
-
-def test_too_many_failures() -> None:
-    check_failed(5, 1000, "0.5%")
-    with pytest.raises(TooManyFailures, match=r"6 of 1,000 inputs failed and --max-bad 0\.5%"):
-        check_failed(6, 1000, "0.5%")
 
 
 @pytest.mark.parametrize(

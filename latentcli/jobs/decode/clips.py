@@ -8,17 +8,17 @@ from torch import Tensor
 
 from latentcli.core.errors import SampleError
 from latentcli.images.clip_writer import ClipWriter
-from latentcli.jobs.decode.latents import LatentClip, own_latents
+from latentcli.jobs.decode.latents import LatentClip
 from latentcli.jobs.decode.output import (
     DecodeRun,
+    check_safe,
     make_parent,
     save_picture,
-    unsafe,
     unsound,
     writing,
 )
+from latentcli.jobs.decode.pictures import decode_fitting
 from latentcli.jobs.inference.batch_size import latent_values
-from latentcli.jobs.inference.engine import decode_batch
 from latentcli.jobs.loader.clip_frames import frame_key
 from latentcli.shards.storage.atomic_write import write_error
 
@@ -32,21 +32,22 @@ def decode_clips(run: DecodeRun) -> None:
     assert run.source.clips is not None
     for clip in run.source.clips():
         run.stop.check()
+        run.failures.seen += 1
         target = clip.key if run.format == "mp4" else frame_key(clip.key, 0)
-        reason = clip.problem or unsafe(run, target, clip.source)
-        if reason is None and run.job.skip_existing and is_written(run, clip):
-            run.skipped.append(clip.key)
-            run.meter.advance(clip.shape[0])
-            continue
         done = run.meter.done
         try:
-            if reason is not None:
-                raise SampleError("write", reason)
+            if clip.problem is not None:
+                raise SampleError("read", clip.problem)
+            check_safe(run, target, clip.source)
+            if run.job.skip_existing and is_written(run, clip):
+                run.skipped.append(clip.key)
+                run.meter.advance(clip.shape[0])
+                continue
             (write_video if run.format == "mp4" else write_frames)(run, clip)
             run.lengths.append(clip.shape[0])
         except SampleError as error:
-            run.fail(clip.key, error.reason)
             run.meter.advance(clip.shape[0] - (run.meter.done - done), 1)
+            run.fail(clip.key, error)
 
 
 def is_written(run: DecodeRun, clip: LatentClip) -> bool:
@@ -72,10 +73,7 @@ def chunks(run: DecodeRun, clip: LatentClip) -> Iterator[tuple[int, Tensor]]:
         if (reason := unsound(latents, run.engine)) is not None:
             raise SampleError("decode", f"{reason} (frames {start} to {stop - 1})")
         keys = [frame_key(clip.key, index) for index in range(start, stop)]
-        with run.meter.stage("decode", stop - start):
-            own = own_latents(run.engine, latents, run.source.state)
-            pixels = decode_batch(run.engine, own, keys, run.job, frames=True)
-        yield start, pixels
+        yield start, decode_fitting(run, latents, keys, frames=True)
 
 
 def chunk_frames(run: DecodeRun, clip: LatentClip) -> int:

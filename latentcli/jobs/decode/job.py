@@ -25,25 +25,23 @@ from latentcli.jobs.decode.latents import (
     check_preset_space,
     check_space,
     open_latents,
-    own_latents,
 )
 from latentcli.jobs.decode.output import (
     DecodeRun,
+    check_safe,
     make_folder,
-    unsafe,
     unsound,
     write_picture,
     writer_threads,
     writing,
 )
+from latentcli.jobs.decode.pictures import decode_fitting
 from latentcli.jobs.decode.to_stdout import decode_to_stdout, refuse_skipping
+from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.batch_size import latent_values
 from latentcli.jobs.inference.capabilities import check_state, refuse_encoder
-from latentcli.jobs.inference.engine import (
-    decode_batch,
-    inference_config,
-    load_engine,
-)
+from latentcli.jobs.inference.engine import inference_config, load_engine
+from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.runtime.bottleneck import ThreadGroup
 from latentcli.jobs.runtime.meter import Meter
@@ -57,7 +55,8 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     """Decodes every latent; the result is the --json document of `decode`.
 
     A latent or clip that cannot be decoded counts as failed and is named in `failures`; the rest
-    goes on.
+    goes on. LatentCliError at the first one with --on-error stop, TooManyFailures where --max-bad
+    is passed.
     """
     check_options(job)
     inference_config(job)
@@ -112,14 +111,24 @@ def prepared(
     check_space(source, engine, force=job.force)
     name = "stdin" if job.store == STDIN else PurePath(job.store.rstrip("/")).stem
     output = Path(job.output or f"{name or 'latents'}.images")
-    noun = "images" if source.clips is None else "frames"
+    clips = source.clips is not None
     meter = Meter(
-        *("decode", source.count, reporter.progress),
-        noun=noun,
+        *("decode", source.frames if clips else source.count, reporter.progress),
+        noun="frames" if clips else "images",
         gpu=engine.accelerator.gpu,
         crews=threads_of_decode(job, source, format),
     )
-    return DecodeRun(job, source, engine, output, meter, stop, format)
+    return DecodeRun(
+        *(job, source, engine, output, meter, stop, format),
+        *(SplitOnOom(reporter.note), failures_of(job, source)),
+    )
+
+
+def failures_of(job: DecodeJob, source: LatentSource) -> Failures:
+    """What counts the failures, and says what is left where they end the job."""
+    if job.output == STDOUT:
+        return Failures(job, source.count, "the tar stream ends without its end mark")
+    return Failures(job, source.count, "files so far stay", "--skip-existing")
 
 
 def threads_of_decode(job: DecodeJob, source: LatentSource, format: str) -> tuple[ThreadGroup, ...]:
@@ -165,8 +174,7 @@ def decoded_groups(run: DecodeRun) -> Iterator[tuple[list[str], Tensor]]:
     most = batch_size * latent_values(run.engine)
     for group in batches(wanted(run), lambda sample: sample.latent, batch_size, most):
         run.stop.check()
-        yield [sample.key for sample in group], decode_group(run, group)
-        run.meter.advance(len(group))
+        yield from decode_group(run, group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,43 +189,57 @@ def wanted(run: DecodeRun) -> Iterator[Loaded]:
     """The samples to decode: sound ones whose picture is not there yet, or not asked to be kept."""
     for sample in run.source.samples():
         run.stop.check()
-        reason = unsafe(run, sample.key, sample.source)
-        if reason is None and run.job.skip_existing and run.path(sample.key).exists():
-            run.skipped.append(sample.key)
-            run.meter.advance(1)
-            continue
-        if reason is None:
-            loaded = load(run, sample)
-            run.meter.begin()
-            reason = loaded if isinstance(loaded, str) else unsound(loaded.latent, run.engine)
-            if not isinstance(loaded, str) and reason is None:
-                yield loaded
+        run.failures.seen += 1
+        try:
+            check_safe(run, sample.key, sample.source)
+            if run.job.skip_existing and run.path(sample.key).exists():
+                run.skipped.append(sample.key)
+                run.meter.advance(1)
                 continue
-        run.fail(sample.key, reason or "")
-        run.meter.advance(1, 1)
+            loaded = load(run, sample)
+        except SampleError as error:
+            run.meter.advance(1, 1)
+            run.fail(sample.key, error)
+        else:
+            yield loaded
 
 
-def load(run: DecodeRun, sample: LatentSample) -> Loaded | str:
-    """Reads a sample's latent; or why it cannot be read."""
+def load(run: DecodeRun, sample: LatentSample) -> Loaded:
+    """Reads a sample's latent; SampleError where it cannot be read, or decoded."""
+    with run.meter.stage("read", 1):
+        latent = sample.load()
+    run.meter.begin()
+    if (reason := unsound(latent, run.engine)) is not None:
+        raise SampleError("decode", reason)
+    return Loaded(sample.key, latent)
+
+
+def decode_group(run: DecodeRun, group: Sequence[Loaded]) -> Iterator[tuple[list[str], Tensor]]:
+    """Keys and uint8 pictures [N, 3, H, W] of latents of one shape, in one batch if they all fit.
+
+    Where not even one fits, each is tried alone, and only those that do not fit then have failed.
+    """
+    keys = [sample.key for sample in group]
     try:
-        with run.meter.stage("read", 1):
-            return Loaded(sample.key, sample.load())
+        pixels = decode_fitting(run, torch.stack([sample.latent for sample in group]), keys)
     except SampleError as error:
-        return error.reason
-
-
-def decode_group(run: DecodeRun, group: Sequence[Loaded]) -> Tensor:
-    """Latents of one shape to uint8 pictures [N, 3, H, W]."""
-    with run.meter.stage("decode", len(group)):
-        stacked = torch.stack([sample.latent for sample in group])
-        latents = own_latents(run.engine, stacked, run.source.state)
-        return decode_batch(run.engine, latents, [sample.key for sample in group], run.job)
+        problem = SampleError(error.stage, error.reason)  # without what its frames hold on to
+    else:
+        yield keys, pixels
+        run.meter.advance(len(group))
+        return
+    if len(group) > 1:
+        for sample in group:
+            yield from decode_group(run, [sample])
+        return
+    run.meter.advance(1, 1)
+    run.fail(keys[0], problem)
 
 
 def document(run: DecodeRun, seconds: float) -> dict[str, Any]:
     """The --json document."""
-    meter, clips = run.meter, run.source.clips is not None
-    pictures = meter.done - len(run.skipped) - len(run.failures)
+    meter, clips, failures = run.meter, run.source.clips is not None, run.failures.noted
+    pictures = meter.done - len(run.skipped) - len(failures)
     return {
         "store": str(run.source.path),
         "output": str(run.output),
@@ -226,8 +248,8 @@ def document(run: DecodeRun, seconds: float) -> dict[str, Any]:
         "media": "clips" if clips else "images",
         "frames": sum(run.lengths) if clips else None,
         "skipped": len(run.skipped),
-        "failed": len(run.failures),
-        "failures": run.failures,
+        "failed": len(failures),
+        "failures": failures,
         "seconds": round(seconds, 3),
         **meter.paces(),
         "device": run.engine.device_name,

@@ -57,7 +57,7 @@ class LatentSource:
 
     path: AnyPath
     count: int | None
-    """Pictures; of clips, their frames together. None of a stream, whose end is not known."""
+    """Pictures, or clips; None of a stream, whose end is not known."""
     state: str
     """whitened, scaled, raw or moments."""
     model: str | None
@@ -69,6 +69,8 @@ class LatentSource:
     """The pictures; nothing where there are clips."""
     clips: Callable[[], Iterator[LatentClip]] | None = None
     """The clips; None where there are pictures."""
+    frames: int | None = None
+    """Of all clips together, where their number is known."""
 
     @property
     def space_id(self) -> str:
@@ -91,9 +93,10 @@ def open_latents(path: AnyPath, state: str | None) -> LatentSource:
     told = store.metadata
     space = told.get("latent_space", "").partition("#")[0]
     clips = partial(clips_of, store) if told.get("media") == "clips" else None
+    lengths = [clip.shape[0] for clip in clips()] if clips else []
     return LatentSource(
         path=path,
-        count=len(store) if clips is None else sum(clip.shape[0] for clip in clips()),
+        count=len(store) if clips is None else len(lengths),
         state=store.state,
         model=told.get("model"),
         space=space or None,
@@ -107,6 +110,7 @@ def open_latents(path: AnyPath, state: str | None) -> LatentSource:
             if row.status == "ok" and clips is None
         ),
         clips=clips,
+        frames=sum(lengths),
     )
 
 

@@ -17,7 +17,9 @@ from latentcli.core.errors import SampleError, StoreError, UsageError
 from latentcli.images.codec import SUFFIX_OF, encode_image
 from latentcli.jobs.config import DecodeJob
 from latentcli.jobs.decode.latents import LatentSource
+from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.runtime.cores import cores
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.signals import StopRequest
@@ -40,19 +42,21 @@ class DecodeRun:
     stop: StopRequest
     format: str
     """Of the files: the job's, or the usual one."""
+    split_on_oom: SplitOnOom
+    """How many pictures the device takes at once."""
+    failures: Failures
     lengths: list[int] = field(default_factory=list)
     """Frames of each clip that was decoded."""
     skipped: list[str] = field(default_factory=list)
     """Keys."""
-    failures: list[dict[str, str]] = field(default_factory=list)
 
     def path(self, key: str) -> Path:
         """Where a key's picture or clip goes."""
         return self.output / f"{key}{SUFFIXES[self.format]}"
 
-    def fail(self, key: str, reason: str) -> None:
-        """Notes a sample that gives no file."""
-        self.failures.append({"key": key, "error": reason})
+    def fail(self, key: str, error: SampleError) -> None:
+        """Notes a sample that gives no file; the job ends here where its options say so."""
+        self.failures.add(key, key, f"{error.stage}: {error.reason}", error.reason)
 
 
 def make_folder(path: Path) -> None:
@@ -104,19 +108,22 @@ def writing(run: DecodeRun) -> Iterator[Callable[..., None]]:
             pending.popleft().result()
 
 
-def unsafe(run: DecodeRun, key: str, source: str | None) -> str | None:
-    """Why the picture or clip of a sample must not be written, or None."""
+def check_safe(run: DecodeRun, key: str, source: str | None) -> None:
+    """SampleError where the picture or clip of a sample must not be written."""
     parts = PurePosixPath(key).parts
     if not parts or key.startswith("/") or ".." in parts or "\0" in key:
-        return "the key would leave the output folder"
+        raise SampleError("write", "the key would leave the output folder")
     path = run.path(key)
     if source is not None and same_file(path, source):
-        return f"{path} is the file that the latent was made from; choose another -o"
+        raise SampleError(
+            "write", f"{path} is the file that the latent was made from; choose another -o"
+        )
     # With --skip-existing, what is there stays.
     beside = source is not None and same_file(path.parent, str(Path(source).parent))
     if beside and path.exists() and not run.job.skip_existing:
-        return f"{path} is there already, in the folder of the inputs; choose another -o"
-    return None
+        raise SampleError(
+            "write", f"{path} is there already, in the folder of the inputs; choose another -o"
+        )
 
 
 def same_file(path: Path, source: str) -> bool:
@@ -145,7 +152,7 @@ def write_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:
     try:
         save_picture(run, key, pixels)
     except SampleError as error:
-        run.fail(key, error.reason)
+        run.fail(key, error)
 
 
 def save_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:

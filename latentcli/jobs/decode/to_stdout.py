@@ -67,7 +67,7 @@ class Share:
 
     def put(self, *, wait: bool) -> None:
         """Writes the samples that are next; without `wait`, up to the first that is not ready."""
-        failed = {failure["key"] for failure in self.run.failures[self.failed_before :]}
+        failed = {failure["key"] for failure in self.run.failures.noted[self.failed_before :]}
         while self.sent < len(self.samples):
             sample = self.samples[self.sent]
             file = self.files.get(sample.key)
@@ -105,7 +105,7 @@ def pictures_to_stdout(run: DecodeRun, stdout: Stdout, decoded: Decoded) -> None
             first = next(samples, None)
             if first is None:
                 return
-            share = Share(run, stdout, len(run.failures))
+            share = Share(run, stdout, len(run.failures.noted))
             stdout.idle = partial(share.put, wait=False)
             taken = share.take(itertools.chain([first], samples))
             part = replace(run, source=replace(run.source, samples=taken.__iter__))
@@ -139,7 +139,7 @@ def put_picture(run: DecodeRun, stdout: Stdout, sample: LatentSample, file: Futu
     try:
         data = file.result()
     except SampleError as error:
-        run.fail(sample.key, error.reason)
+        run.fail(sample.key, error)
         return
     with run.meter.stage("write", 1):
         put(stdout, sample.key, [Member(SUFFIXES[run.format][1:], data), *sample.others()])

@@ -1,4 +1,4 @@
-"""A batch that may be too much for a device in; its parts, encoded in as few pieces as fit, out."""
+"""Gives a device a batch in as few pieces as its memory takes."""
 
 from __future__ import annotations
 
@@ -31,20 +31,27 @@ class SplitOnOom:
         shape = tuple(pixels.shape[1:])
         return self.fit(lambda part: encode(pixels[part], keys[part]), shape, len(keys))
 
-    def fit(self, work: Callable[[slice], Parts], shape: tuple[int, ...], count: int) -> Parts:
+    def fit(
+        self,
+        work: Callable[[slice], Parts],
+        shape: tuple[int, ...],
+        count: int,
+        *,
+        whole: bool = False,
+    ) -> Parts:
         """What `work` gives for `count` pictures of a shape [3, H, W], of which it takes a slice.
 
         Where memory runs out the pieces are halved, for this batch and all later ones of its shape;
-        torch.OutOfMemoryError where not even one picture fits.
+        torch.OutOfMemoryError where not even one picture fits, or, with `whole`, not all at once.
         """
         while True:
-            size = min(self.sizes.get(shape, count), count)
+            size = count if whole else min(self.sizes.get(shape, count), count)
             try:
                 return joined([work(slice(start, start + size)) for start in range(0, count, size)])
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if size == 1:
+                if size == 1 or whole:
                     raise torch.OutOfMemoryError(str(error)) from error
             # Not while the error is handled: it holds on to all that its frames had allocated.
             empty_cache()

@@ -13,6 +13,7 @@ from latentcli.core.options import check_options
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.config import RoundtripJob
+from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.engine import inference_config
 from latentcli.jobs.loader.clip_frames import ClipRecipe
 from latentcli.jobs.loader.find_media import SUFFIXES, FoundMedia, check_clip_options, find_media
@@ -69,7 +70,9 @@ def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, A
             stack.enter_context(closing(report))
         meter = meter_of(job, found, compared_models, reporter)
         comparison = Comparison(job, compared_models, measures, meter, reporter.note)
-        run = Roundtrip(comparison, sets, rows, report, stop)
+        inputs_known = None if found.packed else len(found.inputs)
+        failures = Failures(job, inputs_known, "there are no figures")
+        run = Roundtrip(comparison, sets, rows, report, stop, failures)
         stream(run, found, inputs, preprocess)
         check_measured(run, found)
         return finished(run, document(run, found, preprocess))
@@ -89,7 +92,7 @@ def advice(job: RoundtripJob) -> str:
 def check_measured(run: Roundtrip, found: FoundMedia) -> None:
     """LatentCliError where there is nothing to tell figures of."""
     if not run.rows.count:
-        first = run.failures[0]
+        first = run.failures.noted[0]
         raise LatentCliError(
             f"None of the {len(found.inputs):,} inputs could be used; the first, {first['key']}:"
             f" {first['error']}."

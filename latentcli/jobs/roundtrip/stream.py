@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentcli.core.errors import LatentCliError, SampleError, StoreError
+from latentcli.core.errors import SampleError, StoreError
 from latentcli.core.types import InputRow, Picture
 from latentcli.images.codec import encode_image
+from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.clip_frames import (
@@ -57,10 +58,10 @@ class Roundtrip:
     rows: RowSpool
     report: ReportWriter | None
     stop: StopRequest
+    failures: Failures
     model_figures: list[ModelFigures] = field(init=False)
     clips: list[dict[str, Any]] = field(default_factory=list)
     """Key and figures of each sound clip."""
-    failures: list[dict[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """Files that could not be written: no reason to lose the figures."""
 
@@ -74,13 +75,11 @@ class Roundtrip:
         return self.comparison.job.batch_size or self.comparison.accelerator.batch_size
 
     def fail(self, key: str, source: str, stage: str | None, error: str | None) -> None:
-        """Notes an input that failed; with --on-error stop the job ends here."""
-        self.failures.append({"key": key, "error": f"{stage}: {error}"})
-        if self.comparison.job.on_error == "stop":
-            raise LatentCliError(f"{source} failed at {stage}: {error} (--on-error stop).")
+        """Notes an input that failed; the job ends here where its options say so."""
         meter = self.comparison.meter
         # Of clips, the frames are counted.
         meter.advance(1 if meter.noun == "images" else 0, 1)
+        self.failures.add(key, source, f"{stage}: {error}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +101,7 @@ def compare_images(
         indices = count()
         for chunk in timed(chunks, run.comparison.meter):
             for row, pixels in chunk.pictures():
+                run.failures.seen += 1
                 if pixels is not None:
                     yield Name(next(indices), row.key, row.source), Picture(row, pixels)
                 else:

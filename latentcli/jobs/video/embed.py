@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from latentcli import __version__
-from latentcli.core.errors import LatentCliError, SampleError, TooManyFailures, UsageError
+from latentcli.core.errors import LatentCliError, SampleError, UsageError
 from latentcli.core.options import check_options
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.failures import allowed_failures
+from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.accelerator import Accelerator, pick_device
 from latentcli.jobs.inference.capabilities import (
     refuse_decoder,
@@ -59,10 +59,10 @@ class Embedding:
     meter: Meter
     stop: StopRequest
     spool: FeatureSpool
+    failures: Failures
     clips: int = 0
     dropped: int = 0
     """Frames behind the last whole group of their clips."""
-    failures: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def batch_size(self) -> int:
@@ -87,10 +87,12 @@ def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str
     meter = Meter("video-embed", len(inputs), reporter.progress, noun="frames", gpu=where.gpu)
     spool = FeatureSpool(extractor.network.config.dim)
     with closing(spool), stop_on_signals("Nothing was kept.") as stop:
-        run = Embedding(job, where, extractor, load_autoencoder(job), meter, stop, spool)
+        failures = Failures(job, len(inputs), "nothing was kept")
+        model = load_autoencoder(job)
+        run = Embedding(job, where, extractor, model, meter, stop, spool, failures)
         embed_clips(run, inputs)
         if not spool.count:
-            first = run.failures[0]
+            first = run.failures.noted[0]
             raise LatentCliError(
                 f"None of the {len(inputs)} clips could be used; the first, {first['key']}:"
                 f" {first['error']}."
@@ -130,7 +132,6 @@ def embed_clips(run: Embedding, inputs: FoundInputs) -> None:
     """All clips, one after the other; one that fails leaves nothing behind."""
     job = run.job
     recipe = ClipRecipe(job.max_pixels, PreprocessSpec(None, 1), job.stride)
-    allowed = None if job.max_bad is None else allowed_failures(job.max_bad, len(inputs))
     for number, row in enumerate(inputs):
         before, dropped = run.spool.count, run.dropped
         try:
@@ -140,23 +141,11 @@ def embed_clips(run: Embedding, inputs: FoundInputs) -> None:
         except SampleError as error:
             run.spool.cut(before)
             run.dropped = dropped
-            fail(run, row, f"{error.stage}: {error.reason}", allowed)
+            run.meter.advance(0, 1)
+            run.failures.add(row.key, row.path, f"{error.stage}: {error.reason}")
             continue
         run.clips += 1
     all_counted(run.meter)
-
-
-def fail(run: Embedding, row: FoundInput, error: str, allowed: int | None) -> None:
-    """Notes a clip that failed; the job ends with --on-error stop, or above --max-bad."""
-    run.failures.append({"key": row.key, "error": error})
-    if run.job.on_error == "stop":
-        raise LatentCliError(f"{row.path} failed at {error} (--on-error stop).")
-    if allowed is not None and len(run.failures) > allowed:
-        raise TooManyFailures(
-            f"{len(run.failures):,} clips failed and --max-bad {run.job.max_bad} allows"
-            f" {allowed:,}; the last, {row.key}: {error}. Nothing was written."
-        )
-    run.meter.advance(0, 1)
 
 
 def embed_clip(run: Embedding, row: FoundInput, clip: OpenedClip) -> None:
@@ -240,8 +229,8 @@ def document(run: Embedding) -> dict[str, Any]:
         "features": run.spool.count,
         "dim": run.spool.dim,
         "clips": run.clips,
-        "failed": len(run.failures),
-        "failures": run.failures,
+        "failed": len(run.failures.noted),
+        "failures": run.failures.noted,
         "dropped_frames": run.dropped,
         "extractor": run.extractor.name,
         "weights_sha256": run.extractor.sha256,
