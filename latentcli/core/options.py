@@ -45,8 +45,6 @@ class Option:
     variable: bool = True
     argument: bool = False
     """Whether it is typed without a flag."""
-    before: str = ""
-    """The field of a base class that it precedes in the help."""
     type: str = ""
     """The field's, without None: str, int, float, bool or a tuple of str or int."""
 
@@ -74,12 +72,7 @@ def options_of(job: type[DataclassInstance]) -> dict[str, Option]:
         switch = f"{flag}/--no-{flag.removeprefix('--')}"
         flags = told.flags or ((switch if kind == "bool" else flag),)
         found[item.name] = replace(told, key=key, flags=flags, type=kind)
-    names = list(found)
-    for name, told in found.items():
-        if told.before:
-            names.remove(name)
-            names.insert(names.index(told.before), name)
-    return {name: found[name] for name in names}
+    return found
 
 
 def flag_of(told: Option) -> str:

@@ -52,7 +52,6 @@ class EncodeJob(ModelSettings, ImageIntake):
         " time). Default: neither; both are reported.",
         section="read",
         choices=("failed", "changed"),
-        before="time_limit",
     )
     compare: str = option(
         "stat",
@@ -60,7 +59,6 @@ class EncodeJob(ModelSettings, ImageIntake):
         " bytes, which reads every input.",
         section="read",
         choices=("stat", "digest"),
-        before="time_limit",
     )
     allow_pipe: bool = option(
         False,
@@ -77,7 +75,6 @@ class EncodeJob(ModelSettings, ImageIntake):
         BUNDLED_MODEL,
         f"{MODEL} Default: {BUNDLED_MODEL}, the bundled one.",
         section="model",
-        before="weights",
     )
     devices: str | None = option(
         None,
@@ -85,7 +82,6 @@ class EncodeJob(ModelSettings, ImageIntake):
         " cpu so many processes. Default: one process.",
         section="model",
         metavar="N|LIST",
-        before="dtype",
     )
     engine: str = option(
         "local",
@@ -93,7 +89,6 @@ class EncodeJob(ModelSettings, ImageIntake):
         " (needs latentcli[ray]).",
         section="model",
         choices=("local", "ray"),
-        before="dtype",
     )
     latents: str | None = option(
         None,
@@ -175,7 +170,6 @@ class DecodeJob(DecodeSettings, ModelSettings):
         None,
         f"{MODEL} Default: the one that the store names.",
         section="model",
-        before="weights",
     )
     force: bool = option(
         False,
@@ -245,13 +239,11 @@ class RoundtripJob(DecodeSettings, ModelSettings, ImageIntake):
         f" {BUNDLED_MODEL}.",
         section="model",
         key="model",
-        before="weights",
     )
     baseline: str | None = option(
         None,
         "One more model, that the others are compared with. Default: the first --model.",
         section="model",
-        before="weights",
     )
     decoders: tuple[str, ...] = option(
         (),
@@ -260,7 +252,6 @@ class RoundtripJob(DecodeSettings, ModelSettings, ImageIntake):
         section="model",
         metavar="NAME",
         key="decoder",
-        before="weights",
     )
     metrics: tuple[str, ...] = option(
         ("psnr", "ssim", "ssim_gaussian"),

@@ -33,7 +33,7 @@ class BakeMoreJob(BakeJob):
     loaves: int = option(3, "Loaves. Default: 3.", section="batch", least=1, most=9)
     seeds: tuple[int, ...] = option((), "Seeds. Default: none.", section="read", commas=True)
     toppings: tuple[str, ...] = option(
-        (), "Topping. Default: none.", section="read", key="topping", before="oven"
+        (), "Topping. Default: none.", section="read", key="topping"
     )
     steam: bool = option(False, "Steam. Default: off.", section="encode")
     cook: str = like(BakeJob, "oven", help="gas (default), or wood, of the cook.", variable=False)
@@ -142,7 +142,7 @@ def test_the_help_has_the_panels_and_the_order_of_the_stages(
     flags = [line.split()[1] for line in lines if line.startswith("│ --")]
     assert flags == [
         *("--config", "--json", "--quiet", "--help"),
-        *("--topping", "--seeds", "--loaves", "--oven", "--cook", "--steam"),
+        *("--seeds", "--topping", "--loaves", "--oven", "--cook", "--steam"),
     ]
     (loaves,) = (line for line in lines if "--loaves" in line)
     assert loaves.split()[1:5] == ["--loaves", "N", "Loaves.", "Default:"]

@@ -23,8 +23,8 @@ class Base:
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Base):
-    numbers: tuple[int, ...] = option((), "Numbers.", key="number", least=0, before="last")
-    pair: int | None = option(None, "Pair.", check=even, flags=("--two", "-2"), before="last")
+    numbers: tuple[int, ...] = option((), "Numbers.", key="number", least=0)
+    pair: int | None = option(None, "Pair.", check=even, flags=("--two", "-2"))
     share: float = option(0.5, "Share.", least=0, most=1)
     colour: str = option("red", "Colour.", choices=("red", "blue"))
     first: str | None = like(Base, "first", help="Another first.", section="write")
@@ -32,7 +32,7 @@ class Job(Base):
 
 def test_what_is_derived():
     options = options_of(Job)
-    assert list(options) == ["first", "numbers", "pair", "last", "share", "colour"]
+    assert list(options) == ["first", "last", "numbers", "pair", "share", "colour"]
     assert {name: told.type for name, told in options.items()} == {
         "first": "str",
         "numbers": "tuple[int, ...]",
@@ -43,14 +43,14 @@ def test_what_is_derived():
     }
     assert [told.flags for told in options.values()] == [
         ("--first",),
+        ("--last/--no-last",),
         ("--number",),
         ("--two", "-2"),
-        ("--last/--no-last",),
         ("--share",),
         ("--colour",),
     ]
-    assert [flag_of(told) for told in options.values()][2:4] == ["--two", "--last"]
-    assert [told.key for told in options.values()][:2] == ["first", "number"]
+    assert [flag_of(told) for told in options.values()][1:4] == ["--last", "--number", "--two"]
+    assert [told.key for told in options.values()][:3] == ["first", "last", "number"]
 
 
 def test_an_option_of_another_job_differs_in_what_is_said():

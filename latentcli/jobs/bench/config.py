@@ -93,13 +93,11 @@ class BenchJob(ModelSettings):
         None,
         "Model that speedup and memory reduction are measured against. Default: none.",
         section="model",
-        before="weights",
     )
     models: tuple[str, ...] = option(
         (BUNDLED_MODEL,),
         f"{MODEL} Repeat to compare several. Default: {BUNDLED_MODEL}.",
         section="model",
         key="model",
-        before="weights",
     )
     steps: int = like(DecodeSettings, "steps")

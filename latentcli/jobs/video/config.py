@@ -81,14 +81,12 @@ class VideoEmbedJob(DecodeSettings, ModelSettings):
         f"Take the frames as this autoencoder gives them back. {MODEL} Default: the frames as they"
         " are.",
         section="model",
-        before="revision",
     )
     model_weights: str | None = option(
         None,
         "File or folder of the weights of --model. Default: looked for as for other commands.",
         section="model",
         metavar="PATH",
-        before="revision",
     )
 
 
