@@ -1,4 +1,4 @@
-"""A picture's size in, the size of the aspect-ratio bucket that it is resized and cropped to out.
+"""Computes the aspect-ratio buckets of a job, and the bucket and crop of a picture.
 
 The rules `kohya` and `musubi` give the sizes that sd-scripts and musubi-tuner give, float for
 float, so that a cache made here lines up with a data set that is configured there.
