@@ -1,4 +1,4 @@
-"""uint8 images in, structural similarity per image out, by either of the two usual definitions.
+"""Computes the structural similarity of uint8 images, by either of the two usual definitions.
 
 Wang, Bovik, Sheikh and Simoncelli 2004, "Image quality assessment: from error visibility to
 structural similarity": K1 = 0.01, K2 = 0.03, data range 255, windows that lie wholly inside the
