@@ -1,4 +1,4 @@
-"""A checkpoint's name in, the path of its weights out: which of the places holds them.
+"""Finds the weights file of a checkpoint: a given path, the package, the cache, or the Hub.
 
 Only config.json and the weights file are ever fetched; nothing from a repository is run.
 """

@@ -1,4 +1,4 @@
-"""The TAESD family: images in, the latents of a large VAE out in little time, and back.
+"""Builds the TAESD family: small autoencoders for the latents of large VAEs.
 
 taesd, taesdxl, taesd3, taef1 and taef2 stand in for the VAEs of Stable Diffusion and FLUX; TAE-192
 is a wider decoder. Their latents are those that the diffusion models see: scaled, or whitened for

@@ -1,4 +1,4 @@
-"""A TAESD config.json or preset in, the checked description of the network out."""
+"""Checks the config.json or preset of a TAESD network."""
 
 from __future__ import annotations
 
