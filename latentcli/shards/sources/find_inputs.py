@@ -1,4 +1,4 @@
-"""Sources as a user writes them in; a frozen, ordered list of inputs with keys and units out."""
+"""Finds the inputs of a job's sources: an ordered list with keys and units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A URL in; the files of remote storage that it means, with sizes and times, in few calls, out."""
+"""Lists the files that a URL of remote storage means, with sizes and times, in few calls."""
 
 from __future__ import annotations
 

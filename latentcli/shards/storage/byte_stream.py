@@ -1,4 +1,4 @@
-"""A large file here or in remote storage in; its bytes, unpacked where it is gzip, in order out."""
+"""Reads the bytes of a large file in order, here or remote, and unpacks gzip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A URL in; the fsspec filesystem that serves it, and what it answers to a call, out."""
+"""Opens the fsspec filesystem of a URL, and puts what it raises into plain words."""
 
 from __future__ import annotations
 

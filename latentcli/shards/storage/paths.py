@@ -1,4 +1,4 @@
-"""A path or URL as text in; an object with which its files are read and written out."""
+"""Makes a path or URL, given as text, an object that reads and writes its files."""
 
 from __future__ import annotations
 

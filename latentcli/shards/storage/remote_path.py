@@ -1,4 +1,4 @@
-"""A URL in; an object out that stands for the file or folder there as a Path does for a local one.
+"""Stands for a file or folder in remote storage as pathlib.Path does for a local one.
 
 Folders of an object storage are but prefixes: they need no making, and an empty one is not there.
 """

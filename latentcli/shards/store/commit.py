@@ -1,4 +1,4 @@
-"""A unit's tensors and rows in; its shard, and then its commit record, in the store out."""
+"""Writes a unit's shard and then its commit record, which makes the unit done."""
 
 from __future__ import annotations
 

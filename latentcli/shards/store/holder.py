@@ -1,4 +1,4 @@
-"""This process in, what it tells other jobs of itself out; and such a telling in, its sense out."""
+"""Describes the process that writes to a store, and reads how another describes itself."""
 
 from __future__ import annotations
 

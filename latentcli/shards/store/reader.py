@@ -1,4 +1,4 @@
-"""Paths of inputs or of stores in; bytes, rows and tensors out."""
+"""Reads rows and tensors by key from a store, or from one shard of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tar shard of ours in; its metadata, tensor names, tensors and other members out."""
+"""Opens a tar shard of a store: its metadata, tensors and other members."""
 
 from __future__ import annotations
 
