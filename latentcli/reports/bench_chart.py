@@ -1,4 +1,4 @@
-"""A bench document in, a bar chart of images a second out, as the bytes of a PNG or SVG file."""
+"""Draws a bench document's images a second as a bar chart, PNG or SVG."""
 
 from __future__ import annotations
 

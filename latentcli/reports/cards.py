@@ -1,4 +1,4 @@
-"""The --json document of `models show` in, a model's card for people out."""
+"""Builds a model's card from the document of `models show`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of channels, or counts of sizes, in; points on a plane as inline SVG out."""
+"""Draws points on a plane as inline SVG: figures of channels, or counts of sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers and words in; the parts that every chart is made of, as SVG text, out.
+"""Builds the parts that every chart is made of, as SVG text.
 
 Charts are 400 units wide and their text is 12 units high, so that it can be read where a phone
 shows the chart at about its own size. Colours are currentColor and the page's --series-0 to -5.

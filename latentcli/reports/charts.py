@@ -1,4 +1,4 @@
-"""Figures in; histograms and bars as inline SVG out, readable on a phone and in both themes.
+"""Draws histograms and bars as inline SVG, readable on a phone and in both themes.
 
 The text is XML and HTML at once: every label is escaped. Equal figures give equal text.
 """

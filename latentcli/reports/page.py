@@ -1,4 +1,4 @@
-"""A title, a body and data in, one HTML document that needs no other file out.
+"""Builds one HTML document that needs no other file, from a title, a body and data.
 
 The style sheets and scripts of latentcli/reports/assets stand inside the document, so it opens
 from a disk with no network; its content security policy lets it load nothing but pictures.

@@ -1,4 +1,4 @@
-"""The --json document of roundtrip in, its tables and sentences for a terminal out."""
+"""Builds roundtrip's tables and sentences for a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a store's report in; the sections of its page that are not about values out."""
+"""Builds the sections of a store's page on sizes, failures and shards."""
 
 from __future__ import annotations
 

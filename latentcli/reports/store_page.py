@@ -1,4 +1,4 @@
-"""The document of `inspect --report` in, the HTML of its page out; reads no file.
+"""Builds the HTML page of `inspect --report` from its document; it reads no file.
 
 The page's pictures are those that the document names, relative to the page.
 """

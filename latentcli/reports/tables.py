@@ -1,4 +1,4 @@
-"""The --json documents in, rich tables for people out; nothing is measured or looked up here."""
+"""Builds rich tables from the --json documents; nothing is measured or looked up here."""
 
 from __future__ import annotations
 

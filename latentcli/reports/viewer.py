@@ -1,4 +1,4 @@
-"""A roundtrip's document and one row per picture in, the page that shows them all out.
+"""Writes the page that shows all pictures of a roundtrip.
 
 The page stands beside the pictures: `files/<NNN>/<NNNNNN>.<what>`, where NNNNNN is a picture's
 index and NNN its thousands. It holds its data itself and reads those files only.

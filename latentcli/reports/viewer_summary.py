@@ -1,4 +1,4 @@
-"""A roundtrip's document in, the HTML above the pictures out: tables that need no script."""
+"""Builds the HTML above a roundtrip's pictures: tables that need no script."""
 
 from __future__ import annotations
 

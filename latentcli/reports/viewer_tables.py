@@ -1,4 +1,4 @@
-"""A roundtrip's document in, its smaller tables as HTML out: of whole clips and of the latents."""
+"""Builds a roundtrip's smaller HTML tables: of whole clips and of the latents."""
 
 from __future__ import annotations
 
