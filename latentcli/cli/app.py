@@ -1,4 +1,4 @@
-"""A command line in, an exit code out: the Typer app and the one error boundary."""
+"""Runs a command line to its exit code: the Typer app and the one error boundary."""
 
 from __future__ import annotations
 

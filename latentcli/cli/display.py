@@ -1,4 +1,4 @@
-"""Snapshots of a job in, a live display on a terminal or a plain line now and then out.
+"""Shows a job's progress: live on a terminal, or as a plain line now and then.
 
 Both write to the console of stderr, at most as often as their period says.
 """

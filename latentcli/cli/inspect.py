@@ -1,4 +1,4 @@
-"""`latentcli inspect`: a store in, what it holds and how it was made out."""
+"""Defines `latentcli inspect`, which describes what a store holds and how it was made."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a command has to say in, text on stdout and stderr out: the only place that prints.
+"""Prints what a command has to say, as the only place that prints.
 
-stdout is data, stderr is talk. With --json, stdout is exactly one JSON document. With --quiet,
-stderr is errors only.
+Data goes to stdout, messages to stderr. With --json, stdout is exactly one JSON document. With
+--quiet, stderr has errors only.
 """
 
 from __future__ import annotations

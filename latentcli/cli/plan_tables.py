@@ -1,4 +1,4 @@
-"""What a plan found out in; the lines and the table that say so out."""
+"""Builds the lines and the table that show a plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`latentcli roundtrip`: images in, how well each model gives them back out."""
+"""Defines `latentcli roundtrip`, which measures how well models give images back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`latentcli slurm`: an encode command in, a script for Slurm's sbatch on stdout out."""
+"""Defines `latentcli slurm`, which prints a script for Slurm's sbatch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`latentcli video-embed` and `video-distance`: clips to features, and their distance, out."""
+"""Defines `latentcli video-embed` and `video-distance`: features of clips, and their distance."""
 
 from __future__ import annotations
 
