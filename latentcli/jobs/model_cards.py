@@ -1,4 +1,4 @@
-"""A preset's name in, plain values out: the --json documents of `models` and `models show`.
+"""Builds the --json documents of `models` and `models show`.
 
 The list is made from the presets alone and loads no torch; nothing here asks the network or reads
 weights.

@@ -1,4 +1,4 @@
-"""A model as it is timed in; the figures of a check against its own eager float32 output out."""
+"""Checks a model's output as it is timed against its own eager float32 output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models in, milliseconds and megabytes per batch out, measured in one process and one run."""
+"""Runs the bench job: models are timed side by side in one process and one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model names in, networks to be timed out: eager or compiled, with real or random weights."""
+"""Prepares networks for timing: eager or compiled, with real or random weights."""
 
 from __future__ import annotations
 

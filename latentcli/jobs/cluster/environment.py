@@ -1,4 +1,4 @@
-"""The environment of a process in, its place among the processes of one job out; loads no torch.
+"""Reads from the environment which process of a job this one is; it loads no torch.
 
 torchrun and Slurm's srun start the same command several times and tell each process by variables
 which one it is.

@@ -1,4 +1,4 @@
-"""A meeting place in, the key-value store of one launch of the job out."""
+"""Connects the processes of one launch to a common key-value store."""
 
 from __future__ import annotations
 

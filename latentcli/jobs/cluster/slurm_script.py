@@ -1,4 +1,4 @@
-"""A latentcli command and the size of an allocation in, a script for Slurm's sbatch out."""
+"""Writes a script for Slurm's sbatch that runs a latentcli command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process among several of a job: numbers, totals and one plan through a shared store.
+"""Joins several processes to a team: unit numbers, totals and one plan in a shared store.
 
 The store is torch's TCPStore, without a process group: the launcher serves it, or rank 0 does.
 Every rank raises a counter there twice a second, so the others notice when it is gone.

@@ -1,4 +1,4 @@
-"""The processes of one job in a team: each unit is claimed once, totals are those of the whole job.
+"""Defines the team of a job's processes: each unit is claimed once, totals are the whole job's.
 
 A job that runs alone has a team of one, so that the job itself knows one way only.
 """

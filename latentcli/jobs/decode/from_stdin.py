@@ -1,4 +1,4 @@
-"""A tar stream of latents on standard input in; the source that decode reads, each once, out."""
+"""Reads latents to decode from a tar stream on standard input, each once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decode job: a store or a file of latents in, pictures or clips out."""
+"""Runs the decode job: a store or a file of latents becomes pictures or clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `decode` can read: a store, one of its shards, or any safetensors file of latents."""
+"""Opens what `decode` can read: a store, one of its shards, or any safetensors file of latents."""
 
 from __future__ import annotations
 

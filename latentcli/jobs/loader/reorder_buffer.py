@@ -1,4 +1,4 @@
-"""Numbered items of several threads in, the same items in the order of their numbers out.
+"""Puts numbered items of several threads into the order of their numbers.
 
 What is on its way is bounded, in units of work and in bytes.
 """

@@ -1,4 +1,4 @@
-"""One loader process looked after by a thread: started, fed, emptied, watched and replaced."""
+"""Supervises one loader process from a thread: starts, feeds, watches and replaces it."""
 
 from __future__ import annotations
 

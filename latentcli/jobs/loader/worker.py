@@ -1,4 +1,4 @@
-"""What a loader process does: orders in through a socket, prepared pictures out, until it is ended.
+"""Prepares pictures in a loader process, as ordered through a socket, until it is ended.
 
 Frames on the socket are a length of 8 bytes and a pickle. After a frame of pictures come their
 pixels as they are, which the parent receives straight into the tensors' memory.

@@ -1,4 +1,4 @@
-"""Tasks in, orders for one loader process out, and its answers back: a worker seen from outside."""
+"""Starts a loader process, and exchanges orders and pictures with it."""
 
 from __future__ import annotations
 

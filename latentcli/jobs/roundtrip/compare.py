@@ -1,4 +1,4 @@
-"""A batch of pictures in; what each model makes of them, and how close that is, out."""
+"""Runs a batch of pictures through every model, and measures how close each comes."""
 
 from __future__ import annotations
 

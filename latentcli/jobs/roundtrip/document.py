@@ -1,4 +1,4 @@
-"""What a roundtrip gathered in; its --json document, with all settings that change figures, out."""
+"""Builds roundtrip's --json document, with all settings that its figures depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of picture after picture in; what they sum up to, of one model or of two, out."""
+"""Sums up figures picture by picture, of one model or of the difference of two."""
 
 from __future__ import annotations
 

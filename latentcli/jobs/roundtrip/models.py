@@ -1,4 +1,4 @@
-"""A roundtrip job in; the models that it compares, each with the encoder it shares or owns, out."""
+"""Loads the models that a roundtrip compares, each with the encoder that it shares or owns."""
 
 from __future__ import annotations
 

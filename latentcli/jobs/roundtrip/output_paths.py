@@ -1,4 +1,4 @@
-"""A roundtrip's sources and what it writes in; a UsageError where they lie in each other out."""
+"""Refuses output folders of a roundtrip that lie in its sources or in each other."""
 
 from __future__ import annotations
 

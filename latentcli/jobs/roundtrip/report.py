@@ -1,4 +1,4 @@
-"""Originals, reconstructions and latents in; the folder of a report's pictures and its page out."""
+"""Writes a report's folder: originals, reconstructions and latents as pictures, and their page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of figures, one per picture, in; the same again from the disk, or as a CSV file, out."""
+"""Keeps rows of figures, one per picture, on the disk, and writes them as a CSV file."""
 
 from __future__ import annotations
 

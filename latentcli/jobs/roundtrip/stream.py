@@ -1,4 +1,4 @@
-"""Pictures or clips in; how close each model brings them back, tallied, out."""
+"""Streams pictures or clips through the comparison, and collects their figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in, done in order on one other thread: what overlaps with the model."""
+"""Runs calls in order on one other thread, so that they overlap with the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage seconds at two moments in; how busy each stage was between them, and the limit, out."""
+"""Finds the stage that limits a job, and what would help, from how busy each stage was."""
 
 from __future__ import annotations
 

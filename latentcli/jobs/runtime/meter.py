@@ -1,4 +1,4 @@
-"""Seconds and items per stage of a job, in; rates, how busy each stage is, and the limit, out.
+"""Measures seconds and items per stage of a job, and tells listeners its progress.
 
 All times are of the performance counter: the clock on the wall may go backwards.
 """

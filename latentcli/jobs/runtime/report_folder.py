@@ -1,4 +1,4 @@
-"""The text of --report in; an empty folder that a report may be written into out."""
+"""Prepares the folder of a report: it must be empty, or hold an earlier report."""
 
 from __future__ import annotations
 

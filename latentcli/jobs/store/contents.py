@@ -1,4 +1,4 @@
-"""The rows of a store's units in; sizes, failures, shards and channel sums, counted, out."""
+"""Counts sizes, failures, shards and channel sums over the rows of a store's units."""
 
 from __future__ import annotations
 

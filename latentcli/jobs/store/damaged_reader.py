@@ -1,4 +1,4 @@
-"""A store or shard in; its units, and the latents of chosen samples, out, whatever is damaged."""
+"""Reads units and chosen latents of a store or shard, whatever of it is damaged."""
 
 from __future__ import annotations
 

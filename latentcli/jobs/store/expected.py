@@ -1,4 +1,4 @@
-"""What a store says of its latents in; which mean and std their channels should have out."""
+"""Finds the mean and std that a store's latents should have, channel by channel."""
 
 from __future__ import annotations
 

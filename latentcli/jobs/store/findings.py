@@ -1,4 +1,4 @@
-"""A store's measured and expected figures in; what stands out among them, in words, out."""
+"""Finds what stands out among a store's measured and expected figures, in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store or shard in, a description of what it holds out; reads tensors only for a report."""
+"""Describes what a store or shard holds; it reads tensors only for a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store in; the figures of its latents, and a folder with a page that shows them, out."""
+"""Measures a store's latents, and writes the folder with the page that shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latents of a store's samples in, one at a time; figures of channels, values and samples out."""
+"""Measures channels, values and samples of latents that come one at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store in; whether its files are what was written, and its latents what the inputs give, out."""
+"""Verifies that a store's files are what was written, and its latents what the inputs give."""
 
 from __future__ import annotations
 

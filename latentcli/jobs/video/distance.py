@@ -1,4 +1,4 @@
-"""Two files of features in, the Frechet distance between them and what to think of it out."""
+"""Computes the Frechet distance between two files of features, and notes on how to read it."""
 
 from __future__ import annotations
 

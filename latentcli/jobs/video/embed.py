@@ -1,4 +1,4 @@
-"""Clips in; a file with a feature vector for each group of their frames, and what was done, out."""
+"""Runs the video-embed job: a file with a feature vector for each group of frames of the clips."""
 
 from __future__ import annotations
 

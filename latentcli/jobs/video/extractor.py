@@ -1,4 +1,4 @@
-"""A VideoMAE V2 checkpoint in; the network that turns groups of frames into features out."""
+"""Loads the network that turns groups of frames into features, from VideoMAE V2 weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of features in; their rows, checked and a few at a time, and what they say of them, out."""
+"""Reads and writes files of features: rows, checked and a few at a time, and their metadata."""
 
 from __future__ import annotations
 
