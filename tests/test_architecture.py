@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -29,6 +30,44 @@ MAY_IMPORT = {
 }
 """cli -> jobs -> the middle -> core. The package itself is its version and lazy public names."""
 
+BASE = {"runtime", "failures", "model_cards"}
+VERB = {*BASE, "config", "cluster", "inference", "loader"}
+TENSORS = {"keys", "storage", "layout", "tensors"}
+ROOMS = {
+    "jobs": {
+        "runtime": set[str](),
+        "failures": set[str](),
+        "model_cards": set[str](),
+        "config": BASE,
+        "cluster": {*BASE, "config"},
+        "inference": {*BASE, "config"},
+        "loader": {*BASE, "config"},
+        "encode": VERB,
+        "roundtrip": VERB,
+        "store": VERB,
+        "video": VERB,
+        "decode": {*VERB, "store"},
+        "bench": {*VERB, "encode"},
+        "export": {*VERB, "store"},
+    },
+    "shards": {
+        "keys": set[str](),
+        "storage": set[str](),
+        "layout": {"keys", "storage"},
+        "tensors": {"keys", "storage", "layout"},
+        "tar": TENSORS,
+        "sources": {*TENSORS, "tar"},
+        "store": {*TENSORS, "tar"},
+    },
+}
+"""Room -> rooms of the same package that it may import; a room is a package or a file in it.
+
+A job's verb imports no other verb, but for the arrows decode -> store, bench -> encode and
+export -> store.
+"""
+MAX_ROOMS = {"jobs": 14, "shards": 7}
+MAX_FLOORS = {"jobs": 6, "shards": 6}
+
 HEAVY = ("torch", "numpy", "PIL", "safetensors", "huggingface_hub", "webdataset")
 LIGHT_MODULES = (
     "latentcli",
@@ -43,7 +82,7 @@ LIGHT_MODULES = (
 LAZY = re.compile(r"latentcli\.[a-z_][\w.]*")
 """A module's name in a string, as importlib takes it."""
 
-MAX_FILE_LINES = 500
+MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60
 
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py"))
@@ -67,6 +106,22 @@ def package_of(name: str) -> str:
     return Path(name).relative_to("latentcli").parts[0].removesuffix(".py")
 
 
+def room_of(name: str) -> str:
+    """tar for latentcli/shards/tar/read.py, keys for latentcli/shards/keys.py."""
+    return Path(name).parts[2].removesuffix(".py")
+
+
+def file_of(target: str) -> str | None:
+    """The file that defines a dotted name, or None where it is none of ours."""
+    parts = target.split(".")
+    for count in range(len(parts), 0, -1):
+        stem = "/".join(parts[:count])
+        for name in (f"{stem}.py", f"{stem}/__init__.py"):
+            if name in MODULES:
+                return name
+    return None
+
+
 def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every import, lazy ones and those in strings too."""
     for node in ast.walk(tree):
@@ -78,6 +133,18 @@ def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Constant) and LAZY.fullmatch(str(node.value)):
             yield node.lineno, str(node.value)
+
+
+@cache
+def imported_files(name: str) -> list[tuple[int, str]]:
+    """(line, file) of every import of another file of the package."""
+    own_package = name.rpartition("/")[0].replace("/", ".")
+    return [
+        (line, other)
+        for line, target in imported(parsed(name))
+        # The start of an f-string that names a file beside this one: which one, a run decides.
+        if target != f"{own_package}." and (other := file_of(target)) not in (None, name)
+    ]
 
 
 def test_the_rule_knows_every_package():
@@ -94,6 +161,43 @@ def test_imports_go_one_way(name):
         other = rest.partition(".")[0]
         if top == "latentcli" and (PACKAGE / other).is_dir() and other not in ("", home):
             assert other in MAY_IMPORT[home], f"{name}:{line}: {home} must not import {target}"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_are_known_and_few(package):
+    rooms = {room_of(name) for name in MODULES if package_of(name) == package} - {"__init__"}
+    assert rooms <= ROOMS[package].keys()
+    assert len(rooms) <= MAX_ROOMS[package]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if package_of(name) in ROOMS])
+def test_rooms_import_one_way(name):
+    package, room = package_of(name), room_of(name)
+    for line, other in imported_files(name):
+        if package_of(other) == package and room_of(other) != room:
+            allowed = ROOMS[package].get(room, set())
+            assert room_of(other) in allowed, f"{name}:{line}: {room} must not import {other}"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_floors_are_few(package):
+    inside = [name for name in MODULES if package_of(name) == package]
+    below: dict[str, set[str]] = {room_of(name): set() for name in inside}
+    for name in inside:
+        used = {room_of(other) for _, other in imported_files(name) if other in inside}
+        below[room_of(name)] |= used - {room_of(name)}
+    floor: dict[str, int] = {}
+    for room in TopologicalSorter(below).static_order():
+        floor[room] = 1 + max((floor[other] for other in below[room]), default=0)
+    assert max(floor.values()) <= MAX_FLOORS[package], floor
+
+
+def test_no_circle_of_files():
+    graph = {name: {other for _, other in imported_files(name)} for name in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"files import each other in a circle: {' <- '.join(error.args[1])}")
 
 
 @pytest.mark.parametrize("name", MODULES)
