@@ -57,7 +57,7 @@ def video_distance(out: Output, job: VideoDistanceJob, given: frozenset[str]) ->
     from latentcli.jobs.video.distance import run_video_distance
 
     document = run_video_distance(job)
-    out.show(document, data=tables, summary=lambda told: told["notes"])
+    out.show(document, data=tables, summary=lambda shown: shown["notes"])
 
 
 def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:

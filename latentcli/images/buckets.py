@@ -136,10 +136,10 @@ def read_buckets(path: str, divisor: int) -> Buckets:
     return Buckets("file", table, max(w * h for w, h in table), divisor)
 
 
-def described_buckets(told: Mapping[str, Any]) -> Buckets:
+def described_buckets(fields: Mapping[str, Any]) -> Buckets:
     """What `Buckets.described` described; StoreError where it did not."""
     try:
-        return Buckets(**{**told, "table": tuple((w, h) for w, h in told["table"])})
+        return Buckets(**{**fields, "table": tuple((w, h) for w, h in fields["table"])})
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
             f"The store's spec tells buckets that this version cannot read: {error}."

@@ -36,7 +36,7 @@ VARIABLE = "LATENTCLI_WEIGHTS"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 USUAL = (WEIGHTS, "diffusion_pytorch_model.safetensors")
-"""Names under which repositories keep their weights, ours and diffusers'."""
+"""Names under which repositories keep their weights: data-archetype's and diffusers'."""
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLES)
 HALVES = ("encoder", "decoder")

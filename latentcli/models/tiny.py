@@ -24,7 +24,7 @@ from latentcli.models.tiny_network import TinyDecoder, TinyEncoder, soft_clamp
 PTH_NAME = re.compile(r"(?:(encoder|decoder)\.)?(\d+)\.(.+)")
 """A tensor of the .pth files: layer number and the rest; a pair of files has prefixes."""
 PTH_SHIFT = {"encoder": 0, "decoder": 1}
-"""What the .pth files' layer numbers are above ours: their decoders count the clamp as layer 0."""
+"""What the .pth files' layer numbers are above this network's: they count the clamp as layer 0."""
 POOL = ".pool."
 
 

@@ -178,10 +178,10 @@ class TcpTeam:
             return None
         interrupted = code == Interrupted.exit_code
         verb = "was interrupted" if interrupted else "failed"
-        told = f"{self._name(rank)} {verb}: {error}"
-        if "same command" not in told:
-            told = f"{told.rstrip('.')}; {ADVICE}."
-        return Interrupted(told) if interrupted else LatentCliError(told)
+        message = f"{self._name(rank)} {verb}: {error}"
+        if "same command" not in message:
+            message = f"{message.rstrip('.')}; {ADVICE}."
+        return Interrupted(message) if interrupted else LatentCliError(message)
 
     def _silent(self, rank: int) -> LatentCliError:
         return LatentCliError(

@@ -116,7 +116,7 @@ def prepared(
         *("decode", source.frames if clips else source.count, reporter.progress),
         noun="frames" if clips else "images",
         gpu=engine.accelerator.gpu,
-        crews=threads_of_decode(job, source, format),
+        groups=threads_of_decode(job, source, format),
     )
     return DecodeRun(
         *(job, source, engine, output, meter, stop, format),

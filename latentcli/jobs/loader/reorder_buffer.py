@@ -33,7 +33,7 @@ class ReorderBuffer(Generic[T]):
 
     def __init__(self, most: int, most_bytes: float) -> None:
         self.changed = threading.Condition()
-        """Guards all that is in here; told of every change."""
+        """Guards all that is in here; notified of every change."""
         self.over = False
         """Nobody takes items any more: what makes them should end."""
         self._most, self._most_bytes = most, most_bytes

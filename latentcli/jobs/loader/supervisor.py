@@ -114,7 +114,7 @@ class Supervisor:
         os.eventfd_write(self._wakeup, 1)
 
     def stop(self) -> None:
-        """Kills the worker: then the thread ends. Called with the crew's lock."""
+        """Kills the worker: then the thread ends. Called with the pool's lock."""
         if self._process is not None:
             self._process.process.kill()
         os.eventfd_write(self._wakeup, 1)

@@ -99,7 +99,7 @@ class Process:
             self.process.start()
         self.page: Page | None = None
         self.sent: deque[TaskInput] = deque()
-        """Inputs that it was told of and has not given back, in order."""
+        """Inputs that it was ordered to prepare and has not given back, in order."""
         self.received = 0
         self.outgoing: deque[memoryview] = deque()
 
@@ -117,10 +117,10 @@ class Process:
     def tell(self, pieces: Iterable[TaskInput]) -> None:
         """Orders inputs; they leave with `push`."""
         for _, of_task in groupby(pieces, key=lambda piece: piece[0].number):
-            together = list(of_task)
-            order = together[0][0].order([place for _, place in together])
+            ordered = list(of_task)
+            order = ordered[0][0].order([place for _, place in ordered])
             self.outgoing.append(memoryview(message_of(order)))
-            self.sent.extend(together)
+            self.sent.extend(ordered)
         self.push()
 
     def push(self) -> None:

@@ -10,7 +10,7 @@ from latentcli.jobs.config import RoundtripJob
 from latentcli.shards.storage.paths import is_remote, path_of
 
 
-def check_places(job: RoundtripJob) -> None:
+def check_output_paths(job: RoundtripJob) -> None:
     """UsageError where a next run would take this one's pictures for inputs or be refused.
 
     A report's folder holds nothing but the report, and is cleared before it is written.

@@ -179,7 +179,7 @@ class RemotePath:
         """Deletes a file; FileNotFoundError where there is none and that matters."""
         if not missing_ok:
             self.stat()
-        # Another try of ours, or another job, may have been there first.
+        # An earlier try, or another job, may have been there first.
         with suppress(FileNotFoundError):
             ask(self.url, "deletion", lambda files, path: files.rm_file(path))
 

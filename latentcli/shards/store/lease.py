@@ -153,7 +153,7 @@ class Lease:
                 self._mine = replace(self._mine, beat=self._mine.beat + 1)
                 _write(self._path, self._mine)
             except OSError:
-                # Trouble of the storage is told by the writes of the job itself.
+                # The writes of the job itself report trouble of the storage.
                 return
             self._alive = time.monotonic()
 
