@@ -24,7 +24,7 @@ def is_remote(text: str) -> bool:
 
 
 def path_of(text: str) -> AnyPath:
-    """The path object that a text names: a URL, a file:// URL or a path. Slashes at its end do not count.
+    """The path object of a text: a URL, a file:// URL or a path. Slashes at its end do not count.
 
     UsageError for a URL that names no bucket or host.
     """

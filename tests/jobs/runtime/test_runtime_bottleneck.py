@@ -1,4 +1,4 @@
-"""How busy the stages were, in; who limits the job and what would help, in words, out."""
+"""Checks which stage limits a job, and the advice in words, for how busy the stages were."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage times in; rates, windows, totals of all ranks and the bottleneck out."""
+"""Checks rates, intervals, totals of all ranks and the bottleneck that stage times give."""
 
 from __future__ import annotations
 
