@@ -31,17 +31,19 @@ MAY_IMPORT = {
 """cli -> jobs -> the middle -> core. The package itself is its version and lazy public names."""
 
 BASE = {"runtime", "failures", "model_cards"}
-VERB = {*BASE, "config", "cluster", "inference", "loader"}
+OPTIONS = {*BASE, "settings", "config"}
+VERB = {*OPTIONS, "cluster", "inference", "loader"}
 TENSORS = {"keys", "storage", "layout", "tensors"}
 ROOMS = {
     "jobs": {
         "runtime": set[str](),
         "failures": set[str](),
         "model_cards": set[str](),
-        "config": BASE,
-        "cluster": {*BASE, "config"},
-        "inference": {*BASE, "config"},
-        "loader": {*BASE, "config"},
+        "settings": BASE,
+        "config": {*BASE, "settings"},
+        "cluster": OPTIONS,
+        "inference": OPTIONS,
+        "loader": OPTIONS,
         "encode": VERB,
         "roundtrip": VERB,
         "store": VERB,
@@ -81,6 +83,9 @@ LIGHT_MODULES = (
 
 LAZY = re.compile(r"latentcli\.[a-z_][\w.]*")
 """A module's name in a string, as importlib takes it."""
+
+NAMED = re.compile(r"`(\w[\w/]*\.py):(\w+)`")
+"""A function and its file, as docs/architecture.md names them."""
 
 MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60
@@ -274,6 +279,25 @@ def test_public_names_resolve(module):
         assert getattr(loaded, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = loaded.no_such_name
+
+
+def test_the_page_of_the_architecture_names_what_there_is():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = NAMED.findall(text)
+    assert len(named) > 15
+    for file, function in named:
+        names = {getattr(node, "name", "") for node in parsed(f"latentcli/{file}").body}
+        assert function in names, f"{file} has no {function}"
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert all(f"latentcli/{folder}/" in text for folder in folders)
+
+
+def test_tests_stand_where_the_package_has_a_folder():
+    package = {path.parent.relative_to(PACKAGE) for path in PACKAGE.rglob("__init__.py")}
+    tests = {
+        path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")
+    }
+    assert tests == package
 
 
 def test_package_is_marked_as_typed():
