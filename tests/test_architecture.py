@@ -84,6 +84,10 @@ LIGHT_MODULES = (
 LAZY = re.compile(r"latentcli\.[a-z_][\w.]*")
 """A module's name in a string, as importlib takes it."""
 
+VERB_FIRST = re.compile(r"[A-Z][a-z]+s\b")
+"""Reads, Writes, Builds: the third person of a verb."""
+TELEGRAM = re.compile(r"\b(in|out)[;.]")
+"""A path in; its bytes out."""
 NAMED = re.compile(r"`(\w[\w/]*\.py):(\w+)`")
 """A function and its file, as docs/architecture.md names them."""
 
@@ -248,7 +252,9 @@ def test_module_says_what_it_is(name):
     assert text, f"{name} has no docstring"
     first = text.splitlines()[0]
     assert len(first.split()) >= 3, f"{name}: {first!r} says too little"
-    assert first.endswith((".", ";", ":")), f"{name}: {first!r} is no whole sentence"
+    assert VERB_FIRST.match(first), f"{name}: {first!r} does not begin with what the module does"
+    assert first.endswith("."), f"{name}: {first!r} is no whole sentence"
+    assert not TELEGRAM.search(first), f"{name}: {first!r} is a telegram"
 
 
 @pytest.mark.parametrize("name", MODULES)
