@@ -15,7 +15,7 @@ import pytest
 from harness import s3
 from harness.fuzz_files import good_pictures
 from harness.tars import Failing, member, tar
-from jobkit import encode, encode_job, environment, failures_of, rows_of, toy_pictures, tree
+from jobkit import encode, environment, failures_of, rows_of, toy_pictures, tree
 
 from latentcli.cli.app import main
 from latentcli.core.errors import StoreError
