@@ -70,6 +70,17 @@ export -> store.
 MAX_ROOMS = {"jobs": 14, "shards": 7}
 MAX_FLOORS = {"jobs": 6, "shards": 6}
 
+ENCODE = (
+    {"plan", "worklist", "unit", "first_inputs"},
+    {"run"},
+    {"sinks", "failures", "document"},
+    {"stream", "clip_stream", "cost_probe", "dry_run"},
+    {"share"},
+    {"to_stdout", "from_stdin", "ray_actor", "ray_driver"},
+    {"job"},
+)
+"""The files of jobs/encode from the lowest up: none imports one that stands above it."""
+
 HEAVY = ("torch", "numpy", "PIL", "safetensors", "huggingface_hub", "webdataset")
 LIGHT_MODULES = (
     "latentcli",
@@ -199,6 +210,17 @@ def test_floors_are_few(package):
     for room in TopologicalSorter(below).static_order():
         floor[room] = 1 + max((floor[other] for other in below[room]), default=0)
     assert max(floor.values()) <= MAX_FLOORS[package], floor
+
+
+def test_files_of_encode_import_downwards():
+    floor = {
+        f"latentcli/jobs/encode/{file}.py": i for i, files in enumerate(ENCODE) for file in files
+    }
+    inside = [name for name in MODULES if Path(name).parent.as_posix() == "latentcli/jobs/encode"]
+    assert floor.keys() == set(inside) - {"latentcli/jobs/encode/__init__.py"}
+    for name in floor:
+        for line, other in imported_files(name):
+            assert floor.get(other, 0) <= floor[name], f"{name}:{line} imports {other} above it"
 
 
 def test_no_circle_of_files():

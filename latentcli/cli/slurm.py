@@ -18,7 +18,7 @@ from latentcli.jobs.config import EncodeJob
 EXAMPLE = "latentcli slurm --gpus-per-node 8 -- encode SRC -o OUT --model full_capacitor"
 
 
-@command(SlurmJob, talks=False)
+@command(SlurmJob, reports=False)
 def slurm(out: Output, job: SlurmJob, given: frozenset[str]) -> None:
     """Print an sbatch script that runs an encode job, with one process per GPU.
 
