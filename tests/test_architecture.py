@@ -314,8 +314,9 @@ def test_the_page_of_the_architecture_names_what_there_is():
     named = NAMED.findall(text)
     assert len(named) > 15
     for file, function in named:
-        names = {getattr(node, "name", "") for node in parsed(f"latentcli/{file}").body}
-        assert function in names, f"{file} has no {function}"
+        text_of = (PACKAGE / file).read_text(encoding="utf-8")
+        found = re.search(rf"^(def |class )?{function}\b", text_of, re.MULTILINE)
+        assert found, f"{file} has no {function}"
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert all(f"latentcli/{folder}/" in text for folder in folders)
 
