@@ -1,4 +1,4 @@
-"""Batch encoding and decoding of images with autoencoders: the public Python names.
+"""Names the public Python functions and classes, and loads each one on its first use.
 
 Everything is loaded on first use, so `import latentcli` costs nothing.
 """

@@ -1,4 +1,4 @@
-"""`python -m latentcli` is the same as the `latentcli` command."""
+"""Runs the `latentcli` command for `python -m latentcli`."""
 
 from latentcli.cli.app import main
 

@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -29,6 +30,57 @@ MAY_IMPORT = {
 }
 """cli -> jobs -> the middle -> core. The package itself is its version and lazy public names."""
 
+BASE = {"runtime", "failures", "model_cards"}
+OPTIONS = {*BASE, "settings", "config"}
+VERB = {*OPTIONS, "cluster", "inference", "loader"}
+TENSORS = {"keys", "storage", "layout", "tensors"}
+ROOMS = {
+    "jobs": {
+        "runtime": set[str](),
+        "failures": set[str](),
+        "model_cards": set[str](),
+        "settings": BASE,
+        "config": {*BASE, "settings"},
+        "cluster": OPTIONS,
+        "inference": OPTIONS,
+        "loader": OPTIONS,
+        "encode": VERB,
+        "roundtrip": VERB,
+        "store": VERB,
+        "video": VERB,
+        "decode": {*VERB, "store"},
+        "bench": {*VERB, "encode"},
+        "export": {*VERB, "store"},
+    },
+    "shards": {
+        "keys": set[str](),
+        "storage": set[str](),
+        "layout": {"keys", "storage"},
+        "tensors": {"keys", "storage", "layout"},
+        "tar": TENSORS,
+        "sources": {*TENSORS, "tar"},
+        "store": {*TENSORS, "tar"},
+    },
+}
+"""Room -> rooms of the same package that it may import; a room is a package or a file in it.
+
+A job's verb imports no other verb, but for the arrows decode -> store, bench -> encode and
+export -> store.
+"""
+MAX_ROOMS = {"jobs": 14, "shards": 7}
+MAX_FLOORS = {"jobs": 6, "shards": 6}
+
+ENCODE = (
+    {"plan", "worklist", "unit", "first_inputs"},
+    {"run"},
+    {"sinks", "failures", "document"},
+    {"stream", "clip_stream", "cost_probe", "dry_run"},
+    {"share"},
+    {"to_stdout", "from_stdin", "ray_actor", "ray_driver"},
+    {"job"},
+)
+"""The files of jobs/encode from the lowest up: none imports one that stands above it."""
+
 HEAVY = ("torch", "numpy", "PIL", "safetensors", "huggingface_hub", "webdataset")
 LIGHT_MODULES = (
     "latentcli",
@@ -43,7 +95,14 @@ LIGHT_MODULES = (
 LAZY = re.compile(r"latentcli\.[a-z_][\w.]*")
 """A module's name in a string, as importlib takes it."""
 
-MAX_FILE_LINES = 500
+VERB_FIRST = re.compile(r"[A-Z][a-z]+s\b")
+"""Reads, Writes, Builds: the third person of a verb."""
+TELEGRAM = re.compile(r"\b(in|out)[;.]")
+"""A path in; its bytes out."""
+NAMED = re.compile(r"`(\w[\w/]*\.py):(\w+)`")
+"""A function and its file, as docs/architecture.md names them."""
+
+MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60
 
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py"))
@@ -67,6 +126,22 @@ def package_of(name: str) -> str:
     return Path(name).relative_to("latentcli").parts[0].removesuffix(".py")
 
 
+def room_of(name: str) -> str:
+    """tar for latentcli/shards/tar/read.py, keys for latentcli/shards/keys.py."""
+    return Path(name).parts[2].removesuffix(".py")
+
+
+def file_of(target: str) -> str | None:
+    """The file that defines a dotted name, or None where it is none of ours."""
+    parts = target.split(".")
+    for count in range(len(parts), 0, -1):
+        stem = "/".join(parts[:count])
+        for name in (f"{stem}.py", f"{stem}/__init__.py"):
+            if name in MODULES:
+                return name
+    return None
+
+
 def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every import, lazy ones and those in strings too."""
     for node in ast.walk(tree):
@@ -78,6 +153,18 @@ def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Constant) and LAZY.fullmatch(str(node.value)):
             yield node.lineno, str(node.value)
+
+
+@cache
+def imported_files(name: str) -> list[tuple[int, str]]:
+    """(line, file) of every import of another file of the package."""
+    own_package = name.rpartition("/")[0].replace("/", ".")
+    return [
+        (line, other)
+        for line, target in imported(parsed(name))
+        # The start of an f-string that names a file beside this one: which one, a run decides.
+        if target != f"{own_package}." and (other := file_of(target)) not in (None, name)
+    ]
 
 
 def test_the_rule_knows_every_package():
@@ -94,6 +181,54 @@ def test_imports_go_one_way(name):
         other = rest.partition(".")[0]
         if top == "latentcli" and (PACKAGE / other).is_dir() and other not in ("", home):
             assert other in MAY_IMPORT[home], f"{name}:{line}: {home} must not import {target}"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_are_known_and_few(package):
+    rooms = {room_of(name) for name in MODULES if package_of(name) == package} - {"__init__"}
+    assert rooms <= ROOMS[package].keys()
+    assert len(rooms) <= MAX_ROOMS[package]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if package_of(name) in ROOMS])
+def test_rooms_import_one_way(name):
+    package, room = package_of(name), room_of(name)
+    for line, other in imported_files(name):
+        if package_of(other) == package and room_of(other) != room:
+            allowed = ROOMS[package].get(room, set())
+            assert room_of(other) in allowed, f"{name}:{line}: {room} must not import {other}"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_floors_are_few(package):
+    inside = [name for name in MODULES if package_of(name) == package]
+    below: dict[str, set[str]] = {room_of(name): set() for name in inside}
+    for name in inside:
+        used = {room_of(other) for _, other in imported_files(name) if other in inside}
+        below[room_of(name)] |= used - {room_of(name)}
+    floor: dict[str, int] = {}
+    for room in TopologicalSorter(below).static_order():
+        floor[room] = 1 + max((floor[other] for other in below[room]), default=0)
+    assert max(floor.values()) <= MAX_FLOORS[package], floor
+
+
+def test_files_of_encode_import_downwards():
+    floor = {
+        f"latentcli/jobs/encode/{file}.py": i for i, files in enumerate(ENCODE) for file in files
+    }
+    inside = [name for name in MODULES if Path(name).parent.as_posix() == "latentcli/jobs/encode"]
+    assert floor.keys() == set(inside) - {"latentcli/jobs/encode/__init__.py"}
+    for name in floor:
+        for line, other in imported_files(name):
+            assert floor.get(other, 0) <= floor[name], f"{name}:{line} imports {other} above it"
+
+
+def test_no_circle_of_files():
+    graph = {name: {other for _, other in imported_files(name)} for name in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"files import each other in a circle: {' <- '.join(error.args[1])}")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -139,7 +274,9 @@ def test_module_says_what_it_is(name):
     assert text, f"{name} has no docstring"
     first = text.splitlines()[0]
     assert len(first.split()) >= 3, f"{name}: {first!r} says too little"
-    assert first.endswith((".", ";", ":")), f"{name}: {first!r} is no whole sentence"
+    assert VERB_FIRST.match(first), f"{name}: {first!r} does not begin with what the module does"
+    assert first.endswith("."), f"{name}: {first!r} is no whole sentence"
+    assert not TELEGRAM.search(first), f"{name}: {first!r} is a telegram"
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -170,6 +307,26 @@ def test_public_names_resolve(module):
         assert getattr(loaded, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = loaded.no_such_name
+
+
+def test_the_page_of_the_architecture_names_what_there_is():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = NAMED.findall(text)
+    assert len(named) > 15
+    for file, function in named:
+        text_of = (PACKAGE / file).read_text(encoding="utf-8")
+        found = re.search(rf"^(def |class )?{function}\b", text_of, re.MULTILINE)
+        assert found, f"{file} has no {function}"
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert all(f"latentcli/{folder}/" in text for folder in folders)
+
+
+def test_tests_stand_where_the_package_has_a_folder():
+    package = {path.parent.relative_to(PACKAGE) for path in PACKAGE.rglob("__init__.py")}
+    tests = {
+        path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")
+    }
+    assert tests == package
 
 
 def test_package_is_marked_as_typed():

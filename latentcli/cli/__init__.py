@@ -1,1 +1,1 @@
-"""The command line: options to a job, a job to its run."""
+"""Parses the command line into a job, runs it, and shows its result."""

@@ -1,4 +1,4 @@
-"""A command line in, an exit code out: the Typer app and the one error boundary."""
+"""Runs a command line to its exit code: the Typer app and the one error boundary."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The model's CPU threads must not burn the cores that loader processes need while they wait
     # for each other. OpenMP reads this when torch is loaded, and a user's own setting stays.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # A process of the job that is gone is told in a sentence of ours, not in a page of torch's.
+    # A process of the job that is gone is reported in one sentence, not in a page of torch's.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     words = list(sys.argv[1:] if argv is None else argv)
     out = Output(asked("json", words, os.environ), asked("quiet", words, os.environ), tuple(words))

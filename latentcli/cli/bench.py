@@ -1,4 +1,4 @@
-"""`latentcli bench`: models and sizes in, milliseconds, images a second and memory out."""
+"""Defines `latentcli bench`, which times models, and the stages of an encode job."""
 
 from __future__ import annotations
 

@@ -61,12 +61,12 @@ Body = Callable[[Output, Job, frozenset[str]], None]
 
 
 def command(
-    kind: type[Job], verb: str | None = None, *, talks: bool = True
+    kind: type[Job], verb: str | None = None, *, reports: bool = True
 ) -> Callable[[Body[Job]], Callable[..., None]]:
     """Makes a command of a body that takes the job and the names of the fields that were set.
 
     `verb` is what job files call the command, where that is not the body's name; a command that
-    does not talk has neither --json nor --quiet.
+    reports nothing has neither --json nor --quiet.
     """
 
     def wrap(body: Body[Job]) -> Callable[..., None]:
@@ -77,21 +77,23 @@ def command(
 
         run.__name__, run.__doc__ = body.__name__, body.__doc__
         run.__annotations__ = {}
-        vars(run)["__signature__"] = inspect.Signature(parameters(kind, talks))
+        vars(run)["__signature__"] = inspect.Signature(parameters(kind, reports))
         return run
 
     return wrap
 
 
 @cache
-def parameters(kind: type[DataclassInstance], talks: bool) -> list[inspect.Parameter]:
+def parameters(kind: type[DataclassInstance], reports: bool) -> list[inspect.Parameter]:
     """What Typer reads a command's options from, in the order of the help."""
-    told = options_of(kind)
+    options = options_of(kind)
     hints: dict[str, Any] = {"context": typer.Context}
-    if any(one.section for one in told.values()):
+    if any(one.section for one in options.values()):
         hints["config"] = Config
-    hints |= {name: annotation(told[name]) for name in sorted(told, key=lambda n: rank(told[n]))}
-    if talks:
+    hints |= {
+        name: annotation(options[name]) for name in sorted(options, key=lambda n: rank(options[n]))
+    }
+    if reports:
         hints |= {"json": Json, "quiet": Quiet}
     defaults = {"context": inspect.Parameter.empty, "json": False, "quiet": False}
     return [
@@ -102,47 +104,47 @@ def parameters(kind: type[DataclassInstance], talks: bool) -> list[inspect.Param
     ]
 
 
-def rank(told: Option) -> int:
+def rank(option: Option) -> int:
     """Where an option's panel stands in the help."""
-    return ("", *FIRST, *SECTIONS).index(told.section)
+    return ("", *FIRST, *SECTIONS).index(option.section)
 
 
-def annotation(told: Option) -> Any:
+def annotation(option: Option) -> Any:
     """What Typer is told of an option: its type and how it is typed and shown.
 
     Numbers stay text here: jobfile.py reads them, and tells a wrong one as it does in a job file.
     """
-    several = told.type.startswith("tuple")
-    hint: Any = list[str] if several else bool if told.type == "bool" else str
-    return Annotated[hint | None, argument(told) if told.argument else setting(told)]
+    several = option.type.startswith("tuple")
+    hint: Any = list[str] if several else bool if option.type == "bool" else str
+    return Annotated[hint | None, argument(option) if option.argument else setting(option)]
 
 
-def argument(told: Option) -> Any:
+def argument(option: Option) -> Any:
     """What is typed without a flag."""
     return typer.Argument(
-        metavar=told.metavar or told.key.upper(), help=told.help, show_default=False
+        metavar=option.metavar or option.key.upper(), help=option.help, show_default=False
     )
 
 
-def setting(told: Option) -> Any:
+def setting(option: Option) -> Any:
     """An option with its flags, variable, panel and choices."""
     return typer.Option(
-        *told.flags,
-        help=told.help,
-        metavar=metavar(told),
-        envvar=variable(told.key) if told.variable else None,
+        *option.flags,
+        help=option.help,
+        metavar=metavar(option),
+        envvar=variable(option.key) if option.variable else None,
         show_envvar=False,
         show_default=False,
-        rich_help_panel=told.section or None,
-        autocompletion=(lambda: list(told.choices)) if told.choices else None,
+        rich_help_panel=option.section or None,
+        autocompletion=(lambda: list(option.choices)) if option.choices else None,
     )
 
 
-def metavar(told: Option) -> str | None:
+def metavar(option: Option) -> str | None:
     """What stands for the value in the help; None is what Typer calls its type."""
-    if told.metavar or told.type == "bool":
-        return told.metavar or NOTHING
-    if told.choices:
-        shown = "|".join(told.choices)
-        return shown if len(shown) <= WIDEST else told.key.upper()
-    return "N" if "int" in told.type else None
+    if option.metavar or option.type == "bool":
+        return option.metavar or NOTHING
+    if option.choices:
+        shown = "|".join(option.choices)
+        return shown if len(shown) <= WIDEST else option.key.upper()
+    return "N" if "int" in option.type else None

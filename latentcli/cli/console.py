@@ -1,4 +1,4 @@
-"""A text stream in, a rich console that outlives its reader out."""
+"""Opens rich consoles that go silent when their reader leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`latentcli decode`: a latent store in, pictures out."""
+"""Defines `latentcli decode`, which makes pictures of a latent store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots of a job in, a live display on a terminal or a plain line now and then out.
+"""Shows a job's progress: live on a terminal, or as a plain line now and then.
 
 Both write to the console of stderr, at most as often as their period says.
 """
@@ -22,7 +22,7 @@ from latentcli.jobs.runtime.meter import Snapshot
 LIVE_PERIOD = 0.125
 PLAIN_PERIOD = 5.0
 LIMIT_PERIOD = 60.0
-"""Seconds before a log is told what limits the job, and between two such lines."""
+"""Seconds before a log names what limits the job, and between two such lines."""
 SETTLED = 1.0
 """Seconds after which a rate says something."""
 
@@ -71,7 +71,7 @@ def picture(snapshot: Snapshot, *, closing: bool = False) -> RenderableType:
     Stages are those of the last seconds; of the whole job when `closing`, and the limit is left to
     the summary then.
     """
-    window = snapshot.whole if closing else snapshot.recent
+    interval = snapshot.whole if closing else snapshot.recent
     whole, stages = bars(40), bars(16)
     if snapshot.total is None:
         whole.add_row(snapshot.verb)
@@ -80,21 +80,21 @@ def picture(snapshot: Snapshot, *, closing: bool = False) -> RenderableType:
         about = "~" if snapshot.total_is_guess else ""
         bar = ProgressBar(total=1.0, completed=share)
         whole.add_row(snapshot.verb, bar, f"{about}{share:.0%}")
-    for view in window.views():
+    for view in interval.views():
         bar = ProgressBar(total=1.0, completed=view.share, finished_style="bar.complete")
         stages.add_row(f"  {view.name}", bar, busy(view), pace(view))
-    verdict = None if closing else window.verdict()
+    verdict = None if closing else interval.verdict()
     limit = [] if verdict is None else [Text(verdict.sentence, overflow="fold")]
     return Group(whole, Text(f"  {', '.join(facts(snapshot))}", overflow="fold"), stages, *limit)
 
 
 def busy(view: StageView) -> str:
     """1.9 of 2, or a percentage where one thread does the stage."""
-    return f"{view.share:.0%}" if view.lanes == 1 else f"{view.busy:.1f} of {view.lanes}"
+    return f"{view.share:.0%}" if view.threads == 1 else f"{view.busy:.1f} of {view.threads}"
 
 
 def pace(view: StageView) -> str:
-    """153/s, or nothing where no item came out in the window."""
+    """153/s, or nothing where no item came out in the interval."""
     return f"{digits(view.rate)}/s" if view.rate > 0 else ""
 
 
@@ -177,7 +177,7 @@ class PlainDisplay:
         self.note(f"{snapshot.verb} {', '.join(facts(snapshot))}")
 
     def judge(self, snapshot: Snapshot) -> None:
-        """Prints which stage is the limit, unless it is the one that was told last."""
+        """Prints which stage is the limit, unless it is the one that was named last."""
         if self.clock() - self.judged < LIMIT_PERIOD:
             return
         verdict = snapshot.verdict()

@@ -1,4 +1,4 @@
-"""`latentcli encode`: images, clips or tars in, a latent store or a tar stream out."""
+"""Defines `latentcli encode`, which makes a latent store or tar stream of images, clips or tars."""
 
 from __future__ import annotations
 

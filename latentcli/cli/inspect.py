@@ -1,4 +1,4 @@
-"""`latentcli inspect`: a store in, what it holds and how it was made out."""
+"""Defines `latentcli inspect`, which describes what a store holds and how it was made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SHOWN = 5
-"""Findings that are told beside the page."""
+"""Findings that are printed beside the page."""
 
 
 @command(InspectJob)
@@ -24,7 +24,7 @@ def inspect(out: Output, job: InspectJob, given: frozenset[str]) -> None:
 
     with out.reporter() as reporter:
         document = inspect_store(job.store, job.report, job.report_samples, reporter)
-    out.show(document, data=tables, summary=told)
+    out.show(document, data=tables, summary=summary)
 
 
 def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
@@ -34,7 +34,7 @@ def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
     yield from store_tables(document)
 
 
-def told(document: Mapping[str, Any]) -> Iterable[str]:
+def summary(document: Mapping[str, Any]) -> Iterable[str]:
     """What stands out in the figures of a report, and where its page is."""
     report = document.get("report")
     if report is None:

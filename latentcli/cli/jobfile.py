@@ -31,13 +31,13 @@ def resolve(kind: type[Job], verb: str, params: Mapping[str, Any]) -> tuple[Job,
     settings = read_job_file(Path(params["config"]), verb, options) if params.get("config") else {}
     for name, value in params.items():
         if name in options and value not in (None, [], ()):
-            told = options[name]
-            settings[name] = typed(from_words(told, value), told, flag_of(told))
+            option = options[name]
+            settings[name] = typed(from_words(option, value), option, flag_of(option))
     job = kind(**settings)
     check_options(job)
-    for name, told in options.items():
-        if told.needed and not settings.get(name):
-            raise UsageError(missing(told.needed, verb))
+    for name, option in options.items():
+        if option.needed and not settings.get(name):
+            raise UsageError(missing(option.needed, verb))
     return job, frozenset(settings)
 
 
@@ -46,11 +46,11 @@ def missing(sentence: str, verb: str) -> str:
     return f"{sentence} latentcli {verb} --help shows how."
 
 
-def from_words(told: Option, value: Any) -> Any:
+def from_words(option: Option, value: Any) -> Any:
     """An option's words as the values that a job file would hold; what is no number stays text."""
-    if told.commas:
+    if option.commas:
         value = [part.strip() for text in value for part in text.split(",") if part.strip()]
-    number = NUMBERS.get(told.type)
+    number = NUMBERS.get(option.type)
     if number is None:
         return value
     try:
@@ -63,15 +63,15 @@ def read_job_file(path: Path, verb: str, options: Mapping[str, Option]) -> dict[
     """A job file's settings by field name; UsageError says what is wrong and what is allowed."""
     document = load_toml(path)
     check_verb(path, document.pop("verb", verb), verb)
-    fields = {told.key: name for name, told in options.items() if told.section}
+    fields = {option.key: name for name, option in options.items() if option.section}
     settings = {}
     for section, table in document.items():
         check_section(path, section, table)
         for key, value in table.items():
-            told = options[fields[key]] if key in fields else None
-            if told is None or told.section != section:
+            option = options[fields[key]] if key in fields else None
+            if option is None or option.section != section:
                 raise UsageError(unknown_key(path, section, key, options.values(), verb))
-            settings[fields[key]] = typed(value, told, f"{path}: [{section}] {key}")
+            settings[fields[key]] = typed(value, option, f"{path}: [{section}] {key}")
     return settings
 
 
@@ -109,7 +109,7 @@ def check_section(path: Path, section: str, table: Any) -> None:
 
 def unknown_key(path: Path, section: str, key: str, options: Iterable[Option], verb: str) -> str:
     """The message for a key that this section does not have in this job."""
-    homes = {told.key: told.section for told in options if told.section}
+    homes = {option.key: option.section for option in options if option.section}
     allowed = [known for known, home in homes.items() if home == section]
     home = homes.get(key)
     hint = f"; it belongs in [{home}]" if home else suggestion(key, allowed)
@@ -123,9 +123,9 @@ def suggestion(name: str, allowed: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def typed(value: Any, told: Option, place: str) -> Any:
+def typed(value: Any, option: Option, place: str) -> Any:
     """The value as the field's type; UsageError names the place and what was expected."""
-    convert, expected = TYPES[told.type]
+    convert, expected = TYPES[option.type]
     try:
         return convert(value)
     except TypeError:

@@ -1,7 +1,4 @@
-"""`latentcli models`: the presets and whether their weights are at hand, or all about one of them.
-
-Nothing in, the list out; with `show`, a model's name in and its card out.
-"""
+"""Defines `latentcli models`, which lists the presets, and `models show`, which describes one."""
 
 from __future__ import annotations
 

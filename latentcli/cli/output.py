@@ -1,7 +1,7 @@
-"""What a command has to say in, text on stdout and stderr out: the only place that prints.
+"""Prints what a command has to say, as the only place that prints.
 
-stdout is data, stderr is talk. With --json, stdout is exactly one JSON document. With --quiet,
-stderr is errors only.
+Data goes to stdout, messages to stderr. With --json, stdout is exactly one JSON document. With
+--quiet, stderr has errors only.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Output:
     words: tuple[str, ...] = ()
     """The command line."""
     stdout_is_taken: bool = False
-    """Whether stdout is a tar stream; the JSON document is then talk, and goes to stderr."""
+    """Whether stdout is a tar stream; the JSON document is then a message, and goes to stderr."""
     documented: bool = field(default=False, init=False)
     """Whether the JSON document is out."""
 
@@ -88,7 +88,7 @@ class Output:
         data: Callable[[Any], Iterable[RenderableType]] | None = None,
         summary: Callable[[Any], Iterable[str]] | None = None,
     ) -> None:
-        """The result: as JSON, or as data on stdout with talk about it on stderr."""
+        """The result: as JSON, or as data on stdout with messages about it on stderr."""
         if self.as_json:
             self._document(document)
             return

@@ -1,4 +1,4 @@
-"""What a plan found out in; the lines and the table that say so out."""
+"""Builds the lines and the table that show a plan."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def reasons_table(reasons: Mapping[str, Mapping[str, Any]], noun: str) -> Render
     table.add_column(noun, justify="right")
     table.add_column("why")
     table.add_column("for example")
-    for told in reasons.values():
-        if told["inputs"]:
-            examples = ", ".join(told["examples"][:2])
-            table.add_row(f"{told['inputs']:,}", told["why"], examples)
+    for reason in reasons.values():
+        if reason["inputs"]:
+            examples = ", ".join(reason["examples"][:2])
+            table.add_row(f"{reason['inputs']:,}", reason["why"], examples)
     return table
 
 

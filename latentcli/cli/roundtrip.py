@@ -1,4 +1,4 @@
-"""`latentcli roundtrip`: images in, how well each model gives them back out."""
+"""Defines `latentcli roundtrip`, which measures how well models give images back."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
 
 def failures(document: Mapping[str, Any]) -> Iterator[str]:
     """Which inputs failed and why; no other file of this command tells it."""
-    told = document["failures"]
-    if told:
-        yield f"{words.count(len(told), 'input')} failed:"
-    for failure in told[:NAMED]:
+    failed = document["failures"]
+    if failed:
+        yield f"{words.count(len(failed), 'input')} failed:"
+    for failure in failed[:NAMED]:
         yield f"  {failure['key']}: {failure['error']}"
-    if len(told) > NAMED:
-        yield f"  and {len(told) - NAMED:,} more; --json and --report have them all"
+    if len(failed) > NAMED:
+        yield f"  and {len(failed) - NAMED:,} more; --json and --report have them all"

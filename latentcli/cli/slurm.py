@@ -1,4 +1,4 @@
-"""`latentcli slurm`: an encode command in, a script for Slurm's sbatch on stdout out."""
+"""Defines `latentcli slurm`, which prints a script for Slurm's sbatch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from latentcli.jobs.config import EncodeJob
 EXAMPLE = "latentcli slurm --gpus-per-node 8 -- encode SRC -o OUT --model full_capacitor"
 
 
-@command(SlurmJob, talks=False)
+@command(SlurmJob, reports=False)
 def slurm(out: Output, job: SlurmJob, given: frozenset[str]) -> None:
     """Print an sbatch script that runs an encode job, with one process per GPU.
 

@@ -1,4 +1,4 @@
-"""`latentcli verify`: a store in, whether every file in it is still right out."""
+"""Defines `latentcli verify`, which checks that every file of a store is still right."""
 
 from __future__ import annotations
 

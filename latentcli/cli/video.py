@@ -1,4 +1,4 @@
-"""`latentcli video-embed` and `video-distance`: clips to features, and their distance, out."""
+"""Defines `latentcli video-embed` and `video-distance`: features of clips, and their distance."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def video_distance(out: Output, job: VideoDistanceJob, given: frozenset[str]) ->
     from latentcli.jobs.video.distance import run_video_distance
 
     document = run_video_distance(job)
-    out.show(document, data=tables, summary=lambda told: told["notes"])
+    out.show(document, data=tables, summary=lambda shown: shown["notes"])
 
 
 def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:

@@ -1,4 +1,4 @@
-"""Figures and paths in, the plain words of a summary out."""
+"""Formats the counts, sizes, times and paths of a summary in plain words."""
 
 from __future__ import annotations
 

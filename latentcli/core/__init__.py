@@ -1,1 +1,1 @@
-"""Words that every layer shares: types and errors. Opens no file, builds no network."""
+"""Holds the types and errors that every package uses; it opens no file and builds no network."""

@@ -1,4 +1,4 @@
-"""Errors that a user can act on; each kind knows the exit code that it ends the command with."""
+"""Defines the errors that a user can act on, each with the exit code that it gives the command."""
 
 
 class LatentCliError(Exception):

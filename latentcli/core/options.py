@@ -65,40 +65,42 @@ def options_of(job: type[DataclassInstance]) -> dict[str, Option]:
     """Each field and its option, complete, in the order of the help."""
     found: dict[str, Option] = {}
     for item in fields(job):
-        told: Option = item.metadata["option"]
-        key = told.key or item.name
+        option: Option = item.metadata["option"]
+        key = option.key or item.name
         kind = str(item.type).removesuffix(" | None")
         flag = f"--{key.replace('_', '-')}"
         switch = f"{flag}/--no-{flag.removeprefix('--')}"
-        flags = told.flags or ((switch if kind == "bool" else flag),)
-        found[item.name] = replace(told, key=key, flags=flags, type=kind)
+        flags = option.flags or ((switch if kind == "bool" else flag),)
+        found[item.name] = replace(option, key=key, flags=flags, type=kind)
     return found
 
 
-def flag_of(told: Option) -> str:
+def flag_of(option: Option) -> str:
     """How it is named in a message."""
-    return told.flags[0].partition("/")[0]
+    return option.flags[0].partition("/")[0]
 
 
 def check_options(job: DataclassInstance) -> None:
     """UsageError where a field of a job has a value outside its choices or its range."""
-    for name, told in options_of(type(job)).items():
+    for name, option in options_of(type(job)).items():
         value = getattr(job, name)
         if value is None:
             continue
-        if told.check is not None:
-            told.check(value)
+        if option.check is not None:
+            option.check(value)
         for one in value if isinstance(value, tuple) else (value,):
-            if told.choices and one not in told.choices:
+            if option.choices and one not in option.choices:
                 raise UsageError(
-                    f"{flag_of(told)} is {one!r}; allowed are {', '.join(told.choices)}."
+                    f"{flag_of(option)} is {one!r}; allowed are {', '.join(option.choices)}."
                 )
-            check_range(told, one)
+            check_range(option, one)
 
 
-def check_range(told: Option, value: Any) -> None:
+def check_range(option: Option, value: Any) -> None:
     """UsageError where a number is too small or too large."""
-    if told.least is None or told.least <= value <= (value if told.most is None else told.most):
+    if option.least is None or option.least <= value <= (
+        value if option.most is None else option.most
+    ):
         return
-    top = "" if told.most is None else f" and at most {told.most}"
-    raise UsageError(f"{flag_of(told)} is {value}; it must be at least {told.least}{top}.")
+    top = "" if option.most is None else f" and at most {option.most}"
+    raise UsageError(f"{flag_of(option)} is {value}; it must be at least {option.least}{top}.")

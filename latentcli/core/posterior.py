@@ -1,4 +1,4 @@
-"""What an encoder gives for an image: a diagonal posterior, or a single point, in float32.
+"""Describes what an encoder gives for an image: a diagonal Gaussian, or a single point.
 
 `moments` names the tensors that describe it, as they are stored with --latents moments.
 """

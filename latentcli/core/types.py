@@ -1,4 +1,4 @@
-"""The nouns of the stream, as frozen dataclasses that check themselves.
+"""Defines the nouns of the stream as frozen dataclasses that check themselves.
 
 Layouts are named where a tensor crosses a boundary: N batch, C channels, H and W pixels,
 h and w latent cells. Pixels are uint8 RGB on the image side and float in [-1, 1] on the model side.

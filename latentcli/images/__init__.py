@@ -1,1 +1,1 @@
-"""Bytes to pixels and back: decode_image, preprocess, encode_image. Pure functions."""
+"""Turns bytes into pixels and back by pure functions: decode_image, preprocess, encode_image."""

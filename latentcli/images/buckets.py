@@ -1,4 +1,4 @@
-"""A picture's size in, the size of the aspect-ratio bucket that it is resized and cropped to out.
+"""Computes the aspect-ratio buckets of a job, and the bucket and crop of a picture.
 
 The rules `kohya` and `musubi` give the sizes that sd-scripts and musubi-tuner give, float for
 float, so that a cache made here lines up with a data set that is configured there.
@@ -136,10 +136,10 @@ def read_buckets(path: str, divisor: int) -> Buckets:
     return Buckets("file", table, max(w * h for w, h in table), divisor)
 
 
-def described_buckets(told: Mapping[str, Any]) -> Buckets:
+def described_buckets(fields: Mapping[str, Any]) -> Buckets:
     """What `Buckets.described` described; StoreError where it did not."""
     try:
-        return Buckets(**{**told, "table": tuple((w, h) for w, h in told["table"])})
+        return Buckets(**{**fields, "table": tuple((w, h) for w, h in fields["table"])})
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
             f"The store's spec tells buckets that this version cannot read: {error}."

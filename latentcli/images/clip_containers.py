@@ -1,4 +1,4 @@
-"""A clip's file in; what its own structure says is missing or broken out.
+"""Follows the block lengths of a video file to say what of it is missing or broken.
 
 FFmpeg reads on where a file breaks off or holds garbage, so that a half clip looks like a whole
 one. Here only the lengths of the blocks are followed, without reading what they hold.

@@ -1,4 +1,4 @@
-"""A decoded frame in; the time when it is shown, and its pixels as they are shown, out."""
+"""Gives decoded frames increasing times, and turns their pixels upright."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames and their times in; an H.264 video in an MP4 file, whole or not at all, out."""
+"""Writes frames with their times to an H.264 video in an MP4 file, whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A video file in; its frames as upright 8-bit RGB pictures, one after the other, out.
+"""Reads the frames of a video file, in order, as upright 8-bit RGB pictures.
 
 PyAV reads the files, an extra of the package. Its FFmpeg also knows playlists, web addresses and
 text drawn as pictures; only files on the disk, in the containers listed here, are opened.

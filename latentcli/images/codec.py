@@ -1,4 +1,4 @@
-"""File bytes in, 8-bit sRGB pictures out, and back: every policy for unusual pictures is here.
+"""Decodes picture files to 8-bit sRGB and encodes them, with every policy for unusual ones.
 
 Pillow reads the files. Its size limit is a process-wide setting that warns before it refuses, so
 the limit here is checked on the header of each file, before any pixel is decoded.

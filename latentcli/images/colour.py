@@ -1,4 +1,4 @@
-"""A loaded picture of any mode and its colour profile in, 8-bit sRGB out."""
+"""Converts a loaded picture of any mode and colour profile to 8-bit sRGB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An upright RGB picture in, uint8 [3, H, W] pixels of a size that the model takes out."""
+"""Resizes and crops an upright RGB picture to uint8 [3, H, W] of a size that the model takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""uint8 pictures in; what people look at beside them, thumbnails and differences, out."""
+"""Makes thumbnails and difference pictures of uint8 pictures."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The jobs: the only place where images, models, latents and shards meet."""
+"""Runs the jobs of the command line: the only package that joins all the others."""

@@ -1,4 +1,4 @@
-"""A preset's name in, plain values out: the --json documents of `models` and `models show`.
+"""Builds the --json documents of `models` and `models show`.
 
 The list is made from the presets alone and loads no torch; nothing here asks the network or reads
 weights.
@@ -132,9 +132,9 @@ def _network_facts(preset: Preset) -> dict[str, Any]:
             model = kind.build(preset.config, preset.spec)
     except UsageError as error:  # an extra is missing; WeightsError is a preset that is wrong
         return dict.fromkeys(("parameters_by_part", *facts)) | {"network_note": str(error)}
-    told: dict[str, Any] = {name: getattr(model, name) for name in facts}
-    told["moments"] = list(told["moments"]) if preset.can_encode else []
-    return {"parameters_by_part": _by_part(model), **told, "network_note": None}
+    values: dict[str, Any] = {name: getattr(model, name) for name in facts}
+    values["moments"] = list(values["moments"]) if preset.can_encode else []
+    return {"parameters_by_part": _by_part(model), **values, "network_note": None}
 
 
 def _by_part(model: Autoencoder) -> dict[str, int]:

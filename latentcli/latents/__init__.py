@@ -1,1 +1,1 @@
-"""What a latent is called in a shard and how it gets in and out: pure functions on tensors."""
+"""Names, packs and measures latents, by pure functions on tensors."""

@@ -1,4 +1,4 @@
-"""Latents in, counts of their values in equal bins out, channel by channel and in one pass."""
+"""Counts the values of latents in equal bins, channel by channel and in one pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of latents in, named tensors of single samples out, and back."""
+"""Packs batches of latents into named tensors of single samples, and unpacks them."""
 
 from __future__ import annotations
 

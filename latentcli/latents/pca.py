@@ -1,4 +1,4 @@
-"""Latents in; their first three principal components as colours, one basis for a whole set, out."""
+"""Shows latents as colours by their first three principal components, one basis for a whole set."""
 
 from __future__ import annotations
 

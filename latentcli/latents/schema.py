@@ -1,4 +1,4 @@
-"""Keys, parts and specs in; the tensor names and metadata strings of a shard out, and back."""
+"""Builds and reads the tensor names and metadata strings of a shard."""
 
 from __future__ import annotations
 

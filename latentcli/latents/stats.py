@@ -1,4 +1,4 @@
-"""Latents in, their per-channel mean and standard deviation out, in one pass and in float64."""
+"""Sums the per-channel mean and standard deviation of latents, in one pass and in float64."""
 
 from __future__ import annotations
 

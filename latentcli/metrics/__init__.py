@@ -1,1 +1,1 @@
-"""Figures that compare pictures."""
+"""Compares pictures, clips and latents with one another, in figures."""

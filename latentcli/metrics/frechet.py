@@ -1,4 +1,4 @@
-"""Feature vectors of two sets in, streamed; the Frechet distance between the sets out.
+"""Computes the Frechet distance between two sets of feature vectors, which are streamed.
 
 Dowson and Landau 1982, "The Frechet distance between multivariate normal distributions"; Heusel et
 al. 2017 take it between image features, Unterthiner et al. 2018 between video features:

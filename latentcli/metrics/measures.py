@@ -1,4 +1,4 @@
-"""Names of measures in, what scores images by them, and what a table needs to know of them, out."""
+"""Opens measures by their names, and says what a table needs to know of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""uint8 images in, multi-scale structural similarity per image out.
+"""Computes the multi-scale structural similarity of uint8 images.
 
 Wang, Simoncelli and Bovik 2003, "Multi-scale structural similarity for image quality assessment":
 five scales, each half as large as the one before, the contrast of every scale and the luminance

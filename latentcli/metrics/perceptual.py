@@ -1,4 +1,4 @@
-"""uint8 images in, what trained networks make of them out: LPIPS per image, rFID of a whole set.
+"""Computes LPIPS of images and rFID of whole sets, with trained networks.
 
 Both are torchmetrics', an extra of the package. Their networks' weights are files that torch
 keeps in its cache or fetches, or that the user names; no code in such a file is ever run.

@@ -1,4 +1,4 @@
-"""uint8 images in, peak signal-to-noise ratio in dB per image out, and the summary of a list.
+"""Computes the peak signal-to-noise ratio of uint8 images in dB, and summarises lists of figures.
 
 Protocol: images are clamped to [-1, 1] and rounded to 8 bits first (images.codec.to_uint8); the
 squared error is averaged over all channels and pixels of one image; peak is 255; the figure of a

@@ -1,4 +1,4 @@
-"""Latents of the same images by two models in, how alike they point per image out."""
+"""Computes the cosine similarity between two models' latents of the same images."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""uint8 images in, structural similarity per image out, by either of the two usual definitions.
+"""Computes the structural similarity of uint8 images, by either of the two usual definitions.
 
 Wang, Bovik, Sheikh and Simoncelli 2004, "Image quality assessment: from error visibility to
 structural similarity": K1 = 0.01, K2 = 0.03, data range 255, windows that lie wholly inside the
 image; the mean over windows and channels. The paper's windows are 11x11 Gaussians of sigma 1.5;
-scikit-image's are, unless told otherwise, 7x7 boxes, with the sample covariance.
+scikit-image's are by default 7x7 boxes, with the sample covariance.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The frames of one clip in, in chunks and in order; PSNR and temporal consistency of it out.
+"""Computes PSNR and temporal consistency of a clip whose frames come in chunks, in order.
 
 With e_t = reconstruction_t - original_t in 8-bit levels, temporal consistency is the mean of
 |e_t - e_{t-1}| over all pixels, channels and pairs of neighbouring frames. It is the same as the

@@ -1,4 +1,4 @@
-"""Clips of frames in, one feature vector per clip out: the VideoMAE V2 vision transformer.
+"""Defines the VideoMAE V2 vision transformer, which gives one feature vector for a clip.
 
 Wang et al. 2023, "VideoMAE V2: Scaling Video Masked Autoencoders with Dual Masking". Content
 debiased FVD (Ge et al. 2024) is the Frechet distance over these features: the layer norm of the

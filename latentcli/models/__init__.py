@@ -1,4 +1,4 @@
-"""Autoencoders under their published class names, loaded on first use."""
+"""Names the autoencoders by their published class names, and loads each one on its first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The one interface that jobs see of an autoencoder, and how a family declares itself."""
+"""Defines the one interface that jobs see of an autoencoder, and how a family declares itself."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Images to latents and back around the FCDM diffusion decoder, whatever network encodes.
+"""Builds autoencoders around the FCDM diffusion decoder, whatever network encodes.
 
-The configuration, the whitening, the decode loop and the precision policy that the FCDM and DINAC
-families have in common. Source: the published fcdm_diffae and dinac_ae packages.
+The FCDM and DINAC families have the configuration, the whitening, the decode loop and the precision
+policy in common. Source: the published fcdm_diffae and dinac_ae packages.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The DINAC autoencoders: a transformer encoder, the FCDM diffusion decoder and a DINO class head.
+"""Builds DINAC autoencoders: transformer encoder, FCDM diffusion decoder, and DINO class head.
 
-Images to latents and back as in the FCDM family; from the latents the head also predicts DINO's
+They encode and decode as the FCDM family does; from the latents the head also predicts DINO's
 class token. Source: the cards of dinac_ae and dinac_ae_d2, and their published package.
 """
 

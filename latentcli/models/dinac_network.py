@@ -1,4 +1,4 @@
-"""The DINAC networks: images to posterior moments by a transformer, and latents to class tokens.
+"""Defines the DINAC networks: the transformer encoder, and the head that predicts class tokens.
 
 Layouts: images and latents [N, C, h, w]; tokens [N, T, D], row-major (y, then x); attention heads
 [N, heads, T, d]. Attribute names are the published tensor names, so they do not change. Source: the

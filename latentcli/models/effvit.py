@@ -1,4 +1,4 @@
-"""Scaled SDXL or SVD latents in, images out: the decoder that is named after EfficientViT.
+"""Builds the decoder for SDXL and SVD latents that is named after EfficientViT.
 
 It is the decoder half of DC-AE with no blocks in its attention stages, so a plain residual network:
 convolutions, batch norm, pixel shuffle. Source: arXiv 2503.04871, the public code of

@@ -1,4 +1,4 @@
-"""The FCDM diffusion autoencoders: SemDisDiffAE, full_capacitor, capacitor_decoder and fcdm_nano.
+"""Builds the FCDM models: SemDisDiffAE, full_capacitor, capacitor_decoder and fcdm_nano.
 
 An FCDM encoder gives a variance-preserving posterior; its whitened mode is the latent; a diffusion
 decoder of the same blocks predicts the picture. capacitor_decoder is the decoder alone, for FLUX.2

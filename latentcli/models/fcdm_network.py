@@ -1,4 +1,4 @@
-"""The FCDM network: encoder and diffusion decoder blocks that several families share.
+"""Defines the FCDM networks: encoder and diffusion decoder blocks that several families share.
 
 Layouts: [N, C, h, w] throughout; D is the model width. Attribute names are the published tensor
 names, so they do not change. Norms and GRN follow the reference's order of casts, which matters in

@@ -1,6 +1,6 @@
-"""The KL autoencoders of FLUX.2, SDXL and SVD, and any other of the same diffusers classes.
+"""Builds the KL autoencoders of FLUX.2, SDXL and SVD, and any other of the same diffusers classes.
 
-Images to a Gaussian posterior and back, through the networks of diffusers, which is an extra and is
+They encode to a Gaussian posterior, through the networks of diffusers, which is an extra and is
 imported only when one is built. FLUX.2's 32 channels at an eighth are folded into 128 at a
 sixteenth and whitened by its batch norm's statistics; the others' latents are shifted and scaled as
 a whole. Sources: diffusers' model classes and pipelines.

@@ -1,4 +1,4 @@
-"""A config.json of a KL autoencoder in, diffusers' network of it out, with new weights.
+"""Checks the config.json of a KL autoencoder and builds diffusers' network of it.
 
 diffusers is an extra, imported only here and only when a network is built.
 """

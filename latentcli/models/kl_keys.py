@@ -1,4 +1,4 @@
-"""Tensor names of a KL autoencoder's checkpoint in, diffusers' present names out, one to one.
+"""Translates tensor names of KL checkpoints to diffusers' present names, one to one.
 
 Three spellings are in use: diffusers', its older one of the attention, and the original one of
 latent diffusion and FLUX. The last counts the decoder's levels from the picture inwards (up.0 comes

@@ -1,4 +1,4 @@
-"""A linear code of patches: pictures in, coefficients of principal components out, and back.
+"""Builds a linear code of patches: latents are coefficients of principal components.
 
 Nothing is learned but a basis, so this is the baseline that a learned model should beat, and the
 example of docs/adding-a-model.md.

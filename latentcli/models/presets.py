@@ -1,4 +1,4 @@
-"""A preset's name or TOML file in, one published checkpoint's description out; loads no torch."""
+"""Reads and checks the TOML files that describe published checkpoints; it loads no torch."""
 
 from __future__ import annotations
 

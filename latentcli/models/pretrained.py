@@ -1,4 +1,4 @@
-"""A checkpoint's name in, the path of its weights out: which of the places holds them.
+"""Finds the weights file of a checkpoint: a given path, the package, the cache, or the Hub.
 
 Only config.json and the weights file are ever fetched; nothing from a repository is run.
 """
@@ -36,7 +36,7 @@ VARIABLE = "LATENTCLI_WEIGHTS"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 USUAL = (WEIGHTS, "diffusion_pytorch_model.safetensors")
-"""Names under which repositories keep their weights, ours and diffusers'."""
+"""Names under which repositories keep their weights: data-archetype's and diffusers'."""
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLES)
 HALVES = ("encoder", "decoder")

@@ -1,4 +1,4 @@
-"""A model's name in, the network with its weights out: preset, Hub id, folder or preset file."""
+"""Loads a model with its weights by preset name, Hub id, folder or preset file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scaled f8 latents in, images out: what the decoders that come without an encoder share."""
+"""Holds what the decoders of scaled f8 latents without an encoder have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The TAESD family: images in, the latents of a large VAE out in little time, and back.
+"""Builds the TAESD family: small autoencoders for the latents of large VAEs.
 
 taesd, taesdxl, taesd3, taef1 and taef2 stand in for the VAEs of Stable Diffusion and FLUX; TAE-192
 is a wider decoder. Their latents are those that the diffusion models see: scaled, or whitened for
@@ -24,7 +24,7 @@ from latentcli.models.tiny_network import TinyDecoder, TinyEncoder, soft_clamp
 PTH_NAME = re.compile(r"(?:(encoder|decoder)\.)?(\d+)\.(.+)")
 """A tensor of the .pth files: layer number and the rest; a pair of files has prefixes."""
 PTH_SHIFT = {"encoder": 0, "decoder": 1}
-"""What the .pth files' layer numbers are above ours: their decoders count the clamp as layer 0."""
+"""What the .pth files' layer numbers are above this network's: they count the clamp as layer 0."""
 POOL = ".pool."
 
 

@@ -1,4 +1,4 @@
-"""A TAESD config.json or preset in, the checked description of the network out."""
+"""Checks the config.json or preset of a TAESD network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIXED = {
     "shift_factor": 0.0,
 }
 """diffusers' keys that have one value in every published checkpoint. Their scaling factor is that
-of the network's own latents, which are scaled already; ours from raw ones is raw_scale."""
+of the network's own latents, which are scaled already; that from raw ones is raw_scale."""
 UNUSED = {"block_out_channels", "force_upcast", "latent_magnitude", "latent_shift"}
 """diffusers' keys that encode and decode do not depend on."""
 

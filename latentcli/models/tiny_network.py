@@ -1,4 +1,4 @@
-"""The TAESD network: images in [0, 1] to latents, and latents to images about [0, 1].
+"""Defines the TAESD networks, between images in [0, 1] and latents.
 
 Layouts: [N, C, h, w] throughout. Attribute names and layer numbers are diffusers' tensor names, so
 they do not change. Source: madebyollin/taesd (MIT); the pool branch is that of its taef2.

@@ -1,4 +1,4 @@
-"""Variance-preserving diffusion as the FCDM decoders use it: schedule, time grids, samplers, PDG.
+"""Samples the FCDM decoders' diffusion: noise schedule, time grids, samplers, guidance.
 
 Time t runs from 0 (clean) to 1 (noise); x_t = alpha x_0 + sigma s eps with eps standard normal and
 s the pixel noise std (0.558 in every published config). A denoiser predicts x_0. All in float32.

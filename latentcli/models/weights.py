@@ -1,4 +1,4 @@
-"""A weights file in, a network that carries them out; every misfit is named, no code is run."""
+"""Reads weights files without running code, and fills networks with them, naming every misfit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whitening of latents [N, C, h, w] by per-channel statistics, in float32."""
+"""Whitens latents [N, C, h, w] by per-channel statistics, in float32."""
 
 from __future__ import annotations
 

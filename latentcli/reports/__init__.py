@@ -1,1 +1,1 @@
-"""Tables for people."""
+"""Builds tables, charts and pages for people from the --json documents."""

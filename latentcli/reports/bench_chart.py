@@ -1,4 +1,4 @@
-"""A bench document in, a bar chart of images a second out, as the bytes of a PNG or SVG file."""
+"""Draws a bench document's images a second as a bar chart, PNG or SVG."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def check_chart(path: str) -> None:
 
     It is for before the measuring, which may take hours.
     """
-    place = Path(path)
-    if place.suffix.lower() not in SUFFIXES:
+    target = Path(path)
+    if target.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--chart is {path!r}; its name must end in {' or '.join(SUFFIXES)}.")
-    if not place.parent.is_dir():
-        raise UsageError(f"--chart is {path!r}, but there is no folder {place.parent}.")
-    if place.is_dir():
+    if not target.parent.is_dir():
+        raise UsageError(f"--chart is {path!r}, but there is no folder {target.parent}.")
+    if target.is_dir():
         raise UsageError(f"--chart is {path!r}, which is a folder; name a file.")
     try:
-        tempfile.TemporaryFile(dir=place.parent).close()
+        tempfile.TemporaryFile(dir=target.parent).close()
     except OSError as error:
         raise UsageError(
             f"--chart is {path!r}, but nothing can be written there: {error.strerror}."
@@ -153,8 +153,8 @@ def label(row: Values) -> str:
 
 def digits(value: float) -> str:
     """1,234 or 12.3 or 0.123: three digits that mean something."""
-    places = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
-    return f"{value:,.{places}f}"
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:,.{decimals}f}"
 
 
 def title(document: Values) -> str:

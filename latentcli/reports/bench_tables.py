@@ -1,4 +1,4 @@
-"""The --json documents of bench in, tables as the model cards print them out."""
+"""Builds bench's tables as the model cards print them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The --json document of `models show` in, a model's card for people out."""
+"""Builds a model's card from the document of `models show`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ STRUCTURE = {
 MIDDLE = ("decoder_start_blocks", "decoder_end_blocks")
 """Blocks of the decoder's depth that are before and after its middle."""
 UNTOLD = ("in_channels", "out_channels", "output_range", *MIDDLE)
-"""Config keys that are the same everywhere, or told in another place."""
+"""Config keys that are the same everywhere, or shown elsewhere."""
 
 
 def model_card(document: Values) -> Iterator[RenderableType]:
@@ -101,12 +101,12 @@ def model_facts(document: Values) -> dict[str, str | None]:
 
 def capabilities(document: Values) -> str:
     """encode, decode, and what few models can."""
-    told = abilities(document).split()
+    names = abilities(document).split()
     if document["predicts_class"]:
-        told.append("class token")
+        names.append("class token")
     if document["is_video"]:
-        told.append(f"video in chunks of {document['frames_per_chunk']} frames")
-    return ", ".join(told)
+        names.append(f"video in chunks of {document['frames_per_chunk']} frames")
+    return ", ".join(names)
 
 
 def counts(document: Values) -> str:
@@ -121,9 +121,9 @@ def counts(document: Values) -> str:
 
 def example(document: Values) -> str:
     """512x512 gives 128x32x32, 256 KiB in bf16."""
-    told = document["example"]
-    size = told["bytes_in_bf16"] / 1024
-    image, latent = ("x".join(map(str, told[name])) for name in ("image", "latent"))
+    facts = document["example"]
+    size = facts["bytes_in_bf16"] / 1024
+    image, latent = ("x".join(map(str, facts[name])) for name in ("image", "latent"))
     return f"{image} gives {latent}, {size:,.4g} KiB in bf16"
 
 

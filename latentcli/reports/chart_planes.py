@@ -1,4 +1,4 @@
-"""Figures of channels, or counts of sizes, in; points on a plane as inline SVG out."""
+"""Draws points on a plane as inline SVG: figures of channels, or counts of sizes."""
 
 from __future__ import annotations
 
@@ -148,9 +148,9 @@ def bucket_map(sizes: Mapping[tuple[int, int], int], *, title: str, unit: str = 
             f' fill-opacity="0.45"><title>{width} x {height}: {count:,}</title></circle>'
         )
     body += s.grid_x(along, top, top + PLANE, f"width, {unit}")
-    told = "; ".join(f"{w} x {h}: {n:,}" for w, h, n in drawn[:8])
+    listed = "; ".join(f"{w} x {h}: {n:,}" for w, h, n in drawn[:8])
     more = f"; and {len(found) - 8:,} more sizes" if len(found) > 8 else ""
-    description = f"Width x height in {unit}, and how many: {told or 'none'}{more}."
+    description = f"Width x height in {unit}, and how many: {listed or 'none'}{more}."
     return s.svg(body, top + PLANE + 44, title=title, description=description)
 
 

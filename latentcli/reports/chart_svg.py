@@ -1,4 +1,4 @@
-"""Numbers and words in; the parts that every chart is made of, as SVG text, out.
+"""Builds the parts that every chart is made of, as SVG text.
 
 Charts are 400 units wide and their text is 12 units high, so that it can be read where a phone
 shows the chart at about its own size. Colours are currentColor and the page's --series-0 to -5.
@@ -134,8 +134,8 @@ def words(x: float, y: float, text: str, *, anchor: str = "start", most: int = 0
     """A line of text; where it has to be cut, it tells the whole to a pointer."""
     shown = cut(text, most) if most else text
     tip = f"<title>{safe(text)}</title>" if shown != text else ""
-    place = f'x="{number(x)}" y="{number(y)}" text-anchor="{anchor}"'
-    return f"<text {place}>{tip}{safe(shown)}</text>"
+    position = f'x="{number(x)}" y="{number(y)}" text-anchor="{anchor}"'
+    return f"<text {position}>{tip}{safe(shown)}</text>"
 
 
 def colour(index: int) -> str:

@@ -1,4 +1,4 @@
-"""Figures in; histograms and bars as inline SVG out, readable on a phone and in both themes.
+"""Draws histograms and bars as inline SVG, readable on a phone and in both themes.
 
 The text is XML and HTML at once: every label is escaped. Equal figures give equal text.
 """
@@ -62,8 +62,8 @@ def binned(
         said = note if filled else f"There are no values to show. {note}".strip()
         body += s.words(left, bottom + 10, said, most=s.letters(s.WIDTH - left))
         bottom += 18
-    told = "; ".join(_told(name, counts, low, high) for name, counts in series.items())
-    description = f"{told or 'No series'}. {unit}. {note}".strip()
+    listed = "; ".join(_series_text(name, counts, low, high) for name, counts in series.items())
+    description = f"{listed or 'No series'}. {unit}. {note}".strip()
     return s.svg(body, bottom, title=title, description=description)
 
 
@@ -97,13 +97,13 @@ def _outline(
     )
 
 
-def _told(name: str, counts: Sequence[float], low: float, high: float) -> str:
+def _series_text(name: str, counts: Sequence[float], low: float, high: float) -> str:
     """A series in words: its mode, for those who cannot see the chart."""
     if not any(counts):
         return f"{name}: no values"
-    place = max(range(len(counts)), key=counts.__getitem__)
+    best = max(range(len(counts)), key=counts.__getitem__)
     step = (high - low) / len(counts)
-    ends = f"{s.figure(low + place * step)} and {s.figure(low + (place + 1) * step)}"
+    ends = f"{s.figure(low + best * step)} and {s.figure(low + (best + 1) * step)}"
     return f"{name}: {s.figure(math.fsum(counts), 6)} values, most of them between {ends}"
 
 
@@ -134,7 +134,7 @@ def bars(items: Sequence[tuple[str, float]], *, title: str, unit: str) -> str:
         top += ROW
     if low < 0:
         body += s.line(axis.at(0), 20, axis.at(0), top, ' stroke-opacity="0.6"')
-    told = "; ".join(f"{label}: {s.figure(value)}" for label, value in items[:12])
+    listed = "; ".join(f"{label}: {s.figure(value)}" for label, value in items[:12])
     more = f"; and {len(items) - 12} more" if len(items) > 12 else ""
-    description = f"{told or 'Nothing to show'}{more}. {unit}"
+    description = f"{listed or 'Nothing to show'}{more}. {unit}"
     return s.svg(body, top + 4, title=title, description=description)

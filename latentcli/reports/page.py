@@ -1,4 +1,4 @@
-"""A title, a body and data in, one HTML document that needs no other file out.
+"""Builds one HTML document that needs no other file, from a title, a body and data.
 
 The style sheets and scripts of latentcli/reports/assets stand inside the document, so it opens
 from a disk with no network; its content security policy lets it load nothing but pictures.
@@ -104,8 +104,8 @@ def write_page(path: Path, pieces: Iterable[str]) -> Path:
 
 def section(name: str, heading: str, *parts: str) -> str:
     """A section with its heading; `name` is its id, `heading` plain text, `parts` HTML."""
-    told = f'<h2 id="{escape(name)}">{escape(heading)}</h2>'
-    return f'<section aria-labelledby="{escape(name)}">\n{told}\n{"".join(parts)}</section>\n'
+    title = f'<h2 id="{escape(name)}">{escape(heading)}</h2>'
+    return f'<section aria-labelledby="{escape(name)}">\n{title}\n{"".join(parts)}</section>\n'
 
 
 def facts_list(facts: Mapping[str, object]) -> str:
@@ -144,8 +144,8 @@ def figures_table(
 
 def chart_figure(svg: str, caption: str) -> str:
     """A chart, given as an inline SVG, and its caption in plain text."""
-    told = f"<figcaption>{escape(caption)}</figcaption>"
-    return f'<figure class="chart">\n{svg}\n{told}\n</figure>\n'
+    text = f"<figcaption>{escape(caption)}</figcaption>"
+    return f'<figure class="chart">\n{svg}\n{text}\n</figure>\n'
 
 
 def _cell(value: str | TextCell, figure: bool) -> TextCell:

@@ -1,4 +1,4 @@
-"""The --json document of roundtrip in, its tables and sentences for a terminal out."""
+"""Builds roundtrip's tables and sentences for a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from latentcli.reports.tables import Column, buckets_text, make_table
 Values = Mapping[str, Any]
 
 FIGURES = ("mean", "std", "median", "min", "p5", "p95", "max")
-"""What is told of a measure over all images."""
+"""The statistics of a measure over all images."""
 
 
 def roundtrip_tables(document: Values) -> Iterator[RenderableType]:
@@ -150,13 +150,15 @@ def pictures_text(document: Values) -> str:
 
 def settings_text(document: Values) -> str:
     """The settings that the figures depend on."""
-    told = document["settings"]
-    size = told["size"] or f"own size cropped to multiples of {told['divisor']}"
-    if told.get("buckets"):
-        size = buckets_text(told["buckets"])
-    parts = [size, told.get("dtype")]
-    if told["steps"] is not None:
-        parts.append(f"{told['steps']} {told['sampler']} step{'' if told['steps'] == 1 else 's'}")
-        parts.append(f"path-drop guidance {told['pdg_strength']}" if told["pdg"] else None)
-        parts.append(f"seed {told['seed']}")
+    settings = document["settings"]
+    size = settings["size"] or f"own size cropped to multiples of {settings['divisor']}"
+    if settings.get("buckets"):
+        size = buckets_text(settings["buckets"])
+    parts = [size, settings.get("dtype")]
+    if settings["steps"] is not None:
+        parts.append(
+            f"{settings['steps']} {settings['sampler']} step{'' if settings['steps'] == 1 else 's'}"
+        )
+        parts.append(f"path-drop guidance {settings['pdg_strength']}" if settings["pdg"] else None)
+        parts.append(f"seed {settings['seed']}")
     return ", ".join(part for part in [*parts, "8-bit pixels"] if part)

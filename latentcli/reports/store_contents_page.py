@@ -1,4 +1,4 @@
-"""The figures of a store's report in; the sections of its page that are not about values out."""
+"""Builds the sections of a store's page on sizes, failures and shards."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def shards(report: Values) -> str:
         )
         figure = chart_figure(svg, f"Size of each shard{more}.")
         chart = f"<details><summary>Size of each shard{more}</summary>\n{figure}</details>\n"
-    told = "".join(f"<li>{escape(text)}</li>\n" for text in damage["problems"])
-    damaged = f"<h3>What cannot be read</h3>\n<ul>\n{told}</ul>\n" if told else ""
+    problems = "".join(f"<li>{escape(text)}</li>\n" for text in damage["problems"])
+    damaged = f"<h3>What cannot be read</h3>\n<ul>\n{problems}</ul>\n" if problems else ""
     return section("shards", "Shards", facts_list(facts), damaged, chart)
 
 

@@ -1,4 +1,4 @@
-"""The document of `inspect --report` in, the HTML of its page out; reads no file.
+"""Builds the HTML page of `inspect --report` from its document; it reads no file.
 
 The page's pictures are those that the document names, relative to the page.
 """
@@ -55,11 +55,11 @@ def _body(document: Values, name: str) -> Iterator[str]:
 
 
 def _lead(document: Values) -> str:
-    told, noun = document["metadata"], "clip" if document["media"] == "clips" else "image"
-    model = (document.get("model") or {}).get("name") or told.get("model") or "an unknown model"
+    metadata, noun = document["metadata"], "clip" if document["media"] == "clips" else "image"
+    model = (document.get("model") or {}).get("name") or metadata.get("model") or "an unknown model"
     count = f"{document['encoded']:,} {noun}{'' if document['encoded'] == 1 else 's'}"
     failed = f", {document['failed']:,} failed" if document["failed"] else ""
-    state = f", {told['state']}" if "state" in told else ""
+    state = f", {metadata['state']}" if "state" in metadata else ""
     running = ". The job is not finished" if document.get("status") == "running" else ""
     return f"Latents of {count} by {model}{state}{failed}{running}."
 
@@ -116,8 +116,8 @@ def _channels(report: Values) -> str:
             band=_band(what, expected),
             marked={f["channel"] for f in report["findings"] if f["kind"] in _MARKS[what]},
         )
-        told = " What lies outside the grey band is ringed." if wanted else ""
-        plots.append(chart_figure(plot, f"Each channel's {word}.{told}"))
+        note = " What lies outside the grey band is ringed." if wanted else ""
+        plots.append(chart_figure(plot, f"Each channel's {word}.{note}"))
     table = _channel_table(report)
     return section(
         *("channels", "Channels", f"<p>{escape(expected['words'])}</p>\n"),
@@ -153,11 +153,11 @@ def _channel_table(report: Values) -> str:
 
 
 def _recorded(report: Values) -> str:
-    told = report["recorded"]
-    if told is None:
+    recorded = report["recorded"]
+    if recorded is None:
         return ""
     own = report["channels"]
-    away = max(abs(a - b) for a, b in zip(told["mean"], own["mean"], strict=True))
+    away = max(abs(a - b) for a, b in zip(recorded["mean"], own["mean"], strict=True))
     return (
         f'<p class="note">The commit records hold the means of all {report["samples"]:,} samples;'
         f" those of the {report['samples_read']:,} that were read differ by {_figure(away)} at"
@@ -242,21 +242,21 @@ def _extremes(report: Values) -> str:
 
 
 def _thumbnails(report: Values) -> str:
-    told = report["thumbnails"]
-    shown = f"{len(told['items']):,} of {report['samples']:,} samples, evenly over the store"
-    if len(told["items"]) == report["samples"]:
+    pictures = report["thumbnails"]
+    shown = f"{len(pictures['items']):,} of {report['samples']:,} samples, evenly over the store"
+    if len(pictures["items"]) == report["samples"]:
         shown = "Every sample"
     text = (
         f"{shown}. The three principal components of the latents are red, green and blue; grey is"
-        f" the mean. One basis for all, from {told['fitted']:,} samples, which holds"
-        f" {told['explained']:.0%} of the variance."
+        f" the mean. One basis for all, from {pictures['fitted']:,} samples, which holds"
+        f" {pictures['explained']:.0%} of the variance."
     )
     items = "".join(
         '<li><figure><img loading="lazy" decoding="async"'
         f' src="{escape(item["file"])}" width="{item["size"][0]}" height="{item["size"][1]}"'
         f' alt="Latent of {escape(item["key"])} in three colours">'
         f"<figcaption>{escape(item['key'])}</figcaption></figure></li>\n"
-        for item in told["items"]
+        for item in pictures["items"]
     )
     return section("pictures", "Pictures", f'<p>{text}</p>\n<ul class="thumbs">\n{items}</ul>\n')
 
@@ -264,7 +264,7 @@ def _thumbnails(report: Values) -> str:
 def _how(report: Values) -> str:
     read, total = report["samples_read"], report["samples"]
     of_clips = f", at most {report['frames_per_clip']} frames of each" if report["clips"] else ""
-    told = (
+    sentences = (
         f"{read:,} of {total:,} samples were read{of_clips}, evenly over the store, so the same"
         " store gives the same page. <code>--report-samples N</code> reads more or fewer, and 0 all"
         " of them.",
@@ -283,7 +283,7 @@ def _how(report: Values) -> str:
         " or the logarithm of the ratio of the standard deviations, whichever is larger.",
     )
     return section(
-        "how", "How it was measured", "".join(f"<p>{text}</p>\n" for text in told if text)
+        "how", "How it was measured", "".join(f"<p>{text}</p>\n" for text in sentences if text)
     )
 
 

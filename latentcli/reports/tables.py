@@ -1,4 +1,4 @@
-"""The --json documents in, rich tables for people out; nothing is measured or looked up here."""
+"""Builds rich tables from the --json documents; nothing is measured or looked up here."""
 
 from __future__ import annotations
 
@@ -139,10 +139,10 @@ def store_tables(document: Values) -> Iterator[RenderableType]:
 
 def store_facts(document: Values) -> dict[str, str | None]:
     """What a person wants to know of a store; a single shard tells less."""
-    told = document.get("metadata", {})
+    metadata = document.get("metadata", {})
     model, latent = document.get("model"), document.get("latent")
-    name = model["name"] if model else told.get("model")
-    sha256 = (model["weights_sha256"] if model else told.get("weights_sha256")) or "unknown"
+    name = model["name"] if model else metadata.get("model")
+    sha256 = (model["weights_sha256"] if model else metadata.get("weights_sha256")) or "unknown"
     sizes = document.get("latent_sizes", {})
     shown = ", ".join(f"{size} ({number:,})" for size, number in list(sizes.items())[:8])
     return {
@@ -151,7 +151,7 @@ def store_facts(document: Values) -> dict[str, str | None]:
         "made by": document.get("tool"),
         "model": name,
         "weights": f"sha256 {sha256}",
-        "latent space": document.get("latent_space") or told.get("latent_space"),
+        "latent space": document.get("latent_space") or metadata.get("latent_space"),
         "latents": f"f{latent['downscale']}c{latent['channels']}" if latent else None,
         "encoded": f"{document['encoded']:,}",
         "failed": f"{document['failed']:,}",
@@ -173,15 +173,15 @@ def buckets_text(buckets: Values) -> str:
     return f"{len(buckets['table'])} buckets ({buckets['rule']} rule)"
 
 
-def preprocessing_text(told: Values | None) -> str | None:
+def preprocessing_text(fields: Values | None) -> str | None:
     """How pictures became equal-sized."""
-    if not told:
+    if not fields:
         return None
-    if told.get("buckets"):
-        return f"resized ({told['filter']}) and cropped to {buckets_text(told['buckets'])}"
-    if not told.get("size"):
-        return f"own size, cropped to multiples of {told['divisor']}"
-    return f"resized ({told['filter']}) and cropped to {told['size'][0]}x{told['size'][1]}"
+    if fields.get("buckets"):
+        return f"resized ({fields['filter']}) and cropped to {buckets_text(fields['buckets'])}"
+    if not fields.get("size"):
+        return f"own size, cropped to multiples of {fields['divisor']}"
+    return f"resized ({fields['filter']}) and cropped to {fields['size'][0]}x{fields['size'][1]}"
 
 
 def channels_text(channels: Values | None) -> str | None:
@@ -192,11 +192,11 @@ def channels_text(channels: Values | None) -> str | None:
     return ", ".join(spans)
 
 
-def self_check_text(told: Values | None) -> str:
+def self_check_text(check: Values | None) -> str:
     """The figures of the self-check that are single numbers."""
-    if not told:
+    if not check:
         return "not run"
-    figures = ((k, v) for k, v in told.items() if type(v) in (int, float))
+    figures = ((k, v) for k, v in check.items() if type(v) in (int, float))
     return ", ".join(f"{name} {value:.4g}" for name, value in figures)
 
 

@@ -1,4 +1,4 @@
-"""A roundtrip's document and one row per picture in, the page that shows them all out.
+"""Writes the page that shows all pictures of a roundtrip.
 
 The page stands beside the pictures: `files/<NNN>/<NNNNNN>.<what>`, where NNNNNN is a picture's
 index and NNN its thousands. It holds its data itself and reads those files only.
@@ -68,11 +68,11 @@ def about(document: Mapping[str, Any], measures: Sequence[Mapping[str, Any]]) ->
     """What the scripts must know besides the rows."""
     names = [model["model"] for model in document["models"]]
     baseline = document.get("baseline")
-    told = ("name", "label", "unit", "digits", "higher_is_better")
+    shown = ("name", "label", "unit", "digits", "higher_is_better")
     return {
         "models": names,
         "baseline": names.index(baseline) if baseline in names else None,
-        "measures": [{name: measure.get(name) for name in told} for measure in measures],
+        "measures": [{name: measure.get(name) for name in shown} for measure in measures],
         "gain": (document.get("settings") or {}).get("difference_gain") or DIFFERENCE_GAIN,
         "pictures": pictures_word(document),
         "explained": [model.get("pca_explained") for model in document["models"]],

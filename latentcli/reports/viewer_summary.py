@@ -1,4 +1,4 @@
-"""A roundtrip's document in, the HTML above the pictures out: tables that need no script."""
+"""Builds the HTML above a roundtrip's pictures: tables that need no script."""
 
 from __future__ import annotations
 
@@ -100,25 +100,26 @@ def pictures_text(document: Values) -> str:
 
 def leading(document: Values) -> Iterator[str]:
     """What runs differ in most; the other settings stand under how it was measured."""
-    told = document.get("settings") or {}
-    yield size_text(told)
+    settings = document.get("settings") or {}
+    yield size_text(settings)
     ran = {f"{m['dtype']} on {m['device']}" for m in document["models"] if m.get("dtype")}
     if ran:
         yield listed(sorted(ran))
-    if told.get("steps") is not None:
-        yield f"{told['steps']} {told['sampler']} step{'' if told['steps'] == 1 else 's'}"
-        if told.get("pdg"):
-            yield f"path-drop guidance {told['pdg_strength']}"
-        yield f"seed {told['seed']}"
+    if settings.get("steps") is not None:
+        plural = "" if settings["steps"] == 1 else "s"
+        yield f"{settings['steps']} {settings['sampler']} step{plural}"
+        if settings.get("pdg"):
+            yield f"path-drop guidance {settings['pdg_strength']}"
+        yield f"seed {settings['seed']}"
 
 
-def size_text(told: Values) -> str:
+def size_text(settings: Values) -> str:
     """The size at which the pictures went through the models."""
-    if told.get("size"):
-        return value_text(told["size"])
-    if told.get("buckets"):
+    if settings.get("size"):
+        return value_text(settings["size"])
+    if settings.get("buckets"):
         return "in buckets"
-    cropped = f" cropped to multiples of {told['divisor']}" if told.get("divisor") else ""
+    cropped = f" cropped to multiples of {settings['divisor']}" if settings.get("divisor") else ""
     return f"own size{cropped}"
 
 
@@ -179,17 +180,17 @@ def model_rows(document: Values, index: int, measure: Values) -> str:
 
 def delta_row(delta: Values, measure: Values) -> str:
     """The statistics of a difference, image by image; what was not computed stays empty."""
-    told = delta[measure["name"]]
-    cells = "".join(delta_cell(told, name, measure) for name in STATISTICS)
+    statistics = delta[measure["name"]]
+    cells = "".join(delta_cell(statistics, name, measure) for name in STATISTICS)
     label = escape(f"− {delta['against']}")
     return f'<tr class="delta"><th scope="row" class="text">{label}</th>{cells}</tr>\n'
 
 
-def delta_cell(told: Values, name: str, measure: Values) -> str:
+def delta_cell(statistics: Values, name: str, measure: Values) -> str:
     """One statistic of a difference with its sign, better or worse where that has a meaning."""
-    if name not in told:
+    if name not in statistics:
         return "<td></td>"
-    value, digits = told[name], measure["digits"]
+    value, digits = statistics[name], measure["digits"]
     if value is None:
         return "<td>–</td>"
     if name == "std":
@@ -261,21 +262,21 @@ def extremes(document: Values) -> str:
 def named(document: Values, index: int, which: str) -> str:
     """The pictures that a model did worst or best on, as links with their first measure.
 
-    They stand in the model's own entry, or in the document by model: its name or its place.
+    They stand in the model's own entry, or in the document by model: its name or its index.
     """
     model = document["models"][index]
-    told = model.get(which) or document.get(which) or ()
-    if isinstance(told, Mapping):
-        told = told.get(model["model"], ())
-    elif told and isinstance(told[0], Sequence):
-        told = told[index]
-    elif told and which not in model:
-        told = ()
+    entries = model.get(which) or document.get(which) or ()
+    if isinstance(entries, Mapping):
+        entries = entries.get(model["model"], ())
+    elif entries and isinstance(entries[0], Sequence):
+        entries = entries[index]
+    elif entries and which not in model:
+        entries = ()
     measure = document["measures"][0]
     return "".join(
         f'<div><a href="#image-{int(one["index"])}">{escape(one["key"])}</a>'
         f"<span>{end_text(one.get(measure['name']), measure)}</span></div>"
-        for one in told
+        for one in entries
     )
 
 
@@ -286,11 +287,11 @@ def end_text(value: float | None, measure: Values) -> str:
 
 def failures(document: Values) -> str:
     """What could not be used, and why."""
-    told = document.get("failures") or ()
-    if not told:
+    failed = document.get("failures") or ()
+    if not failed:
         return ""
-    rows = ([TextCell(f["key"], False), TextCell(f["error"], False)] for f in told)
-    count = document.get("failed") or len(told)
+    rows = ([TextCell(f["key"], False), TextCell(f["error"], False)] for f in failed)
+    count = document.get("failed") or len(failed)
     table = figures_table(["Input", "Reason"], rows)
     return f"<details>\n<summary>{count:,} could not be used</summary>\n{table}</details>\n"
 

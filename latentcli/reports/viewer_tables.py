@@ -1,4 +1,4 @@
-"""A roundtrip's document in, its smaller tables as HTML out: of whole clips and of the latents."""
+"""Builds a roundtrip's smaller HTML tables: of whole clips and of the latents."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def single(value: float | None, digits: int) -> str:
 
 def clips_table(document: Values) -> str:
     """What is measured of clips as wholes: the mean over all of them, and each clip."""
-    told = document.get("clip_figures")
-    if not told:
+    models = document.get("clip_figures")
+    if not models:
         return ""
-    names = [name for name in OF_CLIPS if any(model.get(name) for model in told)]
+    names = [name for name in OF_CLIPS if any(model.get(name) for model in models)]
     heads = [OF_CLIPS[name][0] for name in names]
     means = (
         [model["model"], *(single((model.get(n) or {}).get("mean"), OF_CLIPS[n][1]) for n in names)]
-        for model in told
+        for model in models
     )
     every = (
         [clip["key"], TextCell(model["model"], False), *clip_cells(clip, names)]
-        for place in range(len(told[0]["clips"]))
-        for model in told
-        for clip in [model["clips"][place]]
+        for index in range(len(models[0]["clips"]))
+        for model in models
+        for clip in [model["clips"][index]]
     )
     return (
         figures_table(["Model", *heads], means, "Whole clips, mean of each figure")

@@ -1,1 +1,1 @@
-"""The only package that opens data files: planning, reading, writing, the manifest."""
+"""Opens data files, as the only package that does: inputs, shards, tars and stores."""

@@ -1,4 +1,4 @@
-"""Relative paths in; unique, printable keys out, and a compact index from key to unit."""
+"""Makes unique, printable keys of relative paths, and indexes which unit may hold a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store's folder in, the paths of its files out."""
+"""Names the files of a store."""
 
 from __future__ import annotations
 

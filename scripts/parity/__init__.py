@@ -1,1 +1,1 @@
-"""Checking models against published checkpoints and reference numbers. See docs/parity.md."""
+"""Checks models against published checkpoints and reference numbers. See docs/parity.md."""

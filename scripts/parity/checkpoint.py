@@ -1,4 +1,4 @@
-"""A checkpoint's files in, what they are out: sizes, digests, dtypes, how they fit the network."""
+"""Describes a checkpoint's files: sizes, digests, dtypes, how they fit the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two tensors in, how far they are apart and whether that is allowed out; tables of many such."""
+"""Measures how far two tensors are apart and whether that is allowed, and tabulates many such."""
 
 from __future__ import annotations
 

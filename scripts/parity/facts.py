@@ -1,4 +1,4 @@
-"""A folder of manifests and reference outputs in, the differences of our presets from them out.
+"""Compares our presets with a folder of manifests and reference outputs.
 
 FOLDER/manifests/NAME.json lists a published state dict's names and shapes; FOLDER/parity/NAME.npz
 has inputs and outputs of the original code with weights that their names seed. All in float32 on

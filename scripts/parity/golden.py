@@ -1,4 +1,4 @@
-"""A folder of golden vectors in, the differences of our models from them out.
+"""Compares our models with a folder of golden vectors.
 
 The folder holds, for each small model, NAME.config.json, NAME.safetensors and NAME.io.safetensors
 with inputs and outputs of the original code: posterior, latents, decodes in many settings, class

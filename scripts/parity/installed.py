@@ -1,4 +1,4 @@
-"""A loaded model in, the original implementation of it out, where the user has installed that.
+"""Loads the original implementation of a model, where the user has installed it.
 
 The implementation is an installed Python package: the authors' own for the FCDM and DINAC families,
 diffusers for the others. Nothing from a checkpoint's repository is run.

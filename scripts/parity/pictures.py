@@ -1,4 +1,4 @@
-"""Files, or none, in; uint8 pictures of a size that a model takes out."""
+"""Makes uint8 pictures of a size that a model takes, of files or of none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A JSON file of stated figures in, the differences of our outcomes from them out.
+"""Compares our outcomes with a JSON file of stated figures.
 
 The file has sets of pictures, each with `per_image`: file name -> psnr (dB, of 8 bit), sk7 and g11
 (SSIM with 7x7 and with Gaussian windows), or some of them. Beside it may lie PRESET_golden_*.npz, a

@@ -1,4 +1,4 @@
-"""A loaded model and pictures in; its latents, its pictures, their quality and statistics out."""
+"""Runs a model on pictures: latents, pictures, their quality and statistics."""
 
 from __future__ import annotations
 

@@ -32,9 +32,7 @@ class BakeMoreJob(BakeJob):
 
     loaves: int = option(3, "Loaves. Default: 3.", section="batch", least=1, most=9)
     seeds: tuple[int, ...] = option((), "Seeds. Default: none.", section="read", commas=True)
-    toppings: tuple[str, ...] = option(
-        (), "Topping. Default: none.", section="read", key="topping"
-    )
+    toppings: tuple[str, ...] = option((), "Topping. Default: none.", section="read", key="topping")
     steam: bool = option(False, "Steam. Default: off.", section="encode")
     cook: str = like(BakeJob, "oven", help="gas (default), or wood, of the cook.", variable=False)
 

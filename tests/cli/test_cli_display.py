@@ -14,7 +14,7 @@ from rich.console import Console
 
 from latentcli.cli.console import console_on
 from latentcli.cli.display import LiveDisplay, NoDisplay, PlainDisplay, display_for, facts, picture
-from latentcli.jobs.runtime.bottleneck import Interval, Reading, Setting, crews_of
+from latentcli.jobs.runtime.bottleneck import Interval, Reading, Setting, thread_groups
 from latentcli.jobs.runtime.meter import Meter, Snapshot
 
 SCRIPT = """
@@ -55,8 +55,8 @@ def windows(seconds: float = 20.0, **busy: float) -> tuple[Interval, Interval]:
     first = Reading(0.0, {})
     before = Reading(seconds - 10, {})
     now = Reading(seconds, {stage: (10 * share, 1200) for stage, share in busy.items()})
-    crews = crews_of(busy, 2, {}, ())
-    return tuple(Interval(since, now, crews, Setting(cores=8)) for since in (before, first))
+    groups = thread_groups(busy, 2, {}, ())
+    return tuple(Interval(since, now, groups, Setting(cores=8)) for since in (before, first))
 
 
 def snapshot(
@@ -224,8 +224,8 @@ def test_the_last_picture_is_of_the_whole_job_and_leaves_the_limit_to_the_summar
 
 
 def test_a_stage_without_items_has_no_rate() -> None:
-    crews = crews_of(("write",), 1, {}, ())
-    window = Interval(Reading(0.0, {}), Reading(10.0, {"write": (1.0, 0)}), crews)
+    groups = thread_groups(("write",), 1, {}, ())
+    window = Interval(Reading(0.0, {}), Reading(10.0, {"write": (1.0, 0)}), groups)
     assert drawn(snapshot(1, windows=(window, window)), 80)[-1] == "  write ━╸               10%"
 
 

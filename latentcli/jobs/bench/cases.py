@@ -1,4 +1,4 @@
-"""A bench job in, the cases to time out: op, size and batch, or the rows of a published table."""
+"""Lists the cases that a bench job times: op, size and batch, or the rows of a published table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model as it is timed in; the figures of a check against its own eager float32 output out."""
+"""Checks a model's output as it is timed against its own eager float32 output."""
 
 from __future__ import annotations
 
@@ -75,20 +75,20 @@ def check(timed: TimedModel, case: Case, expected: Tensor, dtype: str) -> dict[s
     job: Work = work(timed, case, steps=1)
     found = attempt(timed, case, job.call).float().cpu()
     allowed = TOLERANCES[dtype]
-    told = f"{timed.name}, {case.op} in {dtype}{', compiled' if timed.compiled else ''}"
+    subject = f"{timed.name}, {case.op} in {dtype}{', compiled' if timed.compiled else ''}"
     for whose, output in (("its eager float32 output", expected), ("its output", found)):
         wrong = fault(output)
         if wrong:
-            raise LatentCliError(f"{told}: {whose} {wrong}, so it is not timed.")
+            raise LatentCliError(f"{subject}: {whose} {wrong}, so it is not timed.")
     if found.shape != expected.shape:
         raise LatentCliError(
-            f"{told}: its output has shape {list(found.shape)}, eager float32 has"
+            f"{subject}: its output has shape {list(found.shape)}, eager float32 has"
             f" {list(expected.shape)}, so it is not timed."
         )
     rms, largest = distances(found, expected)
     if not (rms <= allowed.rms and largest <= allowed.largest):
         raise LatentCliError(
-            f"{told}: its output is not that of eager float32, so it is not timed: relative RMS"
+            f"{subject}: its output is not that of eager float32, so it is not timed: relative RMS"
             f" {rms:.2g} ({allowed.rms:g} allowed), largest difference {largest:.2g} of the"
             f" largest value ({allowed.largest:g} allowed)."
         )

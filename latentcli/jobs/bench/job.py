@@ -1,4 +1,4 @@
-"""Models in, milliseconds and megabytes per batch out, measured in one process and one run."""
+"""Runs the bench job: models are timed side by side in one process and one run."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def chart(name: str, document: Mapping[str, Any]) -> dict[str, str]:
         atomic_write(path, [draw_chart(document, path.suffix.lower().removeprefix("."))])
     except Exception as error:  # whatever matplotlib or the disk says, the figures are not lost
         reason = error.__cause__ or error
-        told = getattr(reason, "strerror", None) or str(reason).rstrip(".") or type(reason).__name__
-        return {"chart_error": f"The chart {path} could not be made: {told}."}
+        why = getattr(reason, "strerror", None) or str(reason).rstrip(".") or type(reason).__name__
+        return {"chart_error": f"The chart {path} could not be made: {why}."}
     return {"chart": str(path)}
 
 

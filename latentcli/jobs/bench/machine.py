@@ -1,4 +1,4 @@
-"""A device in, what its figures depend on out: hardware, driver, clocks, load and switches."""
+"""Describes what a device's figures depend on: hardware, driver, clocks, load and switches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call in, the most bytes of tensors that were alive during it out: a CPU's peak memory."""
+"""Measures a CPU's peak memory: the most bytes of tensors alive during a call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model names in, networks to be timed out: eager or compiled, with real or random weights."""
+"""Prepares networks for timing: eager or compiled, with real or random weights."""
 
 from __future__ import annotations
 
@@ -142,5 +142,5 @@ def attempt(model: TimedModel, case: Case, call: Callable[[], Any]) -> Any:
 def reason(error: Exception) -> str:
     """The line of a compiler's error that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = next((line for line in lines if "rror" in line or "ound" in line), None)
-    return (told or (lines[0] if lines else type(error).__name__)).rstrip(".")[:300]
+    found = next((line for line in lines if "rror" in line or "ound" in line), None)
+    return (found or (lines[0] if lines else type(error).__name__)).rstrip(".")[:300]

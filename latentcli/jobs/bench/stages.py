@@ -1,4 +1,4 @@
-"""A whole encode job taken apart: the image stages alone, the model alone, and both together."""
+"""Times a whole encode job in parts: the image stages alone, the model alone, both together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contenders and a case in, rows of the document out: times, rates and memory side by side.
+"""Times models side by side on a case, and builds the document's rows of it.
 
 The models take turns, and the order changes from turn to turn, so that what slows the machine down
 for a while slows all of them. A quick model is called several times in its turn, as what disturbs a

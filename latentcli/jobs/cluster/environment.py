@@ -1,4 +1,4 @@
-"""The environment of a process in, its place among the processes of one job out; loads no torch.
+"""Reads from the environment which process of a job this one is; it loads no torch.
 
 torchrun and Slurm's srun start the same command several times and tell each process by variables
 which one it is.
@@ -69,9 +69,9 @@ def rank_of(environment: Mapping[str, str]) -> Rank:
     rank, world, local = (number(environment, name, 0) for name in names)
     sharing = max(number(environment, "LOCAL_WORLD_SIZE", 1), 1) if world > 1 else 1
     if world < 1 or rank >= world or local >= world:
-        told = ", ".join(f"{name}={environment.get(name, 0)}" for name in names)
+        said = ", ".join(f"{name}={environment.get(name, 0)}" for name in names)
         raise UsageError(
-            f"The environment says {told}, which cannot be: ranks count from 0 and stay below the"
+            f"The environment says {said}, which cannot be: ranks count from 0 and stay below the"
             " number of processes. Start the job with torchrun or srun, or unset them."
         )
     return Rank(rank, world, local, sharing)

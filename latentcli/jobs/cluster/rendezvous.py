@@ -1,4 +1,4 @@
-"""A meeting place in, the key-value store of one launch of the job out."""
+"""Connects the processes of one launch to a common key-value store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CALL = 60.0
 """Seconds after which a call to the store has failed."""
 
 
-def connect(rank: Rank, meeting: Rendezvous, waiting: Callable[[], None]) -> Store:
+def connect(rank: Rank, at: Rendezvous, waiting: Callable[[], None]) -> Store:
     """The store of this launch, empty for the leader, and the same one for all others.
 
     Old launches may have left entries behind, or a server that is just closing: so the leader
@@ -35,23 +35,23 @@ def connect(rank: Rank, meeting: Rendezvous, waiting: Callable[[], None]) -> Sto
     """
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-    name = f"latentcli/{meeting.launch}"
+    name = f"latentcli/{at.launch}"
     if rank.leader:
-        opened = PrefixStore(name, host(meeting, waiting))
+        opened = PrefixStore(name, host(at, waiting))
         return PrefixStore(str(opened.add("chapters", 1)), opened)
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         waiting()
         book: Store | None = None
         try:
-            book = PrefixStore(name, client(meeting))
+            book = PrefixStore(name, client(at))
             return PrefixStore(str(live_chapter(book, until, waiting)), book)
         except (OSError, RuntimeError):  # nobody listens yet, or whoever did has just left
-            if book is not None or meeting.served:
-                until = min(until, time.monotonic() + limit(meeting))
+            if book is not None or at.served:
+                until = min(until, time.monotonic() + limit(at))
             time.sleep(POLL)
     raise LatentCliError(
-        f"Rank {rank.rank} of {rank.world} found no living rank 0 at {meeting.host}:{meeting.port}."
+        f"Rank {rank.rank} of {rank.world} found no living rank 0 at {at.host}:{at.port}."
         " See that rank 0 was started there, that this machine can reach it, and that MASTER_ADDR"
         " and MASTER_PORT are the same for all."
     )
@@ -78,47 +78,47 @@ def live_chapter(book: Store, until: float, waiting: Callable[[], None]) -> int:
     raise TimeoutError
 
 
-def client(meeting: Rendezvous) -> Store:
+def client(at: Rendezvous) -> Store:
     """A connection; OSError where nobody listens, which torch would tell with a page of noise."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    socket.create_connection((meeting.host, meeting.port), timeout=5).close()
+    socket.create_connection((at.host, at.port), timeout=5).close()
     return TCPStore(
-        meeting.host,
-        meeting.port,
+        at.host,
+        at.port,
         is_master=False,
         timeout=timedelta(seconds=CALL),
         wait_for_workers=False,
     )
 
 
-def host(meeting: Rendezvous, waiting: Callable[[], None]) -> Store:
+def host(at: Rendezvous, waiting: Callable[[], None]) -> Store:
     """The leader's connection: to the launcher's server, or to one that it opens itself."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    until = time.monotonic() + limit(meeting)
+    until = time.monotonic() + limit(at)
     while True:
         waiting()
         try:
-            if meeting.served:
-                return client(meeting)
-            free_port(meeting.port)
+            if at.served:
+                return client(at)
+            free_port(at.port)
             return TCPStore(
                 "localhost",
-                meeting.port,
+                at.port,
                 is_master=True,
                 timeout=timedelta(seconds=CALL),
                 wait_for_workers=False,
             )
         except (OSError, RuntimeError) as error:
             if time.monotonic() > until:
-                raise LatentCliError(unmet(meeting)) from error
+                raise LatentCliError(unmet(at)) from error
             time.sleep(POLL)
 
 
-def limit(meeting: Rendezvous) -> float:
+def limit(at: Rendezvous) -> float:
     """Seconds without an answer after which there will be none."""
-    return UNSERVED if meeting.served else HANDOVER
+    return UNSERVED if at.served else HANDOVER
 
 
 def free_port(port: int) -> None:
@@ -128,11 +128,11 @@ def free_port(port: int) -> None:
         probe.bind(("", port))
 
 
-def unmet(meeting: Rendezvous) -> str:
+def unmet(at: Rendezvous) -> str:
     """Why the leader found no place."""
-    if meeting.served:
-        return f"The launcher does not answer at {meeting.host}:{meeting.port}; start the job anew."
+    if at.served:
+        return f"The launcher does not answer at {at.host}:{at.port}; start the job anew."
     return (
-        f"Port {meeting.port} of this machine is in use. Set MASTER_PORT to a free one, the same"
+        f"Port {at.port} of this machine is in use. Set MASTER_PORT to a free one, the same"
         " for all processes."
     )

@@ -1,4 +1,4 @@
-"""A latentcli command and the size of an allocation in, a script for Slurm's sbatch out."""
+"""Writes a script for Slurm's sbatch that runs a latentcli command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from latentcli.core.options import check_options, option
 from latentcli.jobs.cluster.environment import FIRST_PORT, PORTS
 
 NOTICE_SECONDS = 180
-"""How long before the time limit the processes are told to finish their batch and leave."""
+"""How long before the time limit the processes are asked to finish their batch and leave."""
 TIME = re.compile(r"\d+(:\d{1,2}){0,2}|\d+-\d{1,2}(:\d{1,2}){0,2}", re.ASCII)
 """Minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S, as sbatch reads it."""
 WORD = re.compile(r"[\w.,:/%@+=-]+", re.ASCII)

@@ -1,4 +1,4 @@
-"""One process among several of a job: numbers, totals and one plan through a shared store.
+"""Joins several processes to a team: unit numbers, totals and one plan in a shared store.
 
 The store is torch's TCPStore, without a process group: the launcher serves it, or rank 0 does.
 Every rank raises a counter there twice a second, so the others notice when it is gone.
@@ -178,10 +178,10 @@ class TcpTeam:
             return None
         interrupted = code == Interrupted.exit_code
         verb = "was interrupted" if interrupted else "failed"
-        told = f"{self._name(rank)} {verb}: {error}"
-        if "same command" not in told:
-            told = f"{told.rstrip('.')}; {ADVICE}."
-        return Interrupted(told) if interrupted else LatentCliError(told)
+        message = f"{self._name(rank)} {verb}: {error}"
+        if "same command" not in message:
+            message = f"{message.rstrip('.')}; {ADVICE}."
+        return Interrupted(message) if interrupted else LatentCliError(message)
 
     def _silent(self, rank: int) -> LatentCliError:
         return LatentCliError(

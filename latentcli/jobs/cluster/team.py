@@ -1,4 +1,4 @@
-"""The processes of one job in a team: each unit is claimed once, totals are those of the whole job.
+"""Defines the team of a job's processes: each unit is claimed once, totals are the whole job's.
 
 A job that runs alone has a team of one, so that the job itself knows one way only.
 """
@@ -25,7 +25,7 @@ class Team(Protocol):
 
     @property
     def rank(self) -> Rank:
-        """This process's place."""
+        """This process's rank."""
 
     def broadcast(self, plan: str) -> None:
         """The leader, once: gives the plan to the others."""
@@ -115,7 +115,7 @@ class Solo:
 def join_team(
     rank: Rank, environment: Mapping[str, str], waiting: Callable[[], None] = lambda: None
 ) -> Iterator[Team]:
-    """The team of this process; an error that ends the block is told to the others.
+    """The team of this process; an error that ends the block is passed to the others.
 
     `waiting` is called about five times a second until the leader is there, and may raise.
     LatentCliError where the processes do not find each other within ten minutes.

@@ -1,4 +1,4 @@
-"""Latents of clips in; a video file, or a folder of numbered pictures, for each of them out."""
+"""Decodes the latents of clips into video files or folders of numbered pictures."""
 
 from __future__ import annotations
 

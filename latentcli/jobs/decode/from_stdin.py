@@ -1,4 +1,4 @@
-"""A tar stream of latents on standard input in; the source that decode reads, each once, out."""
+"""Reads latents to decode from a tar stream on standard input, each once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def open_piped(state: str | None, check: Callable[[], None] = go_on) -> Iterator
     `state` is for latents that do not say it. `check` is called while nothing comes.
     """
     with open_stdin(check) as stdin:
-        stream = told_apart(map(piped, read_samples(stdin, LATENTS, unique=False)))
+        stream = with_unique_keys(map(piped, read_samples(stdin, LATENTS, unique=False)))
         refused: list[Piped] = []
         for first in stream:
             if first.problem is None:
@@ -72,16 +72,16 @@ def piped(sample: Sample) -> Piped:
         return Piped(key, problem="its sample holds no .safetensors file")
     try:
         data = latents.data
-        told = read_header(partial(cut, data), len(data)).metadata
+        metadata = read_header(partial(cut, data), len(data)).metadata
         parts = load_latents(data)
     except ValueError as error:
         return Piped(key, problem=f"its latents are damaged: {error}")
     kept = tuple(other for other in others if other.field.lower() != DOCUMENT)
     # In a shard of a store, the name of a member is only a part of the key.
-    return Piped(told.get("key", key), parts, told, kept)
+    return Piped(metadata.get("key", key), parts, metadata, kept)
 
 
-def told_apart(samples: Iterable[Piped]) -> Iterator[Piped]:
+def with_unique_keys(samples: Iterable[Piped]) -> Iterator[Piped]:
     """The samples, with a problem where the key came before, maybe in another tar of the stream."""
     keys = UniqueKeys()
     for sample in samples:
@@ -107,27 +107,29 @@ def cut(data: bytes, begin: int, end: int) -> bytes:
 
 def source_of(first: Piped, samples: Iterator[Piped], state: str | None) -> LatentSource:
     """A stream of samples as what decode reads, by what the first one says of itself."""
-    told = first.metadata
-    space, _, own = told.get("latent_space", "").partition("#")
-    clips = told.get("media") == "clips"
+    metadata = first.metadata
+    space, _, own = metadata.get("latent_space", "").partition("#")
+    clips = metadata.get("media") == "clips"
     return LatentSource(
         path=Path(STDIN),
         count=None,
         state=own or state or "whitened",
-        model=told.get("model"),
+        model=metadata.get("model"),
         space=space or None,
-        weights_sha256=told.get("weights_sha256") or None,
-        samples=lambda: (picture_of(sample, told) for sample in samples),
-        clips=(lambda: (clip_of(sample, told) for sample in samples)) if clips else None,
+        weights_sha256=metadata.get("weights_sha256") or None,
+        samples=lambda: (picture_of(sample, metadata) for sample in samples),
+        clips=(lambda: (clip_of(sample, metadata) for sample in samples)) if clips else None,
     )
 
 
-def picture_of(sample: Piped, told: Mapping[str, str]) -> LatentSample:
+def picture_of(sample: Piped, metadata: Mapping[str, str]) -> LatentSample:
     """A sample as a picture; loading it raises SampleError where it is none."""
-    return LatentSample(sample.key, partial(load, sample, told, 3), others=lambda: sample.others)
+    return LatentSample(
+        sample.key, partial(load, sample, metadata, 3), others=lambda: sample.others
+    )
 
 
-def clip_of(sample: Piped, told: Mapping[str, str]) -> LatentClip:
+def clip_of(sample: Piped, metadata: Mapping[str, str]) -> LatentClip:
     """A sample as a clip, with the problem that it has."""
 
     def clock() -> Clock:
@@ -137,7 +139,7 @@ def clip_of(sample: Piped, told: Mapping[str, str]) -> LatentClip:
         return sample.others
 
     try:
-        latents = load(sample, told, 4)
+        latents = load(sample, metadata, 4)
         if len(clock().times) != len(latents):
             raise SampleError("read", "its frames and their times are not as many")
     except (KeyError, ValueError, ZeroDivisionError):
@@ -157,14 +159,14 @@ def no_frames(start: int, stop: int) -> Tensor:
     raise SampleError("read", "it has no frames")
 
 
-def load(sample: Piped, told: Mapping[str, str], rank: int) -> Tensor:
+def load(sample: Piped, metadata: Mapping[str, str], rank: int) -> Tensor:
     """A sample's latents, with so many axes; of moments, the mode.
 
     SampleError where it has none, or where another job made them than the stream's first.
     """
     if sample.problem is not None:
         raise SampleError("read", sample.problem)
-    space, first = sample.metadata.get("latent_space"), told.get("latent_space")
+    space, first = sample.metadata.get("latent_space"), metadata.get("latent_space")
     if space != first:
         raise SampleError(
             "read",

@@ -1,4 +1,4 @@
-"""The decode job: a store or a file of latents in, pictures or clips out."""
+"""Runs the decode job: a store or a file of latents becomes pictures or clips."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def prepared(
         *("decode", source.frames if clips else source.count, reporter.progress),
         noun="frames" if clips else "images",
         gpu=engine.accelerator.gpu,
-        crews=threads_of_decode(job, source, format),
+        groups=threads_of_decode(job, source, format),
     )
     return DecodeRun(
         *(job, source, engine, output, meter, stop, format),

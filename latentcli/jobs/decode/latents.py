@@ -1,4 +1,4 @@
-"""What `decode` can read: a store, one of its shards, or any safetensors file of latents."""
+"""Opens what `decode` can read: a store, one of its shards, or any safetensors file of latents."""
 
 from __future__ import annotations
 
@@ -90,17 +90,17 @@ def open_latents(path: AnyPath, state: str | None) -> LatentSource:
         if file.metadata.get("format") != "latentcli":
             return foreign_file(file, state or "whitened")
     store = LatentStore(path)
-    told = store.metadata
-    space = told.get("latent_space", "").partition("#")[0]
-    clips = partial(clips_of, store) if told.get("media") == "clips" else None
+    metadata = store.metadata
+    space = metadata.get("latent_space", "").partition("#")[0]
+    clips = partial(clips_of, store) if metadata.get("media") == "clips" else None
     lengths = [clip.shape[0] for clip in clips()] if clips else []
     return LatentSource(
         path=path,
         count=len(store) if clips is None else len(lengths),
         state=store.state,
-        model=told.get("model"),
+        model=metadata.get("model"),
         space=space or None,
-        weights_sha256=told.get("weights_sha256") or None,
+        weights_sha256=metadata.get("weights_sha256") or None,
         samples=lambda: (
             LatentSample(
                 *(row.key, partial(read_latent, store, row.key), row.source or None),

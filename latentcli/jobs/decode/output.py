@@ -1,4 +1,4 @@
-"""Decoded pictures in, files out; and why a sample must not be decoded or written."""
+"""Writes decoded pictures to files, and says why a sample must not be decoded or written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latents in; their pictures or clips as one tar stream on standard output, in order, out."""
+"""Writes pictures or clips of latents as one tar stream on standard output, in order."""
 
 from __future__ import annotations
 

@@ -112,14 +112,14 @@ def encode_probe(
 
     Where time runs out, the seconds are those of the ones that were encoded.
     """
-    told = plan.manifest.spec["latents"]
+    latents = plan.manifest.spec["latents"]
     encode = partial(
         encode_batch,
         engine,
         state=plan.state,
-        sample=told["sample"],
-        class_token=told.get("class_token", False),
-        flip=told.get("flip", False),
+        sample=latents["sample"],
+        class_token=latents.get("class_token", False),
+        flip=latents.get("flip", False),
     )
     size = plan.batch_size
     groups = list(batches(pictures, lambda pair: pair[1], size, batch_elements(size)))

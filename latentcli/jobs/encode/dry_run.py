@@ -85,8 +85,8 @@ def differences(plan: EncodePlan) -> list[dict[str, Any]]:
 def reasons_of(reasons: Mapping[str, Reason]) -> dict[str, dict[str, Any]]:
     """Reasons as plain values."""
     return {
-        name: {"inputs": told.count, "why": REASONS[name], "examples": list(told.examples)}
-        for name, told in reasons.items()
+        name: {"inputs": reason.count, "why": REASONS[name], "examples": list(reason.examples)}
+        for name, reason in reasons.items()
     }
 
 

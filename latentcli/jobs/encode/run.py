@@ -104,7 +104,7 @@ def run_of(
         workers=workers,
         noun="images" if plan.clips is None else "frames",
         gpu=engine.accelerator.gpu,
-        lanes={"read": 1} if plan.packed else {},
+        threads={"read": 1} if plan.packed else {},
         ranks=team.rank.world,
         shared=team_totals(team) if team.rank.world > 1 else None,
     )

@@ -98,8 +98,8 @@ def lead(
             *(job, engine, plan, manifest, work.inputs, work.todo, team, stop, reporter, sink)
         )
         encode(run, work)
-        told = finished_store(run, work, lock, before, began, sums)
-        return told | {"left_out": found.left_out}
+        result = finished_store(run, work, lock, before, began, sums)
+        return result | {"left_out": found.left_out}
 
 
 def encode_in_team(run: EncodeRun, work: Work) -> None:
@@ -139,14 +139,14 @@ def follow(
 
 def assignment(plan: EncodePlan, todo: Sequence[int]) -> str:
     """What the first process tells the others: the units to do are given out one by one."""
-    told = {"media": plan.media, "kind": plan.kind, "store": str(plan.store), "todo": list(todo)}
-    return json.dumps(told, separators=(",", ":"))
+    fields = {"media": plan.media, "kind": plan.kind, "store": str(plan.store), "todo": list(todo)}
+    return json.dumps(fields, separators=(",", ":"))
 
 
 def assigned(text: str) -> tuple[str, str, str, tuple[int, ...]]:
     """(media, kind, store, units to do) of an assignment."""
-    told = json.loads(text)
-    return told["media"], told["kind"], told["store"], tuple(told["todo"])
+    fields = json.loads(text)
+    return fields["media"], fields["kind"], fields["store"], tuple(fields["todo"])
 
 
 def totals_before(work: Work) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""A store and what its sources hold now in; the frozen list, and the units left to do, out."""
+"""Freezes the input list of a store, and finds the units that are left to do."""
 
 from __future__ import annotations
 

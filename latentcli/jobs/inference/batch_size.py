@@ -1,4 +1,4 @@
-"""A model on a GPU in; how many pictures to give it at once out."""
+"""Finds how many pictures to give a model on a GPU at once."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def no_encoder(name: str, space: str) -> UsageError:
     """The error for a model that is a decoder alone; it names models for its latents first."""
     presets = [load_preset(name) for name in preset_names()]
     able = [preset for preset in presets if preset.can_encode]
-    kin = [preset for preset in able if preset.space == space]
-    names = ", ".join(preset.name for preset in kin or able)
-    same = " into the same latent space" if kin else ""
+    same_space = [preset for preset in able if preset.space == space]
+    names = ", ".join(preset.name for preset in same_space or able)
+    same = " into the same latent space" if same_space else ""
     return UsageError(f"{name} is a decoder alone and cannot encode; {names} can{same}.")

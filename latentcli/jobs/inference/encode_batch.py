@@ -76,7 +76,7 @@ def _encode_on_cores(
         return _encode(engine, pixels[part], keys[part], asked)
 
     try:
-        each = map(piece, starts) if threads == 1 else crew(threads).map(piece, starts)
+        each = map(piece, starts) if threads == 1 else encoder_threads(threads).map(piece, starts)
         pieces = list(each)
     finally:
         torch.set_num_threads(threads)
@@ -86,7 +86,7 @@ def _encode_on_cores(
 
 
 @cache
-def crew(threads: int) -> ThreadPoolExecutor:
+def encoder_threads(threads: int) -> ThreadPoolExecutor:
     """The threads that encode on a CPU."""
     return ThreadPoolExecutor(threads, thread_name_prefix="encode")
 

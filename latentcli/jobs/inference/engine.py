@@ -1,4 +1,4 @@
-"""A model on a device: uint8 picture batches in, latents on the CPU out, and back."""
+"""Loads a model on a device, and decodes batches of latents with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few real pictures through the model before anything is written: wrong caches are found here."""
+"""Checks a model on a few real pictures before anything is written, to find wrong caches."""
 
 from __future__ import annotations
 

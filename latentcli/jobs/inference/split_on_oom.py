@@ -20,7 +20,7 @@ class SplitOnOom:
     """Remembers how many pictures a device takes at once."""
 
     note: Callable[[str], None] = silent
-    """Is told, once per shape and number, when it gets fewer from now on."""
+    """Called once per shape and number when a batch gets fewer from now on."""
     sizes: dict[tuple[int, ...], int] = field(default_factory=dict)
     """By shape [3, H, W], where a batch was too much."""
 

@@ -1,4 +1,4 @@
-"""Items in order in, groups of equal tensor shape out.
+"""Groups items of equal tensor shape into batches, in order.
 
 Which items share a batch depends on their order and shapes alone, never on timing or workers, so a
 shard's bytes are the same every time.

@@ -1,4 +1,4 @@
-"""Sources as a user names them in; the inputs out: pictures, clips, or tars of one of these."""
+"""Finds the inputs of sources, and whether they are pictures, clips, or tars of one of these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks in; prepared pictures and failed rows out, in order, made by worker processes or here."""
+"""Prepares tasks in worker processes or here: pictures and failed rows, in order."""
 
 from __future__ import annotations
 

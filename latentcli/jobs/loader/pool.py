@@ -1,4 +1,4 @@
-"""Tasks in, chunks out in order, prepared by processes of our own that may hang or die."""
+"""Runs the loader's worker processes, and gives their chunks in order."""
 
 from __future__ import annotations
 

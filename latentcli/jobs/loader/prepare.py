@@ -1,4 +1,4 @@
-"""Inputs of a job in; tasks for who prepares them, and prepared pictures or failed rows, out."""
+"""Cuts units into tasks, and turns inputs into pixels or rows that say why they failed."""
 
 from __future__ import annotations
 

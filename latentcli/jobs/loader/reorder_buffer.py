@@ -1,4 +1,4 @@
-"""Numbered items of several threads in, the same items in the order of their numbers out.
+"""Puts numbered items of several threads into the order of their numbers.
 
 What is on its way is bounded, in units of work and in bytes.
 """
@@ -33,7 +33,7 @@ class ReorderBuffer(Generic[T]):
 
     def __init__(self, most: int, most_bytes: float) -> None:
         self.changed = threading.Condition()
-        """Guards all that is in here; told of every change."""
+        """Guards all that is in here; notified of every change."""
         self.over = False
         """Nobody takes items any more: what makes them should end."""
         self._most, self._most_bytes = most, most_bytes

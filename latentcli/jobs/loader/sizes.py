@@ -1,4 +1,4 @@
-"""A job's size options and a model's size rule in; how pictures are brought to size out."""
+"""Resolves a job's size options against a model's size rule."""
 
 from __future__ import annotations
 

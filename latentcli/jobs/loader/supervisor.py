@@ -1,4 +1,4 @@
-"""One loader process looked after by a thread: started, fed, emptied, watched and replaced."""
+"""Supervises one loader process from a thread: starts, feeds, watches and replaces it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NoReturn
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.loader.prepare import Chunk, Intake, failed
 from latentcli.jobs.loader.reorder_buffer import ReorderBuffer
-from latentcli.jobs.loader.worker_handle import Assignment, Gone, Process, TaskInput
+from latentcli.jobs.loader.worker_handle import Assignment, Process, TaskInput, WorkerDied
 
 LOOK = 0.25
 """Seconds between two looks at a worker that is silent."""
@@ -114,7 +114,7 @@ class Supervisor:
         os.eventfd_write(self._wakeup, 1)
 
     def stop(self) -> None:
-        """Kills the worker: then the thread ends. Called with the crew's lock."""
+        """Kills the worker: then the thread ends. Called with the pool's lock."""
         if self._process is not None:
             self._process.process.kill()
         os.eventfd_write(self._wakeup, 1)
@@ -143,7 +143,7 @@ class Supervisor:
             again, left = left, []
             process.tell(again)
             self._serve(process)
-        except (Gone, TooLong) as error:
+        except (WorkerDied, TooLong) as error:
             in_hand = process.in_hand()
             with self.shared.starting:
                 reason = process.end()
@@ -158,14 +158,14 @@ class Supervisor:
         return [*(piece for piece in process.sent if piece[0].known[piece[1]] is None), *left]
 
     def _serve(self, process: Process) -> None:
-        """Hands out and takes in until the pool is closed; Gone, TooLong."""
+        """Hands out and takes in until the pool is closed; WorkerDied, TooLong."""
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
         silent, before = 0.0, process.in_hand()
         while not self.shared.buffer.over:
             with self.shared.buffer.changed:
                 given = [self._given.popleft() for _ in range(len(self._given))]
-            process.tell((task, place) for task in given for place in range(task.task.count))
+            process.tell((task, index) for task in given for index in range(task.task.count))
             poll.register(process.wire, select.POLLIN | (select.POLLOUT if process.outgoing else 0))
             start = time.perf_counter()
             events = dict(poll.poll(LOOK * 1000))
@@ -206,12 +206,12 @@ class Supervisor:
                 (deaths.blame_input if explained else deaths.count_unexplained)(how)
         if in_hand is None or not explained:
             return
-        (assignment, place), stage = in_hand
+        (assignment, index), stage = in_hand
         reason = f"the process that decoded it died ({how})"
         if isinstance(error, TooLong):
             reason = f"took longer than {self.shared.time_limit:g} s (--time-limit)"
-        row = failed(assignment.row(self.shared.intake, place), stage, reason)
+        row = failed(assignment.row(self.shared.intake, index), stage, reason)
         self._suspect = None
-        assignment.known[place] = row, None
+        assignment.known[index] = row, None
         self._unload(1)
         self.shared.settle(assignment)

@@ -1,4 +1,4 @@
-"""The name of a tar in; its bytes, from a file, a URL, a command or standard input, out."""
+"""Opens the bytes of a tar: of a file, a URL, a command or standard input."""
 
 from __future__ import annotations
 

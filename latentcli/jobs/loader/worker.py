@@ -1,4 +1,4 @@
-"""What a loader process does: orders in through a socket, prepared pictures out, until it is ended.
+"""Prepares pictures in a loader process, as ordered through a socket, until it is ended.
 
 Frames on the socket are a length of 8 bytes and a pickle. After a frame of pictures come their
 pixels as they are, which the parent receives straight into the tensors' memory.
@@ -46,10 +46,10 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Inputs to prepare: rows of a unit by their places, or samples whose bytes were read."""
+    """Inputs to prepare: rows of a unit by their indices, or samples whose bytes were read."""
 
     unit: int
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     samples: tuple[RawSample, ...] | None
 
 
@@ -128,7 +128,7 @@ class ReadAhead:
         self._start()
 
     def fail(self, error: Exception) -> None:
-        """Stands in the place of an order."""
+        """Stands for an order."""
         self._queue.put(Broken(error))
 
     def take(self) -> tuple[RawSample, bool]:
@@ -249,9 +249,9 @@ def receive(wire: socket.socket, intake: Intake, reads: ReadAhead) -> None:
 
 def rows_of(intake: Intake, order: Order) -> list[InputRow]:
     """The rows of the frozen list that are ordered."""
-    first, last = order.places[0], order.places[-1]
+    first, last = order.indices[0], order.indices[-1]
     rows = intake.inputs.rows(order.unit, first, last - first + 1)
-    return [rows[place - first] for place in order.places]
+    return [rows[index - first] for index in order.indices]
 
 
 def settle() -> None:

@@ -1,4 +1,4 @@
-"""Tasks in, orders for one loader process out, and its answers back: a worker seen from outside."""
+"""Starts a loader process, and exchanges orders and pictures with it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GRACE = 2.0
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
-class Gone(Exception):
+class WorkerDied(Exception):
     """A worker died."""
 
 
@@ -65,26 +65,26 @@ class Assignment:
         rows, pixels = tuple(row for row, _ in known), tuple(pixels for _, pixels in known)
         return Chunk(self.task, rows, pixels, self.seconds)
 
-    def row(self, intake: Intake, place: int) -> Row:
+    def row(self, intake: Intake, index: int) -> Row:
         """The row of an input of which nothing more is known."""
         if self.task.samples is not None:
-            return self.task.samples[place].row
-        source = intake.inputs.rows(self.task.unit, self.task.start + place, 1)[0]
+            return self.task.samples[index].row
+        source = intake.inputs.rows(self.task.unit, self.task.start + index, 1)[0]
         return Row(source.key, source.source, "ok")
 
-    def order(self, places: list[int]) -> Order:
+    def order(self, indices: list[int]) -> Order:
         """Some of its inputs, for a worker."""
         start, samples = self.task.start, self.task.samples
         return Order(
             self.task.unit,
-            tuple(start + place for place in places),
+            tuple(start + index for index in indices),
             # What else a sample holds would only travel.
-            None if samples is None else tuple(samples[place].alone() for place in places),
+            None if samples is None else tuple(samples[index].alone() for index in indices),
         )
 
 
 TaskInput = tuple[Assignment, int]
-"""One input: a task and a place in it."""
+"""One input: a task and the index of one of its rows."""
 
 
 class Process:
@@ -99,28 +99,28 @@ class Process:
             self.process.start()
         self.page: Page | None = None
         self.sent: deque[TaskInput] = deque()
-        """Inputs that it was told of and has not given back, in order."""
+        """Inputs that it was ordered to prepare and has not given back, in order."""
         self.received = 0
         self.outgoing: deque[memoryview] = deque()
 
     def wait_for_start(self) -> None:
-        """Waits until it has started; Gone where it dies before that."""
+        """Waits until it has started; WorkerDied where it dies before that."""
         try:
             message, descriptors, _, _ = socket.recv_fds(self.wire, 1, 1)
         except OSError as error:
-            raise Gone from error
+            raise WorkerDied from error
         if not message:
-            raise Gone
+            raise WorkerDied
         self.page = Page(descriptors[0])
         os.close(descriptors[0])
 
     def tell(self, pieces: Iterable[TaskInput]) -> None:
         """Orders inputs; they leave with `push`."""
         for _, of_task in groupby(pieces, key=lambda piece: piece[0].number):
-            together = list(of_task)
-            order = together[0][0].order([place for _, place in together])
+            ordered = list(of_task)
+            order = ordered[0][0].order([index for _, index in ordered])
             self.outgoing.append(memoryview(message_of(order)))
-            self.sent.extend(together)
+            self.sent.extend(ordered)
         self.push()
 
     def push(self) -> None:
@@ -134,12 +134,12 @@ class Process:
         except BlockingIOError:
             return
         except OSError as error:
-            raise Gone from error
+            raise WorkerDied from error
 
     def receive(self, admit: Callable[[int, int], bool]) -> tuple[Assignment, int]:
         """Takes a frame in: (its task, how many of its inputs became known).
 
-        `admit` gets the task's number and the bytes to come, and may wait. Gone where the worker
+        `admit` gets the task's number and the bytes to come, and may wait. WorkerDied where it
         dies, or `admit` says no; what the work itself raised.
         """
         try:
@@ -148,11 +148,11 @@ class Process:
                 raise frame.error
             pixels = self._pixels(frame, admit)
         except (ConnectionError, EOFError) as error:
-            raise Gone from error
+            raise WorkerDied from error
         assignment = self.sent[0][0]
         for row, picture in zip(frame.rows, pixels, strict=True):
-            _, place = self.sent.popleft()
-            assignment.known[place] = row, picture
+            _, index = self.sent.popleft()
+            assignment.known[index] = row, picture
         self.received += len(pixels)
         assignment.spent(frame.seconds)
         return assignment, len(pixels)
@@ -163,7 +163,7 @@ class Process:
         """The pictures of a frame, each in memory of its own."""
         held = sum(math.prod(shape) for shape in frame.shapes if shape is not None)
         if not admit(self.sent[0][0].number, held):
-            raise Gone
+            raise WorkerDied
         pixels = [
             None if shape is None else torch.empty(shape, dtype=torch.uint8)
             for shape in frame.shapes

@@ -1,4 +1,4 @@
-"""A batch of pictures in; what each model makes of them, and how close that is, out."""
+"""Runs a batch of pictures through every model, and measures how close each comes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Comparison:
     measures: Sequence[Measure]
     meter: Meter
     note: Callable[[str], None] = silent
-    """Is told where a batch does not fit into memory."""
+    """Called where a batch does not fit into memory."""
     splits: dict[tuple[str, int], SplitOnOom] = field(default_factory=dict)
     """By op and engine."""
     _running: list[tuple[str, int, DeviceTimer]] = field(default_factory=list)
@@ -189,9 +189,9 @@ def finite_ones(results: Sequence[Result]) -> list[bool]:
     return sound
 
 
-def chosen(result: Result, places: Sequence[int]) -> Result:
+def chosen(result: Result, indices: Sequence[int]) -> Result:
     """A result of some of its pictures."""
-    at = torch.tensor(places, dtype=torch.int64, device=result.decoded.device)
+    at = torch.tensor(indices, dtype=torch.int64, device=result.decoded.device)
     return Result(
         result.latents[at],
         result.decoded[at],

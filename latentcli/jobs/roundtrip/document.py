@@ -1,4 +1,4 @@
-"""What a roundtrip gathered in; its --json document, with all settings that change figures, out."""
+"""Builds roundtrip's --json document, with all settings that its figures depend on."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def document(run: Roundtrip, found: FoundMedia, preprocess: PreprocessSpec) -> d
         "clip_figures": clip_figures(run) if clips else None,
         "measures": [
             *(
-                told_measure(m) | {"of": len(run.model_figures[0].figures[m.name])}
+                measure_facts(m) | {"of": len(run.model_figures[0].figures[m.name])}
                 for m in run.comparison.measures
             ),
-            *(told_measure(m) | {"set": True} for m in run.sets),
+            *(measure_facts(m) | {"set": True} for m in run.sets),
         ],
         "failed": len(run.failures.noted),
         "failures": run.failures.noted,
@@ -88,11 +88,11 @@ def decode_settings(job: RoundtripJob, compared_models: Sequence[ComparedModel])
     names = ("steps", "sampler", "schedule", "pdg", "seed")
     if not any(compared.decoder.model.is_diffusion for compared in compared_models):
         return dict.fromkeys((*names, "pdg_strength"))
-    told = {name: getattr(job, name) for name in names}
-    return told | {"pdg_strength": job.pdg_strength if job.pdg else None}
+    fields = {name: getattr(job, name) for name in names}
+    return fields | {"pdg_strength": job.pdg_strength if job.pdg else None}
 
 
-def told_measure(measure: Any) -> dict[str, Any]:
+def measure_facts(measure: Any) -> dict[str, Any]:
     """What a reader of figures needs to know of a measure."""
     names = ("name", "label", "unit", "digits", "higher_is_better", "protocol")
     return {name: getattr(measure, name) for name in names}
@@ -115,13 +115,13 @@ def figures(run: Roundtrip, i: int) -> dict[str, Any]:
         **dict.fromkeys(NOT_MEASURED),
         **{name: rounded(values) for name, values in of_model.figures.items()},
         **set_figures(run, i),
-        "latents": latent_summary(encoder_tally(run, i).latents),
+        "latents": latent_summary(encoder_figures(run, i).latents),
         **named_extremes(run.comparison.measures, of_model, run.rows),
     }
 
 
-def encoder_tally(run: Roundtrip, i: int) -> ModelFigures:
-    """The tally that has the latents of a model's encoder."""
+def encoder_figures(run: Roundtrip, i: int) -> ModelFigures:
+    """The figures that have the latents of a model's encoder."""
     first = next(
         j
         for j, c in enumerate(run.comparison.compared_models)
@@ -149,10 +149,10 @@ def named_extremes(
     return {
         name: [
             {k: row[k] for k in ("key", "index")} | {by.name: rounded_value(values[i], 4)}
-            for i in places
+            for i in indices
             for row in [rows.at(i)]
         ]
-        for name, places in chosen.items()
+        for name, indices in chosen.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Figures of picture after picture in; what they sum up to, of one model or of two, out."""
+"""Sums up figures picture by picture, of one model or of the difference of two."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMED = 3
 
 Summary = dict[str, float | None]
 Mark = tuple[dict[str, int], dict[str, int], ChannelSums]
-"""Lengths of a tally's figures and similarities, and its sums of latents."""
+"""Lengths of a model's figures and similarities, and its sums of latents."""
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ def differences(a: array[float], b: array[float]) -> list[float]:
 
 
 def extremes(values: array[float], *, higher_is_better: bool) -> dict[str, list[int]]:
-    """Places of the `worst` and the `best` pictures, the most extreme first."""
+    """Indices of the `worst` and the `best` pictures, the most extreme first."""
     order = range(len(values))
     # Of a few pictures, none is named as both.
     most = max(1, min(NAMED, len(values) // 2))

@@ -29,7 +29,7 @@ from latentcli.jobs.roundtrip.models import (
     divisor,
     load_compared_models,
 )
-from latentcli.jobs.roundtrip.output_paths import check_places
+from latentcli.jobs.roundtrip.output_paths import check_output_paths
 from latentcli.jobs.roundtrip.report import ReportWriter, encoder_groups
 from latentcli.jobs.roundtrip.rows import RowSpool, check_csv, write_csv
 from latentcli.jobs.roundtrip.stream import Roundtrip, compare_clips, compare_images
@@ -112,7 +112,7 @@ def check(job: RoundtripJob) -> None:
     check_options(job)
     inference_config(job)
     check_models(job)
-    check_places(job)
+    check_output_paths(job)
     check_csv(job.csv)
     if job.report is not None:
         check_report_folder(job.report)
@@ -159,7 +159,7 @@ def meter_of(
         None if found.packed else total,
         reporter.progress,
         workers=pick_workers(job.workers, MANY if found.packed else total),
-        lanes={"read": 1} if found.packed else {},
+        threads={"read": 1} if found.packed else {},
         gpu=compared_models[0].encoder.accelerator.gpu,
     )
 
@@ -180,16 +180,16 @@ def stream(
     compare_images(run, intake, tasks, workers, job.time_limit or math.inf)
 
 
-def finished(run: Roundtrip, told: dict[str, Any]) -> dict[str, Any]:
+def finished(run: Roundtrip, outcome: dict[str, Any]) -> dict[str, Any]:
     """The document, once the files that go with it are written.
 
-    `problems` says which of them could not be: figures that took hours are told in any case.
+    `problems` says which of them could not be: figures that took hours are returned in any case.
     """
     comparison = run.comparison
     # A problem so far is one of the pictures: their page would not be whole.
     if run.report is not None and not run.problems:
         try:
-            told["page"] = str(run.report.finish(run.rows.end, run.rows.rows, told))
+            outcome["page"] = str(run.report.finish(run.rows.end, run.rows.rows, outcome))
         except StoreError as error:
             run.problems.append(str(error))
     if comparison.job.csv is not None:
@@ -201,9 +201,9 @@ def finished(run: Roundtrip, told: dict[str, Any]) -> dict[str, Any]:
                 columns(run),
             )
         except StoreError as error:
-            told["csv"] = None
+            outcome["csv"] = None
             run.problems.append(str(error))
-    return told | {"problems": run.problems}
+    return outcome | {"problems": run.problems}
 
 
 def columns(run: Roundtrip) -> list[str]:

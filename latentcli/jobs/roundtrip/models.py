@@ -1,4 +1,4 @@
-"""A roundtrip job in; the models that it compares, each with the encoder it shares or owns, out."""
+"""Loads the models that a roundtrip compares, each with the encoder that it shares or owns."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ def encoder_of(engine: Engine, before: Sequence[Engine], all_of_them: Sequence[E
     """The engine that encodes for another one: an earlier one with the very same encoder, itself,
     or, for a decoder alone, the first that encodes into its latent space."""
     if not engine.model.can_encode:
-        kin = [other for other in all_of_them if own_space(other) == own_space(engine)]
-        able = [other for other in kin if other.model.can_encode]
+        same_space = [other for other in all_of_them if own_space(other) == own_space(engine)]
+        able = [other for other in same_space if other.model.can_encode]
         if not able:
             raise no_encoder(name_of(engine), engine.model.spec.space)
         return able[0]

@@ -1,4 +1,4 @@
-"""A roundtrip's sources and what it writes in; a UsageError where they lie in each other out."""
+"""Refuses output folders of a roundtrip that lie in its sources or in each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from latentcli.jobs.config import RoundtripJob
 from latentcli.shards.storage.paths import is_remote, path_of
 
 
-def check_places(job: RoundtripJob) -> None:
+def check_output_paths(job: RoundtripJob) -> None:
     """UsageError where a next run would take this one's pictures for inputs or be refused.
 
     A report's folder holds nothing but the report, and is cleared before it is written.

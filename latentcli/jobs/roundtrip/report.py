@@ -1,4 +1,4 @@
-"""Originals, reconstructions and latents in; the folder of a report's pictures and its page out."""
+"""Writes a report's folder: originals, reconstructions and latents as pictures, and their page."""
 
 from __future__ import annotations
 
@@ -139,9 +139,9 @@ class ReportWriter:
             for m in group:
                 document["models"][m]["pca_explained"] = round(basis.explained, 4)
         self._drop_beyond(end)
-        told = (row | {"pca": [True] * len(document["models"])} for row in rows())
+        shown = (row | {"pca": [True] * len(document["models"])} for row in rows())
         try:
-            return write_viewer(self.folder, document, told)
+            return write_viewer(self.folder, document, shown)
         except OSError as error:
             raise report_error(self.folder, error) from error
 

@@ -1,4 +1,4 @@
-"""Rows of figures, one per picture, in; the same again from the disk, or as a CSV file, out."""
+"""Keeps rows of figures, one per picture, on the disk, and writes them as a CSV file."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ class RowSpool:
         """All rows, by their index, which may not be the order in which they came."""
         yield from map(self.at, sorted(range(self.count), key=self._indices.__getitem__))
 
-    def at(self, place: int) -> Row:
-        """The row that came after `place` others."""
-        self._file.seek(self._starts[place])
+    def at(self, index: int) -> Row:
+        """The row that came after `index` others."""
+        self._file.seek(self._starts[index])
         row: Row = json.loads(self._file.readline())
         self._file.seek(0, os.SEEK_END)
         return row

@@ -1,4 +1,4 @@
-"""Pictures or clips in; how close each model brings them back, tallied, out."""
+"""Streams pictures or clips through the comparison, and collects their figures."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Name:
     """What a picture is called."""
 
     index: int
-    """Its place among the inputs, of which one may overtake another of another size."""
+    """Its index among the inputs, of which one may overtake another of another size."""
     key: str
     source: str
 
@@ -217,9 +217,9 @@ def take_batch(
         raise SampleError("encode or decode", reason) from error
     sound = finite_ones(results)
     if not all(sound):
-        places = [i for i, good in enumerate(sound) if good]
-        results = [chosen(result, places) for result in results]
-        pixels, images = pixels[places], images[places]
+        indices = [i for i, good in enumerate(sound) if good]
+        results = [chosen(result, indices) for result in results]
+        pixels, images = pixels[indices], images[indices]
     wrong = SampleError("encode", "the latent has values that are not finite")
     bad = [(name, wrong) for name, good in zip(named, sound, strict=True) if not good]
     if len(pixels):
@@ -249,10 +249,10 @@ def record(
     """Hands a batch's figures, and what is kept of its pictures, to where they belong."""
     latents = {id(r.latents): r.latents for r in results}
     on_cpu = {key: latent.cpu() for key, latent in latents.items()}
-    told = [{k: v.tolist() for k, v in {**r.figures, **r.alike}.items()} for r in results]
+    listed = [{k: v.tolist() for k, v in {**r.figures, **r.alike}.items()} for r in results]
     # The latents of a shared encoder belong to the first who uses it.
     unused = dict(on_cpu)
-    for of_model, result, lists in zip(run.model_figures, results, told, strict=True):
+    for of_model, result, lists in zip(run.model_figures, results, listed, strict=True):
         figures = {name: lists[name] for name in result.figures}
         alike = {name: lists[name] for name in result.alike}
         of_model.add(figures, unused.pop(id(result.latents), None), alike)
@@ -260,7 +260,7 @@ def record(
         keep(run, pixels, named, [result.decoded for result in results], list(on_cpu.values()))
     height, width = pixels.shape[2:]
     for i, name in enumerate(named):
-        each = [{n: values[i] for n, values in lists.items()} for lists in told]
+        each = [{n: values[i] for n, values in lists.items()} for lists in listed]
         run.rows.add(asdict(name) | {"width": width, "height": height, "figures": each})
 
 

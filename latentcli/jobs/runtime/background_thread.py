@@ -1,4 +1,4 @@
-"""Work in, done in order on one other thread: what overlaps with the model."""
+"""Runs calls in order on one other thread, so that they overlap with the model."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class BackgroundThread:
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="lane")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="background")
         self._pending: deque[Future[None]] = deque()
         self._broken = False
 
     def submit(self, call: Callable[..., None], *args: object) -> None:
-        """Queues a call; waits while the lane is full, and raises what an earlier call raised."""
+        """Queues a call; waits while the queue is full, and raises what an earlier call raised."""
         while self._pending and (self._pending[0].done() or len(self._pending) >= self._depth):
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(self._run, call, args))

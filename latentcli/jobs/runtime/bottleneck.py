@@ -1,4 +1,4 @@
-"""Stage seconds at two moments in; how busy each stage was between them, and the limit, out."""
+"""Finds the stage that limits a job, and what would help, from how busy each stage was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TURNS = (*MODEL_STAGES, "metrics")
 SATURATED = 0.85
 """Share of its time that whoever limits a job is busy."""
 OVERFULL = 1.25
-"""Above this share more must run at once than was said, or the work was done before the window."""
+"""Above this share more must run at once than was said, or the work is older than the interval."""
 ENOUGH = 2.0
 """Seconds without which there is nothing to judge by."""
 
@@ -56,10 +56,10 @@ ADVICE_FOR_TARS = {"read": "faster storage or more ranks"}
 
 @dataclass(frozen=True, slots=True)
 class ThreadGroup:
-    """Threads or processes that share some stages: each does one of them at a time."""
+    """Threads or processes that share some stages; each does one stage at a time."""
 
     stages: tuple[str, ...]
-    lanes: int = 1
+    threads: int = 1
     """How many there are."""
     noun: str = "thread"
 
@@ -71,12 +71,12 @@ class Reading:
     time: float
     """Seconds on the job's clock."""
     stages: Mapping[str, tuple[float, int]]
-    """Stage to (seconds, items), of all lanes together, since the job began."""
+    """Stage to (seconds, items), summed over all threads, since the job began."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageView:
-    """One stage in a window of time."""
+    """One stage in an interval of time."""
 
     name: str
     items: int
@@ -84,13 +84,13 @@ class StageView:
     rate: float
     """Items a second of wall time."""
     busy: float
-    """How many of the lanes were busy with this stage on average."""
-    lanes: int
+    """How many of the threads were busy with this stage on average."""
+    threads: int
 
     @property
     def share(self) -> float:
-        """Share of the lanes' time that this stage took, in [0, 1]."""
-        return self.busy / self.lanes
+        """Share of the threads' time that this stage took, in [0, 1]."""
+        return self.busy / self.threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Verdict:
 
     stage: str
     busy: float
-    """How many of the crew that does this stage were busy on average, with whatever stage."""
+    """How many of the group of this stage were busy on average, with whatever stage."""
     of: int
     """How many there are."""
     idle: float | None
@@ -130,7 +130,7 @@ class Interval:
 
     before: Reading
     now: Reading
-    crews: tuple[ThreadGroup, ...] = ()
+    groups: tuple[ThreadGroup, ...] = ()
     setting: Setting = field(default_factory=Setting)
 
     @property
@@ -139,49 +139,49 @@ class Interval:
         return self.now.time - self.before.time
 
     def load(self, stage: str) -> float:
-        """Seconds spent in a stage per second of wall time; above its lanes where they lag."""
+        """Seconds spent in a stage per second of wall time; above its threads where they lag."""
         spent = seconds(self.now, stage) - seconds(self.before, stage)
         return spent / self.span if self.span > 0 else 0.0
 
     def views(self) -> tuple[StageView, ...]:
         """Every stage that has run, in the order in which they first did."""
-        lanes = {stage: crew.lanes for crew in self.crews for stage in crew.stages}
+        threads = {stage: group.threads for group in self.groups for stage in group.stages}
         found = []
         for name, (_, items) in self.now.stages.items():
             new = items - self.before.stages.get(name, (0.0, 0))[1]
             rate = new / self.span if self.span > 0 else 0.0
-            of = lanes.get(name, 1)
+            of = threads.get(name, 1)
             found.append(StageView(name, items, rate, min(self.load(name), of), of))
         return tuple(found)
 
     def verdict(self) -> Verdict | None:
-        """Who was busy nearly all the time; None where nobody was or the window is too short."""
+        """Who was busy nearly all the time; None where nobody was or the interval is too short."""
         if self.span < ENOUGH:
             return None
-        loads = {crew: sum(map(self.load, crew.stages)) / crew.lanes for crew in self.crews}
-        full = [crew for crew, load in loads.items() if SATURATED <= load <= OVERFULL]
+        loads = {group: sum(map(self.load, group.stages)) / group.threads for group in self.groups}
+        full = [group for group, load in loads.items() if SATURATED <= load <= OVERFULL]
         if not full:
             return None
         # A model that is hardly ever idle is the limit, however full the others are besides. Those
         # a little above 1 are full, not fuller: what a queue held is counted when it leaves.
-        crew = max(full, key=lambda each: (has_model(each), min(loads[each], 1.0)))
-        stage = max(crew.stages, key=self.load)
+        group = max(full, key=lambda each: (has_model(each), min(loads[each], 1.0)))
+        stage = max(group.stages, key=self.load)
         idle = None
         if any(name in self.now.stages for name in MODEL_STAGES):
             idle = max(1.0 - sum(map(self.load, MODEL_STAGES)), 0.0)
         return Verdict(
             stage,
-            min(loads[crew], 1.0) * crew.lanes,
-            crew.lanes,
+            min(loads[group], 1.0) * group.threads,
+            group.threads,
             idle,
-            figures(self, crew, stage, idle),
-            advice(crew, stage, self.setting),
+            figures(self, group, stage, idle),
+            advice(group, stage, self.setting),
         )
 
 
-def has_model(crew: ThreadGroup) -> bool:
+def has_model(group: ThreadGroup) -> bool:
     """Whether it runs the model."""
-    return any(stage in MODEL_STAGES for stage in crew.stages)
+    return any(stage in MODEL_STAGES for stage in group.stages)
 
 
 def seconds(reading: Reading, stage: str) -> float:
@@ -189,10 +189,10 @@ def seconds(reading: Reading, stage: str) -> float:
     return reading.stages.get(stage, (0.0, 0))[0]
 
 
-def crews_of(
-    stages: Iterable[str], workers: int, lanes: Mapping[str, int], crews: Iterable[ThreadGroup]
+def thread_groups(
+    stages: Iterable[str], workers: int, threads: Mapping[str, int], groups: Iterable[ThreadGroup]
 ) -> tuple[ThreadGroup, ...]:
-    """Who does which of `stages`: `crews` as given, then `lanes`, then what is usual.
+    """Who does which of `stages`: `groups` as given, then `threads`, then what is usual.
 
     Usual is one thread for the model's stages, `workers` processes for the image stages (with 0
     the model's thread does them too), and a thread for every other stage.
@@ -200,15 +200,15 @@ def crews_of(
     left = list(stages)
     found = []
 
-    def take(crew: ThreadGroup) -> None:
-        mine = tuple(stage for stage in left if stage in crew.stages)
+    def take(group: ThreadGroup) -> None:
+        mine = tuple(stage for stage in left if stage in group.stages)
         left[:] = [stage for stage in left if stage not in mine]
         if mine:
-            found.append(ThreadGroup(mine, crew.lanes, crew.noun))
+            found.append(ThreadGroup(mine, group.threads, group.noun))
 
-    for crew in crews:
-        take(crew)
-    for stage, number in lanes.items():
+    for group in groups:
+        take(group)
+    for stage, number in threads.items():
         take(ThreadGroup((stage,), number))
     if not workers:
         take(ThreadGroup((*TURNS, *IMAGE_STAGES)))
@@ -221,33 +221,33 @@ def crews_of(
     return tuple(found)
 
 
-def figures(window: Interval, crew: ThreadGroup, stage: str, idle: float | None) -> str:
-    """How busy the crew was and how idle the model."""
-    rest = [name for name in crew.stages if name != stage and name not in MODEL_STAGES]
-    other = max(rest, key=window.load, default=None)
+def figures(interval: Interval, group: ThreadGroup, stage: str, idle: float | None) -> str:
+    """How busy the group was and how idle the model."""
+    rest = [name for name in group.stages if name != stage and name not in MODEL_STAGES]
+    other = max(rest, key=interval.load, default=None)
     if stage in MODEL_STAGES and idle is not None:
-        told = f"the model is busy {1 - idle:.0%} of the time"
+        text = f"the model is busy {1 - idle:.0%} of the time"
         turns = other is not None and 1 - idle < SATURATED
-        return f"{told} and takes turns with {other}" if turns else told
-    if idle is not None and has_model(crew):
+        return f"{text} and takes turns with {other}" if turns else text
+    if idle is not None and has_model(group):
         return f"it takes turns with the model, which is idle {idle:.0%}"
-    busy = min(sum(map(window.load, crew.stages)), crew.lanes)
-    told = f"busy {busy:.0%} of the time"
-    if crew.lanes > 1 or (crew.noun == "worker" and not window.setting.clips):
-        told = f"{busy:.1f} of {crew.lanes} {crew.noun}{'s' * (crew.lanes > 1)} busy"
-    return told if idle is None else f"{told}; the model is idle {idle:.0%}"
+    busy = min(sum(map(interval.load, group.stages)), group.threads)
+    text = f"busy {busy:.0%} of the time"
+    if group.threads > 1 or (group.noun == "worker" and not interval.setting.clips):
+        text = f"{busy:.1f} of {group.threads} {group.noun}{'s' * (group.threads > 1)} busy"
+    return text if idle is None else f"{text}; the model is idle {idle:.0%}"
 
 
-def advice(crew: ThreadGroup, stage: str, setting: Setting) -> str:
+def advice(group: ThreadGroup, stage: str, setting: Setting) -> str:
     """What would help where `stage` is the limit."""
-    crowded = setting.cores is not None and crew.lanes >= setting.cores
-    alone = crew.noun == "thread" and "decode_image" not in crew.stages
+    crowded = setting.cores is not None and group.threads >= setting.cores
+    alone = group.noun == "thread" and "decode_image" not in group.stages
     table = (
         ADVICE
         | ({} if setting.gpu is None else ADVICE_ON[setting.gpu])
         | (ADVICE_WITHOUT_CORES if crowded else {})
         | (ADVICE_FOR_CLIPS if setting.clips else {})
         | (ADVICE_FOR_A_READER if alone else {})
-        | (ADVICE_FOR_TARS if crew.stages == ("read",) and alone else {})
+        | (ADVICE_FOR_TARS if group.stages == ("read",) and alone else {})
     )
     return table.get(stage, "less of it")

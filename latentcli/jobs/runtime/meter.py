@@ -1,4 +1,4 @@
-"""Seconds and items per stage of a job, in; rates, how busy each stage is, and the limit, out.
+"""Measures seconds and items per stage of a job, and tells listeners its progress.
 
 All times are of the performance counter: the clock on the wall may go backwards.
 """
@@ -21,11 +21,11 @@ from latentcli.jobs.runtime.bottleneck import (
     StageView,
     ThreadGroup,
     Verdict,
-    crews_of,
+    thread_groups,
 )
 from latentcli.jobs.runtime.cores import cores
 
-WINDOW = 10.0
+RECENT = 10.0
 """Seconds that the live figures look back."""
 STEP = 0.5
 """Seconds between the readings that are kept for them."""
@@ -93,7 +93,7 @@ def ignore(_: Snapshot) -> None:
 
 @dataclass(slots=True)
 class Meter:
-    """Collects stage times from any thread; who shares which stages is said by `crews_of`."""
+    """Collects stage times from any thread; who shares which stages is said by `thread_groups`."""
 
     verb: str
     total: int | None
@@ -104,9 +104,9 @@ class Meter:
     noun: str = "images"
     """What is counted: images, frames or cases."""
     total_is_guess: bool = False
-    lanes: dict[str, int] = field(default_factory=dict)
+    threads: dict[str, int] = field(default_factory=dict)
     """Stages that have threads of their own, and how many; say so before they run."""
-    crews: tuple[ThreadGroup, ...] = ()
+    groups: tuple[ThreadGroup, ...] = ()
     """Stages that share threads in another way than is usual."""
     gpu: bool | None = None
     """Whether the model runs on one, for the advice; None where nobody said."""
@@ -129,7 +129,7 @@ class Meter:
     _start: float = 0.0
     _first: Reading | None = None
     _past: deque[Reading] = field(default_factory=deque)
-    _crews: tuple[ThreadGroup, ...] = ()
+    _groups: tuple[ThreadGroup, ...] = ()
     _whole: tuple[int, int] = (0, 0)
     """(done, failed) of the whole job."""
     _done_before: int = 0
@@ -147,7 +147,7 @@ class Meter:
             entry = self.stages.get(stage)
             if entry is None:
                 entry = self.stages[stage] = StageTime()
-                self._crews = crews_of(self.stages, self.workers, self.lanes, self.crews)
+                self._groups = thread_groups(self.stages, self.workers, self.threads, self.groups)
             entry.seconds += seconds
             entry.items += items
             self._end = self.clock()
@@ -198,11 +198,11 @@ class Meter:
         return Reading(now, {name: (s.seconds, s.items) for name, s in self.stages.items()})
 
     def _remember(self, now: float) -> None:
-        """Keeps a reading now and then: the oldest kept is the last that is WINDOW old or older."""
+        """Keeps a reading now and then: the oldest kept is the last that is RECENT old or older."""
         past = self._past
         if past and now - past[-1].time >= STEP:
             past.append(self._read(now))
-            while len(past) > 1 and past[1].time <= now - WINDOW:
+            while len(past) > 1 and past[1].time <= now - RECENT:
                 past.popleft()
 
     @property
@@ -249,8 +249,10 @@ class Meter:
             if not self.stages:
                 return None
             spent = {name: entry.seconds for name, entry in self.stages.items()}
-            crew = max(self._crews, key=lambda c: sum(map(spent.__getitem__, c.stages)) / c.lanes)
-            return max(crew.stages, key=spent.__getitem__)
+            group = max(
+                self._groups, key=lambda c: sum(map(spent.__getitem__, c.stages)) / c.threads
+            )
+            return max(group.stages, key=spent.__getitem__)
 
     def bottleneck_reason(self) -> str | None:
         """The verdict in words, for the --json document."""
@@ -259,7 +261,7 @@ class Meter:
 
     def _window(self, before: Reading | None, now: Reading) -> Interval:
         setting = Setting(self.gpu, self.cores, self.noun == "frames")
-        return Interval(before or now, now, self._crews, setting)
+        return Interval(before or now, now, self._groups, setting)
 
     def snapshot(self) -> Snapshot:
         """What a display needs to know now."""

@@ -1,4 +1,4 @@
-"""The text of --report in; an empty folder that a report may be written into out."""
+"""Prepares the folder of a report: it must be empty, or hold an earlier report."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _cleared(folder: Path) -> Path:
     (folder / PAGE).unlink(missing_ok=True)
     files = folder / FILES
     if files.exists():
-        # The note goes last: what is left of an interrupted clearing must still be known as ours.
+        # The note goes last: what an interrupted clearing leaves must still be known as a report.
         for entry in files.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)

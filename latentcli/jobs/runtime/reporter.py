@@ -1,4 +1,4 @@
-"""How a job speaks to whoever runs it: notes in words, progress in figures."""
+"""Defines how a job reports to whoever runs it: notes in words, progress in figures."""
 
 from __future__ import annotations
 

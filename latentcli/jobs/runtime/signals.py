@@ -1,4 +1,4 @@
-"""Signals asked for politely: finish the batch, then leave, so that nothing half-written stays."""
+"""Turns signals into a request to stop, so that a job finishes its batch and then leaves."""
 
 from __future__ import annotations
 

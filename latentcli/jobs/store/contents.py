@@ -1,4 +1,4 @@
-"""The rows of a store's units in; sizes, failures, shards and channel sums, counted, out."""
+"""Counts sizes, failures, shards and channel sums over the rows of a store's units."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_REASONS = 1000
 """Reasons of failure that are kept apart; later ones count as others of their stage."""
 EXAMPLES = 3
 """Keys named for a reason."""
-TOLD_REASONS, TOLD_SIZES, TOLD_SHARDS = 50, 500, 40
+SHOWN_REASONS, SHOWN_SIZES, SHOWN_SHARDS = 50, 500, 40
 
 
 class StoreContents:
@@ -77,7 +77,7 @@ class StoreContents:
             "buckets": self._buckets(downscale),
             "failures": [
                 {"reason": reason, "count": count, "keys": self.examples[reason]}
-                for reason, count in self.reasons.most_common(TOLD_REASONS)
+                for reason, count in self.reasons.most_common(SHOWN_REASONS)
             ],
             "failure_reasons": len(self.reasons),
             "shards": self._shards(),
@@ -92,7 +92,7 @@ class StoreContents:
             "items": [
                 {"latent": [w, h], "pixels": [w * downscale, h * downscale], "count": count}
                 for (w, h), count in sorted(planes.items(), key=lambda i: (-i[1], i[0]))[
-                    :TOLD_SIZES
+                    :SHOWN_SIZES
                 ]
             ],
         }
@@ -110,5 +110,5 @@ class StoreContents:
             "items": [
                 {"unit": unit, "bytes": size}
                 for unit, size in zip(self.numbers, self.shards, strict=True)
-            ][:TOLD_SHARDS],
+            ][:SHOWN_SHARDS],
         }

@@ -1,4 +1,4 @@
-"""A store or shard in; its units, and the latents of chosen samples, out, whatever is damaged."""
+"""Reads units and chosen latents of a store or shard, whatever of it is damaged."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class UnitRead:
 class Damage:
     """What cannot be read, in plain sentences; the first ones are kept."""
 
-    told: list[str] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
     count: int = 0
 
     def add(self, error: Exception | str) -> None:
         """Takes one problem in; the same sentence counts once."""
-        if str(error) in self.told:
+        if str(error) in self.sentences:
             return
         self.count += 1
-        if len(self.told) < _KEPT:
-            self.told.append(str(error))
+        if len(self.sentences) < _KEPT:
+            self.sentences.append(str(error))
 
 
 class ReadableStore:
@@ -77,13 +77,13 @@ class ReadableStore:
 
     def units(self) -> Iterator[UnitRead]:
         """All units whose records can be read, in order; also counts their samples."""
-        for place, number in enumerate(self.numbers):
+        for index, number in enumerate(self.numbers):
             try:
                 unit = self._unit(number)
             except StoreError as error:
                 self.damage.add(error)
                 continue
-            self._encoded[place] = sum(row.status == "ok" for row in unit.rows)
+            self._encoded[index] = sum(row.status == "ok" for row in unit.rows)
             yield unit
 
     def describe(self) -> None:
@@ -108,21 +108,21 @@ class ReadableStore:
         record = read_record(self.path, number)
         return UnitRead(number, record.rows, record.bytes, record.channels)
 
-    def latents(self, places: Sequence[int]) -> Iterator[tuple[int, Row, Tensor]]:
-        """(place, row, latents [n, C, h, w]) of samples by their places among those with latents.
+    def latents(self, indices: Sequence[int]) -> Iterator[tuple[int, Row, Tensor]]:
+        """(index, row, latents [n, C, h, w]) of samples by their indices among those with latents.
 
-        `places` ascend. n is 1 for a picture, and up to FRAMES evenly spread frames of a clip. One
+        `indices` ascend. n is 1 for a picture, and up to FRAMES evenly spread frames of a clip. One
         shard is open at a time. Call it after `units`.
         """
         first = 0
         for number, encoded in zip(self.numbers, self._encoded, strict=True):
-            start, stop = bisect_left(places, first), bisect_left(places, first + encoded)
+            start, stop = bisect_left(indices, first), bisect_left(indices, first + encoded)
             if start < stop:
-                yield from self._latents(number, first, places[start:stop])
+                yield from self._latents(number, first, indices[start:stop])
             first += encoded
 
     def _latents(
-        self, number: int, first: int, places: Sequence[int]
+        self, number: int, first: int, indices: Sequence[int]
     ) -> Iterator[tuple[int, Row, Tensor]]:
         try:
             rows = [row for row in self._unit(number).rows if row.status == "ok"]
@@ -131,11 +131,11 @@ class ReadableStore:
             self.damage.add(error)
             return
         with shard:
-            for place in places:
-                row = rows[place - first]
+            for index in indices:
+                row = rows[index - first]
                 self.mirrored |= any(f"{row.key}/{p}_flip" in shard.entries for p in _PARTS)
                 try:
-                    yield place, row, read_sample(shard, row.key)
+                    yield index, row, read_sample(shard, row.key)
                 except (StoreError, ValueError) as error:
                     self.damage.add(error)
 
@@ -145,7 +145,7 @@ class ReadableStore:
 
 
 def spread(count: int, total: int) -> Sequence[int]:
-    """`count` of the places 0 to `total`, evenly over them, the first and the last among them."""
+    """`count` of the indices 0 to `total`, evenly over them, the first and the last among them."""
     if count >= total:
         return range(total)
     if count == 1:

@@ -1,4 +1,4 @@
-"""A latent store as a torch dataset for a training loop."""
+"""Reads a latent store as a torch dataset for a training loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store says of its latents in; which mean and std their channels should have out."""
+"""Finds the mean and std that a store's latents should have, channel by channel."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def _weights(model: str) -> Located | None:
 
 def _read(path: Path, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     with SafetensorsFile(path) as file:
-        told = {
+        tensors = {
             names: next((n for n in names if _has(file, n, channels)), None)
             for names in (_MEANS, _VARIANCES)
         }
-        mean, variance = told[_MEANS], told[_VARIANCES]
+        mean, variance = tensors[_MEANS], tensors[_VARIANCES]
         if variance is None:
             return None
         std = file.tensor(variance).double().clamp_min(0).sqrt().tolist()

@@ -1,4 +1,4 @@
-"""A store's measured and expected figures in; what stands out among them, in words, out."""
+"""Finds what stands out among a store's measured and expected figures, in words."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def _damage(report: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _job(report: Mapping[str, Any]) -> Iterator[Finding]:
     """What the job left out, or has not done yet."""
-    there, failed, told = report["inputs"], report["failed"], report["told_inputs"]
-    if report["status"] == "complete" and told is not None and there < told:
+    there, failed, total = report["inputs"], report["failed"], report["told_inputs"]
+    if report["status"] == "complete" and total is not None and there < total:
         yield Finding(
             "missing",
-            f"{told - there:,} of the {told:,} inputs that the manifest counts are in no commit"
+            f"{total - there:,} of the {total:,} inputs that the manifest counts are in no commit"
             " record that can be read. latentcli verify names the units.",
         )
     if report["status"] == "running":
@@ -128,14 +128,14 @@ def _whole(report: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _record(report: Mapping[str, Any]) -> Iterator[Finding]:
     """Where all samples were read, the figures must be those that were written beside them."""
-    told, own = report["recorded"], report["channels"]
-    if told is None or not own["mean"] or report["samples_read"] != report["samples"]:
+    recorded, own = report["recorded"], report["channels"]
+    if recorded is None or not own["mean"] or report["samples_read"] != report["samples"]:
         return
-    if report["spoiled"] or report["clips"] or len(told["mean"]) != len(own["mean"]):
+    if report["spoiled"] or report["clips"] or len(recorded["mean"]) != len(own["mean"]):
         return
     scale = np.maximum(np.asarray(own["std"]), 1e-6)
     away = max(
-        float((np.abs(np.asarray(told[name]) - np.asarray(own[name])) / scale).max())
+        float((np.abs(np.asarray(recorded[name]) - np.asarray(own[name])) / scale).max())
         for name in ("mean", "std")
     )
     if away > AGREES:

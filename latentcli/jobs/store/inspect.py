@@ -1,4 +1,4 @@
-"""A store or shard in, a description of what it holds out; reads tensors only for a report."""
+"""Describes what a store or shard holds; it reads tensors only for a report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def inspect_store(
     """The --json document of `inspect`; StoreError where there is no store, or it is damaged.
 
     With `report`, a folder, a page with figures of the latents is written there, and they are the
-    document's "report"; what is damaged is then told in it. `samples` is the most samples that
+    document's "report"; it then names what is damaged. `samples` is the most samples that
     are read for it, 0 for all, None for the usual number. UsageError for a wrong folder or number.
     """
     if samples is not None and (samples < 0 or report is None):
@@ -38,8 +38,8 @@ def inspect_store(
         contents.add(unit)
     store.describe()
     if report is None:
-        if store.damage.told:
-            raise StoreError(store.damage.told[0])
+        if store.damage.sentences:
+            raise StoreError(store.damage.sentences[0])
         return describe(path, store, contents)
     folder = report_folder(report)
     figures = measure_store(store, contents, folder, samples, reporter)

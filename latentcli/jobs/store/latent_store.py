@@ -1,4 +1,4 @@
-"""A latent store opened for reading from Python: keys, latents and rows, at random."""
+"""Opens a latent store for reading from Python: keys, latents and rows, at random."""
 
 from __future__ import annotations
 

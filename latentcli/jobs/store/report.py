@@ -1,4 +1,4 @@
-"""A store in; the figures of its latents, and a folder with a page that shows them, out."""
+"""Measures a store's latents, and writes the folder with the page that shows them."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def measure_store(
     recorded = contents.sums.summary()
     if limit is None:
         limit = USUAL_SAMPLES if recorded else 0
-    places = spread(limit or total, total)
-    meter = Meter("inspect", len(places), reporter.progress, noun="samples")
+    indices = spread(limit or total, total)
+    meter = Meter("inspect", len(indices), reporter.progress, noun="samples")
     meter.begin()
-    found = read_statistics(store, places, meter)
+    found = read_statistics(store, indices, meter)
     report: dict[str, Any] = {
         "samples": total,
         "samples_read": found.samples if found else 0,
@@ -64,21 +64,21 @@ def measure_store(
         **contents.to_json(int(store.metadata.get("downscale", 1))),
     }
     report["thumbnails"] = _thumbnails(store, found, folder)
-    report["damaged"] = {"count": store.damage.count, "problems": store.damage.told}
+    report["damaged"] = {"count": store.damage.count, "problems": store.damage.sentences}
     return report | {"findings": findings(report)}
 
 
-def read_statistics(store: ReadableStore, places: Any, meter: Meter) -> StoreStatistics | None:
-    """The figures of the samples in these places; None where none can be read."""
-    few = [places[i] for i in spread(PREVIEW, len(places))]
+def read_statistics(store: ReadableStore, indices: Any, meter: Meter) -> StoreStatistics | None:
+    """The figures of the samples of these indices; None where none can be read."""
+    few = [indices[i] for i in spread(PREVIEW, len(indices))]
     preview = [latents for *_, latents in store.latents(few)]
     if not preview:
         return None
     found = StoreStatistics(preview)
-    fitted = {places[i] for i in spread(FITTED, len(places))}
-    for place, row, latents in store.latents(places):
+    fitted = {indices[i] for i in spread(FITTED, len(indices))}
+    for index, row, latents in store.latents(indices):
         try:
-            found.add(place, row.key, latents, place in fitted)
+            found.add(index, row.key, latents, index in fitted)
         except ValueError as error:
             store.damage.add(f"{row.key!r}: {error}.")
         meter.advance(1)
@@ -146,13 +146,13 @@ def _thumbnails(
         return None
     basis = fit(found.moments)
     items: list[dict[str, Any]] = []
-    for place, row, latents in store.latents(spread(SHOWN, store.samples)):
+    for index, row, latents in store.latents(spread(SHOWN, store.samples)):
         if latents.shape[1] != found.channels:
             continue
         name = f"files/{len(items) // 1000:03d}/{len(items):06d}.pca.png"
         height, width = latents.shape[-2:]
         _write(folder / name, _picture(latents[len(latents) // 2], basis))
-        items.append({"file": name, "key": row.key, "place": place, "size": [width, height]})
+        items.append({"file": name, "key": row.key, "place": index, "size": [width, height]})
     return {"explained": basis.explained, "fitted": found.fitted, "items": items}
 
 

@@ -1,4 +1,4 @@
-"""Latents of a store's samples in, one at a time; figures of channels, values and samples out."""
+"""Measures channels, values and samples of latents that come one at a time."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Extremes:
     low: list[tuple[float, int, str]] = field(default_factory=list)
     high: list[tuple[float, int, str]] = field(default_factory=list)
 
-    def add(self, rms: float, place: int, key: str) -> None:
+    def add(self, rms: float, index: int, key: str) -> None:
         """Takes a sample in."""
-        _push(self.high, (rms, -place, key))
-        _push(self.low, (-rms, -place, key))
+        _push(self.high, (rms, -index, key))
+        _push(self.low, (-rms, -index, key))
 
     def to_json(self) -> dict[str, list[dict[str, Any]]]:
         """Both ends, the most extreme first."""
@@ -70,7 +70,7 @@ class StoreStatistics:
         self.fitted = 0
         """Samples that the principal components come from."""
 
-    def add(self, place: int, key: str, latents: Tensor, fit: bool) -> None:
+    def add(self, index: int, key: str, latents: Tensor, fit: bool) -> None:
         """Takes a sample's latents [n, C, h, w] in, for the principal components too if `fit`.
 
         ValueError where it has another number of channels.
@@ -84,7 +84,7 @@ class StoreStatistics:
         self.sums.add(latents)
         size = _rms(latents)
         self.rms.add(torch.full((1, 1, 1, 1), size, dtype=torch.float64))
-        self.extremes.add(size, place, key)
+        self.extremes.add(size, index, key)
         if fit:
             self.moments.add(latents)
             self.fitted += 1

@@ -1,4 +1,4 @@
-"""A store in; whether its files are what was written, and its latents what the inputs give, out."""
+"""Verifies that a store's files are what was written, and its latents what the inputs give."""
 
 from __future__ import annotations
 
@@ -160,16 +160,16 @@ def check_weights(engine: Engine, manifest: Manifest) -> None:
 def spread(rows: Iterable[Row], total: int, count: int) -> list[Row]:
     """`count` of the `total` rows, evenly over them, the first and the last among them."""
     step = max(total - 1, 0) / max(count - 1, 1)
-    places = {round(i * step) for i in range(count)}
-    return [row for place, row in enumerate(rows) if place in places]
+    chosen = {round(i * step) for i in range(count)}
+    return [row for index, row in enumerate(rows) if index in chosen]
 
 
 def preprocessing(spec: Any) -> PreprocessSpec:
     """How the store's pictures were brought to size."""
-    told = spec["preprocess"]
-    size = tuple(told["size"]) if told["size"] else None
-    buckets = described_buckets(told["buckets"]) if "buckets" in told else None
-    return PreprocessSpec(size, told["divisor"], told["filter"] or "lanczos", buckets)
+    fields = spec["preprocess"]
+    size = tuple(fields["size"]) if fields["size"] else None
+    buckets = described_buckets(fields["buckets"]) if "buckets" in fields else None
+    return PreprocessSpec(size, fields["divisor"], fields["filter"] or "lanczos", buckets)
 
 
 def pictures(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]:
@@ -186,10 +186,10 @@ def pictures(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | Non
 
 def clips(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]:
     """The first frames of the rows' clips, [n, 3, H, W]."""
-    told = spec["clips"]
-    most = min(told["frames"] or CHECKED_FRAMES, CHECKED_FRAMES)
+    fields = spec["clips"]
+    most = min(fields["frames"] or CHECKED_FRAMES, CHECKED_FRAMES)
     limit = spec["decode_image"]["max_pixels"]
-    recipe = ClipRecipe(limit, preprocessing(spec), told["stride"], most)
+    recipe = ClipRecipe(limit, preprocessing(spec), fields["stride"], most)
     for row in rows:
         try:
             with (

@@ -1,4 +1,4 @@
-"""Two files of features in, the Frechet distance between them and what to think of it out."""
+"""Computes the Frechet distance between two files of features, and notes on how to read it."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def check_agreement(a: FeatureFile, b: FeatureFile, force: bool) -> list[str]:
     found = differences(a.metadata, b.metadata)
     if not found:
         return []
-    told = "; ".join(f"{name} is {x!r} and {y!r}" for name, (x, y) in found.items())
+    listed = "; ".join(f"{name} is {x!r} and {y!r}" for name, (x, y) in found.items())
     if force:
-        return [f"The features were made differently, so the distance may mean nothing: {told}."]
+        return [f"The features were made differently, so the distance may mean nothing: {listed}."]
     raise UsageError(
-        f"{a.path} and {b.path} were made differently: {told}. Make both in the same way;"
+        f"{a.path} and {b.path} were made differently: {listed}. Make both in the same way;"
         " --force compares them all the same."
     )
 
@@ -62,13 +62,13 @@ def sums_of(file: FeatureFile) -> FeatureSums:
 
 def described(file: FeatureFile) -> dict[str, Any]:
     """A file's part of the document; None for what it does not say."""
-    told = file.metadata
+    metadata = file.metadata
     names = ("extractor", "weights_sha256", "frames", "stride", "size", "preprocess", "autoencoder")
     return {
         "path": str(file.path),
         "rows": file.rows,
         "dim": file.dim,
-        **{name: told.get(name) for name in names},
+        **{name: metadata.get(name) for name in names},
     }
 
 

@@ -1,4 +1,4 @@
-"""Clips in; a file with a feature vector for each group of their frames, and what was done, out."""
+"""Runs the video-embed job: a file with a feature vector for each group of frames of the clips."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def extract(run: Embedding, groups: list[Tensor]) -> None:
 def metadata(run: Embedding) -> dict[str, str]:
     """What the file says of itself; `differences` compares some of it."""
     job, engine = run.job, run.engine
-    told = {
+    fields = {
         "extractor": run.extractor.name,
         "weights_sha256": run.extractor.sha256,
         "frames": str(job.frames),
@@ -210,8 +210,8 @@ def metadata(run: Embedding) -> dict[str, str]:
         "made_by": f"latentcli {__version__}",
     }
     if engine is None:
-        return told
-    return told | {
+        return fields
+    return fields | {
         "autoencoder": engine.info.preset_name or Path(engine.info.name).name,
         "autoencoder_sha256": engine.info.weights_sha256 or "",
         "autoencoder_dtype": engine.dtype,
@@ -223,7 +223,7 @@ def metadata(run: Embedding) -> dict[str, str]:
 
 def document(run: Embedding) -> dict[str, Any]:
     """The --json document."""
-    told = metadata(run)
+    fields = metadata(run)
     return {
         "output": run.job.output,
         "features": run.spool.count,
@@ -234,9 +234,9 @@ def document(run: Embedding) -> dict[str, Any]:
         "dropped_frames": run.dropped,
         "extractor": run.extractor.name,
         "weights_sha256": run.extractor.sha256,
-        "autoencoder": told.get("autoencoder"),
+        "autoencoder": fields.get("autoencoder"),
         "settings": {
-            name: told.get(name)
+            name: fields.get(name)
             for name in ("frames", "stride", "size", "preprocess", "autoencoder_settings")
         },
         "device": run.accelerator.name,

@@ -1,4 +1,4 @@
-"""A VideoMAE V2 checkpoint in; the network that turns groups of frames into features out."""
+"""Loads the network that turns groups of frames into features, from VideoMAE V2 weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WANTED = Checkpoint(NAME, REPO, FILE, subfolder=FOLDER, needs_config=False)
 
 @dataclass(frozen=True, slots=True)
 class Extractor:
-    """A network for features, and what is told of it."""
+    """A network for features, and what is reported of it."""
 
     network: VideoMae
     name: str

@@ -1,4 +1,4 @@
-"""Files of features in; their rows, checked and a few at a time, and what they say of them, out."""
+"""Reads and writes files of features: rows, checked and a few at a time, and their metadata."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ def _of_numpy(path: Path) -> FeatureFile:
         array = content if isinstance(content, np.ndarray) else _only_array(path, content)
     except (OSError, ValueError, EOFError, SyntaxError, BadZipFile, zlib.error) as error:
         # NumPy takes whatever it does not know for a pickle, and tells how to read it unsafely.
-        told = "it holds Python objects, or is none" if "pickle" in str(error) else str(error)
+        reason = "it holds Python objects, or is none" if "pickle" in str(error) else str(error)
         raise StoreError(
-            f"{path} is no complete NumPy file of numbers: {told}".rstrip(".") + "."
+            f"{path} is no complete NumPy file of numbers: {reason}".rstrip(".") + "."
         ) from error
     _check(path, array.shape, array.dtype.kind in "fiu")
     return FeatureFile(path, array.shape[0], array.shape[1], {}, array)
@@ -197,10 +197,10 @@ def check_output(path: Path) -> None:
     if path.exists():
         try:
             with SafetensorsFile(path) as file:
-                ours = file.metadata.get("format") == FORMAT
+                is_features = file.metadata.get("format") == FORMAT
         except StoreError:
-            ours = False
-        if not ours:
+            is_features = False
+        if not is_features:
             raise UsageError(
                 f"{path} is there and is no file of features; it is not overwritten. Name another."
             )

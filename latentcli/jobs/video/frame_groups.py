@@ -1,4 +1,4 @@
-"""The frames of a clip in; groups of them, through an autoencoder or not, for an extractor out."""
+"""Groups the frames of a clip for an extractor, through an autoencoder or not."""
 
 from __future__ import annotations
 

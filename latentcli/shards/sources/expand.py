@@ -1,4 +1,4 @@
-"""One source as a user writes it in (folder, file, glob, braces, @list, URL); its files out."""
+"""Expands one source as a user writes it: a folder, file, glob, braces, @list, URL or pipe."""
 
 from __future__ import annotations
 

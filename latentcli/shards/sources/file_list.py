@@ -1,4 +1,4 @@
-"""Files one at a time in; lists of a million of them, in little memory, out."""
+"""Holds lists of a million files, with their sizes and times, in little memory."""
 
 from __future__ import annotations
 

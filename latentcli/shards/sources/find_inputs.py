@@ -1,4 +1,4 @@
-"""Sources as a user writes them in; a frozen, ordered list of inputs with keys and units out."""
+"""Finds the inputs of a job's sources: an ordered list with keys and units."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def expand_sources(
 def inputs_of(expanded: Sequence[Source], *, packed: bool = False) -> FoundInputs:
     """Inputs of sources, sorted by key, each path once; of packed ones with `tar_keys`."""
     base = common_anchor(source.anchor for source in expanded if source.anchor is not None)
-    files = expanded[0].files if len(expanded) == 1 else _together(expanded)
+    files = expanded[0].files if len(expanded) == 1 else _merged(expanded)
     if len(set(files.paths)) < len(files):
         first = {path: i for i, path in reversed(list(enumerate(files.paths)))}
         files = files.pick(sorted(first.values()))
@@ -75,7 +75,7 @@ def inputs_of(expanded: Sequence[Source], *, packed: bool = False) -> FoundInput
     return FoundInputs(files, keys, packed=packed)
 
 
-def _together(expanded: Sequence[Source]) -> Files:
+def _merged(expanded: Sequence[Source]) -> Files:
     files = Files()
     for source in expanded:
         files.extend(source.files)
@@ -97,7 +97,7 @@ def _relative(paths: Sequence[str], base: str | None) -> list[str]:
     names = [_name(path, base) for path in paths]
     counts = Counter(names)
     return [
-        name if counts[name] == 1 else _told_apart(name, path)
+        name if counts[name] == 1 else _distinguished(name, path)
         for name, path in zip(names, paths, strict=True)
     ]
 
@@ -113,7 +113,7 @@ def _name(path: str, base: str | None) -> str:
     return whole.removeprefix("/").replace("://", ":/", 1)
 
 
-def _told_apart(name: str, path: str) -> str:
+def _distinguished(name: str, path: str) -> str:
     stem = tar_stem(name)
     mark = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return f"{stem}-{mark}{name[len(stem) :]}"

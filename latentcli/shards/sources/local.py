@@ -1,4 +1,4 @@
-"""A folder, file or glob of this machine in; the files that it means, with sizes and times, out."""
+"""Lists the files that a folder, file or glob of this machine means, with sizes and times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A URL in; the files of remote storage that it means, with sizes and times, in few calls, out."""
+"""Lists the files that a URL of remote storage means, with sizes and times, in few calls."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def folder_of(url: str) -> str:
 
 
 def remote(url: str) -> RemotePath:
-    """The place of a URL that is known to be remote."""
+    """The RemotePath of a URL that is known to be remote."""
     path = path_of(url)
     if not isinstance(path, RemotePath):
         raise ValueError(f"{url} is no URL of remote storage")

@@ -1,4 +1,4 @@
-"""Bytes or tensors in; a file that is there as a whole or not at all, and its digest, out."""
+"""Writes a file that appears whole or not at all, and gives its digest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A large file here or in remote storage in; its bytes, unpacked where it is gzip, in order out."""
+"""Reads the bytes of a large file in order, here or remote, and unpacks gzip."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class OpenStream(ABC):
         self.close()
 
 
-def open_stream(place: AnyPath, size: int | None = None, start: int = 0) -> OpenStream:
+def open_stream(path: AnyPath, size: int | None = None, start: int = 0) -> OpenStream:
     """The bytes of a file from `start` on, counted after unpacking a .gz or .tgz.
 
     `size` is what the file had when it was listed: OSError where it has another now, and in the
     end where a remote file was changed in the meantime.
     """
-    packed = place.name.lower().endswith(_PACKED)
+    packed = path.name.lower().endswith(_PACKED)
     begin = 0 if packed else start
     raw: OpenStream
-    if isinstance(place, RemotePath):
-        raw = _RemoteStream(place, size, begin)
+    if isinstance(path, RemotePath):
+        raw = _RemoteStream(path, size, begin)
     else:
-        raw = _LocalStream(place, size, begin)
+        raw = _LocalStream(path, size, begin)
     if not packed:
         return raw
     stream = _Unpacked(raw)
@@ -67,10 +67,10 @@ def open_stream(place: AnyPath, size: int | None = None, start: int = 0) -> Open
     return stream
 
 
-def _same_size(place: AnyPath, listed: int | None, now: int) -> None:
+def _same_size(path: AnyPath, listed: int | None, now: int) -> None:
     if listed is not None and listed >= 0 and listed != now:
         raise OSError(
-            errno.EIO, f"it has {now} bytes now and had {listed} when it was listed", str(place)
+            errno.EIO, f"it has {now} bytes now and had {listed} when it was listed", str(path)
         )
 
 

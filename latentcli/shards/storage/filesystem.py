@@ -1,4 +1,4 @@
-"""A URL in; the fsspec filesystem that serves it, and what it answers to a call, out."""
+"""Opens the fsspec filesystem of a URL, and puts what it raises into plain words."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _new(scheme: str) -> Any:
 
 
 def _s3_options() -> dict[str, Any]:
-    """Two quick tries of each part of a long upload; the patient ones, of the whole, are ours."""
+    """Two quick tries of each part of a long upload; retry.py repeats the whole."""
     total = retry_seconds()
     patience = min(max(total, 1), 20)
     return {

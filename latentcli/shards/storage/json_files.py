@@ -1,4 +1,4 @@
-"""Plain Python values in, deterministic and readable JSON text out, and back with plain errors."""
+"""Writes deterministic, readable JSON, and reads JSON objects with plain errors."""
 
 from __future__ import annotations
 

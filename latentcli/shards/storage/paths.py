@@ -1,4 +1,4 @@
-"""A path or URL as text in; an object with which its files are read and written out."""
+"""Makes a path or URL, given as text, an object that reads and writes its files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_remote(text: str) -> bool:
 
 
 def path_of(text: str) -> AnyPath:
-    """The place that a text names: a URL, a file:// URL or a path. Slashes at its end do not count.
+    """The path object of a text: a URL, a file:// URL or a path. Slashes at its end do not count.
 
     UsageError for a URL that names no bucket or host.
     """

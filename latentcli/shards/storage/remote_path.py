@@ -1,4 +1,4 @@
-"""A URL in; an object out that stands for the file or folder there as a Path does for a local one.
+"""Stands for a file or folder in remote storage as pathlib.Path does for a local one.
 
 Folders of an object storage are but prefixes: they need no making, and an empty one is not there.
 """
@@ -179,7 +179,7 @@ class RemotePath:
         """Deletes a file; FileNotFoundError where there is none and that matters."""
         if not missing_ok:
             self.stat()
-        # Another try of ours, or another job, may have been there first.
+        # An earlier try, or another job, may have been there first.
         with suppress(FileNotFoundError):
             ask(self.url, "deletion", lambda files, path: files.rm_file(path))
 

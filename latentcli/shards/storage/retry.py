@@ -1,4 +1,4 @@
-"""A call to remote storage in; its result out, after as many tries as trouble on the way costs."""
+"""Repeats a call to remote storage while its errors may pass by themselves."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Keeps a store whole: manifest, input list, commit records, locks, verification."""
+"""Writes, reads, locks and verifies stores: manifest, input list, commit records, shards."""

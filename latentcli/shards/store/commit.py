@@ -1,4 +1,4 @@
-"""A unit's tensors and rows in; its shard, and then its commit record, in the store out."""
+"""Writes a unit's shard and then its commit record, which makes the unit done."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class CommitRecord:
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order of the fields; a tar's are left out where there is none."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        told = {k: v for k, v in values.items() if v is not None or k not in _OF_TARS}
-        return told | {"rows": [row_to_json(row) for row in self.rows]}
+        known = {k: v for k, v in values.items() if v is not None or k not in _OF_TARS}
+        return known | {"rows": [row_to_json(row) for row in self.rows]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:

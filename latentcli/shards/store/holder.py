@@ -1,4 +1,4 @@
-"""This process in, what it tells other jobs of itself out; and such a telling in, its sense out."""
+"""Describes the process that writes to a store, and reads how another describes itself."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Holder:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """The holder; ValueError where the document is none of ours."""
+        """The holder; ValueError where the document describes none."""
         return cls(
             field(document, "host", str),
             field(document, "machine", str),
@@ -67,7 +67,7 @@ class Holder:
 
 
 def refused(store: AnyPath, holder: Holder | None) -> StoreError:
-    """What a second job is told; `holder` is None where it is not known."""
+    """The error of a second job; `holder` is None where it is not known."""
     who = "" if holder is None else f": process {holder.pid} on host {holder.host}"
     what = "" if holder is None else f" ({holder.command})"
     return StoreError(

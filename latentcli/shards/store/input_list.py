@@ -1,4 +1,4 @@
-"""Input rows in, inputs.jsonl out, and back unit by unit: the frozen input list on disk."""
+"""Writes and reads inputs.jsonl, the frozen input list of a store, unit by unit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store where files cannot be locked in; the right to be its only writer, kept up by beats, out.
+"""Keeps the right to be a store's only writer by heartbeats, where files cannot be locked.
 
 The holder raises a counter in a small file every few seconds. Who finds the file watches whether
 the counter moves, by a clock of its own that never goes back: hosts need not agree on the time.
@@ -153,7 +153,7 @@ class Lease:
                 self._mine = replace(self._mine, beat=self._mine.beat + 1)
                 _write(self._path, self._mine)
             except OSError:
-                # Trouble of the storage is told by the writes of the job itself.
+                # The writes of the job itself report trouble of the storage.
                 return
             self._alive = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""A store in, the right to be its only writer out."""
+"""Takes the right to be a store's only writer, by a file lock or by a lease."""
 
 from __future__ import annotations
 

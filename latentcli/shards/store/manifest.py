@@ -1,4 +1,4 @@
-"""A store's description in, manifest.json out, and back; the hash of a spec and what differs."""
+"""Writes and reads manifest.json, hashes a spec, and says how two specs differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths of inputs or of stores in; bytes, rows and tensors out."""
+"""Reads rows and tensors by key from a store, or from one shard of it."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class StoreReader:
     def metadata(self) -> dict[str, str]:
         """The strings by which the shards describe themselves; empty where nothing is done."""
         # A tar of no samples says nothing.
-        told = (dict(self._shard(unit).file.metadata) for unit in self.units)
-        return next(filter(None, told), {})
+        found = (dict(self._shard(unit).file.metadata) for unit in self.units)
+        return next(filter(None, found), {})
 
     def rows(self) -> Iterator[Row]:
         """Rows of all inputs, failed ones too, in the order of the input list."""
@@ -192,15 +192,17 @@ def _shard_rows(shard: ShardFile) -> dict[str, Row]:
         if key not in rows and len(entry.shape) in (3, 4):
             rows[key] = Row(key=key, source="", status="ok", latent_shape=entry.shape)
     if isinstance(shard, TarShard):
-        return {key: _told(shard, rows[key], told) for key, told in shard.documents()}
+        return {
+            key: _with_document(shard, rows[key], document) for key, document in shard.documents()
+        }
     return dict(sorted(rows.items()))
 
 
-def _told(shard: TarShard, row: Row, document: Mapping[str, Any]) -> Row:
+def _with_document(shard: TarShard, row: Row, document: Mapping[str, Any]) -> Row:
     """The row with what a sample's document says of it."""
     known = row_to_json(row) | {"latent_shape": list(row.latent_shape or ())}
-    told = {name: value for name, value in document.items() if value is not None}
+    fields = {name: value for name, value in document.items() if value is not None}
     try:
-        return row_from_json(known | told | {"key": row.key, "status": "ok"})
+        return row_from_json(known | fields | {"key": row.key, "status": "ok"})
     except ValueError as error:
         raise StoreError(f"{shard.path} is damaged: {row.key!r} has {error}.") from error

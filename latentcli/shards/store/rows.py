@@ -1,4 +1,4 @@
-"""Rows of a commit record in, plain JSON values out, and back."""
+"""Converts rows of a commit record to plain JSON values and back."""
 
 from __future__ import annotations
 

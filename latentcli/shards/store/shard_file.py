@@ -1,4 +1,4 @@
-"""The path of a shard in; the open shard out, whichever of the formats it has."""
+"""Opens a shard in whichever of the formats it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store and its frozen list in; unit by unit, what has become of it so far, out."""
+"""Finds out what has become of each unit of a store so far."""
 
 from __future__ import annotations
 

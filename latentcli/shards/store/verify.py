@@ -1,4 +1,4 @@
-"""A store in; everything about its files that does not hold together out, unit by unit."""
+"""Verifies the files of a store, unit by unit, and lists every problem."""
 
 from __future__ import annotations
 

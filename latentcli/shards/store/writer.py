@@ -1,4 +1,4 @@
-"""A folder and a spec in, a store that may be written out; at the end, its totals and failures."""
+"""Opens a store for writing, and finishes it with its totals and failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bytes of a `.safetensors` member in; its tensors by name out, for other readers of our tars.
+"""Decodes `.safetensors` members to named tensors, for other readers of latentcli's tars.
 
 webdataset.WebDataset(url).decode(latentcli.safetensors_decoder)
 load_dataset("webdataset", data_files=url)  # then latentcli.load_latents(row[...])

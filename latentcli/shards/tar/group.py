@@ -1,4 +1,4 @@
-"""The members of one key in; those that are one sample together, once that is certain, out.
+"""Groups the members of one key into samples, once it is certain which belong together.
 
 Which members are one sample is webdataset's rule: those in a row whose names agree up to the
 first dot after the last slash, the key. The rest of the name is the field.
@@ -11,8 +11,8 @@ belong together (photo.2021.01.jpg, photo.2021.01.txt). Then,
 - several stems: each is a sample with the stem for a key, and a field of what follows it. A
   member that goes on with none of them has nothing to belong to, and is refused.
 - one stem, and all members go on with it: the same.
-- a member is <key>.latent.safetensors: one sample by webdataset's rule. So are tars of ours made,
-  whose keys have no dots.
+- a member is <key>.latent.safetensors: one sample by webdataset's rule. latentcli writes
+  its tars so, and their keys have no dots.
 - one stem, and other members do not go on with it (0001.image.jpg, 0001.caption.txt): one sample
   by webdataset's rule, as is one with a field without a dot (0001.jpg, 0001.seg.png).
 

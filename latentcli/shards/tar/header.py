@@ -1,4 +1,4 @@
-"""Header blocks of a tar in; what they say about a member, and why it may not be used, out.
+"""Parses the header blocks of a tar, and says why a member may not be used.
 
 The formats are those of POSIX (ustar, pax), GNU tar and the old v7. Nothing here reads a stream.
 

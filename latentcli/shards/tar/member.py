@@ -1,4 +1,4 @@
-"""`<tar>::<member>` in; the bytes of that one member out."""
+"""Reads the bytes of the one member that `<tar>::<member>` names."""
 
 from __future__ import annotations
 

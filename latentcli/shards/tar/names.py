@@ -1,4 +1,4 @@
-"""A sample's key and a field in, the name of its member in a tar out, and back.
+"""Builds the name of a tar member from a sample's key and a field, and splits it again.
 
 Readers of WebDataset tars end the key at the first dot after the last slash, and skip names that
 look hidden to them. So in a key such dots, and whatever else would be taken amiss, become %XX.

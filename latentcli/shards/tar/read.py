@@ -1,4 +1,4 @@
-"""Bytes of a tar in, as from a pipe; its members out one by one, each sound or refused.
+"""Reads the members of a tar in one pass, as from a pipe, each sound or refused.
 
 Nothing is raised for what is in a tar, nothing is sought, and no more than one member is held.
 Python's `tarfile` is not used: it takes a tar that was cut for one that has ended.

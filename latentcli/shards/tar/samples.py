@@ -1,6 +1,6 @@
-"""The members of a tar in; its samples out, each certainly complete or with the reason why not.
+"""Reads the samples of a tar, each certainly complete or with the reason why it is not.
 
-tar_group.py says which members are one sample.
+group.py says which members are one sample.
 """
 
 from __future__ import annotations

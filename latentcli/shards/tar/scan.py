@@ -1,4 +1,4 @@
-"""A tar of files in; where the bytes of each of them lie, without reading them, out."""
+"""Locates the bytes of each file in a tar without reading them."""
 
 from __future__ import annotations
 

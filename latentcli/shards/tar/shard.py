@@ -1,4 +1,4 @@
-"""A tar shard of ours in; its metadata, tensor names, tensors and other members out."""
+"""Opens a tar shard of a store: its metadata, tensors and other members."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class TarShard(SafetensorsFile):
 
     def _with_sample(self, shard: Header, sample: str, own: Header, begin: int) -> Header:
         """The header of the shard with one more sample, whose member begins at `begin`."""
-        told = dict(own.metadata)
-        key = told.pop("key", None)
+        metadata = dict(own.metadata)
+        key = metadata.pop("key", None)
         if key is None or any("/" in part for part in own.entries):
             raise ValueError(f"the latents of {sample!r} do not say what their key is")
         if key in self._samples:
             raise ValueError(f"{sample!r} and {self._samples[key]!r} both are of key {key!r}")
-        if self._samples and told != shard.metadata:
+        if self._samples and metadata != shard.metadata:
             raise ValueError(f"{sample!r} was made by another job than the samples before it")
         self._samples[key] = sample
         for part, entry in own.entries.items():
@@ -61,7 +61,7 @@ class TarShard(SafetensorsFile):
             shard.entries[f"{key}/{part}"] = replace(
                 entry, begin=entry.begin + shift, end=entry.end + shift
             )
-        return Header(told, shard.entries, 0)
+        return Header(metadata, shard.entries, 0)
 
     @contextmanager
     def _scanning(self, read: Read) -> Iterator[Read]:

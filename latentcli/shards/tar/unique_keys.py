@@ -1,4 +1,4 @@
-"""Keys of samples in; keys that differ from all before, in little memory each, out."""
+"""Makes each sample's key differ from all keys before it, in little memory a key."""
 
 from __future__ import annotations
 

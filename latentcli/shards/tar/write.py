@@ -1,4 +1,4 @@
-"""Encoded samples in; the bytes of a WebDataset tar, which depend on the samples alone, out."""
+"""Writes encoded samples as a WebDataset tar, whose bytes depend on the samples alone."""
 
 from __future__ import annotations
 

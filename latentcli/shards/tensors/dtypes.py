@@ -1,4 +1,4 @@
-"""The dtype codes of the safetensors format in, torch dtypes out, and back."""
+"""Maps the dtype codes of the safetensors format to torch dtypes and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A safetensors file in; its metadata, tensor names and tensors, each checked before use, out."""
+"""Opens a safetensors file, and checks its header and every tensor before use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Tensors and members in; what stands for them until their shard is written, in files, out.
+"""Keeps tensors and members on the disk until their shard is written.
 
-A clip's latents are as long as the clip, and a tar holds more samples than fit into memory. They
-wait for their shard on the disk.
+A clip's latents are as long as the clip, and a tar holds more samples than fit into memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Variables of torchrun and Slurm in, a rank and a meeting place out."""
+"""Checks the rank and the rendezvous that variables of torchrun and Slurm give."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def work(team):
     if rank.leader and mode == "no folder":
         raise UsageError("There is no folder x.")
     if rank.leader:
-        team.publish(mode + "\\u00e4" * 3_000_000)
+        team.broadcast(mode + "\\u00e4" * 3_000_000)
     plan = mode + "\\u00e4" * 3_000_000 if rank.leader else team.receive(lambda: None)
     team.add("here", 1)
     while team.total("here") < rank.world:

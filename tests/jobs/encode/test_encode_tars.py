@@ -1,4 +1,4 @@
-"""Tars of pictures in, stores of both formats out: every sample counted, nothing lost or half."""
+"""Encodes tars of pictures to stores of both formats: every sample counts, none is lost or half."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How busy the stages were, in; who limits the job and what would help, in words, out."""
+"""Checks which stage limits a job, and the advice in words, for how busy the stages were."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentcli.jobs.runtime.bottleneck import Interval, Reading, Setting, ThreadGroup, crews_of
+from latentcli.jobs.runtime.bottleneck import Interval, Reading, Setting, ThreadGroup, thread_groups
 
 SPAN = 10.0
 IN_TURN = (ThreadGroup(("read", "decode")), ThreadGroup(("encode_image", "write"), 4))
@@ -14,14 +14,14 @@ IN_TURN = (ThreadGroup(("read", "decode")), ThreadGroup(("encode_image", "write"
 
 def window(
     workers: int = 2,
-    lanes: dict[str, int] | None = None,
-    crews: tuple[ThreadGroup, ...] = (),
+    threads: dict[str, int] | None = None,
+    groups: tuple[ThreadGroup, ...] = (),
     span: float = SPAN,
     setting: Setting | None = None,
     **seconds: float,
 ) -> Interval:
     """Stages with these seconds and 50 items each in `span` seconds, after 7 of each before."""
-    found = crews_of(seconds, workers, lanes or {}, crews)
+    found = thread_groups(seconds, workers, threads or {}, groups)
     before = Reading(100.0, dict.fromkeys(seconds, (7.0, 7)))
     now = Reading(100.0 + span, {stage: (7.0 + s, 57) for stage, s in seconds.items()})
     return Interval(before, now, found, setting or Setting(cores=16))
@@ -69,12 +69,12 @@ SENTENCES = [
         " faster storage would help",
     ),
     (
-        window(lanes={"read": 1}, read=9.7, decode_image=8, preprocess=3, encode=5),
+        window(threads={"read": 1}, read=9.7, decode_image=8, preprocess=3, encode=5),
         "read is the limit: busy 97% of the time; the model is idle 50%;"
         " faster storage or more ranks would help",
     ),
     (
-        window(lanes={"read": 1}, read=5, decode_image=15, preprocess=5, encode=5),
+        window(threads={"read": 1}, read=5, decode_image=15, preprocess=5, encode=5),
         "decode_image is the limit: 2.0 of 2 workers busy; the model is idle 50%;"
         " more workers or smaller sources would help",
     ),
@@ -99,12 +99,12 @@ SENTENCES = [
         " more CPU cores or a smaller --size would help",
     ),
     (
-        window(crews=IN_TURN, read=0.5, decode=4, encode_image=35, write=3),
+        window(groups=IN_TURN, read=0.5, decode=4, encode_image=35, write=3),
         "encode_image is the limit: 3.8 of 4 threads busy; the model is idle 60%;"
         " more --workers or --format jpeg would help",
     ),
     (
-        window(crews=IN_TURN, read=7, decode=2.5, encode_image=5, write=3),
+        window(groups=IN_TURN, read=7, decode=2.5, encode_image=5, write=3),
         "read is the limit: it takes turns with the model, which is idle 75%;"
         " faster storage would help",
     ),
@@ -135,7 +135,7 @@ def test_the_limit_in_words(seen: Interval, sentence: str) -> None:
         window(span=1.9, encode=1.9),
         window(span=0.0, encode=1.0),
         window(decode_image=15, preprocess=11, encode=5),
-        window(lanes={"encode_image": 1}, encode_image=31, decode=6),
+        window(threads={"encode_image": 1}, encode_image=31, decode=6),
     ],
     ids=["nothing", "nobody", "too short", "no time", "from a queue", "more than was said"],
 )
@@ -165,14 +165,14 @@ def test_what_a_queue_held_makes_nobody_fuller_than_full() -> None:
 
 def test_views() -> None:
     read, decode_image, encode = window(2, read=2, decode_image=30, encode=4).views()
-    assert (read.name, read.items, read.rate, read.busy, read.lanes) == ("read", 57, 5.0, 0.2, 2)
+    assert (read.name, read.items, read.rate, read.busy, read.threads) == ("read", 57, 5.0, 0.2, 2)
     assert (read.share, decode_image.share, encode.share) == (0.1, 1.0, 0.4)
-    assert (decode_image.busy, encode.lanes) == (2, 1)
+    assert (decode_image.busy, encode.threads) == (2, 1)
 
 
 def test_a_stage_that_began_in_the_window() -> None:
     seen = Interval(Reading(0.0, {}), Reading(4.0, {"write": (1.0, 8)}))
-    assert [(v.rate, v.busy, v.lanes) for v in seen.views()] == [(2.0, 0.25, 1)]
+    assert [(v.rate, v.busy, v.threads) for v in seen.views()] == [(2.0, 0.25, 1)]
 
 
 STAGES = st.sampled_from(
@@ -186,11 +186,13 @@ STAGES = st.sampled_from(
     st.dictionaries(STAGES, st.integers(1, 8), max_size=2),
     st.sampled_from([(), IN_TURN]),
 )
-def test_every_stage_is_done_by_somebody_and_figures_stay_in_range(seconds, workers, lanes, crews):
-    seen = window(workers, lanes, crews, **seconds)
-    done = [stage for crew in seen.crews for stage in crew.stages]
+def test_every_stage_is_done_by_somebody_and_figures_stay_in_range(
+    seconds, workers, threads, groups
+):
+    seen = window(workers, threads, groups, **seconds)
+    done = [stage for group in seen.groups for stage in group.stages]
     assert sorted(done) == sorted(seconds)
-    assert all(0 <= view.busy <= view.lanes and 0 <= view.share <= 1 for view in seen.views())
+    assert all(0 <= view.busy <= view.threads and 0 <= view.share <= 1 for view in seen.views())
     verdict = seen.verdict()
     if verdict is not None:
         assert verdict.stage in seconds and 0.85 * verdict.of <= verdict.busy <= verdict.of

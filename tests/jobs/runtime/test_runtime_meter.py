@@ -1,4 +1,4 @@
-"""Stage times in; rates, windows, totals of all ranks and the bottleneck out."""
+"""Checks rates, intervals, totals of all ranks and the bottleneck that stage times give."""
 
 from __future__ import annotations
 
@@ -189,19 +189,19 @@ def test_the_last_write_counts_though_no_item_follows_it():
 
 
 @pytest.mark.parametrize(
-    ("options", "lanes"),
+    ("options", "threads"),
     [
         ({"workers": 4}, {"read": 4, "encode": 1}),
-        ({"workers": 4, "lanes": {"read": 1}}, {"read": 1, "encode": 1}),
+        ({"workers": 4, "threads": {"read": 1}}, {"read": 1, "encode": 1}),
         ({"workers": 0}, {"read": 1, "encode": 1}),
-        ({"crews": (ThreadGroup(("read", "encode"), 3),)}, {"read": 3, "encode": 3}),
+        ({"groups": (ThreadGroup(("read", "encode"), 3),)}, {"read": 3, "encode": 3}),
     ],
 )
-def test_lanes(options, lanes):
+def test_threads(options, threads):
     found = Meter("encode", 1, **options)
-    for stage in lanes:
+    for stage in threads:
         found.add(stage, 1.0, 1)
-    assert {view.name: view.lanes for view in found.snapshot().stages()} == lanes
+    assert {view.name: view.threads for view in found.snapshot().stages()} == threads
 
 
 def test_ranks_share_their_totals():

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import os
-import random
 import subprocess
 import sys
 import textwrap
@@ -31,7 +30,6 @@ from latentcli.shards.keys import escape
 from latentcli.shards.tar.group import LOOK_AHEAD, Group
 from latentcli.shards.tar.read import TarEntry, TarLimits
 from latentcli.shards.tar.samples import payload, read_samples
-from latentcli.shards.tar.unique_keys import UniqueKeys
 
 ALL = TarLimits()
 
@@ -428,19 +426,6 @@ def test_memory_is_that_of_one_sample():
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], env=environment, check=True, timeout=60
     )
-
-
-def test_unique_keys_grow_in_little_memory():
-    keys = UniqueKeys()
-    chance = random.Random(1)
-    given_keys = [str(chance.randrange(20_000)) for _ in range(30_000)]
-    seen: set[str] = set()
-    for key in given_keys:
-        name, new = keys.claim(key)
-        assert new == (key not in seen)
-        assert name == key if new else name.startswith(f"{key}~")
-        seen.add(key)
-    assert keys.last == name
 
 
 @pytest.mark.parametrize(
