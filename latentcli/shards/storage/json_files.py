@@ -43,13 +43,3 @@ def load_object(path: AnyPath) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise StoreError(f"{path} is damaged: it holds no JSON object.")
     return value
-
-
-def field(document: Mapping[str, Any], name: str, *kinds: type | None) -> Any:
-    """A field of one of these types (None: may be absent); ValueError says what is wrong."""
-    value = document.get(name)
-    if (value is None and None in kinds) or type(value) in kinds:
-        return value
-    allowed = " or ".join("null" if kind is None else kind.__name__ for kind in kinds)
-    found = repr(value) if name in document else "absent"
-    raise ValueError(f"{name} is {found[:60]}, expected {allowed}")

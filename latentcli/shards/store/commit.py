@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,9 +11,9 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow, Row
 from latentcli.shards.layout import SUFFIXES, record_path, shard_name, shard_path
 from latentcli.shards.storage.atomic_write import Bytes, atomic_write, sync_folder, write_error
-from latentcli.shards.storage.json_files import field, load_object, pretty
+from latentcli.shards.storage.json_fields import from_object, to_object
+from latentcli.shards.storage.json_files import load_object, pretty
 from latentcli.shards.storage.paths import AnyPath
-from latentcli.shards.store.rows import row_from_json, row_to_json
 from latentcli.shards.tar.write import TarSample, tar_chunks
 from latentcli.shards.tensors.write import Pieces, safetensors_parts
 
@@ -47,15 +47,15 @@ class CommitRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order of the fields; a tar's are left out where there is none."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        known = {k: v for k, v in values.items() if v is not None or k not in _OF_TARS}
-        return known | {"rows": [row_to_json(row) for row in self.rows]}
+        return to_object(self) | {"rows": [to_object(row) for row in self.rows]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """The record; ValueError says what is wrong with the document."""
-        values = {name: field(document, name, *kinds) for name, kinds in _FIELDS.items()}
-        record = cls(**values | {"rows": tuple(map(row_from_json, values["rows"]))})
+        record = from_object(cls, document)
+        for row in record.rows:
+            if row.status not in ("ok", "failed"):
+                raise ValueError(f"status is {row.status!r}, expected ok or failed")
         encoded = sum(row.status == "ok" for row in record.rows)
         found = (len(record.rows), encoded, len(record.rows) - encoded)
         if found != (record.inputs, record.encoded, record.failed):
@@ -66,23 +66,6 @@ class CommitRecord:
         if len({row.key for row in record.rows}) != len(record.rows):
             raise ValueError("it lists a key twice")
         return record
-
-
-_FIELDS: dict[str, tuple[type | None, ...]] = {
-    "unit": (int,),
-    "spec_hash": (str,),
-    "shard": (str,),
-    "bytes": (int,),
-    "sha256": (str,),
-    "inputs": (int,),
-    "encoded": (int,),
-    "failed": (int,),
-    "channels": (dict, None),
-    "rows": (list,),
-    "source": (str, None),
-    "sha256_source": (str, None),
-}
-_OF_TARS = ("source", "sha256_source")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeVar
 
 from latentcli.core.errors import StoreError
 from latentcli.shards.storage.atomic_write import temporary_name
-from latentcli.shards.storage.json_files import field
+from latentcli.shards.storage.json_fields import from_object
 from latentcli.shards.storage.paths import AnyPath, RemotePath
 
 _ENDED = ("Z", "X")
@@ -37,21 +37,6 @@ class Holder:
         pid = os.getpid()
         return cls(socket.gethostname(), _machine(), pid, _started(pid) or 0, _command())
 
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Self:
-        """The holder; ValueError where the document describes none."""
-        return cls(
-            field(document, "host", str),
-            field(document, "machine", str),
-            field(document, "pid", int),
-            field(document, "started", int),
-            field(document, "command", str),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
     def is_dead(self) -> bool:
         """Whether it surely ended: only of a process of this machine can that be known."""
         if (self.host, self.machine) != (socket.gethostname(), _machine()):
@@ -66,6 +51,9 @@ class Holder:
         return bool(self.started) and _started(self.pid) != self.started
 
 
+Kind = TypeVar("Kind", bound=Holder)
+
+
 def refused(store: AnyPath, holder: Holder | None) -> StoreError:
     """The error of a second job; `holder` is None where it is not known."""
     who = "" if holder is None else f": process {holder.pid} on host {holder.host}"
@@ -76,24 +64,21 @@ def refused(store: AnyPath, holder: Holder | None) -> StoreError:
     )
 
 
-def read_document(path: AnyPath) -> dict[str, Any] | None:
-    """The JSON object in a small file; None where it is missing or garbled. OSError as reading."""
+def read_holder(path: AnyPath, kind: type[Kind]) -> Kind | None:
+    """Whom a file names; None where it is missing or garbled. OSError as reading."""
     try:
-        document = json.loads(path.read_bytes())
+        return from_object(kind, json.loads(path.read_bytes()))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return document if isinstance(document, dict) else None
 
 
-def write_document(
-    path: AnyPath, document: dict[str, Any], unique: str = "", *, new: bool = False
-) -> None:
+def write_holder(path: AnyPath, holder: Holder, unique: str = "", *, new: bool = False) -> None:
     """Writes a small file at once, in the place of an old one; OSError where that is refused.
 
     It need not outlast a power failure. `unique` tells the writers of one process apart. A `new`
     file takes nobody's place: OSError where there is one, but some storages cannot tell.
     """
-    data = json.dumps(document, indent=2).encode() + b"\n"
+    data = json.dumps(asdict(holder), indent=2).encode() + b"\n"
     if isinstance(path, RemotePath):
         path.write_bytes(data, new=new)
         return
@@ -107,15 +92,6 @@ def write_document(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def read_holder(path: AnyPath) -> Holder | None:
-    """Whom a file names; None where it is missing, garbled or cannot be read."""
-    try:
-        document = read_document(path)
-        return None if document is None else Holder.from_json(document)
-    except (OSError, ValueError):
-        return None
 
 
 def _command() -> str:

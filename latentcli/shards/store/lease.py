@@ -10,15 +10,13 @@ import os
 import secrets
 import threading
 import time
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 from latentcli.core.errors import StoreError
 from latentcli.shards.layout import HOLDERS
 from latentcli.shards.storage.atomic_write import write_error
-from latentcli.shards.storage.json_files import field
 from latentcli.shards.storage.paths import AnyPath
-from latentcli.shards.store.holder import Holder, read_document, refused, write_document
+from latentcli.shards.store.holder import Holder, read_holder, refused, write_holder
 
 WATCHED = 3
 """Beats without a sign of life after which a lease is void."""
@@ -36,10 +34,9 @@ def beat_seconds() -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Holder):
     """What the file says."""
 
-    holder: Holder
     token: str
     """Random: of this lease alone."""
     beat: int
@@ -56,7 +53,8 @@ class Lease:
     def __init__(self, store: AnyPath) -> None:
         self.store = store
         self._path = store / HOLDERS[1]
-        self._mine = Claim(Holder.here(), secrets.token_hex(16), 0, beat_seconds())
+        here, token = asdict(Holder.here()), secrets.token_hex(16)
+        self._mine = Claim(**here, token=token, beat=0, seconds=beat_seconds())
         self._other: Claim | None = None
         self._end = threading.Event()
         # Beats, and the end, come one at a time: nothing may be written after the release.
@@ -67,7 +65,7 @@ class Lease:
     def take(self) -> None:
         """Takes a free lease, or one whose holder is dead, and keeps it."""
         try:
-            seen = _read(self._path)
+            seen = read_holder(self._path, Claim)
             self._await_death(seen)
             self._claim(new=seen is None)
         except OSError as error:
@@ -82,9 +80,9 @@ class Lease:
             # Not every storage can tell whether a file is new: there, of two that start at once,
             # the one that wrote last has it.
             time.sleep(self._mine.seconds * _SETTLE)
-            now = _read(self._path)
+            now = read_holder(self._path, Claim)
             if now is not None and now.token != self._mine.token:
-                raise refused(self.store, now.holder)
+                raise refused(self.store, now)
         except BaseException:
             self.release()
             raise
@@ -94,7 +92,7 @@ class Lease:
         try:
             _write(self._path, self._mine, new=True)
         except OSError:  # of a storage that cannot do this, too
-            return _read(self._path) is not None
+            return read_holder(self._path, Claim) is not None
         return True
 
     def check(self) -> None:
@@ -103,7 +101,7 @@ class Lease:
             # This process was stopped for a while, or the storage was: see before it is used.
             self._beat()
         if self._other is not None:
-            holder = self._other.holder
+            holder = self._other
             raise StoreError(
                 f"{self.store} was taken over by another job: process {holder.pid} on host"
                 f" {holder.host} ({holder.command}). This job gave no sign of life for too long,"
@@ -116,7 +114,7 @@ class Lease:
         self._end.set()
         with self._busy:
             try:
-                now = _read(self._path)
+                now = read_holder(self._path, Claim)
                 if now is not None and now.token == self._mine.token:
                     self._path.unlink(missing_ok=True)
             except OSError:
@@ -125,17 +123,17 @@ class Lease:
 
     def _await_death(self, seen: Claim | None) -> None:
         """Returns where nobody has the lease any more; StoreError where its counter moves."""
-        if seen is None or seen.holder.is_dead():
+        if seen is None or seen.is_dead():
             return
         step = max(seen.seconds, self._mine.seconds)
         end = time.monotonic() + WATCHED * step
         while time.monotonic() < end:
             time.sleep(step / 4)
-            now = _read(self._path)
+            now = read_holder(self._path, Claim)
             if now is None:
                 return
             if (now.token, now.beat) != (seen.token, seen.beat):
-                raise refused(self.store, now.holder)
+                raise refused(self.store, now)
 
     def _keep(self) -> None:
         while not self._end.wait(self._mine.seconds) and self._other is None:
@@ -146,7 +144,7 @@ class Lease:
             if self._end.is_set() or self._other is not None:
                 return
             try:
-                now = _read(self._path)
+                now = read_holder(self._path, Claim)
                 if now is not None and now.token != self._mine.token:
                     self._other = now
                     return
@@ -158,20 +156,5 @@ class Lease:
             self._alive = time.monotonic()
 
 
-def _read(path: AnyPath) -> Claim | None:
-    document = read_document(path)
-    try:
-        return None if document is None else _claim(document)
-    except ValueError:
-        return None
-
-
-def _claim(document: dict[str, Any]) -> Claim:
-    token, beat = field(document, "token", str), field(document, "beat", int)
-    seconds = float(field(document, "seconds", float, int))
-    return Claim(Holder.from_json(document), token, beat, seconds)
-
-
 def _write(path: AnyPath, claim: Claim, *, new: bool = False) -> None:
-    values = {"token": claim.token, "beat": claim.beat, "seconds": claim.seconds}
-    write_document(path, claim.holder.to_json() | values, f"{claim.token}-", new=new)
+    write_holder(path, claim, f"{claim.token}-", new=new)

@@ -14,7 +14,7 @@ from latentcli.core.errors import StoreError
 from latentcli.shards.layout import HOLDERS
 from latentcli.shards.storage.atomic_write import write_error
 from latentcli.shards.storage.paths import AnyPath, RemotePath
-from latentcli.shards.store.holder import Holder, read_holder, refused, write_document
+from latentcli.shards.store.holder import Holder, read_holder, refused, write_holder
 from latentcli.shards.store.lease import Lease
 
 # What file systems without locks on folders answer (NFS, some Lustre mounts).
@@ -107,13 +107,15 @@ def _check_no_file(store: RemotePath) -> None:
 def _tell(store: Path) -> None:
     """Writes who holds the lock. It is for people: where it cannot be written, the job goes on."""
     with suppress(OSError):
-        write_document(store / HOLDERS[0], Holder.here().to_json())
+        write_holder(store / HOLDERS[0], Holder.here())
 
 
 def _holder(store: Path) -> Holder | None:
     """Who holds the lock; if it took it but a moment ago, the file may be of a job before."""
     for _ in range(_ASKED):
-        holder = read_holder(store / HOLDERS[0])
+        holder = None
+        with suppress(OSError):
+            holder = read_holder(store / HOLDERS[0], Holder)
         if holder is not None and not holder.is_dead():
             return holder
         time.sleep(_PAUSE)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from latentcli.core.errors import StoreError
 from latentcli.shards.layout import MANIFEST, SUFFIXES
-from latentcli.shards.storage import json_files as documents
 from latentcli.shards.storage.atomic_write import FileDigest, atomic_write
+from latentcli.shards.storage.json_fields import from_object
+from latentcli.shards.storage.json_files import load_object, pretty
 from latentcli.shards.storage.paths import AnyPath
 
 FORMAT_VERSION = 1
@@ -26,15 +27,10 @@ def spec_hash(spec: Mapping[str, Any]) -> str:
 
 def differing_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(dotted name, old value, new value) of each field that differs; None where it is absent."""
-    left, right = _flat(_plain(old)), _flat(_plain(new))
+    left, right = (_flat(json.loads(json.dumps(spec))) for spec in (old, new))
     names = sorted(left.keys() | right.keys())
     pairs = ((name, left.get(name), right.get(name)) for name in names)
     return [(name, a, b) for name, a, b in pairs if a != b]
-
-
-def _plain(spec: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(spec))
-    return plain
 
 
 def _flat(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -59,29 +55,29 @@ class Totals:
     """Of the shards together."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """A store's own description. It holds no time, no host name and no path of the store."""
 
+    format_version: int = FORMAT_VERSION
     tool: str
     """latentcli and its version."""
-    spec: Mapping[str, Any]
-    """The resolved job: everything that the shards' bytes depend on."""
-    model: Mapping[str, Any]
-    """Name, revision, sha256 of the weights."""
+    status: str = "running"
+    spec_hash: str = ""
+    """Of `spec`; filled in where it is not given."""
     latent_space: str
     """Full id with the state, such as flux2#whitened."""
     latent: Mapping[str, Any]
     """Geometry: channels, downscale, size_divisor."""
+    model: Mapping[str, Any]
+    """Name, revision, sha256 of the weights."""
     preprocessing: Mapping[str, Any]
-    status: str = "running"
     totals: Totals = Totals()
+    self_check: Mapping[str, Any] | None = None
+    spec: Mapping[str, Any]
+    """The resolved job: everything that the shards' bytes depend on."""
     channels: Mapping[str, Any] | None = None
     """Per-channel mean and std of the stored latents, lists of c floats."""
-    self_check: Mapping[str, Any] | None = None
-    format_version: int = FORMAT_VERSION
-    spec_hash: str = field(default="")
-    """Of `spec`; filled in where it is not given."""
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -109,39 +105,13 @@ class Manifest:
         return bool(self.spec.get("tars", False))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, in the order of the file."""
-        totals = {item.name: getattr(self.totals, item.name) for item in fields(Totals)}
-        return {name: getattr(self, name) for name in _FIELDS} | {"totals": totals}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """The manifest; ValueError says what is wrong with the document."""
-        values = {name: documents.field(document, name, *kinds) for name, kinds in _FIELDS.items()}
-        totals = {
-            item.name: documents.field(values["totals"], item.name, int) for item in fields(Totals)
-        }
-        return cls(**values | {"totals": Totals(**totals)})
-
-
-_FIELDS: dict[str, tuple[type | None, ...]] = {
-    "format_version": (int,),
-    "tool": (str,),
-    "status": (str,),
-    "spec_hash": (str,),
-    "latent_space": (str,),
-    "latent": (dict,),
-    "model": (dict,),
-    "preprocessing": (dict,),
-    "totals": (dict,),
-    "self_check": (dict, None),
-    "spec": (dict,),
-    "channels": (dict, None),
-}
+        """Plain values, in the order of the fields, which is that of the file."""
+        return asdict(self)
 
 
 def write_manifest(store: AnyPath, manifest: Manifest) -> FileDigest:
     """Writes manifest.json atomically."""
-    text = documents.pretty(manifest.to_json())
+    text = pretty(manifest.to_json())
     return atomic_write(store / MANIFEST, [text.encode() + b"\n"])
 
 
@@ -151,7 +121,7 @@ def read_manifest(store: AnyPath) -> Manifest:
     if not path.is_file():
         what = "it has no manifest.json" if store.is_dir() else "there is no such folder"
         raise StoreError(f"{store} is no latent store: {what}.")
-    document = documents.load_object(path)
+    document = load_object(path)
     version = document.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise StoreError(
@@ -159,6 +129,6 @@ def read_manifest(store: AnyPath) -> Manifest:
             " update latentcli."
         )
     try:
-        return Manifest.from_json(document)
+        return from_object(Manifest, document)
     except ValueError as error:
         raise StoreError(f"{path} is damaged: {error}.") from error

@@ -11,10 +11,10 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import Member, Row
 from latentcli.shards.keys import KeyIndex
 from latentcli.shards.layout import recorded_units, shard_path
+from latentcli.shards.storage.json_fields import from_object, to_object
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import read_record
 from latentcli.shards.store.manifest import Manifest, read_manifest
-from latentcli.shards.store.rows import row_from_json, row_to_json
 from latentcli.shards.store.shard_file import ShardFile, open_shard
 from latentcli.shards.tar.shard import TarShard
 
@@ -61,7 +61,7 @@ class StoreReader:
     def __init__(self, path: AnyPath) -> None:
         self.path = path
         self.manifest: Manifest | None = None if path.is_file() else read_manifest(path)
-        """None for a single shard."""
+        """The store's description; None where a single shard was opened."""
         self._shards: OrderedDict[int, _Shard] = OrderedDict()
         self._records: OrderedDict[int, dict[str, Row]] = OrderedDict()
         self.units = recorded_units(path) if self.manifest else [_shard_unit(open_shard(path))]
@@ -120,8 +120,11 @@ class StoreReader:
                 return shard.file.others(key)
         return ()
 
-    def frames(self, key: str, part: str, start: int, stop: int) -> Tensor:
-        """Frames `start` to `stop` of a part of a clip; StoreError where there is no such part."""
+    def frames(self, key: str, start: int, stop: int, part: str = "latent") -> Tensor:
+        """Frames `start` to `stop` of a clip's part, [n, C, h, w]; reads no more than those.
+
+        StoreError where there is no such part.
+        """
         shard = self._holder(key, part)
         if shard is None:
             raise StoreError(f"{self.path} has no {part} of {key!r}.")
@@ -200,9 +203,9 @@ def _shard_rows(shard: ShardFile) -> dict[str, Row]:
 
 def _with_document(shard: TarShard, row: Row, document: Mapping[str, Any]) -> Row:
     """The row with what a sample's document says of it."""
-    known = row_to_json(row) | {"latent_shape": list(row.latent_shape or ())}
+    known = to_object(row) | {"latent_shape": list(row.latent_shape or ())}
     fields = {name: value for name, value in document.items() if value is not None}
     try:
-        return row_from_json(known | fields | {"key": row.key, "status": "ok"})
+        return from_object(Row, known | fields | {"key": row.key, "status": "ok"})
     except ValueError as error:
         raise StoreError(f"{shard.path} is damaged: {row.key!r} has {error}.") from error

@@ -17,6 +17,7 @@ from latentcli.shards.storage.atomic_write import (
     sync_folder,
     write_error,
 )
+from latentcli.shards.storage.json_fields import to_object
 from latentcli.shards.storage.json_files import one_line
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import CommitRecord, read_record
@@ -28,7 +29,6 @@ from latentcli.shards.store.manifest import (
     spec_hash,
     write_manifest,
 )
-from latentcli.shards.store.rows import row_to_json
 
 _SHOWN = 8
 
@@ -171,7 +171,7 @@ class StoreSums:
         self.totals = added(self.totals, record)
         if record.channels is not None:
             self._channels.merge_json(record.channels)
-        failed = (row_to_json(row) for row in record.rows if row.status == "failed")
+        failed = (to_object(row) for row in record.rows if row.status == "failed")
         lines = b"".join(one_line({"unit": record.unit} | row).encode() + b"\n" for row in failed)
         self._failures.update(lines)
         return lines

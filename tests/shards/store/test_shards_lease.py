@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -83,7 +83,7 @@ def names(store):
 
 def claim(**changes):
     holder = replace(Holder.here(), **changes)
-    return lease.Claim(holder, "other", 1, BEAT)
+    return lease.Claim(**asdict(holder), token="other", beat=1, seconds=BEAT)
 
 
 def test_a_second_job_is_told_who_holds_a_folder(tmp_path):
@@ -106,7 +106,7 @@ def test_the_holder_of_a_killed_job_is_forgotten(tmp_path):
     end(other)
     assert names(tmp_path) == ["holder.json"]
     with StoreLock(tmp_path) as lock:
-        assert read_holder(tmp_path / "holder.json") == Holder.here()
+        assert read_holder(tmp_path / "holder.json", Holder) == Holder.here()
         lock.check()
     assert names(tmp_path) == []
 
@@ -149,7 +149,7 @@ def test_a_killed_holder_of_this_machine_is_replaced_at_once(tmp_path, no_locks,
     start = time.monotonic()
     with StoreLock(tmp_path):
         assert time.monotonic() - start < 50 * BEAT
-        assert read_holder(tmp_path / "lease.json") == Holder.here()
+        assert read_holder(tmp_path / "lease.json", Holder) == Holder.here()
     assert names(tmp_path) == []
 
 
@@ -171,7 +171,7 @@ def test_a_stopped_holder_loses_its_lease_and_is_told(tmp_path, no_locks):
         other.send_signal(signal.SIGCONT)
         time.sleep(3 * BEAT)
         # It must not have written its counter again.
-        assert read_holder(tmp_path / "lease.json") == Holder.here()
+        assert read_holder(tmp_path / "lease.json", Holder) == Holder.here()
         end(other)
         assert names(tmp_path) == ["lease.json"]
     assert names(tmp_path) == []

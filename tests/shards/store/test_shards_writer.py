@@ -19,6 +19,7 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import Row
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import record_path, shard_name, shard_path
+from latentcli.shards.storage.json_fields import from_object, to_object
 from latentcli.shards.storage.json_files import one_line, pretty
 from latentcli.shards.store.commit import CommitRecord, commit_unit, read_record
 from latentcli.shards.store.input_list import InputList
@@ -30,7 +31,6 @@ from latentcli.shards.store.manifest import (
     spec_hash,
     write_manifest,
 )
-from latentcli.shards.store.rows import row_from_json, row_to_json
 from latentcli.shards.store.verify import verify_shards
 from latentcli.shards.store.writer import check_folder, finish, open_for_writing
 
@@ -148,7 +148,7 @@ row_values = st.builds(
 
 @given(row_values)
 def test_rows_come_back(row):
-    assert row_from_json(json.loads(one_line(row_to_json(row)))) == row
+    assert from_object(Row, json.loads(one_line(to_object(row)))) == row
 
 
 def damage_row(**change):
@@ -406,4 +406,4 @@ def test_records_and_manifests_check_themselves():
         CommitRecord.from_json({})
     with pytest.raises(ValueError, match="allowed are running, complete"):
         replace(manifest(), status="done")
-    assert Manifest.from_json(manifest().to_json()) == manifest()
+    assert from_object(Manifest, manifest().to_json()) == manifest()

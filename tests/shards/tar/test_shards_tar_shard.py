@@ -276,7 +276,7 @@ def test_a_store_of_tars_is_a_store(store):
         tensors = reader.tensors(key)
         assert torch.equal(tensors[f"{key}/latent"], storekit.latent(key[3:]))
         assert torch.equal(
-            reader.frames(key, "latent_flip", 1, 3), storekit.latent(key[3:]).flip(-1)[1:3]
+            reader.frames(key, 1, 3, "latent_flip"), storekit.latent(key[3:]).flip(-1)[1:3]
         )
         assert torch.equal(
             pickle.loads(pickle.dumps(reader)).tensors(key)[f"{key}/latent"],
@@ -375,9 +375,7 @@ def test_a_store_of_tars_elsewhere(store, tmp_path):
     for key in here:
         for name, value in here.tensors(key).items():
             assert torch.equal(reader.tensors(key)[name], value)
-    assert torch.equal(
-        reader.frames("t0/img.1", "latent", 1, 3), here.frames("t0/img.1", "latent", 1, 3)
-    )
+    assert torch.equal(reader.frames("t0/img.1", 1, 3), here.frames("t0/img.1", 1, 3))
     one = StoreReader(path_of(f"{url}/shards/000002.tar"))
     assert one.row("t2/img.1").original_size == (24, 16)
     with open_shard(path_of(f"{url}/shards/000002.tar")) as shard:
