@@ -10,14 +10,15 @@ import json
 import platform
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from latentcli.core.errors import Interrupted, LatentCliError
-from latentcli.jobs.cluster.environment import Rank
-from latentcli.jobs.cluster.rendezvous import POLL
+from latentcli.core.errors import Interrupted, LatentCliError, UsageError
+from latentcli.jobs.cluster.environment import Rank, rendezvous_of
+from latentcli.jobs.cluster.rendezvous import POLL, connect
+from latentcli.jobs.cluster.team import Team
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -47,8 +48,8 @@ class Pulse:
         return now - self.since > self.silence
 
 
-class TcpTeam:
-    """A Team (see team.py) of several processes, as one of them has it."""
+class TcpTeam(Team):
+    """A team of several processes, as one of them has it."""
 
     def __init__(self, rank: Rank, store: Store, silence: float = SILENCE) -> None:
         self.rank = rank
@@ -85,9 +86,6 @@ class TcpTeam:
 
     def add(self, name: str, amount: int) -> int:
         return self._add(f"total/{name}", amount)
-
-    def total(self, name: str) -> int:
-        return self._add(f"total/{name}", 0)
 
     def check(self) -> None:
         if self._lost is not None:
@@ -211,3 +209,38 @@ class TcpTeam:
                 f"Rank {self.rank.rank} of {self.rank.world} has lost the others: the job's leader,"
                 f" or its launcher, is gone; {ADVICE}."
             ) from error
+
+
+@contextmanager
+def join_team(
+    rank: Rank, environment: Mapping[str, str], waiting: Callable[[], None] = lambda: None
+) -> Iterator[Team]:
+    """The team of this process; an error that ends the block is passed to the others.
+
+    `waiting` is called about five times a second until the leader is there, and may raise.
+    LatentCliError where the processes do not find each other within ten minutes.
+    """
+    if rank.world == 1:
+        yield Team(rank)
+        return
+    store = connect(rank, rendezvous_of(environment), waiting)
+    team = TcpTeam(rank, store, silence_of(environment))
+    try:
+        yield team
+    except BaseException as error:
+        message = str(error) or f"An unexpected {type(error).__name__}."
+        team.done(message, getattr(error, "exit_code", 1))
+        raise
+    else:
+        team.done()
+    finally:
+        team.close()
+
+
+def silence_of(environment: Mapping[str, str]) -> float:
+    """LATENTCLI_SILENCE_SECONDS, or a minute."""
+    text = environment.get("LATENTCLI_SILENCE_SECONDS", str(SILENCE))
+    with suppress(ValueError):
+        if float(text) > 0:
+            return float(text)
+    raise UsageError(f"LATENTCLI_SILENCE_SECONDS is {text!r}; give seconds, such as 60.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.types import InputRow
-from latentcli.jobs.cluster.team import Solo
+from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.plan import plan_encode
 from latentcli.jobs.encode.run import EncodeRun, run_of
@@ -57,7 +57,7 @@ def encode_stdin(
         write_inputs(Path(folder) / INPUTS, [InputRow("", STDIN, 0)])
         inputs = InputList.open(Path(folder) / INPUTS)
         sink = StoreSink(lock.check, running=manifest, streamed=True)
-        run = run_of(*(job, engine, plan, manifest, inputs, range(1), Solo(), stop, reporter, sink))
+        run = run_of(*(job, engine, plan, manifest, inputs, range(1), Team(), stop, reporter, sink))
         reader = run.reader
         assert isinstance(reader, TarReader)
         reader.split, reader.known = plan.samples_per_shard, partial(known_of, run)

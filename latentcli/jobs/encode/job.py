@@ -10,7 +10,8 @@ from typing import Any
 from latentcli.core.errors import UsageError
 from latentcli.core.options import check_options
 from latentcli.jobs.cluster.environment import rank_of
-from latentcli.jobs.cluster.team import Team, join_team
+from latentcli.jobs.cluster.tcp_team import join_team
+from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.encode.dry_run import plan_document
 from latentcli.jobs.encode.from_stdin import encode_stdin

@@ -10,7 +10,7 @@ from typing import Any
 
 from latentcli.core.errors import Interrupted
 from latentcli.jobs.cluster.environment import Rank
-from latentcli.jobs.cluster.team import Solo
+from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.plan import with_model_defaults
 from latentcli.jobs.encode.run import EncodeRun
@@ -79,7 +79,7 @@ class Ledger:
 
 
 @dataclass
-class RayTeam(Solo):
+class RayTeam(Team):
     """The ledger as an actor sees it; the driver looks after all else that a team does."""
 
     name: str = ""
@@ -104,10 +104,6 @@ class RayTeam(Solo):
     def add(self, name: str, amount: int) -> int:
         """Adds to a total of the whole job; the new total."""
         return int(self._ask("add", name, amount))
-
-    def total(self, name: str) -> int:
-        """A total of the whole job."""
-        return self.add(name, 0)
 
 
 @dataclass

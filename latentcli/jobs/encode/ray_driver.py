@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import LatentCliError, UsageError
-from latentcli.jobs.cluster.team import Solo
+from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.plan import (
     default_store,
@@ -91,7 +91,7 @@ def run_ray(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
             job = with_batch_size(with_model_defaults(job, engine), engine)
             plan = plan_encode(job, engine, found.media, found.kind)
             encode = partial(encode_on_actors, ray)
-            return lead(job, engine, plan, found, Solo(), stop, reporter, encode, began)
+            return lead(job, engine, plan, found, Team(), stop, reporter, encode, began)
         finally:
             if ours:
                 ray.shutdown()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latentcli.core.types import InputRow, Row
-from latentcli.jobs.cluster.team import Solo
+from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.document import paces
 from latentcli.jobs.encode.plan import plan_encode
@@ -46,7 +46,7 @@ def encode_to_stdout(
         plan = plan_encode(job, engine, media, kind)
         sink, units = TarStreamSink(stream), range(inputs.units)
         run = run_of(
-            *(job, engine, plan, plan.manifest, inputs, units, Solo(), stop, reporter, sink)
+            *(job, engine, plan, plan.manifest, inputs, units, Team(), stop, reporter, sink)
         )
         if isinstance(run.reader, PackedReader):
             run.reader.split, run.reader.check = PIPE_UNIT, stream.check

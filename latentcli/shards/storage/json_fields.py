@@ -25,7 +25,8 @@ _JSON: dict[Any, tuple[type | None, ...]] = {
 
 def to_object(noun: Any) -> dict[str, Any]:
     """Values by field, in their order; None and () are left out where they are the default."""
-    told = ((name, needed, getattr(noun, name)) for name, needed, _ in _checks(type(noun)))
+    checks = _checks(type(noun))  # type: ignore[arg-type]
+    told = ((name, needed, getattr(noun, name)) for name, needed, _ in checks)
     return {name: value for name, needed, value in told if needed or value not in _ABSENT}
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.cluster.environment import Rank
-from latentcli.jobs.cluster.team import Solo, join_team, silence_of
+from latentcli.jobs.cluster.tcp_team import TcpTeam, join_team, silence_of
 
 UNITS = 60
 MEMBER = """
@@ -24,7 +24,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 from latentcli.core.errors import Interrupted, LatentCliError, UsageError
 from latentcli.jobs.cluster.environment import rank_of
-from latentcli.jobs.cluster.team import join_team
+from latentcli.jobs.cluster.tcp_team import join_team
 
 out, mode, units = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 rank = rank_of(os.environ)
@@ -321,7 +321,7 @@ def test_threads_of_one_process_share_its_team():
     environment["MASTER_PORT"] = str(port)
     for rank in (Rank(0, 1, 0), Rank(0, 2, 0)):
         with join_team(rank, environment) as team:
-            assert isinstance(team, Solo) == (rank.world == 1)
+            assert isinstance(team, TcpTeam) == (rank.world == 2)
             claims: list[int] = []
 
             def work(team=team, claims=claims) -> None:
