@@ -140,12 +140,13 @@ def free_tar_key(key: str, taken: Set[str], folders: Set[str]) -> str:
             at = len(beginning)
             break
     name, number = key, 2
-    while _is_tar_key_taken(name, taken, folders):
+    while is_tar_key_taken(name, taken, folders):
         name, number = f"{key[:at]}~{number}{key[at:]}", number + 1
     return name
 
 
-def _is_tar_key_taken(key: str, taken: Set[str], folders: Set[str]) -> bool:
+def is_tar_key_taken(key: str, taken: Set[str], folders: Set[str]) -> bool:
+    """Whether a key is one of those, one of their folders, or below one of them."""
     return key in taken or key in folders or not folders_of([key]).isdisjoint(taken)
 
 

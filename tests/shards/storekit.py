@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import torch
 from latentcli.core.types import InputRow, Row
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import INPUTS
-from latentcli.shards.sources.find_inputs import FoundInput, append_units, assign_units
+from latentcli.shards.sources.file_list import FoundInput, FoundInputs
+from latentcli.shards.sources.find_inputs import Match, assign_units
 from latentcli.shards.store.commit import CommitRecord, commit_unit
 from latentcli.shards.store.input_list import InputList, write_inputs
 from latentcli.shards.store.lock import StoreLock
@@ -44,6 +46,16 @@ def latent(key: str) -> torch.Tensor:
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
     values = torch.randn(CHANNELS, 2, 3, generator=torch.Generator().manual_seed(seed))
     return values.to(torch.bfloat16)
+
+
+def append_units(
+    frozen: Iterable[InputRow], inputs: Sequence[FoundInput], samples_per_shard: int
+) -> list[InputRow]:
+    """Rows of the inputs whose path is not in the frozen list, in new units after its last."""
+    match = Match(inputs if isinstance(inputs, FoundInputs) else FoundInputs.of(inputs))
+    for item in frozen:
+        match.position(item)
+    return match.new_rows(samples_per_shard)
 
 
 def row(item: InputRow) -> Row:

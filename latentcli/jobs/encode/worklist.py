@@ -15,7 +15,8 @@ from latentcli.core.types import InputRow
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.layout import INPUTS
 from latentcli.shards.sources.expand import PIPE
-from latentcli.shards.sources.find_inputs import FoundInput, FoundInputs, Match, unit_rows
+from latentcli.shards.sources.file_list import FoundInput, FoundInputs
+from latentcli.shards.sources.find_inputs import Match, unit_rows
 from latentcli.shards.storage.paths import AnyPath, path_of
 from latentcli.shards.store.commit import CommitRecord, drop_record
 from latentcli.shards.store.input_list import InputList, write_inputs

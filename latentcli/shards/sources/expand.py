@@ -6,13 +6,12 @@ import glob
 import os
 import posixpath
 import re
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from latentcli.core.errors import UsageError
 from latentcli.shards.sources.file_list import Files, Source
-from latentcli.shards.sources.local import absolute, add_folder, expand_glob, expand_path
+from latentcli.shards.sources.local import absolute, add_path, expand_glob, expand_path
 from latentcli.shards.sources.remote import expand_url, folder_of, is_pattern, look_up
 from latentcli.shards.storage.paths import is_remote, path_of
 
@@ -47,7 +46,7 @@ def expand_source(source: str, suffixes: frozenset[str], *, allow_pipe: bool = F
         return expand_path(source, path, suffixes)
     names = brace_names(named)
     if names is not None:
-        return _joined(source, _each(names, suffixes))
+        return joined(source, _each(names, suffixes))
     if glob.has_magic(named):
         return expand_glob(named, suffixes)
     raise UsageError(
@@ -107,7 +106,7 @@ def _missing(missing: Sequence[str], names: Sequence[str]) -> UsageError:
     )
 
 
-def _joined(text: str, sources: Iterable[Source]) -> Source:
+def joined(text: str, sources: Iterable[Source]) -> Source:
     """Several sources as one: named where all were named."""
     files, named = Files(), True
     anchors: set[str] = set()
@@ -155,7 +154,7 @@ def _url(source: str, suffixes: frozenset[str]) -> Source:
     if len(files):
         anchor = common_anchor(map(folder_of, files.paths))
         sources.append(Source(source, anchor, files, named=True))
-    return _joined(source, sources)
+    return joined(source, sources)
 
 
 def _list(source: str, suffixes: frozenset[str], allow_pipe: bool) -> Source:
@@ -192,7 +191,9 @@ def _listed(
         elif is_remote(folder) and not name.startswith("/"):
             urls.append(f"{folder}/{name}")
         else:
-            anchors.add(_add_line(files, posixpath.join(folder, name), suffixes))
+            path = posixpath.join(folder, name)
+            path = absolute(path) if _ODD_PARTS.search(path) else path
+            anchors.add(add_path(files, path, suffixes))
     listed = Source(text, common_anchor(anchors), files, named=True)
     if not urls and not sources:
         return listed
@@ -201,21 +202,5 @@ def _listed(
     for url in missing:
         there.add(url)
     sources.append(Source(text, common_anchor(map(folder_of, there.paths)), there, named=True))
-    whole = _joined(text, [listed, *sources])
+    whole = joined(text, [listed, *sources])
     return Source(text, whole.anchor, whole.files, named=True)
-
-
-def _add_line(files: Files, joined: str, suffixes: frozenset[str]) -> str:
-    """One line of a list, a file or a folder; its anchor."""
-    path = absolute(joined) if _ODD_PARTS.search(joined) else joined
-    try:
-        # A Path for each of a million lines would take longer than the call.
-        info = os.stat(path)  # noqa: PTH116
-    except (OSError, ValueError):
-        files.add(path)
-        return posixpath.dirname(path)
-    if stat.S_ISDIR(info.st_mode):
-        add_folder(files, path, suffixes)
-        return path
-    files.add(path, info.st_size, info.st_mtime_ns)
-    return posixpath.dirname(path)

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from operator import lt
 
 from latentcli.core.errors import UsageError
@@ -15,26 +16,15 @@ from latentcli.shards.keys import (
     folders_of,
     free_key,
     free_tar_key,
+    is_tar_key_taken,
     tar_keys,
     tar_stem,
     unique_keys,
 )
-from latentcli.shards.sources.expand import PIPE, common_anchor, expand_source
-from latentcli.shards.sources.file_list import Files, FoundInput, FoundInputs, Source
+from latentcli.shards.sources.expand import PIPE, expand_source, joined
+from latentcli.shards.sources.file_list import FoundInput, FoundInputs, Source
 from latentcli.shards.sources.remote import is_web
 from latentcli.shards.storage.paths import is_remote
-
-__all__ = [
-    "FoundInput",
-    "FoundInputs",
-    "Match",
-    "append_units",
-    "assign_units",
-    "expand_sources",
-    "find_inputs",
-    "inputs_of",
-    "unit_rows",
-]
 
 _WORDS = re.compile(r"[^\s'\"|;&<>()]+")
 
@@ -63,29 +53,16 @@ def expand_sources(
 
 def inputs_of(expanded: Sequence[Source], *, packed: bool = False) -> FoundInputs:
     """Inputs of sources, sorted by key, each path once; of packed ones with `tar_keys`."""
-    base = common_anchor(source.anchor for source in expanded if source.anchor is not None)
-    files = expanded[0].files if len(expanded) == 1 else _merged(expanded)
+    whole = expanded[0] if len(expanded) == 1 else joined("", expanded)
+    files = whole.files
     if len(set(files.paths)) < len(files):
         first = {path: i for i, path in reversed(list(enumerate(files.paths)))}
         files = files.pick(sorted(first.values()))
-    keys = (tar_keys if packed else unique_keys)(_relative(files.paths, base))
-    if not all(map(lt, keys, _but_first(keys))):
+    keys = (tar_keys if packed else unique_keys)(_relative(files.paths, whole.anchor))
+    if not all(map(lt, keys, islice(keys, 1, None))):
         order = sorted(range(len(keys)), key=keys.__getitem__)
         files, keys = files.pick(order), [keys[i] for i in order]
     return FoundInputs(files, keys, packed=packed)
-
-
-def _merged(expanded: Sequence[Source]) -> Files:
-    files = Files()
-    for source in expanded:
-        files.extend(source.files)
-    return files
-
-
-def _but_first(keys: Sequence[str]) -> Iterator[str]:
-    rest = iter(keys)
-    next(rest, None)
-    return rest
 
 
 def _relative(paths: Sequence[str], base: str | None) -> list[str]:
@@ -136,19 +113,6 @@ def assign_units(
 ) -> list[InputRow]:
     """The same as a list."""
     return list(unit_rows(found, samples_per_shard, first_unit=first_unit))
-
-
-def append_units(
-    frozen: Iterable[InputRow], found: Sequence[FoundInput], samples_per_shard: int
-) -> list[InputRow]:
-    """Rows of the inputs whose path is not in the frozen list, in new units after its last.
-
-    The frozen rows stay as they are; a new key that one of them has is changed (`free_key`).
-    """
-    match = Match(found if isinstance(found, FoundInputs) else FoundInputs.of(found))
-    for row in frozen:
-        match.position(row)
-    return match.new_rows(samples_per_shard)
 
 
 class Match:
@@ -204,13 +168,8 @@ class Match:
         if not self._found.packed:
             return [i for i, item in enumerate(new) if item.key in self._others]
         folders = folders_of(self._others)
-        return [
-            i
-            for i, item in enumerate(new)
-            if item.key in self._others
-            or item.key in folders
-            or not folders_of([item.key]).isdisjoint(self._others)
-        ]
+        clashes = (is_tar_key_taken(item.key, self._others, folders) for item in new)
+        return [i for i, clash in enumerate(clashes) if clash]
 
     def _renamed(self, item: FoundInput, taken: set[str], folders: set[str]) -> FoundInput:
         if self._found.packed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import posixpath
+import stat
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import takewhile
@@ -26,41 +27,35 @@ def absolute(path: str) -> str:
 def expand_path(text: str, path: str, suffixes: frozenset[str]) -> Source:
     """A file, or the files below a folder; `path` is absolute."""
     files = Files()
-    if not posixpath.isdir(path):
-        add_file(files, path)
-        return Source(text, posixpath.dirname(path), files, named=True)
-    add_folder(files, path, suffixes)
-    return Source(text, path, files)
+    anchor = add_path(files, path, suffixes)
+    return Source(text, anchor, files, named=anchor != path)
 
 
-def add_file(files: Files, path: str) -> None:
-    """One file, which need not be there: reading it will say why."""
+def add_path(files: Files, path: str, suffixes: frozenset[str]) -> str:
+    """Takes a file, or all those of these suffixes below a folder; the folder of it, or itself.
+
+    A file need not be there: reading it will say why. UsageError where a folder holds none.
+    """
     try:
         # A Path for each of a million files would take longer than the call.
         info = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
         files.add(path)
-    else:
-        files.add(path, info.st_size, info.st_mtime_ns)
+        return posixpath.dirname(path)
+    if stat.S_ISDIR(info.st_mode):
+        return _add_folder(files, path, suffixes)
+    files.add(path, info.st_size, info.st_mtime_ns)
+    return posixpath.dirname(path)
 
 
-def add_folder(files: Files, folder: str, suffixes: frozenset[str]) -> None:
-    """All files of these suffixes below a folder; UsageError where there are none."""
+def _add_folder(files: Files, folder: str, suffixes: frozenset[str]) -> str:
     before, endings = len(files), tuple(suffixes)
     for entry in _entries(folder):
-        if not entry.name.lower().endswith(endings):
-            continue
-        try:
-            info = entry.stat()
-        except OSError:
-            files.add(entry.path)
-        else:
-            files.add(entry.path, info.st_size, info.st_mtime_ns)
+        if entry.name.lower().endswith(endings):
+            add_path(files, entry.path, suffixes)
     if len(files) == before:
-        raise UsageError(
-            f"{folder} holds no inputs: looked for {names_of(suffixes)} in it and in the folders"
-            " below; hidden files and folders are skipped."
-        )
+        raise no_inputs(folder, suffixes)
+    return folder
 
 
 def _entries(
@@ -106,7 +101,7 @@ def expand_glob(source: str, suffixes: frozenset[str]) -> Source:
     files = Files()
     for path in paths:
         if path.lower().endswith(tuple(suffixes)):
-            add_file(files, path)
+            add_path(files, path, suffixes)
     if not len(files):
         raise no_match(source, len(paths), suffixes)
     return Source(source, anchor, files)
@@ -116,11 +111,19 @@ def no_match(source: str, matched: int, suffixes: frozenset[str]) -> UsageError:
     """What to say of a glob that gives no input."""
     return UsageError(
         f"{source} matches {matched or 'no'} files and no input among them: looked for"
-        f" {names_of(suffixes)}."
+        f" {_names_of(suffixes)}."
     )
 
 
-def names_of(suffixes: frozenset[str]) -> str:
+def no_inputs(folder: str, suffixes: frozenset[str]) -> UsageError:
+    """What to say of a folder that gives no input."""
+    return UsageError(
+        f"{folder} holds no inputs: looked for {_names_of(suffixes)} in it and in the folders"
+        " below; hidden files and folders are skipped."
+    )
+
+
+def _names_of(suffixes: frozenset[str]) -> str:
     """What was looked for, in words."""
     return "files ending in " + ", ".join(sorted(suffixes))
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from latentcli.core.errors import UsageError
 from latentcli.shards.sources.file_list import Files, Source
-from latentcli.shards.sources.local import matches, names_of, no_match
+from latentcli.shards.sources.local import matches, no_inputs, no_match
 from latentcli.shards.storage.paths import RemotePath, RemoteStat, path_of
 
 LISTED_FROM = 16
@@ -45,10 +45,7 @@ def expand_url(source: str, suffixes: frozenset[str]) -> Source:
     files = _files(item for item in below if not _is_hidden(item[0].url[skip:]))
     files = files.where(lambda url: url.lower().endswith(tuple(suffixes)))
     if not len(files):
-        raise UsageError(
-            f"{source} holds no inputs: looked for {names_of(suffixes)} in it and in the folders"
-            " below; hidden files and folders are skipped."
-        )
+        raise no_inputs(source, suffixes)
     return Source(source, path.url, files)
 
 

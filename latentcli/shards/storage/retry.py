@@ -68,52 +68,32 @@ _CUT = "the connection was cut"
 _LATE = "there was no answer in time"
 _UNREACHED = "the storage could not be reached"
 _ERRNOS = {
-    errno.EAGAIN: "the storage is busy",
-    errno.EBUSY: "the storage is busy",
-    errno.ECONNABORTED: _CUT,
-    errno.ECONNREFUSED: _UNREACHED,
-    errno.ECONNRESET: _CUT,
-    errno.EHOSTDOWN: _UNREACHED,
-    errno.EHOSTUNREACH: _UNREACHED,
-    errno.EIO: "the storage could not read or write",
-    errno.ENETDOWN: _UNREACHED,
-    errno.ENETRESET: _CUT,
-    errno.ENETUNREACH: _UNREACHED,
-    errno.EPIPE: _CUT,
-    errno.ETIMEDOUT: _LATE,
-    getattr(errno, "EREMOTEIO", errno.EIO): _STATUS[500],
+    getattr(errno, name, errno.EIO): reason
+    for reason, names in {
+        _STATUS[500]: "EREMOTEIO",
+        "the storage is busy": "EAGAIN EBUSY",
+        _CUT: "ECONNABORTED ECONNRESET ENETRESET EPIPE",
+        _UNREACHED: "ECONNREFUSED EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH",
+        _LATE: "ETIMEDOUT",
+        "the storage could not read or write": "EIO",
+    }.items()
+    for name in names.split()
 }
 # Errors of aiohttp, botocore, urllib3, requests and httpx, which we do not import for this.
 _NAMES = {
-    "TimeoutError": _LATE,
-    "FSTimeoutError": _LATE,
-    "ConnectTimeout": _LATE,
-    "ConnectTimeoutError": _LATE,
-    "ReadTimeout": _LATE,
-    "ReadTimeoutError": _LATE,
-    "WriteTimeout": _LATE,
-    "PoolTimeout": _LATE,
-    "ServerTimeoutError": _LATE,
-    "gaierror": _UNREACHED,
-    "ConnectError": _UNREACHED,
-    "ConnectionRefusedError": _UNREACHED,
-    "ClientConnectorError": _UNREACHED,
-    "EndpointConnectionError": _UNREACHED,
-    "ChecksumError": "the data were damaged on the way",
-    "FlexibleChecksumError": "the data were damaged on the way",
-    "ChunkedEncodingError": _CUT,
-    "ClientConnectionError": _CUT,
-    "ClientOSError": _CUT,
-    "ClientPayloadError": _CUT,
-    "ConnectionClosedError": _CUT,
-    "ConnectionError": _CUT,
-    "HTTPClientError": _CUT,
-    "IncompleteRead": _CUT,
-    "IncompleteReadError": _CUT,
-    "NetworkError": _CUT,
-    "ProtocolError": _CUT,
-    "ResponseParserError": "the answer was garbled",
-    "ResponseStreamingError": _CUT,
+    name: reason
+    for reason, names in {
+        _LATE: "TimeoutError FSTimeoutError ConnectTimeout ConnectTimeoutError ReadTimeout"
+        " ReadTimeoutError WriteTimeout PoolTimeout ServerTimeoutError",
+        _UNREACHED: "gaierror ConnectError ConnectionRefusedError ClientConnectorError"
+        " EndpointConnectionError",
+        "the data were damaged on the way": "ChecksumError FlexibleChecksumError",
+        _CUT: "ChunkedEncodingError ClientConnectionError ClientOSError ClientPayloadError"
+        " ConnectionClosedError ConnectionError HTTPClientError IncompleteRead"
+        " IncompleteReadError NetworkError ProtocolError ResponseStreamingError",
+        "the answer was garbled": "ResponseParserError",
+    }.items()
+    for name in names.split()
 }
 
 

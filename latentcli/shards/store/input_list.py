@@ -15,7 +15,7 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow
 from latentcli.shards.storage.atomic_write import FileDigest, atomic_write
 from latentcli.shards.storage.byte_stream import RANGE, open_stream
-from latentcli.shards.storage.paths import AnyPath, RemotePath
+from latentcli.shards.storage.paths import AnyPath, RemotePath, read_part, reading
 
 _FIELDS = {"key": str, "source": str, "unit": int, "size": int, "mtime_ns": int}
 # Quotes inside a JSON string are escaped, so this never matches within a key or a path.
@@ -100,16 +100,10 @@ class InputList:
 
     def _unit_bytes(self, unit: int) -> bytes:
         begin, end = self._offsets[unit], self._offsets[unit + 1]
-        try:
-            if self._local is not None:
-                return os.pread(self._local.fileno(), end - begin, begin)
-            if isinstance(self.path, RemotePath):
-                return self.path.read_range(begin, end)
-            with self.path.open("rb") as file:
-                file.seek(begin)
-                return file.read(end - begin)
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be read: {error.strerror}.") from error
+        if self._local is None:
+            return bytes(read_part(self.path, begin, end))
+        with reading(self.path):
+            return os.pread(self._local.fileno(), end - begin, begin)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_local": None}
@@ -130,14 +124,10 @@ class InputList:
 def _fetch(path: RemotePath) -> BinaryIO:
     """A copy without a name: it goes with the process, however that ends."""
     copy: BinaryIO = TemporaryFile()  # noqa: SIM115
-    try:
-        with open_stream(path) as stream:
-            while block := stream.read(RANGE):
-                copy.write(block)
+    with reading(path, "the input list "), open_stream(path) as stream:
+        while block := stream.read(RANGE):
+            copy.write(block)
         copy.flush()
-    except OSError as error:
-        copy.close()
-        raise StoreError(f"the input list {path} cannot be read: {error.strerror}.") from error
     return copy
 
 
@@ -146,8 +136,5 @@ def _read_lines(path: AnyPath, local: BinaryIO | None) -> Iterator[bytes]:
         local.seek(0)
         yield from local
         return
-    try:
-        with path.open("rb") as file:
-            yield from file
-    except OSError as error:
-        raise StoreError(f"the input list {path} cannot be read: {error.strerror}.") from error
+    with reading(path, "the input list "), path.open("rb") as file:
+        yield from file

@@ -13,7 +13,7 @@ from typing import Self
 from latentcli.core.errors import StoreError
 from latentcli.shards.layout import HOLDERS
 from latentcli.shards.storage.atomic_write import write_error
-from latentcli.shards.storage.paths import AnyPath, RemotePath
+from latentcli.shards.storage.paths import AnyPath, RemotePath, reading
 from latentcli.shards.store.holder import Holder, read_holder, refused, write_holder
 from latentcli.shards.store.lease import Lease
 
@@ -97,11 +97,9 @@ def _open_folder(store: Path) -> int:
 
 
 def _check_no_file(store: RemotePath) -> None:
-    try:
+    with reading(store):
         if store.is_file():
             raise StoreError(f"{store} is a file: a latent store is a folder.")
-    except OSError as error:
-        raise StoreError(f"{store} cannot be read: {error.strerror}.") from error
 
 
 def _tell(store: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from latentcli.core.errors import StoreError
 from latentcli.core.types import Member
+from latentcli.shards.storage.paths import read_part
 from latentcli.shards.tar.names import key_of_member
 from latentcli.shards.tar.scan import Span, scan_tar
 from latentcli.shards.tar.write import DOCUMENT, LATENT
@@ -96,14 +97,7 @@ class TarShard(SafetensorsFile):
         return tuple(Member(field, self._bytes(fields[field])) for field in kept)
 
     def _bytes(self, span: Span) -> bytes:
-        try:
-            if not isinstance(self.path, Path):
-                return self.path.read_range(span.begin, span.end)
-            with self.path.open("rb") as file:
-                file.seek(span.begin)
-                return file.read(span.end - span.begin)
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be read: {error.strerror}.") from error
+        return bytes(read_part(self.path, span.begin, span.end))
 
 
 def _header_of(read: Read, span: Span) -> Header:

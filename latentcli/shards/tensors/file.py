@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from latentcli.core.errors import StoreError
-from latentcli.shards.storage.paths import AnyPath, RemotePath
+from latentcli.shards.storage.paths import AnyPath, RemotePath, read_part
 from latentcli.shards.tensors.dtypes import MAX_HEADER_BYTES, dtypes
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class SafetensorsFile:
         if count == 0:
             return torch.empty(entry.shape, dtype=dtype)
         if self._map is None or offset % dtype.itemsize:
-            copy = self._copy(offset, self._start + entry.end)
+            copy = read_part(self.path, offset, self._start + entry.end)
             return torch.frombuffer(copy, dtype=dtype).view(entry.shape)
         flat = torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
         return flat.view(entry.shape)
@@ -115,7 +115,7 @@ class SafetensorsFile:
         row = (entry.end - entry.begin) // max(entry.shape[0], 1)
         count = max(stop - start, 0)
         begin = self._start + entry.begin + start * row
-        data = self._copy(begin, begin + count * row)
+        data = read_part(self.path, begin, begin + count * row)
         if len(data) != count * row:
             raise StoreError(f"{self.path} is damaged: it ends within tensor {name!r}.")
         shape = (count, *entry.shape[1:])
@@ -123,18 +123,6 @@ class SafetensorsFile:
         if not data:
             return torch.empty(shape, dtype=dtype)
         return torch.frombuffer(data, dtype=dtype).view(shape)
-
-    def _copy(self, begin: int, end: int) -> bytearray:
-        """Bytes of the file in memory of their own, fewer where it ends before."""
-        try:
-            if isinstance(self.path, RemotePath):
-                return bytearray(self.path.read_range(begin, end))
-            data = bytearray(end - begin)
-            with self.path.open("rb") as file:
-                file.seek(begin)
-                return data[: file.readinto(data)]
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be read: {error.strerror}.") from error
 
     def close(self) -> None:
         """Lets go of the mapping; the system frees it with the last tensor that uses it."""

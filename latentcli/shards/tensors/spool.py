@@ -17,7 +17,7 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import Member
 from latentcli.shards.layout import SHARDS
 from latentcli.shards.storage.atomic_write import TEMPORARY, Bytes, write_error
-from latentcli.shards.storage.paths import AnyPath
+from latentcli.shards.storage.paths import AnyPath, reading
 from latentcli.shards.tensors.write import tensor_bytes
 
 if TYPE_CHECKING:
@@ -41,29 +41,16 @@ def temporary_file(store: AnyPath | None, name: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Spooled:
-    """A tensor in a file of its own, as the writer of shards takes it."""
+class WholeFile:
+    """All bytes of a file."""
 
     path: Path
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-    def element_size(self) -> int:
-        """Bytes of one value."""
-        return self.dtype.itemsize
 
     def pieces(self) -> Iterator[bytes]:
-        """The tensor's bytes, in order."""
-        try:
-            with self.path.open("rb") as file:
-                while piece := file.read(COPIED):
-                    yield piece
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be read: {error.strerror}.") from error
-
-    def drop(self) -> None:
-        """Deletes the file."""
-        self.path.unlink(missing_ok=True)
+        """The bytes, in order; StoreError where they cannot be had."""
+        with reading(self.path), self.path.open("rb") as file:
+            while piece := file.read(COPIED):
+                yield piece
 
 
 class Spool:
@@ -94,11 +81,11 @@ class Spool:
             raise write_error(self.path, error) from error
         self._count += len(rows)
 
-    def close(self) -> Spooled:
+    def close(self) -> PackedTensor:
         """The whole tensor; ValueError where nothing was added."""
         if self._dtype is None or self._shape is None:
             raise ValueError(f"{self.path} holds nothing")
-        return Spooled(self.path, self._dtype, (self._count, *self._shape))
+        return PackedTensor(self._dtype, (self._count, *self._shape), WholeFile(self.path))
 
     def drop(self) -> None:
         """Gives up: deletes the file."""
@@ -126,7 +113,7 @@ class PackedTensor:
 
     dtype: torch.dtype
     shape: tuple[int, ...]
-    where: Stretch
+    where: Stretch | WholeFile
 
     def element_size(self) -> int:
         """Bytes of one value."""
@@ -184,10 +171,8 @@ class Spilling:
         """Bytes of the file; StoreError where they are not there."""
         if self._handle is None:
             raise StoreError(f"{self.path} was dropped.")
-        try:
+        with reading(self.path):
             data = os.pread(self._handle, size, offset)
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be read: {error.strerror}.") from error
         if len(data) != size:
             raise StoreError(f"{self.path} ends too early.")
         return data

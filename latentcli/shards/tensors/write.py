@@ -18,7 +18,7 @@ from latentcli.shards.storage.atomic_write import Bytes, FileDigest, atomic_writ
 
 
 class Pieces(Protocol):
-    """A tensor that comes in pieces of bytes, as `Spooled` does."""
+    """A tensor that comes in pieces of bytes, as `PackedTensor` does."""
 
     @property
     def dtype(self) -> torch.dtype: ...

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from storekit import append_units
 
 from latentcli.core.errors import UsageError
 from latentcli.shards.keys import folders_of
-from latentcli.shards.sources.file_list import FoundInputs
+from latentcli.shards.sources.file_list import FoundInput, FoundInputs
 from latentcli.shards.sources.find_inputs import (
-    FoundInput,
-    append_units,
     assign_units,
     expand_sources,
     find_inputs,
@@ -206,7 +205,7 @@ def tar_inputs(*sources: str, **options: bool) -> dict[str, str]:
     """Paths by key."""
     suffixes = frozenset({".tar"})
     return {
-        i.key: i.path for i in inputs_of(expand_sources(sources, suffixes, **options), tars=True)
+        i.key: i.path for i in inputs_of(expand_sources(sources, suffixes, **options), packed=True)
     }
 
 
@@ -231,7 +230,7 @@ def test_keys_of_pipes_and_of_several_storages(tmp_path):
 def test_tars_are_appended_beside_each_other():
     def tars(*names: str) -> FoundInputs:
         found = FoundInputs.of(FoundInput(f"/x/{name}.tar", name, 1, 2) for name in names)
-        found.tars = True
+        found.packed = True
         return found
 
     frozen = assign_units([FoundInput("/old/a.tar", "a", 1, 1)], 1)
@@ -250,7 +249,7 @@ def test_appended_tars_are_neither_above_nor_below_others(old, new):
     new = [key for key in new if not folders_of([key]) & set(new)]
     frozen = assign_units([FoundInput(f"/old/{key}", key, 1, 1) for key in old], 1)
     found = FoundInputs.of(FoundInput(f"/new/{key}", key, 1, 1) for key in sorted(new))
-    found.tars = True
+    found.packed = True
     keys = [row.key for row in [*frozen, *append_units(frozen, found, 1)]]
     assert len(set(keys)) == len(old) + len(new)
     assert not folders_of(keys) & set(keys)

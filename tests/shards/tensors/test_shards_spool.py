@@ -21,7 +21,6 @@ from latentcli.shards.tensors.spool import (
     PackedTensor,
     Spilling,
     Spool,
-    Spooled,
 )
 from latentcli.shards.tensors.write import write_safetensors
 
@@ -100,8 +99,8 @@ def test_dropping_deletes_the_file(store):
     spool = Spool(store, "a")
     spool.add(torch.zeros(2))
     tensor = spool.close()
-    tensor.drop()
-    tensor.drop()
+    spool.drop()
+    spool.drop()
     assert not list((store / "shards").iterdir())
     with pytest.raises(StoreError, match="cannot be read"):
         list(tensor.pieces())
@@ -201,6 +200,6 @@ def test_without_a_local_store_it_is_in_the_systems_folder(tmp_path, monkeypatch
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     spool = Spool(None, "a")
     spool.add(torch.zeros(2))
-    assert isinstance(spool.close(), Spooled) and spool.path.parent == tmp_path
+    assert isinstance(spool.close(), PackedTensor) and spool.path.parent == tmp_path
     spool.drop()
     assert Spilling(None, "a").path.parent == tmp_path
