@@ -80,22 +80,20 @@ def live_chapter(book: Store, until: float, waiting: Callable[[], None]) -> int:
 
 def client(at: Rendezvous) -> Store:
     """A connection; OSError where nobody listens, which torch would tell with a page of noise."""
+    socket.create_connection((at.host, at.port), timeout=5).close()
+    return tcp_store(at.host, at.port, is_master=False)
+
+
+def tcp_store(name: str, port: int, *, is_master: bool) -> Store:
+    """torch's store, served (`is_master`) or spoken to."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    socket.create_connection((at.host, at.port), timeout=5).close()
-    return TCPStore(
-        at.host,
-        at.port,
-        is_master=False,
-        timeout=timedelta(seconds=CALL),
-        wait_for_workers=False,
-    )
+    timeout = timedelta(seconds=CALL)
+    return TCPStore(name, port, is_master=is_master, timeout=timeout, wait_for_workers=False)
 
 
 def host(at: Rendezvous, waiting: Callable[[], None]) -> Store:
     """The leader's connection: to the launcher's server, or to one that it opens itself."""
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
     until = time.monotonic() + limit(at)
     while True:
         waiting()
@@ -103,13 +101,7 @@ def host(at: Rendezvous, waiting: Callable[[], None]) -> Store:
             if at.served:
                 return client(at)
             free_port(at.port)
-            return TCPStore(
-                "localhost",
-                at.port,
-                is_master=True,
-                timeout=timedelta(seconds=CALL),
-                wait_for_workers=False,
-            )
+            return tcp_store("localhost", at.port, is_master=True)
         except (OSError, RuntimeError) as error:
             if time.monotonic() > until:
                 raise LatentCliError(unmet(at)) from error

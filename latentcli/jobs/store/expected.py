@@ -22,9 +22,9 @@ class Reference:
 
     words: str
     """Where it comes from, in whole sentences."""
-    mean: tuple[float, ...] | None = None
+    mean: list[float] | None = None
     """[C]; None where nothing is known of single channels."""
-    std: tuple[float, ...] | None = None
+    std: list[float] | None = None
     """[C]; there with the mean."""
     whole_std: float | None = None
     """Of all values together, where that is known."""
@@ -36,7 +36,7 @@ def reference_of(state: str, channels: int, metadata: Mapping[str, str]) -> Refe
         return Reference(
             "Whitened latents: every channel should have mean 0 and standard deviation 1 over"
             " pictures like those that the model's figures were taken from.",
-            *((0.0,) * channels, (1.0,) * channels, 1.0),
+            *([0.0] * channels, [1.0] * channels, 1.0),
         )
     if state == "scaled":
         return Reference(
@@ -62,7 +62,7 @@ def reference_of(state: str, channels: int, metadata: Mapping[str, str]) -> Refe
 
 def running_statistics(
     channels: int, metadata: Mapping[str, str]
-) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+) -> tuple[list[float], list[float]] | None:
     """(mean, std) of each channel in the weights that made the latents; None without them.
 
     Only a safetensors file on this machine is looked into, and only that of the right digest.
@@ -86,7 +86,7 @@ def _weights(model: str) -> Located | None:
     return at_path(Path(model)) if model and Path(model).is_dir() else None
 
 
-def _read(path: Path, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _read(path: Path, channels: int) -> tuple[list[float], list[float]] | None:
     with SafetensorsFile(path) as file:
         tensors = {
             names: next((n for n in names if _has(file, n, channels)), None)
@@ -98,7 +98,7 @@ def _read(path: Path, channels: int) -> tuple[tuple[float, ...], tuple[float, ..
         std = file.tensor(variance).double().clamp_min(0).sqrt().tolist()
         # A linear code is centred by its own bias, and keeps a variance alone.
         centre = [0.0] * channels if mean is None else file.tensor(mean).double().tolist()
-        return tuple(centre), tuple(std)
+        return centre, std
 
 
 def _has(file: SafetensorsFile, name: str, channels: int) -> bool:

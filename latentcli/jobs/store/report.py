@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.store.contents import StoreContents
 from latentcli.jobs.store.damaged_reader import FRAMES, ReadableStore, spread
-from latentcli.jobs.store.expected import reference_of
+from latentcli.jobs.store.expected import Reference, reference_of
 from latentcli.jobs.store.findings import deviations, findings
 from latentcli.jobs.store.statistics import StoreStatistics
 from latentcli.latents.pca import PcaBasis, colours, fit
@@ -90,7 +91,7 @@ def _figures(store: ReadableStore, found: StoreStatistics | None) -> dict[str, A
     if found is None:
         nothing = dict.fromkeys(("mean", "std", "min", "max"))
         return {
-            "expected": {"words": "", "mean": None, "std": None, "whole_std": None},
+            "expected": asdict(Reference("")),
             "channels": {"mean": [], "std": [], "min": [], "max": [], "not_finite": []},
             "values": nothing | {"nan": 0, "infinite": 0},
             "histogram": None,
@@ -102,12 +103,7 @@ def _figures(store: ReadableStore, found: StoreStatistics | None) -> dict[str, A
     expected = reference_of(store.metadata.get("state", "whitened"), found.channels, store.metadata)
     values = found.values
     figures: dict[str, Any] = {
-        "expected": {
-            "words": expected.words,
-            "mean": list(expected.mean) if expected.mean else None,
-            "std": list(expected.std) if expected.std else None,
-            "whole_std": expected.whole_std,
-        },
+        "expected": asdict(expected),
         "channels": {
             "mean": found.sums.mean,
             "std": found.sums.std,
