@@ -26,8 +26,8 @@ _JSON: dict[Any, tuple[type | None, ...]] = {
 def to_object(noun: Any) -> dict[str, Any]:
     """Values by field, in their order; None and () are left out where they are the default."""
     checks = _checks(type(noun))  # type: ignore[arg-type]
-    told = ((name, needed, getattr(noun, name)) for name, needed, _ in checks)
-    return {name: value for name, needed, value in told if needed or value not in _ABSENT}
+    values = ((name, needed, getattr(noun, name)) for name, needed, _ in checks)
+    return {name: value for name, needed, value in values if needed or value not in _ABSENT}
 
 
 def from_object(kind: type[Noun], document: Any) -> Noun:
