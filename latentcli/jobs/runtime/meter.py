@@ -215,11 +215,6 @@ class Meter:
         return self.clock() - self._start
 
     @property
-    def rate(self) -> float:
-        """Items a second since the first batch came, of all ranks."""
-        return self._rate(self.clock())
-
-    @property
     def final_rate(self) -> float:
         """Items a second between the first batch's coming and the last one's end, of all ranks."""
         return 0.0 if self._last is None else self._rate(self._last)

@@ -184,14 +184,10 @@ def reserved_stdout(wanted: bool) -> Iterator[None]:
     finally:
         _reserved.reset(token)
         sys.stdout.flush()
-        flush_c()
+        # Libraries in C keep what they print until their buffer is full.
+        ctypes.CDLL(None).fflush(None)
         os.dup2(own, 1)
         os.close(own)
-
-
-def flush_c() -> None:
-    """Writes out what libraries in C have printed: they keep it until their buffer is full."""
-    ctypes.CDLL(None).fflush(None)
 
 
 @contextmanager

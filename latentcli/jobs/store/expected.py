@@ -88,11 +88,10 @@ def _weights(model: str) -> Located | None:
 
 def _read(path: Path, channels: int) -> tuple[list[float], list[float]] | None:
     with SafetensorsFile(path) as file:
-        tensors = {
-            names: next((n for n in names if _has(file, n, channels)), None)
+        mean, variance = (
+            next((name for name in names if _has(file, name, channels)), None)
             for names in (_MEANS, _VARIANCES)
-        }
-        mean, variance = tensors[_MEANS], tensors[_VARIANCES]
+        )
         if variance is None:
             return None
         std = file.tensor(variance).double().clamp_min(0).sqrt().tolist()

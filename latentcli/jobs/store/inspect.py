@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import StoreError, UsageError
@@ -13,7 +12,7 @@ from latentcli.jobs.store.damaged_reader import ReadableStore
 from latentcli.jobs.store.report import measure_store
 from latentcli.reports.page import write_page
 from latentcli.reports.store_page import store_page
-from latentcli.shards.storage.atomic_write import write_error
+from latentcli.shards.storage.atomic_write import writing
 from latentcli.shards.storage.paths import path_of
 
 
@@ -45,7 +44,8 @@ def inspect_store(
     figures = measure_store(store, contents, folder, samples, reporter)
     document = describe(path, store, contents)
     document["report"] = {"path": str(folder / PAGE)} | figures
-    write(folder / PAGE, document)
+    with writing(folder / PAGE):
+        write_page(folder / PAGE, store_page(document))
     return document
 
 
@@ -63,11 +63,3 @@ def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[s
         "metadata": dict(store.metadata),
     }
     return found if store.manifest is None else store.manifest.to_json() | found
-
-
-def write(page: Path, document: dict[str, Any]) -> None:
-    """The page of a document with a report; StoreError where it cannot be written."""
-    try:
-        write_page(page, store_page(document))
-    except OSError as error:
-        raise write_error(page, error) from error

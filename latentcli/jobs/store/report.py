@@ -17,7 +17,7 @@ from latentcli.jobs.store.expected import Reference, reference_of
 from latentcli.jobs.store.findings import deviations, findings
 from latentcli.jobs.store.statistics import StoreStatistics
 from latentcli.latents.pca import PcaBasis, colours, fit
-from latentcli.shards.storage.atomic_write import write_error
+from latentcli.shards.storage.atomic_write import writing
 
 USUAL_SAMPLES = 2000
 """Samples that are read where the store itself holds the means of all."""
@@ -147,7 +147,10 @@ def _thumbnails(
             continue
         name = f"files/{len(items) // 1000:03d}/{len(items):06d}.pca.png"
         height, width = latents.shape[-2:]
-        _write(folder / name, _picture(latents[len(latents) // 2], basis))
+        path, picture = folder / name, _picture(latents[len(latents) // 2], basis)
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(picture)
         items.append({"file": name, "key": row.key, "place": index, "size": [width, height]})
     return {"explained": basis.explained, "fitted": found.fitted, "items": items}
 
@@ -157,11 +160,3 @@ def _picture(latent: torch.Tensor, basis: PcaBasis) -> bytes:
     mean = torch.from_numpy(basis.mean).to(latent.dtype)[:, None, None]
     whole = torch.where(latent.isfinite(), latent, mean)
     return encode_image(colours(whole[None], basis)[0], "png")
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        raise write_error(path, error) from error

@@ -7,6 +7,7 @@ import stat
 from io import BufferedReader
 
 from latentcli.core.errors import SampleError
+from latentcli.shards.storage.byte_stream import without_waiting
 from latentcli.shards.storage.paths import RemotePath, path_of
 from latentcli.shards.tar.member import member_bytes, split_member
 
@@ -21,7 +22,7 @@ def read_bytes(source: str, limit: int | None = None) -> bytes:
     try:
         if isinstance(where, RemotePath):
             return _read_remote(where, member, limit)
-        with open(where, "rb", opener=_open) as file:
+        with open(where, "rb", opener=without_waiting) as file:
             return _read(file, os.fstat(file.fileno()), member, limit)
     except FileNotFoundError as error:
         raise SampleError("read", "the file is not there") from error
@@ -29,11 +30,6 @@ def read_bytes(source: str, limit: int | None = None) -> bytes:
         raise SampleError("read", "it is a folder, not a file") from error
     except (OSError, ValueError) as error:
         raise SampleError("read", f"the file cannot be read: {_reason(error)}") from error
-
-
-def _open(path: str, flags: int) -> int:
-    # A pipe without a writer would block an ordinary open for ever.
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _read(

@@ -47,10 +47,8 @@ def atomic_write(path: AnyPath, chunks: Iterable[Bytes]) -> FileDigest:
     is fsynced. Those of a remote file go to a temporary file of this machine, and are uploaded
     as one object. An error leaves what was there before; StoreError where the system refuses.
     """
-    try:
+    with writing(path):
         return _upload(path, chunks) if isinstance(path, RemotePath) else _replace(path, chunks)
-    except OSError as error:
-        raise write_error(path, error) from error
 
 
 def _replace(path: Path, chunks: Iterable[Bytes]) -> FileDigest:
@@ -121,6 +119,15 @@ def write_error(path: AnyPath, error: OSError) -> StoreError:
         f"{path} cannot be written: {reason}. What was committed before is safe; {cure} and run"
         " the same command again to finish the rest."
     )
+
+
+@contextmanager
+def writing(path: AnyPath) -> Iterator[None]:
+    """The `write_error` of the path in place of an OSError of the block."""
+    try:
+        yield
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -74,14 +74,14 @@ def _same_size(path: AnyPath, listed: int | None, now: int) -> None:
         )
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def without_waiting(path: str, flags: int) -> int:
+    """An opener for `open`: a pipe without a writer would block an ordinary one for ever."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 class _LocalStream(OpenStream):
     def __init__(self, path: Path, size: int | None, start: int) -> None:
-        # A pipe without a writer would block an ordinary open for ever.
-        self._file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
+        self._file = open(path, "rb", opener=without_waiting)  # noqa: SIM115
         try:
             info = os.fstat(self._file.fileno())
             if not stat.S_ISREG(info.st_mode):
@@ -134,15 +134,11 @@ class _RemoteStream(OpenStream):
     def _ask(self) -> Future[bytes] | None:
         begin, end = self._asked, min(self._asked + RANGE, self._found.st_size)
         if begin >= end:
-            self._check_unchanged()
+            if self._path.stat() != self._found:
+                raise OSError(errno.EIO, "it was changed while it was read", str(self._path))
             return None
         self._asked = end
         return self._thread.submit(self._path.read_range, begin, end)
-
-    def _check_unchanged(self) -> None:
-        now = self._path.stat()
-        if now != self._found:
-            raise OSError(errno.EIO, "it was changed while it was read", str(self._path))
 
 
 class _Unpacked(OpenStream):

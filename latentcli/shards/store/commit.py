@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow, Row
 from latentcli.shards.layout import SUFFIXES, record_path, shard_name, shard_path
-from latentcli.shards.storage.atomic_write import Bytes, atomic_write, sync_folder, write_error
+from latentcli.shards.storage.atomic_write import Bytes, atomic_write, sync_folder, writing
 from latentcli.shards.storage.json_fields import from_object, to_object
 from latentcli.shards.storage.json_files import load_object, pretty
 from latentcli.shards.storage.paths import AnyPath
@@ -161,14 +162,10 @@ def drop_record(store: AnyPath, unit: int) -> None:
     A record must never stand beside a shard that it does not describe, not even for a moment.
     """
     path = record_path(store, unit)
-    try:
+    with writing(path), suppress(FileNotFoundError):
         path.unlink()
         if isinstance(path, Path):
             sync_folder(path.parent)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise write_error(path, error) from error
 
 
 def read_record(store: AnyPath, unit: int) -> CommitRecord:
@@ -179,15 +176,12 @@ def read_record(store: AnyPath, unit: int) -> CommitRecord:
         record = CommitRecord.from_json(document)
     except ValueError as error:
         raise StoreError(f"{path} is damaged: {error}.") from error
-    if record.unit != unit or record.shard not in _shard_names(unit):
+    names = {shard_name(unit, suffix) for suffix in SUFFIXES.values()}
+    if record.unit != unit or record.shard not in names:
         raise StoreError(
             f"{path} is damaged: it is the record of unit {record.unit} and {record.shard}."
         )
     return record
-
-
-def _shard_names(unit: int) -> set[str]:
-    return {shard_name(unit, suffix) for suffix in SUFFIXES.values()}
 
 
 def is_of(record: CommitRecord, inputs: Sequence[InputRow]) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 
 from latentcli.core.errors import StoreError
 from latentcli.shards.layout import HOLDERS
-from latentcli.shards.storage.atomic_write import write_error
+from latentcli.shards.storage.atomic_write import writing
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.holder import Holder, read_holder, refused, write_holder
 
@@ -64,12 +64,10 @@ class Lease:
 
     def take(self) -> None:
         """Takes a free lease, or one whose holder is dead, and keeps it."""
-        try:
+        with writing(self._path):
             seen = read_holder(self._path, Claim)
             self._await_death(seen)
             self._claim(new=seen is None)
-        except OSError as error:
-            raise write_error(self._path, error) from error
         self._alive = time.monotonic()
         self._thread.start()
 

@@ -71,7 +71,9 @@ class StoreLock:
             if error.errno not in _NO_LOCKS:
                 raise write_error(store, error) from error
             return False
-        _tell(store)
+        # This is for people: where it cannot be written, the job goes on.
+        with suppress(OSError):
+            write_holder(store / HOLDERS[0], Holder.here())
         return True
 
     def _take_lease(self) -> None:
@@ -100,12 +102,6 @@ def _check_no_file(store: RemotePath) -> None:
     with reading(store):
         if store.is_file():
             raise StoreError(f"{store} is a file: a latent store is a folder.")
-
-
-def _tell(store: Path) -> None:
-    """Writes who holds the lock. It is for people: where it cannot be written, the job goes on."""
-    with suppress(OSError):
-        write_holder(store / HOLDERS[0], Holder.here())
 
 
 def _holder(store: Path) -> Holder | None:

@@ -15,7 +15,7 @@ from latentcli.shards.storage.atomic_write import (
     atomic_write,
     remove_temporary,
     sync_folder,
-    write_error,
+    writing,
 )
 from latentcli.shards.storage.json_fields import to_object
 from latentcli.shards.storage.json_files import one_line
@@ -108,7 +108,7 @@ def open_for_writing(store: AnyPath, manifest: Manifest) -> bool:
     store's lock. StoreError as `check_folder`.
     """
     new = check_folder(store, manifest.spec)
-    try:
+    with writing(store):
         store.mkdir(parents=True, exist_ok=True)
         if new:
             if isinstance(store, Path):
@@ -118,8 +118,6 @@ def open_for_writing(store: AnyPath, manifest: Manifest) -> bool:
         if isinstance(store, Path):
             sync_folder(store)
         remove_temporary(store)
-    except OSError as error:
-        raise write_error(store, error) from error
     return new
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from latentcli.core.errors import StoreError
 from latentcli.core.types import Member
 from latentcli.shards.layout import SHARDS
-from latentcli.shards.storage.atomic_write import TEMPORARY, Bytes, write_error
+from latentcli.shards.storage.atomic_write import TEMPORARY, Bytes, writing
 from latentcli.shards.storage.paths import AnyPath, reading
 from latentcli.shards.tensors.write import tensor_bytes
 
@@ -74,11 +74,8 @@ class Spool:
             self._dtype, self._shape = kind
         if kind != (self._dtype, self._shape):
             raise ValueError(f"rows are {kind}, those before were {(self._dtype, self._shape)}")
-        try:
-            with self.path.open("ab") as file:
-                file.write(tensor_bytes(rows))
-        except OSError as error:
-            raise write_error(self.path, error) from error
+        with writing(self.path), self.path.open("ab") as file:
+            file.write(tensor_bytes(rows))
         self._count += len(rows)
 
     def close(self) -> PackedTensor:
@@ -195,15 +192,13 @@ class Spilling:
         view = memoryview(data)
         with self._lock:
             where = Stretch(self, self._end, view.nbytes)
-            try:
+            with writing(self.path):
                 if self._handle is None:
                     self._handle = _nameless(self.path)
                 while view.nbytes:
                     written = os.pwrite(self._handle, view, self._end)
                     self._end += written
                     view = view[written:]
-            except OSError as error:
-                raise write_error(self.path, error) from error
         return where
 
 

@@ -50,7 +50,7 @@ def test_the_bottleneck_is_what_the_others_wait_for(workers, seconds, bottleneck
 def test_nothing_done_has_no_bottleneck_and_no_rate():
     empty = Meter("encode", 3)
     assert empty.bottleneck() is None and empty.report() == {} and empty.verdict() is None
-    assert (empty.rate, empty.final_rate, empty.startup) == (0.0, 0.0, 0.0)
+    assert (empty.snapshot().rate, empty.final_rate, empty.startup) == (0.0, 0.0, 0.0)
     seen = empty.snapshot()
     assert seen.eta is None and seen.stages() == () and seen.verdict() is None
 
@@ -82,7 +82,7 @@ def test_the_rate_leaves_start_up_out():
     assert (last.done, last.total, last.failed, last.elapsed, last.rate) == (4, 10, 1, 5.0, 2.0)
     assert last.eta == 3.0
     clock.now += 2
-    assert (found.rate, found.final_rate) == (1.0, 2.0)
+    assert (found.snapshot().rate, found.final_rate) == (1.0, 2.0)
 
 
 def test_the_start_can_move():
@@ -96,7 +96,7 @@ def test_the_start_can_move():
     clock.now += 4
     found.add("decode_image", 1.0, 7)
     found.advance(8)
-    assert (found.startup, found.rate) == (3.0, 2.0)
+    assert (found.startup, found.snapshot().rate) == (3.0, 2.0)
     (view,) = found.snapshot().whole.views()
     assert (view.items, view.rate, view.busy) == (8, 7 / 4, 0.25)
 
@@ -224,7 +224,7 @@ def test_ranks_share_their_totals():
     assert (last.done, last.failed, last.total, last.ranks) == (40, 4, 100, 2)
     assert (last.rate, last.eta) == (8.0, 7.5)
     assert (first.done, first.failed, second.done, second.failed) == (20, 1, 20, 3)
-    assert second.rate == 4.0  # what was done before it began is not counted
+    assert second.snapshot().rate == 4.0  # what was done before it began is not counted
     clock.now += 5
     first.advance(0)
     assert first.final_rate == 8.0  # nothing new came
