@@ -54,20 +54,25 @@ def _checks(kind: Any) -> list[tuple[str, bool, Check]]:
     """(field, whether it must be there, what reads it) of a dataclass."""
     hints = get_type_hints(kind)
     return [
-        (item.name, item.default not in _ABSENT, _check(hints[item.name])) for item in fields(kind)
+        (item.name, item.default not in _ABSENT, _check(hints[item.name], item.default == ()))
+        for item in fields(kind)
     ]
 
 
-def _check(hint: Any) -> Check:
+def _check(hint: Any, may_be_empty: bool) -> Check:
     options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     kinds = [kind for of in options for kind in _JSON.get(get_origin(of) or of, (dict,))]
+    kinds += [None] * may_be_empty
+    nothing = () if may_be_empty else None
     convert = _conversion(options[0])
 
     def check(document: Mapping[str, Any], name: str) -> Any:
         value = document.get(name)
         if type(value) not in kinds:
             value = field(document, name, *kinds)
-        return value if value is None or convert is None else convert(value, name)
+        if value is None:
+            return nothing
+        return value if convert is None else convert(value, name)
 
     return check
 
