@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from latentcli.reports.tables import Column, buckets_text, make_table
-
-Values = Mapping[str, Any]
+from latentcli.reports.tables import Column, Values, buckets_text, make_table
 
 FIGURES = ("mean", "std", "median", "min", "p5", "p95", "max")
 """The statistics of a measure over all images."""
@@ -140,12 +137,16 @@ def set_notes(document: Values) -> Iterator[Text]:
     yield from (Text(note) for note in dict.fromkeys(notes) if note)
 
 
-def pictures_text(document: Values) -> str:
+def pictures_word(document: Values) -> str:
     """What the figures are of."""
-    if document.get("media") != "clips":
-        return f"{document['images']:,} image{'' if document['images'] == 1 else 's'}"
-    plural = "" if document["clips"] == 1 else "s"
-    return f"{document['images']:,} frames of {document['clips']:,} clip{plural}"
+    return "frames" if document.get("media") == "clips" else "images"
+
+
+def pictures_text(document: Values) -> str:
+    """2,000 images, or 300 frames of 4 clips."""
+    count, of = document["images"], document.get("clips")
+    text = f"{count:,} {pictures_word(document)[: -1 if count == 1 else None]}"
+    return f"{text} of {of:,} clip{'' if of == 1 else 's'}" if of else text
 
 
 def settings_text(document: Values) -> str:
