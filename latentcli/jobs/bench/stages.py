@@ -70,19 +70,14 @@ def bench_stages(job: BenchJob, reporter: Reporter) -> dict[str, Any]:
         whole = run_encode(replace(encode, output=str(Path(folder) / "store")), reporter)
     slower = min(images_alone, model_alone)
     return {
-        "model": whole["model"],
-        "device": whole["device"],
-        "dtype": whole["dtype"],
-        "inputs": whole["inputs"],
+        **{name: whole[name] for name in ("model", "device", "dtype", "inputs")},
         "workers": workers,
         "batch_size": batch_size,
         "image_stages_alone": round(images_alone, 2),
         "model_alone": round(model_alone, 2),
         "job": whole["images_per_second"],
         "ratio": round(whole["images_per_second"] / slower, 4),
-        "startup_seconds": whole["startup_seconds"],
-        "waited_seconds": whole["waited_seconds"],
-        "bottleneck": whole["bottleneck"],
+        **{name: whole[name] for name in ("startup_seconds", "waited_seconds", "bottleneck")},
         "stages": {
             name: stage | {"per_second": per_second(name, stage, workers)}
             for name, stage in whole["stages"].items()
