@@ -24,7 +24,10 @@ CASE_COLUMNS = (
     Column("ms/batch", lambda r: f"{r['ms_per_batch']:,.2f}"),
 )
 TIMES_COLUMN = Column("p25-p75", lambda r: span(r, "ms_p25", "ms_p75", ",.2f"))
-SPREAD_COLUMN = Column("spread", lambda r: spread(r, "ms_per_batch", "ms_p25", "ms_p75"))
+SPREAD_COLUMN = Column(
+    "spread", lambda r: f"±{(r['ms_p75'] - r['ms_p25']) / 2 / r['ms_per_batch']:.1%}"
+)
+"""Half the distance of the quartiles, as a part of the median."""
 RATE_COLUMNS = {
     "encode": Column("images/s", lambda r: f"{r['images_per_second']:,.1f}"),
     "decode": Column("ms/image", lambda r: f"{r['ms_per_batch'] / r['batch']:,.2f}"),
@@ -69,13 +72,6 @@ def change(saved: float | None) -> str:
         return ""
     text = f"{-saved:+.1%}"
     return "0.0%" if float(text.rstrip("%")) == 0 else text
-
-
-def spread(row: Values, middle: str, low: str, high: str) -> str:
-    """Half the distance of the quartiles, as a part of the median."""
-    if row.get(low) is None or row.get(high) is None or not row[middle]:
-        return ""
-    return f"±{(row[high] - row[low]) / 2 / row[middle]:.1%}"
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:

@@ -9,12 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from latentcli.reports import chart_svg as s
-from latentcli.reports.chart_planes import bucket_map, channel_plot
+from latentcli.reports.chart_planes import PLOT, bucket_map, channel_plot
 
 __all__ = ["bars", "binned", "bucket_map", "channel_plot"]
 
-PLOT = 170.0
-"""Height of a plot, without its axes."""
 ROW = 38.0
 """Height of a bar and its label."""
 

@@ -18,8 +18,6 @@ from latentcli.reports.tables import Values
 from latentcli.reports.viewer_summary import of_pictures, opening, title_of
 
 PAGE = "index.html"
-DIFFERENCE_GAIN = 4
-"""How much the stored differences are amplified where the settings do not say it."""
 
 SCRIPTS = tuple(
     f"viewer_{name}.js"
@@ -73,7 +71,7 @@ def about(document: Values, measures: Sequence[Values]) -> dict[str, Any]:
         "models": names,
         "baseline": names.index(baseline) if baseline in names else None,
         "measures": [{name: measure.get(name) for name in shown} for measure in measures],
-        "gain": (document.get("settings") or {}).get("difference_gain") or DIFFERENCE_GAIN,
+        "gain": document["settings"]["difference_gain"],
         "pictures": pictures_word(document),
         "explained": [model.get("pca_explained") for model in document["models"]],
     }

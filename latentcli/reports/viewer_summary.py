@@ -6,20 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 from latentcli.reports.page import TextCell, facts_list, figures_table
-from latentcli.reports.roundtrip_tables import FIGURES, pictures_text, pictures_word
+from latentcli.reports.roundtrip_tables import (
+    FIGURES,
+    pictures_text,
+    pictures_word,
+    sampling_text,
+    set_notes,
+)
 from latentcli.reports.tables import Values
 from latentcli.reports.viewer_tables import clips_table, latents_table, minus, single
 
 JUDGED = ("mean", "median")
 """Statistics of a difference that are better or worse; a spread is neither."""
-MODEL_FACTS = {
-    "encoder": "Encoder",
-    "decoder": "Decoder",
-    "geometry": "Latents",
-    "latent_space": "Latent space",
-    "dtype": "Dtype",
-    "device": "Device",
-}
+MODEL_FACTS = ("encoder", "decoder", "geometry", "latent_space", "dtype", "device")
+WORDS = {"pdg": "path-drop guidance", "geometry": "latents"}
+"""Keys of a document that are no words themselves."""
 
 
 def title_of(document: Values) -> str:
@@ -76,12 +77,7 @@ def leading(document: Values) -> Iterator[str]:
     ran = {f"{m['dtype']} on {m['device']}" for m in document["models"] if m.get("dtype")}
     if ran:
         yield listed(sorted(ran))
-    if settings.get("steps") is not None:
-        plural = "" if settings["steps"] == 1 else "s"
-        yield f"{settings['steps']} {settings['sampler']} step{plural}"
-        if settings.get("pdg"):
-            yield f"path-drop guidance {settings['pdg_strength']}"
-        yield f"seed {settings['seed']}"
+    yield from sampling_text(settings)
 
 
 def size_text(settings: Values) -> str:
@@ -96,7 +92,7 @@ def size_text(settings: Values) -> str:
 
 def words(name: str) -> str:
     """A key of a document as words."""
-    return {"pdg": "path-drop guidance"}.get(name, name.replace("_", " "))
+    return WORDS.get(name, name.replace("_", " "))
 
 
 def value_text(value: object) -> str:
@@ -195,10 +191,8 @@ def set_table(document: Values) -> str:
         for model in document["models"]
     )
     table = figures_table(headers, rows, "Of all pictures together")
-    notes = dict.fromkeys(
-        note for m in document["models"] for s in measures if (note := m.get(f"{s['name']}_note"))
-    )
-    return table + "".join(f'<p class="note">{escape(note)}</p>\n' for note in notes)
+    notes = (f'<p class="note">{escape(note)}</p>\n' for note in set_notes(document))
+    return table + "".join(notes)
 
 
 def extremes(document: Values) -> str:
@@ -255,7 +249,7 @@ def failures(document: Values) -> str:
 
 def method(document: Values) -> str:
     """The models, the settings and how each measure is defined."""
-    headers = ["Model", *MODEL_FACTS.values()]
+    headers = ["Model", *(words(name).capitalize() for name in MODEL_FACTS)]
     rows = (
         [model["model"], *(TextCell(str(model.get(k) or "–"), False) for k in MODEL_FACTS)]
         for model in document["models"]
