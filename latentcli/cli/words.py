@@ -78,8 +78,8 @@ def slowest(document: Mapping[str, Any]) -> Iterator[str]:
     if reason:
         yield f"{reason}."
     elif stage in bottleneck.ADVICE:
-        told = bottleneck.slowest(stage, document.get("media") == "clips")
-        yield f"The slowest stage was {stage}: {told}."
+        meaning = bottleneck.slowest(stage, document.get("media") == "clips")
+        yield f"The slowest stage was {stage}: {meaning}."
 
 
 def failures(document: Mapping[str, Any]) -> Iterator[str]:

@@ -222,8 +222,8 @@ def checks_text(checks: list[Values] | None) -> str | None:
 
 def left_out_text(left_out: list[Values] | None) -> str | None:
     """The models that cannot do an op."""
-    told = (f"{item['model']} in {item['op']}: {item['reason']}" for item in left_out or ())
-    return "; ".join(told) or None
+    items = (f"{item['model']} in {item['op']}: {item['reason']}" for item in left_out or ())
+    return "; ".join(items) or None
 
 
 STAGE_COLUMNS = (
