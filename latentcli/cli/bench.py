@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
-
 from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.jobfile import missing
@@ -12,9 +9,6 @@ from latentcli.cli.output import Output, say_bundled
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.settings import NO_SOURCES
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 @command(BenchJob)
@@ -24,16 +18,11 @@ def bench(out: Output, job: BenchJob, given: frozenset[str]) -> None:
         raise UsageError(missing(NO_SOURCES, "bench"))
     say_bundled(out, given)
     from latentcli.jobs.bench.job import run_bench
+    from latentcli.reports.bench_tables import bench_tables, stages_tables
 
     with out.reporter() as reporter:
         document = run_bench(job, reporter)
+    tables = stages_tables if job.stages else bench_tables
     out.show(document, data=tables, summary=words.slowest)
     if "chart_error" in document:
         raise LatentCliError(document["chart_error"])
-
-
-def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
-    """The rows, or the stages."""
-    from latentcli.reports.bench_tables import bench_tables, stages_tables
-
-    yield from (stages_tables if "stages" in document else bench_tables)(document)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -27,8 +26,8 @@ SETTLED = 1.0
 """Seconds after which a rate says something."""
 
 
-class Display(Protocol):
-    """What a job's notes and progress are shown on, between start and close."""
+class Display:
+    """What a job's notes and progress are shown on, between start and close: here, nothing."""
 
     def start(self) -> None: ...
 
@@ -108,7 +107,7 @@ def bars(width: int) -> Table:
     return grid
 
 
-class LiveDisplay:
+class LiveDisplay(Display):
     """A display that is redrawn in place; notes scroll by above it."""
 
     def __init__(self, console: Console) -> None:
@@ -137,7 +136,7 @@ class LiveDisplay:
             self.live.update(picture(snapshot), refresh=True)
 
 
-class PlainDisplay:
+class PlainDisplay(Display):
     """Lines for a log: one every few seconds, the last, and now and then a new limit of the job."""
 
     def __init__(
@@ -186,22 +185,10 @@ class PlainDisplay:
             self.note(verdict.sentence)
 
 
-class NoDisplay:
-    """Shows nothing, for --quiet."""
-
-    def start(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def progress(self, snapshot: Snapshot) -> None: ...
-
-
 def display_for(console: Console, quiet: bool) -> Display:
     """The display that suits what stderr is."""
     if quiet:
-        return NoDisplay()
+        return Display()
     # A forced colour setting makes rich call a file a terminal; a redrawn log file helps nobody.
     if console.file.isatty() and not console.is_dumb_terminal:
         return LiveDisplay(console)

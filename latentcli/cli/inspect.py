@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.jobs.config import InspectJob
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 SHOWN = 5
 """Findings that are printed beside the page."""
@@ -21,17 +18,11 @@ SHOWN = 5
 def inspect(out: Output, job: InspectJob, given: frozenset[str]) -> None:
     """Describe a latent store: model, latent space, totals, statistics, failures."""
     from latentcli.jobs.store.inspect import inspect_store
+    from latentcli.reports.tables import store_tables
 
     with out.reporter() as reporter:
         document = inspect_store(job.store, job.report, job.report_samples, reporter)
-    out.show(document, data=tables, summary=summary)
-
-
-def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
-    """One line per fact, then what failed."""
-    from latentcli.reports.tables import store_tables
-
-    yield from store_tables(document)
+    out.show(document, data=store_tables, summary=summary)
 
 
 def summary(document: Mapping[str, Any]) -> Iterable[str]:

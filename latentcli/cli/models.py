@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from latentcli.cli.command import Json, Quiet
 from latentcli.cli.output import output_of
 from latentcli.core.errors import UsageError
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 NAMELESS = "Name the model, such as latentcli models show fcdm_nano; latentcli models lists them."
 
@@ -22,8 +18,9 @@ def models(context: typer.Context, json: Json = False, quiet: Quiet = False) -> 
     if context.invoked_subcommand is not None:
         return
     from latentcli.jobs.model_cards import list_models
+    from latentcli.reports.tables import models_tables
 
-    output_of(context).show(list_models(), data=tables)
+    output_of(context).show(list_models(), data=models_tables)
 
 
 def names() -> list[str]:
@@ -51,19 +48,6 @@ def show(
     if name is None:
         raise UsageError(NAMELESS)
     from latentcli.jobs.model_cards import show_model
-
-    output_of(context).show(show_model(name), data=card)
-
-
-def tables(rows: Sequence[Mapping[str, Any]]) -> Iterable[RenderableType]:
-    """One row per preset."""
-    from latentcli.reports.tables import models_table
-
-    yield models_table(rows)
-
-
-def card(document: Mapping[str, Any]) -> Iterable[RenderableType]:
-    """One line per fact, then the network and the published figures."""
     from latentcli.reports.cards import model_card
 
-    yield from model_card(document)
+    output_of(context).show(show_model(name), data=model_card)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentcli.cli import words
 from latentcli.cli.command import command
@@ -11,9 +11,6 @@ from latentcli.cli.output import Output, say_bundled
 from latentcli.core.errors import StoreError
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.failures import check_failed
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 NAMED = 8
 """Failed inputs that the summary names."""
@@ -24,10 +21,11 @@ def roundtrip(out: Output, job: RoundtripJob, given: frozenset[str]) -> None:
     """Encode and decode images or clips in memory, and measure how well they come back."""
     say_bundled(out, given)
     from latentcli.jobs.roundtrip.job import run_roundtrip
+    from latentcli.reports.roundtrip_tables import roundtrip_tables
 
     with out.reporter() as reporter:
         document = run_roundtrip(job, reporter)
-    out.show(document, data=tables, summary=summary)
+    out.show(document, data=roundtrip_tables, summary=summary)
     refuse(document, job.max_bad)
 
 
@@ -38,13 +36,6 @@ def refuse(document: Mapping[str, Any], max_bad: str | None) -> None:
     # A clip fails as a whole, so clips are counted and not their frames.
     sound = document["images"] if document["clips"] is None else document["clips"]
     check_failed(document["failed"], sound + document["failed"], max_bad)
-
-
-def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
-    """One row per model, how far the others are from the first one, and the images at the ends."""
-    from latentcli.reports.roundtrip_tables import roundtrip_tables
-
-    yield from roundtrip_tables(document)
 
 
 def summary(document: Mapping[str, Any]) -> Iterable[str]:

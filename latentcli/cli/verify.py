@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from latentcli.cli import words
 from latentcli.cli.command import command
@@ -11,18 +11,16 @@ from latentcli.cli.output import Output
 from latentcli.core.errors import StoreError
 from latentcli.jobs.config import VerifyJob
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
 
 @command(VerifyJob)
 def verify(out: Output, job: VerifyJob, given: frozenset[str]) -> None:
     """Re-check a store: every digest and count, and a few inputs encoded again."""
     from latentcli.jobs.store.verify import run_verify
+    from latentcli.reports.tables import verify_tables
 
     with out.reporter() as reporter:
         document = run_verify(job, reporter)
-    out.show(document, data=tables)
+    out.show(document, data=verify_tables)
     if not document["ok"]:
         problems = words.count(len(document["problems"]), "problem")
         cure = advice(document, job.repair)
@@ -38,10 +36,3 @@ def advice(document: Mapping[str, Any], repair: bool) -> str:
     if not repair and any(item["repairable"] for item in document["problems"]):
         return f" With --repair the damaged units are taken back; then {again} makes them anew."
     return ""
-
-
-def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
-    """The problems, and the verdict."""
-    from latentcli.reports.tables import verify_tables
-
-    yield from verify_tables(document)

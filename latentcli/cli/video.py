@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from latentcli.cli import words
 from latentcli.cli.command import command
@@ -11,9 +11,6 @@ from latentcli.cli.output import Output
 from latentcli.core.errors import UsageError
 from latentcli.jobs.failures import check_failed
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 @command(VideoEmbedJob)
@@ -55,22 +52,15 @@ def video_distance(out: Output, job: VideoDistanceJob, given: frozenset[str]) ->
             " latentcli video-embed makes them."
         )
     from latentcli.jobs.video.distance import run_video_distance
-
-    document = run_video_distance(job)
-    out.show(document, data=tables, summary=lambda shown: shown["notes"])
-
-
-def tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
-    """The distance, and what it is the distance of."""
     from latentcli.reports.tables import facts_table
 
-    yield facts_table(
-        {
-            "distance": f"{document['distance']:.6g}",
-            "covariances": document["compat"],
-            **{name.upper(): described(document[name]) for name in ("a", "b")},
-        }
-    )
+    document = run_video_distance(job)
+    facts = {
+        "distance": f"{document['distance']:.6g}",
+        "covariances": document["compat"],
+        **{name.upper(): described(document[name]) for name in ("a", "b")},
+    }
+    out.show(document, data=lambda _: [facts_table(facts)], summary=lambda shown: shown["notes"])
 
 
 def described(part: Mapping[str, Any]) -> str:

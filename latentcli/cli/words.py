@@ -9,26 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-SLOWEST = {
-    "read": "reading the files; faster storage or more --workers would help",
-    "decode_image": "decoding the image files; more --workers would help",
-    "preprocess": "resizing the images; more --workers would help",
-    "encode": "the model itself; a GPU, bf16 or a larger --batch-size would help",
-    "decode": "the model itself; a GPU, bf16, fewer --steps or a larger --batch-size would help",
-    "encode_image": "compressing the pictures; more --workers or --format jpeg would help",
-    "write": "writing; a faster disk would help",
-    "autoencoder": "the model itself; a GPU, bf16 or a smaller --model would help",
-    "resize": "resizing the frames; clips of fewer pixels would help",
-    "features": "the network of the features; a GPU or a larger --stride would help",
-}
-"""Stage to what it means that the others wait for it."""
-
-SLOWEST_OF_CLIPS = {
-    "decode_image": "decoding the video, which uses every core already",
-    "preprocess": "resizing the frames; a clip of fewer pixels would help",
-    "encode_image": "compressing the frames; --format jpeg takes less time than png or mp4",
-}
-"""The same where it is different for clips."""
+from latentcli.jobs.runtime import bottleneck
 
 
 def count(number: int, noun: str) -> str:
@@ -96,10 +77,9 @@ def slowest(document: Mapping[str, Any]) -> Iterator[str]:
     stage, reason = document.get("bottleneck"), document.get("bottleneck_reason")
     if reason:
         yield f"{reason}."
-        return
-    if stage in SLOWEST:
-        words = SLOWEST | (SLOWEST_OF_CLIPS if document.get("media") == "clips" else {})
-        yield f"The slowest stage was {stage}: {words[stage]}."
+    elif stage in bottleneck.ADVICE:
+        meaning = bottleneck.slowest(stage, document.get("media") == "clips")
+        yield f"The slowest stage was {stage}: {meaning}."
 
 
 def failures(document: Mapping[str, Any]) -> Iterator[str]:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from latentcli.core.errors import UsageError
 from latentcli.metrics.ms_ssim import LEAST_SIDE, ms_ssim
-from latentcli.metrics.perceptual import BACKBONES, LEAST_SIDES, SetValue, open_lpips, open_rfid
+from latentcli.metrics.perceptual import (
+    BACKBONES,
+    LEAST_SIDES,
+    FrechetInception,
+    open_lpips,
+    open_rfid,
+)
 from latentcli.metrics.psnr import psnr
 from latentcli.metrics.ssim import WINDOWS, ssim
 
@@ -41,25 +46,8 @@ class Measure:
     """uint8 [N, 3, H, W] twice, on one device, to float64 [N] there."""
 
 
-class SetMeasure(Protocol):
-    """Compares the originals with the reconstructions of each model as two sets, streaming."""
-
-    name: str
-    label: str
-    unit: str
-    digits: int
-    higher_is_better: bool
-    protocol: str
-
-    def add_real(self, images: Tensor) -> None:
-        """Takes in originals, uint8 [N, 3, H, W] on the device; once for all models."""
-
-    def add_fake(self, model: int, images: Tensor) -> None:
-        """Takes in what `model`, counted from 0, made of them."""
-
-    def value(self, model: int) -> SetValue:
-        """The figure of a model over all that was taken in."""
-
+SetMeasure = FrechetInception
+"""Compares the originals with the reconstructions of each model as two sets."""
 
 MEASURES: dict[str, Measure] = {
     measure.name: measure

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from latentcli.metrics.ssim import check_pair, gaussian_terms, mean_over_windows
+from latentcli.metrics.ssim import WINDOWS, check_pair, gaussian_terms, mean_over_windows
 
 POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the scales, the finest first; the paper's."""
 LEAST_SIDE = 161
 """The shortest side that leaves 11 pixels at the last scale."""
-_SIDE = 11
+_SIDE = WINDOWS["gaussian"].side
 _PIXELS = 2**24
 """Of one image's side of a batch that is halved at once: 64 MiB in float32."""
 
@@ -46,17 +46,12 @@ def _score(a: Tensor, b: Tensor) -> Tensor:
     for power in POWERS[:-1]:
         product *= mean_over_windows(x, y, _SIDE, _contrast).relu() ** power
         x, y = _halve(x), _halve(y)
-    product *= mean_over_windows(x, y, _SIDE, _both).relu() ** POWERS[-1]
+    product *= mean_over_windows(x, y, _SIDE, WINDOWS["gaussian"].score).relu() ** POWERS[-1]
     return product.view(a.shape[:2]).mean(dim=1)
 
 
 def _contrast(x: Tensor, y: Tensor) -> Tensor:
     return gaussian_terms(x, y)[1]
-
-
-def _both(x: Tensor, y: Tensor) -> Tensor:
-    luminance, contrast = gaussian_terms(x, y)
-    return luminance * contrast
 
 
 def _halve(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,16 +61,11 @@ BACKBONES = {
 """The measures that need one."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetValue:
+class SetValue(NamedTuple):
     """A distance between two sets of images."""
 
     value: float | None
     """None where a set has fewer than two images."""
-    real: int
-    """Originals that were seen."""
-    fake: int
-    """Reconstructions that were seen."""
     note: str | None
     """What keeps the figure from being comparable with others, if anything does."""
 
@@ -185,17 +180,15 @@ class FrechetInception:
         metric = self._fakes[model]
         for part in ("features_sum", "features_cov_sum", "features_num_samples"):
             setattr(metric, f"real_{part}", getattr(self._real, f"real_{part}"))
-        real = int(metric.real_features_num_samples)
-        fake, features = int(metric.fake_features_num_samples), len(metric.fake_features_sum)
-        fewest = min(real, fake)
+        features = len(metric.fake_features_sum)
+        fewest = int(min(metric.real_features_num_samples, metric.fake_features_num_samples))
         if fewest < 2:
-            return SetValue(None, real, fake, f"rFID needs two images; there are {fewest}.")
+            return SetValue(None, f"rFID needs two images; there are {fewest}.")
         value = float(metric.compute())
         if not math.isfinite(value):
-            return SetValue(None, real, fake, "rFID came out as no number: the features overflow.")
+            return SetValue(None, "rFID came out as no number: the features overflow.")
         # Rounding can bring equal sets below 0.
-        few = _few(fewest, features) if fewest < features else None
-        return SetValue(max(0.0, value), real, fake, few)
+        return SetValue(max(0.0, value), _few(fewest, features) if fewest < features else None)
 
 
 def _few(images: int, features: int) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 _VALUES = 2**24
 """Values of images that are taken at once, which bounds the memory."""
+PERCENTILES = {"median": 50, "min": 0, "p5": 5, "p95": 95, "max": 100}
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -23,13 +24,20 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     The squared error is summed in integers, so the figure does not depend on the device.
     ValueError for other dtypes or shapes.
     """
-    if a.dtype != torch.uint8 or b.dtype != torch.uint8:
-        raise ValueError(f"images are {a.dtype} and {b.dtype}, both must be uint8")
-    if a.shape != b.shape or a.ndim != 4 or not a[:1].numel():
-        raise ValueError(f"images are {tuple(a.shape)} and {tuple(b.shape)}, not two [N, 3, H, W]")
+    check_pictures(a, b)
     many = max(1, _VALUES // a[0].numel())
     sums = torch.cat(list(map(_squares, torch.split(a, many), torch.split(b, many))))
     return 10 * torch.log10(255**2 / (sums.double() / a[0].numel()))
+
+
+def check_pictures(
+    a: Tensor, b: Tensor, noun: str = "images", shape: str = "[N, 3, H, W]", *, empty: bool = False
+) -> None:
+    """ValueError unless both are uint8 of one shape of four dimensions; `empty` ones may be."""
+    if a.dtype != torch.uint8 or b.dtype != torch.uint8:
+        raise ValueError(f"{noun} are {a.dtype} and {b.dtype}, both must be uint8")
+    if a.shape != b.shape or a.ndim != 4 or not (empty or a.numel()):
+        raise ValueError(f"{noun} are {tuple(a.shape)} and {tuple(b.shape)}, not two {shape}")
 
 
 def _squares(a: Tensor, b: Tensor) -> Tensor:
@@ -54,11 +62,7 @@ def summarise(values: Sequence[float]) -> dict[str, float]:
     return {
         "mean": float(finite.mean()) if finite.size else float(ordered[-1]),
         "std": float(finite.std()) if finite.size else 0.0,
-        "median": _percentile(ordered, 50),
-        "min": float(ordered[0]),
-        "p5": _percentile(ordered, 5),
-        "p95": _percentile(ordered, 95),
-        "max": float(ordered[-1]),
+        **{name: _percentile(ordered, percent) for name, percent in PERCENTILES.items()},
     }
 
 

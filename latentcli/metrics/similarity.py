@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class LatentCosine:
+class LatentCosine(NamedTuple):
     """Cosines, -1 to 1, float64 [N] on the latents' device."""
 
     whole: Tensor

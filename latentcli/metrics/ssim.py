@@ -16,6 +16,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from latentcli.metrics.psnr import check_pictures
+
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _WIDE = 512
 """Columns of a tile of a plane that is too large to be taken whole."""
@@ -50,10 +52,7 @@ def ssim(a: Tensor, b: Tensor, window: str = "uniform") -> Tensor:
 
 def check_pair(a: Tensor, b: Tensor, least_side: int, measure: str) -> None:
     """ValueError unless both are uint8 [N, 3, H, W] and both sides have `least_side` pixels."""
-    if a.dtype != torch.uint8 or b.dtype != torch.uint8:
-        raise ValueError(f"images are {a.dtype} and {b.dtype}, both must be uint8")
-    if a.shape != b.shape or a.ndim != 4:
-        raise ValueError(f"images are {tuple(a.shape)} and {tuple(b.shape)}, not two [N, 3, H, W]")
+    check_pictures(a, b, empty=True)
     if min(a.shape[2:]) < least_side:
         raise ValueError(
             f"images are {a.shape[3]}x{a.shape[2]}, {measure} needs at least"

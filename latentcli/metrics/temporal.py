@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from latentcli.metrics.psnr import summarise
+from latentcli.metrics.psnr import check_pictures, summarise
 
 
 class ClipMeasure:
@@ -33,7 +33,7 @@ class ClipMeasure:
         The first frame is paired with the last of the chunk before. ValueError for other dtypes
         or shapes, or frames of another size than before.
         """
-        _check(original, reconstruction)
+        check_pictures(original, reconstruction, "frames", "[T, 3, H, W]")
         now = original.to(torch.int16)
         error = reconstruction.to(torch.int16) - now
         if self._last is not None and self._last[0].shape[1:] != now.shape[1:]:
@@ -65,14 +65,6 @@ class ClipMeasure:
             "temporal": self._flicker / pairs if pairs else None,
             "motion": self._motion / pairs if pairs else None,
         }
-
-
-def _check(original: Tensor, reconstruction: Tensor) -> None:
-    a, b = original, reconstruction
-    if a.dtype != torch.uint8 or b.dtype != torch.uint8:
-        raise ValueError(f"frames are {a.dtype} and {b.dtype}, both must be uint8")
-    if a.shape != b.shape or a.ndim != 4 or not a.numel():
-        raise ValueError(f"frames are {tuple(a.shape)} and {tuple(b.shape)}, not two [T, 3, H, W]")
 
 
 def _steps(frames: Tensor) -> int:

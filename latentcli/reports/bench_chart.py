@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import UsageError
-from latentcli.reports.bench_tables import short_names, times
+from latentcli.reports.bench_tables import short_name, short_names, times
 from latentcli.reports.tables import Values
 
 SUFFIXES = (".png", ".svg")
@@ -112,14 +112,8 @@ def draw_panel(axis: Any, rows: Sequence[Values], colours: Values, names: Values
     high = [max(rate(row, "ms_p25") - own, 0) for own, row in zip(rates, rows, strict=True)]
     places = range(len(rows))
     axis.barh(places, rates, height=0.72, color=[colours[row["model"]] for row in rows])
-    axis.errorbar(
-        *(rates, places),
-        xerr=[low, high],
-        fmt="none",
-        ecolor=INK,
-        elinewidth=1,
-        capsize=3,
-    )
+    style = {"fmt": "none", "ecolor": INK, "elinewidth": 1, "capsize": 3}
+    axis.errorbar(rates, places, xerr=[low, high], **style)
     most = max(own + up for own, up in zip(rates, high, strict=True))
     for place, row, own, up in zip(places, rows, rates, high, strict=True):
         axis.text(own + up + 0.015 * most, place, label(row), va="center", color=INK, size=8.5)
@@ -131,13 +125,8 @@ def draw_panel(axis: Any, rows: Sequence[Values], colours: Values, names: Values
     axis.tick_params(axis="y", length=0)
     axis.spines[["top", "right", "bottom"]].set_visible(False)
     axis.spines["left"].set_color("#BBBBBB")
-    first = rows[0]
-    axis.set_title(
-        f"{first['op']} {first['resolution']}, batch {first['batch']}",
-        loc="left",
-        size=9.5,
-        weight="bold",
-    )
+    case = "{op} {resolution}, batch {batch}".format_map(rows[0])
+    axis.set_title(case, loc="left", size=9.5, weight="bold")
 
 
 def rate(row: Values, time: str) -> float:
@@ -160,23 +149,16 @@ def digits(value: float) -> str:
 def title(document: Values) -> str:
     """One line above the chart."""
     against = document.get("baseline")
-    if not against:
-        return "Images a second"
-    names = short_names(row["model"] for row in document["rows"])
-    return f"Images a second, and speedup over {names.get(against, against)}"
-
-
-def threads(number: int) -> str:
-    """1 thread, 2 threads."""
-    return f"{number} thread{'' if number == 1 else 's'}"
+    over = f", and speedup over {short_name(document, against)}" if against else ""
+    return f"Images a second{over}"
 
 
 def caption(document: Values) -> str:
     """What the figures depend on, and what the lines at the bars' ends are."""
     cpu = document["device"] == "cpu" and document.get("cpu")
-    device = f"{cpu}, {threads(document['threads'])}" if cpu else document["device"]
+    number = document["threads"]
     parts = [
-        device,
+        f"{cpu}, {number} thread{'' if number == 1 else 's'}" if cpu else document["device"],
         document["dtype"],
         f"torch {document['torch']}",
         "torch.compile" if document["compiled"] else "eager",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import RenderableType
 from rich.text import Text
 
 from latentcli.reports.tables import (
-    UNLIMITED,
     Column,
+    FittingTable,
     Values,
     facts_table,
     make_table,
@@ -25,7 +24,10 @@ CASE_COLUMNS = (
     Column("ms/batch", lambda r: f"{r['ms_per_batch']:,.2f}"),
 )
 TIMES_COLUMN = Column("p25-p75", lambda r: span(r, "ms_p25", "ms_p75", ",.2f"))
-SPREAD_COLUMN = Column("spread", lambda r: spread(r, "ms_per_batch", "ms_p25", "ms_p75"))
+SPREAD_COLUMN = Column(
+    "spread", lambda r: f"±{(r['ms_p75'] - r['ms_p25']) / 2 / r['ms_per_batch']:.1%}"
+)
+"""Half the distance of the quartiles, as a part of the median."""
 RATE_COLUMNS = {
     "encode": Column("images/s", lambda r: f"{r['images_per_second']:,.1f}"),
     "decode": Column("ms/image", lambda r: f"{r['ms_per_batch'] / r['batch']:,.2f}"),
@@ -38,20 +40,6 @@ SAVED_COLUMN = Column("memory", lambda r: change(r["memory_reduction"]))
 REPEATS_COLUMN = Column("repeats", lambda r: str(r["repeats"]))
 LIBRARIES = ("CUDA", "cuDNN")
 """What a document may name beside torch; their keys are in lower case."""
-
-
-@dataclass(frozen=True, slots=True)
-class FittingTable:
-    """Rows in the first choice of columns that the terminal shows without cutting a figure."""
-
-    choices: Sequence[Sequence[Column]]
-    rows: Sequence[Values]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        wide = options.update_width(UNLIMITED)
-        tables = [make_table(columns, self.rows) for columns in self.choices]
-        fits = (t for t in tables if console.measure(t, options=wide).maximum <= options.max_width)
-        yield next(fits, tables[-1])
 
 
 def choices(op: str, versus: bool, cut: bool) -> list[tuple[Column, ...]]:
@@ -86,13 +74,6 @@ def change(saved: float | None) -> str:
     return "0.0%" if float(text.rstrip("%")) == 0 else text
 
 
-def spread(row: Values, middle: str, low: str, high: str) -> str:
-    """Half the distance of the quartiles, as a part of the median."""
-    if row.get(low) is None or row.get(high) is None or not row[middle]:
-        return ""
-    return f"±{(row[high] - row[low]) / 2 / row[middle]:.1%}"
-
-
 def short_names(names: Iterable[str]) -> dict[str, str]:
     """Names for tables: of a folder as many of its last parts as tell the models apart."""
     found = list(dict.fromkeys(names))
@@ -125,15 +106,12 @@ def bench_tables(document: Values) -> Iterator[RenderableType]:
 
 def heading(document: Values, op: str) -> str:
     """What a table shows: the op, whether its rows are the published ones, against what."""
-    parts = [op]
     table = document.get("preset_table")
     if table:
-        parts = [f"{op}, the rows of the published table"]
+        op = f"{op}, the rows of the published table"
         if table["batch"] is not None:
-            parts = [
-                f"{parts[0]} at batch size {table['batch']} instead of {table['published_batch']}"
-            ]
-    parts.append(f"{document['device']} {document['dtype']}")
+            op = f"{op} at batch size {table['batch']} instead of {table['published_batch']}"
+    parts = [op, f"{document['device']} {document['dtype']}"]
     if document.get("compiled"):
         parts.append("compiled")
     if document.get("baseline"):
@@ -186,19 +164,15 @@ def clocks_text(clocks: Values) -> str | None:
     return f"{'; '.join(moved)}; power limit {limit} W; {heat} °C"
 
 
-def processor_text(document: Values) -> str | None:
+def processor_text(document: Values) -> str:
     """The CPU, the threads of torch, and how busy the machine was."""
-    if not document.get("cpu"):
-        return None
     load = document["load"]
     busy = "" if load["before"] is None else f", load {load['before']} to {load['after']}"
     return f"{document['cpu']}, {document['threads']} of {document['cores']} threads{busy}"
 
 
-def software_text(document: Values) -> str | None:
+def software_text(document: Values) -> str:
     """Torch, its libraries, dtype, and whether the networks were compiled."""
-    if not document.get("torch"):
-        return None
     parts = [f"torch {document['torch']}"]
     told = ((name, document.get(name.lower())) for name in LIBRARIES)
     parts += [f"{name} {version}" for name, version in told if version]
@@ -214,25 +188,21 @@ def flags_text(flags: Values | None) -> str | None:
     return f"{', '.join(words)}: as latentcli runs every job"
 
 
-def weights_text(document: Values) -> str | None:
+def weights_text(document: Values) -> str:
     """Where each model's weights came from, or that they are random."""
-    if not document.get("models"):
-        return None
     if document["random_weights"]:
         return "random: the networks' speed, of pictures that mean nothing"
     return ", ".join(f"{m['model']} {m['weights']}" for m in document["models"])
 
 
-def timing_text(document: Values) -> str | None:
+def timing_text(document: Values) -> str:
     """How often each model was called."""
-    if "warmup" not in document:
-        return None
     budget = document.get("seconds")
     limit = "" if budget is None else f" (fewer after {budget:g} s)"
     repeats, untimed = document["repeats"], document["warmup"]
     calls = f"medians of {repeats} calls{limit}" if repeats > 1 else "one call"
     turns = "; the models take turns, and a speedup is the median over the turns"
-    several = len(document.get("models") or ()) > 1
+    several = len(document["models"]) > 1
     return (
         f"{calls} after {untimed} untimed {'one' if untimed == 1 else 'ones'}"
         f"{turns if several else ''}"
@@ -252,9 +222,8 @@ def checks_text(checks: list[Values] | None) -> str | None:
 
 def left_out_text(left_out: list[Values] | None) -> str | None:
     """The models that cannot do an op."""
-    if not left_out:
-        return None
-    return "; ".join(f"{item['model']} in {item['op']}: {item['reason']}" for item in left_out)
+    items = (f"{item['model']} in {item['op']}: {item['reason']}" for item in left_out or ())
+    return "; ".join(items) or None
 
 
 STAGE_COLUMNS = (

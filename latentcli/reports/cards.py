@@ -24,17 +24,12 @@ ORIGINS = {
 """The place that holds the weights, in words."""
 
 WORDS = {
+    **{name: name.upper() for name in ("mlp", "pca", "psnr", "svd", "vae", "vram")},
     "adaln": "AdaLN",
     "db": "dB",
     "flux2": "FLUX.2",
     "logsnr": "log-SNR",
     "mib": "MiB",
-    "mlp": "MLP",
-    "pca": "PCA",
-    "psnr": "PSNR",
-    "svd": "SVD",
-    "vae": "VAE",
-    "vram": "VRAM",
 }
 """Parts of a key that are not plain lower-case words."""
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from latentcli.reports import chart_svg as s
 
 PLOT = 170.0
+"""Height of a plot, without its axes."""
 PLANE = 260.0
 LARGEST_CIRCLE = 17.0
 SMALLEST_CIRCLE = 3.0

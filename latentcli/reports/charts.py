@@ -9,12 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from latentcli.reports import chart_svg as s
-from latentcli.reports.chart_planes import bucket_map, channel_plot
+from latentcli.reports.chart_planes import PLOT, bucket_map, channel_plot
 
 __all__ = ["bars", "binned", "bucket_map", "channel_plot"]
 
-PLOT = 170.0
-"""Height of a plot, without its axes."""
 ROW = 38.0
 """Height of a bar and its label."""
 
@@ -46,7 +44,7 @@ def binned(
         name: [100 * c / totals[name] if share and totals[name] else float(c) for c in counts]
         for name, counts in series.items()
     }
-    legend, top = s.legend([_counted(name, totals[name]) for name in series], 0.0)
+    legend, top = s.legend([f"{name} ({s.compact(totals[name])})" for name in series], 0.0)
     top += 28
     highest = max((h for values in heights.values() for h in values), default=0)
     upright = s.scale([0, highest or 1], top + PLOT, top, ticks=4, whole=not share)
@@ -65,10 +63,6 @@ def binned(
     listed = "; ".join(_series_text(name, counts, low, high) for name, counts in series.items())
     description = f"{listed or 'No series'}. {unit}. {note}".strip()
     return s.svg(body, bottom, title=title, description=description)
-
-
-def _counted(name: str, total: float) -> str:
-    return f"{name} ({s.compact(total)})"
 
 
 def _axis(low: float, high: float, left: float) -> s.Scale:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from latentcli.reports.tables import Column, buckets_text, make_table
-
-Values = Mapping[str, Any]
+from latentcli.reports.tables import Column, Values, buckets_text, make_table
 
 FIGURES = ("mean", "std", "median", "min", "p5", "p95", "max")
 """The statistics of a measure over all images."""
@@ -27,10 +24,10 @@ def roundtrip_tables(document: Values) -> Iterator[RenderableType]:
     )
     yield from map(Text, too_small(document))
     yield shown(columns(first, others), document["models"])
-    yield from set_notes(document)
+    yield from map(Text, set_notes(document))
     if document.get("delta"):
         yield Text(f"Difference to {document['delta'][0]['against']}, image by image")
-        yield shown(delta_columns(first, others), document["delta"])
+        yield shown(columns(first, others, sign=True), document["delta"])
     if document.get("clip_figures"):
         yield Text("Whole clips, mean of each figure")
         yield shown(CLIP_COLUMNS, document["clip_figures"])
@@ -48,32 +45,26 @@ def named(measure: Values) -> str:
     return f"{measure['label']} in {measure['unit']}" if measure["unit"] else str(measure["label"])
 
 
-def columns(first: Values, others: Sequence[Values]) -> list[Column]:
-    """All figures of the first measure, and the mean of each other one."""
+def columns(first: Values, others: Sequence[Values], *, sign: bool = False) -> list[Column]:
+    """All figures of the first measure, and the mean of each other one; differences have a sign.
+
+    Models have no cosine, and their differences no geometry: `shown` leaves these columns out.
+    """
     name, digits = first["name"], first["digits"]
+    signs = {figure: sign and figure != "std" for figure in FIGURES}
     return [
         Column("model", lambda r: r["model"], figure=False),
-        Column("latents", lambda r: r["geometry"], figure=False),
-        *(Column(head(f), partial(cell, name=name, key=f, digits=digits)) for f in FIGURES),
-        *(mean_column(measure) for measure in others),
-    ]
-
-
-def delta_columns(first: Values, others: Sequence[Values]) -> list[Column]:
-    """The same of differences, with their signs."""
-    name, digits = first["name"], first["digits"]
-    return [
-        Column("model", lambda r: r["model"], figure=False),
+        Column("latents", lambda r: r.get("geometry", ""), figure=False),
         *(
-            Column(head(f), partial(cell, name=name, key=f, digits=digits, sign=f != "std"))
+            Column(head(f), partial(cell, name=name, key=f, digits=digits, sign=signs[f]))
             for f in FIGURES
         ),
-        *(mean_column(measure, sign=True) for measure in others),
+        *(mean_column(measure, sign=sign) for measure in others),
         Column("latent cosine", partial(cell, name="latent_cosine", key="mean", digits=4)),
     ]
 
 
-def mean_column(measure: Values, *, sign: bool = False) -> Column:
+def mean_column(measure: Values, *, sign: bool) -> Column:
     """The mean of a measure; of one for the whole set, its value."""
     name, digits = measure["name"], measure["digits"]
     return Column(measure["label"], partial(cell, name=name, key="mean", digits=digits, sign=sign))
@@ -133,19 +124,23 @@ def too_small(document: Values) -> Iterator[str]:
             yield f"{measure['label']} leaves out {rest}, which are too small for it"
 
 
-def set_notes(document: Values) -> Iterator[Text]:
+def set_notes(document: Values) -> list[str]:
     """What keeps the figures of whole sets from being comparable with others."""
     names = [f"{measure['name']}_note" for measure in document["measures"]]
     notes = (model.get(name) for model in document["models"] for name in names)
-    yield from (Text(note) for note in dict.fromkeys(notes) if note)
+    return [note for note in dict.fromkeys(notes) if note]
+
+
+def pictures_word(document: Values) -> str:
+    """What the figures are of."""
+    return "frames" if document.get("media") == "clips" else "images"
 
 
 def pictures_text(document: Values) -> str:
-    """What the figures are of."""
-    if document.get("media") != "clips":
-        return f"{document['images']:,} image{'' if document['images'] == 1 else 's'}"
-    plural = "" if document["clips"] == 1 else "s"
-    return f"{document['images']:,} frames of {document['clips']:,} clip{plural}"
+    """2,000 images, or 300 frames of 4 clips."""
+    count, of = document["images"], document.get("clips")
+    text = f"{count:,} {pictures_word(document)[: -1 if count == 1 else None]}"
+    return f"{text} of {of:,} clip{'' if of == 1 else 's'}" if of else text
 
 
 def settings_text(document: Values) -> str:
@@ -154,11 +149,14 @@ def settings_text(document: Values) -> str:
     size = settings["size"] or f"own size cropped to multiples of {settings['divisor']}"
     if settings.get("buckets"):
         size = buckets_text(settings["buckets"])
-    parts = [size, settings.get("dtype")]
-    if settings["steps"] is not None:
-        parts.append(
-            f"{settings['steps']} {settings['sampler']} step{'' if settings['steps'] == 1 else 's'}"
-        )
-        parts.append(f"path-drop guidance {settings['pdg_strength']}" if settings["pdg"] else None)
-        parts.append(f"seed {settings['seed']}")
-    return ", ".join(part for part in [*parts, "8-bit pixels"] if part)
+    return ", ".join([size, settings["dtype"], *sampling_text(settings), "8-bit pixels"])
+
+
+def sampling_text(settings: Values) -> Iterator[str]:
+    """How diffusion decoders were run, where there are any."""
+    if settings.get("steps") is not None:
+        plural = "" if settings["steps"] == 1 else "s"
+        yield f"{settings['steps']} {settings['sampler']} step{plural}"
+        if settings.get("pdg"):
+            yield f"path-drop guidance {settings['pdg_strength']}"
+        yield f"seed {settings['seed']}"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
 from latentcli.reports.charts import bars, bucket_map
-from latentcli.reports.page import TextCell, chart_figure, facts_list, figures_table, section
-
-Values = Mapping[str, Any]
+from latentcli.reports.page import TextCell, chart_figure, facts_list, figures_table
+from latentcli.reports.tables import Values
 
 MOST_BARS = 12
 """Reasons that are drawn; the table has more."""
@@ -20,30 +17,26 @@ def sizes(report: Values) -> str:
     """The sizes of the samples, drawn and as a table."""
     found = report["buckets"]
     if not found["items"]:
-        return section("sizes", "Sizes", "<p>No input gave a latent.</p>\n")
+        return "<p>No input gave a latent.</p>\n"
     pixels = {tuple(item["pixels"]): item["count"] for item in found["items"]}
     chart = bucket_map(pixels, title="Sizes of the pictures", unit="pixels")
     table = figures_table(
         ["pixels", "latent", "samples"],
         (
-            [_plane(item["pixels"]), _plane(item["latent"]), f"{item['count']:,}"]
+            [*("{} x {}".format(*item[of]) for of in ("pixels", "latent")), f"{item['count']:,}"]
             for item in found["items"]
         ),
         f"{found['sizes']:,} size{'' if found['sizes'] == 1 else 's'}, width x height",
     )
     figure = chart_figure(chart, "Each circle is one size; its area is the number of samples.")
-    return section("sizes", "Sizes", f'<div class="charts">\n{figure}{table}</div>\n')
-
-
-def _plane(size: Sequence[int]) -> str:
-    return f"{size[0]} x {size[1]}"
+    return f'<div class="charts">\n{figure}{table}</div>\n'
 
 
 def failures(report: Values) -> str:
     """The inputs that gave no latent, by reason, drawn and as a table."""
     found = report["failures"]
     if not found:
-        return section("failures", "Failures", "<p>No input failed.</p>\n")
+        return "<p>No input failed.</p>\n"
     chart = bars(
         [(item["reason"], item["count"]) for item in found[:MOST_BARS]],
         title="Inputs that failed, by stage and reason",
@@ -58,7 +51,7 @@ def failures(report: Values) -> str:
         f"{report['failure_reasons']:,} reason{'' if report['failure_reasons'] == 1 else 's'}",
     )
     figure = chart_figure(chart, "Inputs that gave no latent, by stage and reason.")
-    return section("failures", "Failures", f'<div class="charts">\n{figure}{table}</div>\n')
+    return f'<div class="charts">\n{figure}{table}</div>\n'
 
 
 def shards(report: Values) -> str:
@@ -79,7 +72,7 @@ def shards(report: Values) -> str:
         chart = f"<details><summary>Size of each shard{more}</summary>\n{figure}</details>\n"
     problems = "".join(f"<li>{escape(text)}</li>\n" for text in damage["problems"])
     damaged = f"<h3>What cannot be read</h3>\n<ul>\n{problems}</ul>\n" if problems else ""
-    return section("shards", "Shards", facts_list(facts), damaged, chart)
+    return f"{facts_list(facts)}{damaged}{chart}"
 
 
 def _bytes(count: int) -> str:

@@ -6,10 +6,9 @@ The page's pictures are those that the document names, relative to the page.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import pairwise
-from typing import Any
 
 from latentcli.reports.charts import binned, channel_plot
 from latentcli.reports.page import (
@@ -20,9 +19,7 @@ from latentcli.reports.page import (
     section,
 )
 from latentcli.reports.store_contents_page import failures, shards, sizes
-from latentcli.reports.tables import store_facts
-
-Values = Mapping[str, Any]
+from latentcli.reports.tables import Values, store_facts
 
 MOST_ROWS = 12
 """Channels, sizes and reasons that stand in the open; tables of all are folded."""
@@ -41,16 +38,13 @@ def _body(document: Values, name: str) -> Iterator[str]:
     report = document["report"]
     yield '<header class="masthead"><p>latentcli inspect</p></header>\n<main>\n'
     yield f'<header>\n<h1>{escape(name)}</h1>\n<p class="lead">{escape(_lead(document))}</p>\n'
-    yield f"{_verdict(report)}{_contents(report)}</header>\n"
+    made = ((name, heading, make(report)) for name, heading, make in _SECTIONS)
+    sections = [each for each in made if each[2]]
+    links = "".join(f'<a href="#{name}">{heading}</a>\n' for name, heading, _ in sections)
+    yield f'{_verdict(report)}<nav aria-label="On this page">\n{links}</nav>\n</header>\n'
     facts = {name: value or None for name, value in store_facts(document).items()}
     yield section("store", "The store", facts_list(facts))
-    if report["channels"]["mean"]:
-        yield _channels(report)
-    if report["histogram"]:
-        yield _values(report)
-    if report["thumbnails"]:
-        yield _thumbnails(report)
-    yield from (make(report) for make in (sizes, failures, shards, _how))
+    yield from (section(*each) for each in sections)
     yield "</main>\n"
 
 
@@ -83,28 +77,14 @@ def _verdict(report: Values) -> str:
     )
 
 
-_SECTIONS = (
-    ("channels", "Channels", lambda r: r["channels"]["mean"]),
-    ("values", "Values", lambda r: r["histogram"]),
-    ("pictures", "Pictures", lambda r: r["thumbnails"]),
-    ("sizes", "Sizes", lambda r: True),
-    ("failures", "Failures", lambda r: True),
-    ("shards", "Shards", lambda r: True),
-    ("how", "How it was measured", lambda r: True),
-)
-
-
-def _contents(report: Values) -> str:
-    links = (f'<a href="#{name}">{text}</a>\n' for name, text, there in _SECTIONS if there(report))
-    return f'<nav aria-label="On this page">\n{"".join(links)}</nav>\n'
-
-
 _MARKS = {"mean": ("shifted",), "std": ("dead", "wide")}
 """The kinds of findings that a chart shows."""
 
 
 def _channels(report: Values) -> str:
     own, expected = report["channels"], report["expected"]
+    if not own["mean"]:
+        return ""
     plots = []
     for what, word in (("mean", "mean"), ("std", "standard deviation")):
         wanted = expected[what]
@@ -118,12 +98,9 @@ def _channels(report: Values) -> str:
         )
         note = " What lies outside the grey band is ringed." if wanted else ""
         plots.append(chart_figure(plot, f"Each channel's {word}.{note}"))
-    table = _channel_table(report)
-    return section(
-        *("channels", "Channels", f"<p>{escape(expected['words'])}</p>\n"),
-        f'<div class="charts">\n{"".join(plots)}</div>\n',
-        *(table, _recorded(report)),
-    )
+    charts = f'<div class="charts">\n{"".join(plots)}</div>\n'
+    words = escape(expected["words"])
+    return f"<p>{words}</p>\n{charts}{_channel_table(report)}{_recorded(report)}"
 
 
 def _band(what: str, expected: Values) -> tuple[list[float], list[float]] | None:
@@ -166,50 +143,44 @@ def _recorded(report: Values) -> str:
 
 
 def _values(report: Values) -> str:
-    whole, drawn = report["values"], report["histogram"]
+    whole, drawn, rms = report["values"], report["histogram"], report["rms"]
+    if not drawn:
+        return ""
     series: dict[str, Sequence[float]] = {"all channels": drawn["counts"]}
     if report["expected"]["whole_std"] is not None:
         series[NORMAL] = normal_counts(drawn)
     channels: dict[str, Sequence[float]] = {
         f"channel {item['channel']}": item["counts"] for item in report["channel_histograms"]
     }
-    charts = [
-        chart_figure(
-            binned(
-                *(series, drawn["low"], drawn["high"]),
-                title="Values of all channels",
-                unit="value",
-                note=_outside([drawn]),
-            ),
-            "All values that were read.",
-        ),
-        chart_figure(
-            binned(
-                *(channels, drawn["low"], drawn["high"]),
-                title="Values of the channels farthest from expected",
-                unit="value",
-                note=_outside(report["channel_histograms"]),
-            ),
-            "The channels farthest from what is expected.",
-        ),
-        chart_figure(
-            binned(
-                {"samples": report["rms"]["counts"]},
-                *(report["rms"]["low"], report["rms"]["high"]),
-                title="Size of each sample's latent",
-                unit="root mean square of a sample's values",
-                noun="samples",
-                note=_outside([report["rms"]]),
-            ),
-            "How large each sample's latent is: its norm over the root of its number of values.",
-        ),
-    ]
+    of_all = binned(
+        *(series, drawn["low"], drawn["high"]),
+        title="Values of all channels",
+        unit="value",
+        note=_outside([drawn]),
+    )
+    of_channels = binned(
+        *(channels, drawn["low"], drawn["high"]),
+        title="Values of the channels farthest from expected",
+        unit="value",
+        note=_outside(report["channel_histograms"]),
+    )
+    of_samples = binned(
+        *({"samples": rms["counts"]}, rms["low"], rms["high"]),
+        title="Size of each sample's latent",
+        unit="root mean square of a sample's values",
+        noun="samples",
+        note=_outside([rms]),
+    )
+    figures = {
+        "All values that were read.": of_all,
+        "The channels farthest from what is expected.": of_channels,
+        "How large each sample's latent is: its norm over the root of its number of"
+        " values.": of_samples,
+    }
+    charts = "".join(chart_figure(svg, caption) for caption, svg in figures.items())
     facts = {name: _figure(whole[name]) for name in ("mean", "std", "min", "max")}
     facts |= {"NaN": f"{whole['nan']:,}", "infinite": f"{whole['infinite']:,}"}
-    return section(
-        *("values", "Values", facts_list(facts)),
-        f'<div class="charts">\n{"".join(charts)}{_extremes(report)}</div>\n',
-    )
+    return f'{facts_list(facts)}<div class="charts">\n{charts}{_extremes(report)}</div>\n'
 
 
 def _outside(drawn: Sequence[Values]) -> str:
@@ -243,6 +214,8 @@ def _extremes(report: Values) -> str:
 
 def _thumbnails(report: Values) -> str:
     pictures = report["thumbnails"]
+    if not pictures:
+        return ""
     shown = f"{len(pictures['items']):,} of {report['samples']:,} samples, evenly over the store"
     if len(pictures["items"]) == report["samples"]:
         shown = "Every sample"
@@ -258,7 +231,7 @@ def _thumbnails(report: Values) -> str:
         f"<figcaption>{escape(item['key'])}</figcaption></figure></li>\n"
         for item in pictures["items"]
     )
-    return section("pictures", "Pictures", f'<p>{text}</p>\n<ul class="thumbs">\n{items}</ul>\n')
+    return f'<p>{text}</p>\n<ul class="thumbs">\n{items}</ul>\n'
 
 
 def _how(report: Values) -> str:
@@ -282,12 +255,22 @@ def _how(report: Values) -> str:
         "The deviation in the tables is the distance of the means in expected standard deviations,"
         " or the logarithm of the ratio of the standard deviations, whichever is larger.",
     )
-    return section(
-        "how", "How it was measured", "".join(f"<p>{text}</p>\n" for text in sentences if text)
-    )
+    return "".join(f"<p>{text}</p>\n" for text in sentences if text)
 
 
 def _figure(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "none"
     return f"{value:.4g}"
+
+
+_SECTIONS = (
+    ("channels", "Channels", _channels),
+    ("values", "Values", _values),
+    ("pictures", "Pictures", _thumbnails),
+    ("sizes", "Sizes", sizes),
+    ("failures", "Failures", failures),
+    ("shards", "Shards", shards),
+    ("how", "How it was measured", _how),
+)
+"""Id, heading, and what makes the content from the report; a section without any is left out."""

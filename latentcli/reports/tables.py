@@ -44,6 +44,26 @@ def make_table(
     return table
 
 
+@dataclass(frozen=True, slots=True)
+class FittingTable:
+    """Rows in the first choice of columns that the terminal shows without cutting a figure."""
+
+    choices: Sequence[Sequence[Column]]
+    rows: Sequence[Values]
+    notes: Sequence[str] = ()
+    """What stands below the table, by choice."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = options.update_width(UNLIMITED)
+        tables = [make_table(columns, self.rows) for columns in self.choices]
+        widths = [console.measure(table, options=wide).maximum for table in tables]
+        fits = (i for i, width in enumerate(widths) if width <= options.max_width)
+        place = next(fits, len(tables) - 1)
+        yield tables[place]
+        if self.notes and self.notes[place]:
+            yield Text(self.notes[place])
+
+
 def parameters(number: int) -> str:
     """88.8M, or 940K below a million."""
     return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number / 1e3:.0f}K"
@@ -85,32 +105,14 @@ SPARE = ("licence", "latent space")
 """What a narrow terminal leaves out of the list, in this order; `models show` tells it too."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelsTable:
-    """The presets, in as many columns as the terminal can show without folding."""
-
-    rows: Sequence[Values]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        left_out: list[str] = []
-        table = self._without(left_out)
-        for header in SPARE:
-            full = console.measure(table, options=options.update_width(UNLIMITED)).maximum
-            if full <= options.max_width:
-                break
-            left_out.append(header)
-            table = self._without(left_out)
-        yield table
-        if left_out:
-            yield Text(f"For the {' and '.join(left_out)}: latentcli models show NAME")
-
-    def _without(self, headers: Sequence[str]) -> Table:
-        return make_table([c for c in MODEL_COLUMNS if c.header not in headers], self.rows)
-
-
-def models_table(rows: Iterable[Values]) -> ModelsTable:
-    """The presets."""
-    return ModelsTable(tuple(rows))
+def models_tables(rows: Sequence[Values]) -> Iterator[RenderableType]:
+    """The presets, and below them where to find what was left out."""
+    left_out = [SPARE[:number] for number in range(len(SPARE) + 1)]
+    yield FittingTable(
+        [[c for c in MODEL_COLUMNS if c.header not in headers] for headers in left_out],
+        rows,
+        ["", *(f"For the {' and '.join(h)}: latentcli models show NAME" for h in left_out[1:])],
+    )
 
 
 def facts_table(facts: Mapping[str, str | None]) -> Table:
@@ -140,7 +142,7 @@ def store_tables(document: Values) -> Iterator[RenderableType]:
 def store_facts(document: Values) -> dict[str, str | None]:
     """What a person wants to know of a store; a single shard tells less."""
     metadata = document.get("metadata", {})
-    model, latent = document.get("model"), document.get("latent")
+    model, latent, totals = (document.get(name) for name in ("model", "latent", "totals"))
     name = model["name"] if model else metadata.get("model")
     sha256 = (model["weights_sha256"] if model else metadata.get("weights_sha256")) or "unknown"
     sizes = document.get("latent_sizes", {})
@@ -155,17 +157,12 @@ def store_facts(document: Values) -> dict[str, str | None]:
         "latents": f"f{latent['downscale']}c{latent['channels']}" if latent else None,
         "encoded": f"{document['encoded']:,}",
         "failed": f"{document['failed']:,}",
-        "shards": totals_text(document.get("totals")),
+        "shards": f"{totals['shards']:,} of {totals['bytes']:,} bytes together" if totals else None,
         "latent sizes": shown + (f" and {len(sizes) - 8} more" if len(sizes) > 8 else ""),
         "preprocessing": preprocessing_text(document.get("preprocessing")),
         "channels": channels_text(document.get("channels")),
         "self-check": self_check_text(document.get("self_check")),
     }
-
-
-def totals_text(totals: Values | None) -> str | None:
-    """Shards and their size."""
-    return f"{totals['shards']:,} of {totals['bytes']:,} bytes together" if totals else None
 
 
 def buckets_text(buckets: Values) -> str:

@@ -7,17 +7,17 @@ index and NNN its thousands. It holds its data itself and reads those files only
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Any
 
 from latentcli.reports.page import asset, html_page, json_list, write_page
-from latentcli.reports.viewer_summary import of_pictures, opening, pictures_word, title_of
+from latentcli.reports.roundtrip_tables import pictures_word
+from latentcli.reports.tables import Values
+from latentcli.reports.viewer_summary import of_pictures, opening, title_of
 
 PAGE = "index.html"
-DIFFERENCE_GAIN = 4
-"""How much the stored differences are amplified where the settings do not say it."""
 
 SCRIPTS = tuple(
     f"viewer_{name}.js"
@@ -29,9 +29,7 @@ SCRIPTS = tuple(
 """In the order in which they stand in the page: each uses only what came before when it starts."""
 
 
-def write_viewer(
-    folder: Path, document: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
-) -> Path:
+def write_viewer(folder: Path, document: Values, rows: Iterable[Values]) -> Path:
     """Write `folder/index.html`, and give its path.
 
     `document` is what `roundtrip --json` prints. Each row has `index`, `key`, `source`, `width`,
@@ -54,7 +52,7 @@ def write_viewer(
     return write_page(folder / PAGE, page)
 
 
-def body_of(document: Mapping[str, Any]) -> Iterator[str]:
+def body_of(document: Values) -> Iterator[str]:
     """The masthead, the summary that needs no script, and the frame that scripts fill."""
     yield '<header class="masthead"><p>latentcli roundtrip</p></header>\n<main>\n'
     yield from opening(document)
@@ -64,7 +62,7 @@ def body_of(document: Mapping[str, Any]) -> Iterator[str]:
     yield "</main>\n"
 
 
-def about(document: Mapping[str, Any], measures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def about(document: Values, measures: Sequence[Values]) -> dict[str, Any]:
     """What the scripts must know besides the rows."""
     names = [model["model"] for model in document["models"]]
     baseline = document.get("baseline")
@@ -73,13 +71,13 @@ def about(document: Mapping[str, Any], measures: Sequence[Mapping[str, Any]]) ->
         "models": names,
         "baseline": names.index(baseline) if baseline in names else None,
         "measures": [{name: measure.get(name) for name in shown} for measure in measures],
-        "gain": (document.get("settings") or {}).get("difference_gain") or DIFFERENCE_GAIN,
+        "gain": document["settings"]["difference_gain"],
         "pictures": pictures_word(document),
         "explained": [model.get("pca_explained") for model in document["models"]],
     }
 
 
-def packed(row: Mapping[str, Any], measures: Sequence[Mapping[str, Any]]) -> list[Any]:
+def packed(row: Values, measures: Sequence[Values]) -> list[Any]:
     """A row as a list without names, which is most of a large page's size.
 
     A figure is a number, None where the pictures are identical and the measure has no upper end,
@@ -90,7 +88,7 @@ def packed(row: Mapping[str, Any], measures: Sequence[Mapping[str, Any]]) -> lis
     return [*fixed, figures, [int(has) for has in row["pca"]]]
 
 
-def figure(figures: Mapping[str, float | None], measure: Mapping[str, Any]) -> float | bool | None:
+def figure(figures: Values, measure: Values) -> float | bool | None:
     """One figure of `packed`."""
     unbounded = bool(measure["higher_is_better"])
     value = figures.get(measure["name"], math.nan)

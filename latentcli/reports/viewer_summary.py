@@ -4,32 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from typing import Any
 
 from latentcli.reports.page import TextCell, facts_list, figures_table
+from latentcli.reports.roundtrip_tables import (
+    FIGURES,
+    pictures_text,
+    pictures_word,
+    sampling_text,
+    set_notes,
+)
+from latentcli.reports.tables import Values
 from latentcli.reports.viewer_tables import clips_table, latents_table, minus, single
 
-Values = Mapping[str, Any]
-
-STATISTICS = {
-    "mean": "Mean",
-    "std": "Std",
-    "median": "Median",
-    "min": "Min",
-    "p5": "P5",
-    "p95": "P95",
-    "max": "Max",
-}
 JUDGED = ("mean", "median")
 """Statistics of a difference that are better or worse; a spread is neither."""
-MODEL_FACTS = {
-    "encoder": "Encoder",
-    "decoder": "Decoder",
-    "geometry": "Latents",
-    "latent_space": "Latent space",
-    "dtype": "Dtype",
-    "device": "Device",
-}
+MODEL_FACTS = ("encoder", "decoder", "geometry", "latent_space", "dtype", "device")
+WORDS = {"pdg": "path-drop guidance", "geometry": "latents"}
+"""Keys of a document that are no words themselves."""
 
 
 def title_of(document: Values) -> str:
@@ -47,21 +38,9 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def pictures_word(document: Values) -> str:
-    """What one row of the report is."""
-    return "frames" if document.get("media") == "clips" else "images"
-
-
 def of_pictures(document: Values) -> list[Values]:
     """The measures of single pictures, without those of whole sets."""
-    return [m for m in document["measures"] if not is_of_sets(document, m)]
-
-
-def is_of_sets(document: Values, measure: Values) -> bool:
-    """Whether a measure has one number per model."""
-    return bool(measure.get("set")) or any(
-        isinstance(model.get(measure["name"]), (int, float)) for model in document["models"]
-    )
+    return [m for m in document["measures"] if not m.get("set")]
 
 
 def opening(document: Values) -> Iterator[str]:
@@ -91,13 +70,6 @@ def lead(document: Values) -> str:
     return f"{pictures_text(document)}, {', '.join(leading(document))}.{lost}"
 
 
-def pictures_text(document: Values) -> str:
-    """2,000 images, or 300 frames of 4 clips."""
-    count, of = document["images"], document.get("clips")
-    text = f"{count:,} {pictures_word(document)[: -1 if count == 1 else None]}"
-    return f"{text} of {of:,} clip{'' if of == 1 else 's'}" if of else text
-
-
 def leading(document: Values) -> Iterator[str]:
     """What runs differ in most; the other settings stand under how it was measured."""
     settings = document.get("settings") or {}
@@ -105,12 +77,7 @@ def leading(document: Values) -> Iterator[str]:
     ran = {f"{m['dtype']} on {m['device']}" for m in document["models"] if m.get("dtype")}
     if ran:
         yield listed(sorted(ran))
-    if settings.get("steps") is not None:
-        plural = "" if settings["steps"] == 1 else "s"
-        yield f"{settings['steps']} {settings['sampler']} step{plural}"
-        if settings.get("pdg"):
-            yield f"path-drop guidance {settings['pdg_strength']}"
-        yield f"seed {settings['seed']}"
+    yield from sampling_text(settings)
 
 
 def size_text(settings: Values) -> str:
@@ -125,7 +92,7 @@ def size_text(settings: Values) -> str:
 
 def words(name: str) -> str:
     """A key of a document as words."""
-    return {"pdg": "path-drop guidance"}.get(name, name.replace("_", " "))
+    return WORDS.get(name, name.replace("_", " "))
 
 
 def value_text(value: object) -> str:
@@ -140,7 +107,7 @@ def summary_table(document: Values) -> str:
     measures = of_pictures(document)
     if not measures:
         return ""
-    head = "".join(f'<th scope="col">{name}</th>' for name in STATISTICS.values())
+    head = "".join(f'<th scope="col">{name}</th>' for name in map(str.capitalize, FIGURES))
     groups = "".join(measure_rows(document, measure) for measure in measures)
     return (
         '<div class="scroll" tabindex="0" role="group" aria-label="Figures of each model">\n'
@@ -158,7 +125,7 @@ def measure_rows(document: Values, measure: Values) -> str:
         better += f"; {rest} {pictures_word(document)} are too small for it"
     name = escape(f"{measure['label']}{unit}")
     heading = (
-        f'<tr><th scope="rowgroup" class="text measure" colspan="{len(STATISTICS) + 1}">'
+        f'<tr><th scope="rowgroup" class="text measure" colspan="{len(FIGURES) + 1}">'
         f"<span>{name}<small>{better}</small></span></th></tr>\n"
     )
     lines = "".join(model_rows(document, i, measure) for i in range(len(document["models"])))
@@ -169,8 +136,7 @@ def model_rows(document: Values, index: int, measure: Values) -> str:
     """A model's statistics, and those of its difference to the baseline where there is one."""
     model, key = document["models"][index], measure["name"]
     cells = "".join(
-        f'<td class="{name}">{figure_text(model.get(key), name, measure)}</td>'
-        for name in STATISTICS
+        f'<td class="{name}">{figure_text(model.get(key), name, measure)}</td>' for name in FIGURES
     )
     mark = f'<span class="swatch" style="--mark: var(--series-{index % 6})"></span>'
     row = f'<tr><th scope="row" class="text">{mark}{escape(model["model"])}</th>{cells}</tr>\n'
@@ -181,7 +147,7 @@ def model_rows(document: Values, index: int, measure: Values) -> str:
 def delta_row(delta: Values, measure: Values) -> str:
     """The statistics of a difference, image by image; what was not computed stays empty."""
     statistics = delta[measure["name"]]
-    cells = "".join(delta_cell(statistics, name, measure) for name in STATISTICS)
+    cells = "".join(delta_cell(statistics, name, measure) for name in FIGURES)
     label = escape(f"− {delta['against']}")
     return f'<tr class="delta"><th scope="row" class="text">{label}</th>{cells}</tr>\n'
 
@@ -216,7 +182,7 @@ def figure_text(summary: Values | None, name: str, measure: Values) -> str:
 
 def set_table(document: Values) -> str:
     """Measures of whole sets: one number per model."""
-    measures = [m for m in document["measures"] if is_of_sets(document, m)]
+    measures = [m for m in document["measures"] if m.get("set")]
     if not measures:
         return ""
     headers = ["Model", *(m["label"] for m in measures)]
@@ -225,10 +191,8 @@ def set_table(document: Values) -> str:
         for model in document["models"]
     )
     table = figures_table(headers, rows, "Of all pictures together")
-    notes = dict.fromkeys(
-        note for m in document["models"] for s in measures if (note := m.get(f"{s['name']}_note"))
-    )
-    return table + "".join(f'<p class="note">{escape(note)}</p>\n' for note in notes)
+    notes = (f'<p class="note">{escape(note)}</p>\n' for note in set_notes(document))
+    return table + "".join(notes)
 
 
 def extremes(document: Values) -> str:
@@ -262,27 +226,14 @@ def extremes(document: Values) -> str:
 def named(document: Values, index: int, which: str) -> str:
     """The pictures that a model did worst or best on, as links with their first measure.
 
-    They stand in the model's own entry, or in the document by model: its name or its index.
+    A figure of None is a picture that came back identical.
     """
-    model = document["models"][index]
-    entries = model.get(which) or document.get(which) or ()
-    if isinstance(entries, Mapping):
-        entries = entries.get(model["model"], ())
-    elif entries and isinstance(entries[0], Sequence):
-        entries = entries[index]
-    elif entries and which not in model:
-        entries = ()
-    measure = document["measures"][0]
+    name, digits = document["measures"][0]["name"], document["measures"][0]["digits"]
     return "".join(
         f'<div><a href="#image-{int(one["index"])}">{escape(one["key"])}</a>'
-        f"<span>{end_text(one.get(measure['name']), measure)}</span></div>"
-        for one in entries
+        f"<span>{'∞' if one[name] is None else single(one[name], digits)}</span></div>"
+        for one in document["models"][index].get(which, ())
     )
-
-
-def end_text(value: float | None, measure: Values) -> str:
-    """The figure of a picture at an end; None is a picture that came back identical."""
-    return "∞" if value is None else single(value, measure["digits"])
 
 
 def failures(document: Values) -> str:
@@ -298,7 +249,7 @@ def failures(document: Values) -> str:
 
 def method(document: Values) -> str:
     """The models, the settings and how each measure is defined."""
-    headers = ["Model", *MODEL_FACTS.values()]
+    headers = ["Model", *(words(name).capitalize() for name in MODEL_FACTS)]
     rows = (
         [model["model"], *(TextCell(str(model.get(k) or "–"), False) for k in MODEL_FACTS)]
         for model in document["models"]

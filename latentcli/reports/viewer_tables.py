@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from html import escape
-from typing import Any
 
 from latentcli.reports.page import TextCell, figures_table
-
-Values = Mapping[str, Any]
+from latentcli.reports.tables import Values
 
 OF_CLIPS = {
     "psnr": ("PSNR, dB", 2),

@@ -13,7 +13,7 @@ from clikit import on_terminal
 from rich.console import Console
 
 from latentcli.cli.console import console_on
-from latentcli.cli.display import LiveDisplay, NoDisplay, PlainDisplay, display_for, facts, picture
+from latentcli.cli.display import Display, LiveDisplay, PlainDisplay, display_for, facts, picture
 from latentcli.jobs.runtime.bottleneck import Interval, Reading, Setting, thread_groups
 from latentcli.jobs.runtime.meter import Meter, Snapshot
 
@@ -110,7 +110,7 @@ def test_forced_colour_does_not_make_a_file_a_terminal(monkeypatch: pytest.Monke
 def test_quiet_shows_nothing() -> None:
     stream = io.StringIO()
     display = display_for(console_on(stream), True)
-    assert isinstance(display, NoDisplay)
+    assert type(display) is Display
     display.start()
     display.note("a")
     display.progress(snapshot(1))

@@ -57,7 +57,7 @@ def test_equals_scipy_however_it_streams() -> None:
     for model, fake in enumerate(fakes):
         found = rfid.value(model)
         assert found.value == pytest.approx(formula(real, fake), rel=1e-6)
-        assert (found.real, found.fake, found.note) == (300, len(fake), None)
+        assert found.note is None
     assert sum(network.calls) == 4 * 300 - 100, "the originals are seen once"
     assert max(network.calls) <= 64
 

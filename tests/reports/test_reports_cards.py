@@ -228,7 +228,7 @@ ROW = {
     ("width", "left_out"), [(140, []), (120, ["licence"]), (80, ["licence", "latent space"])]
 )
 def test_the_list_fits_its_terminal(width: int, left_out: list[str]) -> None:
-    header, _, row, *note = text(tables.models_table([ROW]), width=width).splitlines()
+    header, _, row, *note = text(*tables.models_tables([ROW]), width=width).splitlines()
     assert [column for column in ("licence", "latent space") if column not in header] == left_out
     assert row.startswith("semdisdiffae_p32_v2   156.6M   f32c384 ")
     told = [f"For the {' and '.join(left_out)}: latentcli models show NAME"] if left_out else []

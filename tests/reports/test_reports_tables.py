@@ -32,7 +32,7 @@ def text(*items: RenderableType, width: int = 1000) -> str:
 
 
 def test_models() -> None:
-    row = text(tables.models_table([MODEL])).splitlines()[-1].split()
+    row = text(*tables.models_tables([MODEL])).splitlines()[-1].split()
     assert row == [
         *("semdisdiffae", "88.8M", "f16c128", "16", "data-archetype/semdisdiffae"),
         *("decode", "hub", "[not", "markup]"),
@@ -40,7 +40,7 @@ def test_models() -> None:
 
 
 def test_a_narrow_terminal_folds_and_loses_nothing() -> None:
-    shown = text(tables.models_table([MODEL]), width=60)
+    shown = text(*tables.models_tables([MODEL]), width=60)
     assert max(map(len, shown.splitlines())) <= 60
     assert "…" not in shown
     assert "88.8M" in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from latentcli.core.errors import UsageError
@@ -41,15 +42,9 @@ def cases_of(job: BenchJob) -> list[Case]:
     """The cases in the order of the table; UsageError for what a preset table has no room for."""
     if job.preset_table is not None:
         return preset_cases(job, job.preset_table)
-    ops = ("encode", "decode") if job.op in (None, "both") else (job.op,)
+    ops = [op for op in ("encode", "decode") if job.op in (None, "both", op)]
     sizes = [parse_size(text) for text in job.resolution or RESOLUTION]
-    return [
-        Case(op, size, batch)
-        for op in ops
-        if op is not None
-        for size in sizes
-        for batch in job.batch or BATCH
-    ]
+    return [Case(*each) for each in itertools.product(ops, sizes, job.batch or BATCH)]
 
 
 def preset_cases(job: BenchJob, table: str) -> list[Case]:
@@ -80,9 +75,8 @@ def preset_document(job: BenchJob) -> dict[str, object] | None:
     """What the document says of the preset table; None without one."""
     if job.preset_table is None:
         return None
-    published = published_batches(job.preset_table)
     return {
         "name": job.preset_table,
-        "published_batch": published,
+        "published_batch": published_batches(job.preset_table),
         "batch": job.batch[0] if job.batch else None,
     }

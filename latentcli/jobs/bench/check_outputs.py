@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench.cases import Case
-from latentcli.jobs.bench.models import TimedModel, Work, attempt, timed_model, work
+from latentcli.jobs.bench.models import TimedModel, attempt, timed_model, work
 from latentcli.jobs.inference.engine import Engine
 
 BATCH, SIDE = 2, 64
@@ -72,8 +72,7 @@ def one_by_one(eager: TimedModel, case: Case) -> Tensor:
 
 def check(timed: TimedModel, case: Case, expected: Tensor, dtype: str) -> dict[str, Any]:
     """The row of one op; LatentCliError where the output is not what eager float32 gives."""
-    job: Work = work(timed, case, steps=1)
-    found = attempt(timed, case, job.call).float().cpu()
+    found = attempt(timed, case, work(timed, case, steps=1).call).float().cpu()
     allowed = TOLERANCES[dtype]
     subject = f"{timed.name}, {case.op} in {dtype}{', compiled' if timed.compiled else ''}"
     for whose, output in (("its eager float32 output", expected), ("its output", found)):

@@ -26,14 +26,8 @@ from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.reports.bench_chart import check_chart, draw_chart
 from latentcli.shards.storage.atomic_write import atomic_write
 
-NOT_STAGES = {
-    "compile": "--compile",
-    "chart": "--chart",
-    "preset_table": "--preset-table",
-    "seconds": "--seconds",
-    "threads": "--threads",
-}
-"""Fields that the --stages form has no use for, and their options."""
+NOT_STAGES = ("compile", "chart", "preset_table", "seconds", "threads")
+"""Fields that the --stages form has no use for."""
 
 ONLY_STAGES = {"size": "--resolution", "batch_size": "--batch"}
 """Fields that only the --stages form has a use for, and the options that are meant."""
@@ -47,12 +41,9 @@ def run_bench(job: BenchJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     that cannot be written costs no figures: the document then has `chart_error`.
     """
     check_options(job)
+    refuse_other_form(job)
     if job.stages:
-        refuse_beside_stages(job)
         return bench_stages(job, reporter)
-    if job.sources:
-        raise UsageError("bench times random pictures; files are read with --stages only.")
-    refuse_stages_fields(job)
     cases = cases_of(job)
     if job.chart is not None:
         check_chart(job.chart)
@@ -111,19 +102,16 @@ def model_texts(job: BenchJob) -> dict[str, str]:
     return named
 
 
-def refuse_stages_fields(job: BenchJob) -> None:
-    """UsageError for an option that would be passed over in silence."""
-    for name, meant in ONLY_STAGES.items():
-        if getattr(job, name) is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{option} belongs to --stages; without it, say {meant}.")
-
-
-def refuse_beside_stages(job: BenchJob) -> None:
-    """UsageError for an option that --stages does not know."""
-    for name, option in NOT_STAGES.items():
-        if getattr(job, name):
+def refuse_other_form(job: BenchJob) -> None:
+    """UsageError for what belongs to the form with --stages, or without, and is not asked for."""
+    if job.sources and not job.stages:
+        raise UsageError("bench times random pictures; files are read with --stages only.")
+    for name in NOT_STAGES if job.stages else ONLY_STAGES:
+        option = f"--{name.replace('_', '-')}"
+        if job.stages and getattr(job, name):
             raise UsageError(f"bench --stages takes no {option}.")
+        if not job.stages and getattr(job, name) is not None:
+            raise UsageError(f"{option} belongs to --stages; without it, say {ONLY_STAGES[name]}.")
 
 
 def left_out(engines: Mapping[str, Engine], cases: list[Case]) -> dict[tuple[str, str], str | None]:
@@ -183,7 +171,11 @@ def measure(
         "compiled": job.compile,
         "random_weights": job.random_weights,
         "models": [
-            {"model": m.name, "weights": m.engine.info.origin, "parameters": parameters(m)}
+            {
+                "model": m.name,
+                "weights": m.engine.info.origin,
+                "parameters": m.engine.model.parameter_count(),
+            }
             for m in models
         ],
         "baseline": job.baseline,
@@ -203,8 +195,3 @@ def measure(
         + short,
         "rows": rows,
     }
-
-
-def parameters(model: TimedModel) -> int:
-    """Trainable values of a model."""
-    return model.engine.model.parameter_count()

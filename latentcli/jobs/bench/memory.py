@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
 
 from torch import Tensor
@@ -39,11 +40,7 @@ def peak_bytes(call: Callable[[], Tensor]) -> tuple[Tensor, int]:
 
 def highest(changes: Iterable[int]) -> int:
     """The largest running sum, at least 0."""
-    live = peak = 0
-    for change in changes:
-        live += change
-        peak = max(peak, live)
-    return peak
+    return max(accumulate(changes, initial=0))
 
 
 @contextlib.contextmanager

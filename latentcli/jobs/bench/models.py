@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from latentcli.jobs.config import with_weights
 from latentcli.jobs.inference.accelerator import is_out_of_memory
 from latentcli.jobs.inference.engine import Engine, inference_config, load_engine
 from latentcli.jobs.settings import DecodeSettings
+
+Given = TypeVar("Given")
 
 RECOMPILES = 1024
 """Shapes and models that torch.compile keeps before it would fall back to eager in silence."""
@@ -95,8 +97,7 @@ def work(model: TimedModel, case: Case, steps: int) -> Work:
 
     LatentCliError where even the inputs need more memory than there is.
     """
-    made: Work = attempt(model, case, lambda: _work(model, case, steps))
-    return made
+    return attempt(model, case, lambda: _work(model, case, steps))
 
 
 def _work(model: TimedModel, case: Case, steps: int) -> Work:
@@ -119,7 +120,7 @@ class ShortOfMemory(LatentCliError):
     """A case that a model cannot run here; others may."""
 
 
-def attempt(model: TimedModel, case: Case, call: Callable[[], Any]) -> Any:
+def attempt(model: TimedModel, case: Case, call: Callable[[], Given]) -> Given:
     """What an untimed call gives; ShortOfMemory, or LatentCliError for a failed compile."""
     try:
         return call()

@@ -20,7 +20,7 @@ from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.inference.capabilities import refuse_decoder
 from latentcli.jobs.inference.encode_batch import encode_batch
-from latentcli.jobs.inference.engine import Engine, load_engine
+from latentcli.jobs.inference.engine import Engine, engine_of
 from latentcli.jobs.loader.find_media import PER_SHARD
 from latentcli.jobs.loader.loader import open_chunks, pick_workers
 from latentcli.jobs.loader.prepare import Intake, Recipe, unit_tasks
@@ -48,13 +48,10 @@ def bench_stages(job: BenchJob, reporter: Reporter) -> dict[str, Any]:
         raise UsageError("bench --stages takes neither --random-weights nor --baseline.")
     if len(job.models) > 1:
         raise UsageError("bench --stages takes one --model.")
-    model = job.models[0]
-    engine = load_engine(
-        model, weights=job.weights, revision=job.revision, device=job.device, dtype=job.dtype
-    )
+    encode = encode_job(job)
+    engine = engine_of(encode)
     refuse_decoder(engine)
     found = find_inputs(job.sources, IMAGE_SUFFIXES)
-    encode = encode_job(job, model)
     batch_size = job.batch_size or engine.accelerator.batch_size
     recipe = Recipe(DecodePolicy(), preprocess_spec(encode, engine.model.spec.size_divisor))
     with tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
@@ -70,19 +67,14 @@ def bench_stages(job: BenchJob, reporter: Reporter) -> dict[str, Any]:
         whole = run_encode(replace(encode, output=str(Path(folder) / "store")), reporter)
     slower = min(images_alone, model_alone)
     return {
-        "model": whole["model"],
-        "device": whole["device"],
-        "dtype": whole["dtype"],
-        "inputs": whole["inputs"],
+        **{name: whole[name] for name in ("model", "device", "dtype", "inputs")},
         "workers": workers,
         "batch_size": batch_size,
         "image_stages_alone": round(images_alone, 2),
         "model_alone": round(model_alone, 2),
         "job": whole["images_per_second"],
         "ratio": round(whole["images_per_second"] / slower, 4),
-        "startup_seconds": whole["startup_seconds"],
-        "waited_seconds": whole["waited_seconds"],
-        "bottleneck": whole["bottleneck"],
+        **{name: whole[name] for name in ("startup_seconds", "waited_seconds", "bottleneck")},
         "stages": {
             name: stage | {"per_second": per_second(name, stage, workers)}
             for name, stage in whole["stages"].items()
@@ -90,12 +82,12 @@ def bench_stages(job: BenchJob, reporter: Reporter) -> dict[str, Any]:
     }
 
 
-def encode_job(job: BenchJob, model: str) -> EncodeJob:
+def encode_job(job: BenchJob) -> EncodeJob:
     """The encode job that is taken apart."""
     return EncodeJob(
         sources=job.sources,
         media="images",
-        model=model,
+        model=job.models[0],
         weights=job.weights,
         revision=job.revision,
         device=job.device,

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -75,7 +74,9 @@ def measure_case(
         for each in in_turn(ready, turn):
             calls = [once(each) for _ in range(each.timing.calls)]
             each.timing.seconds.append(statistics.fmean(calls))
-    return rows(case, {each.model.name: each.timing for each in ready}, job.baseline), short
+    timings = {each.model.name: each.timing for each in ready}
+    against = timings.get(job.baseline or "")
+    return [row(name, case, timing, against) for name, timing in timings.items()], short
 
 
 def warmed_up(
@@ -85,9 +86,7 @@ def warmed_up(
     ready, short, calls = [], [], untimed_calls(job)
     for model in able:
         try:
-            each = Ready(
-                model, attempt(model, case, partial(work, model, case, job.steps)), Timing()
-            )
+            each = Ready(model, work(model, case, job.steps), Timing())
             for _ in range(calls - 1):
                 attempt(model, case, each.work.call)
             refuse_wrong(model, case, last_warm_up(each, case), job.steps)
@@ -132,10 +131,8 @@ def in_turn(models: Sequence[Model], turn: int) -> list[Model]:
 def last_warm_up(each: Ready, case: Case) -> Tensor:
     """The output of the last untimed call, which on a CPU shows the memory."""
     model, job = each.model, each.work
-    output: Tensor
     if model.engine.accelerator.gpu:
-        output = attempt(model, case, job.call)
-        return output
+        return attempt(model, case, job.call)
     output, peak = attempt(model, case, lambda: peak_bytes(job.call))
     each.timing.peak_mib = (peak + own_bytes(model.engine, job.inputs)) / 2**20
     return output
@@ -163,12 +160,6 @@ def timed(call: Callable[[], Tensor], accelerator: Accelerator) -> tuple[float, 
     with DeviceTimer(accelerator) as timer:
         call()
     return timer.seconds(), added() / 2**20
-
-
-def rows(case: Case, timings: Mapping[str, Timing], baseline: str | None) -> list[dict[str, Any]]:
-    """The rows of a case, in the order of the models."""
-    against = timings.get(baseline or "")
-    return [row(name, case, timing, against) for name, timing in timings.items()]
 
 
 def row(name: str, case: Case, timing: Timing, baseline: Timing | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -116,11 +117,7 @@ def encode(
 ) -> Tensor:
     """Latents [N, C, h, w] with the values that a store would give back, float32."""
     engine = compared.encoder
-    state = engine.model.spec.state
-
-    def some(pixels: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        return encode_on_device(engine, pixels, names, state)
-
+    some = partial(encode_on_device, engine, state=engine.model.spec.state)
     latents = comparison.split_on_oom("encode", engine).encode(some, images, keys)["latent"]
     return latents.bfloat16().float()
 
@@ -177,8 +174,7 @@ def alikeness(first: Tensor | None, latents: Tensor) -> dict[str, Tensor]:
     """Similarity to the first model's latents, where they are others of the same shape."""
     if first is None or first is latents or first.shape != latents.shape:
         return {}
-    found = latent_cosine(first, latents)
-    return dict(zip(SIMILARITIES, (found.whole, found.positions), strict=True))
+    return dict(zip(SIMILARITIES, latent_cosine(first, latents), strict=True))
 
 
 def finite_ones(results: Sequence[Result]) -> list[bool]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from latentcli.core.json_values import rounded_value
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.config import RoundtripJob
+from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.find_media import FoundMedia
 from latentcli.jobs.loader.sizes import preprocess_fields
 from latentcli.jobs.roundtrip.figures import (
     ModelFigures,
+    Summary,
     differences,
     extremes,
     latent_summary,
@@ -22,6 +23,7 @@ from latentcli.jobs.roundtrip.figures import (
 from latentcli.jobs.roundtrip.models import ComparedModel, divisor, name_of
 from latentcli.jobs.roundtrip.rows import RowSpool
 from latentcli.jobs.roundtrip.stream import Roundtrip
+from latentcli.latents.stats import ChannelSums
 from latentcli.metrics.measures import Measure
 
 NOT_MEASURED = ("psnr", "ssim", "ssim_gaussian")
@@ -62,21 +64,22 @@ def document(run: Roundtrip, found: FoundMedia, preprocess: PreprocessSpec) -> d
 def settings(run: Roundtrip, preprocess: PreprocessSpec, *, clips: bool) -> dict[str, Any]:
     """All that the figures depend on, and how each of them is made."""
     job, size, resized = run.comparison.job, preprocess.size, preprocess_fields(preprocess)
+    models = run.comparison.compared_models
     return {
         "size": "x".join(map(str, size)) if size else None,
         "resize": resized["resize"],
         "buckets": resized.get("buckets"),
-        "divisor": divisor(run.comparison.compared_models),
+        "divisor": divisor(models),
         "filter": resized["filter"],
         "alpha": job.alpha,
-        "dtype": run.comparison.compared_models[0].encoder.dtype,
-        "device": run.comparison.compared_models[0].encoder.device_name,
+        "dtype": models[0].encoder.dtype,
+        "device": models[0].encoder.device_name,
         "latents": "the model's own (mode), rounded to bf16",
         "pixels": "clamped to [-1, 1] and rounded to 8 bits before anything is measured",
         "stride": job.stride if clips else None,
         "frames": job.frames,
         "num_frames": job.num_frames,
-        **decode_settings(job, run.comparison.compared_models),
+        **decode_settings(job, models),
         **{measure.name: measure.protocol for measure in run.comparison.measures},
         **{measure.name: measure.protocol for measure in run.sets},
         "difference_gain": job.difference_gain if job.report else None,
@@ -115,19 +118,15 @@ def figures(run: Roundtrip, i: int) -> dict[str, Any]:
         **dict.fromkeys(NOT_MEASURED),
         **{name: rounded(values) for name, values in of_model.figures.items()},
         **set_figures(run, i),
-        "latents": latent_summary(encoder_figures(run, i).latents),
+        "latents": latent_summary(latents_of(run, compared.encoder)),
         **named_extremes(run.comparison.measures, of_model, run.rows),
     }
 
 
-def encoder_figures(run: Roundtrip, i: int) -> ModelFigures:
-    """The figures that have the latents of a model's encoder."""
-    first = next(
-        j
-        for j, c in enumerate(run.comparison.compared_models)
-        if c.encoder is run.comparison.compared_models[i].encoder
-    )
-    return run.model_figures[first]
+def latents_of(run: Roundtrip, encoder: Engine) -> ChannelSums:
+    """The sums of an encoder's latents, which the first model that uses it has."""
+    pairs = zip(run.comparison.compared_models, run.model_figures, strict=True)
+    return next(figures.latents for compared, figures in pairs if compared.encoder is encoder)
 
 
 def set_figures(run: Roundtrip, i: int) -> dict[str, Any]:
@@ -158,26 +157,14 @@ def named_extremes(
 
 def delta(run: Roundtrip) -> list[dict[str, Any]] | None:
     """The differences of each model to the first one, image by image, in every measure."""
-    (first, *others), (name, *_) = (
-        run.model_figures,
-        (c.name for c in run.comparison.compared_models),
-    )
-    if not others:
-        return None
+    first, *others = run.model_figures
+    name, *names = (compared.name for compared in run.comparison.compared_models)
     return [
-        {"model": compared.name, "against": name} | dict(against(other, first))
-        for compared, other in zip(run.comparison.compared_models[1:], others, strict=True)
-    ]
-
-
-def against(
-    other: ModelFigures, first: ModelFigures
-) -> Iterator[tuple[str, dict[str, float | None] | None]]:
-    """Each measure's name and the summary of its differences, and how alike the latents are."""
-    for name, values in other.figures.items():
-        yield name, rounded(differences(values, first.figures[name]))
-    for name, values in other.alike.items():
-        yield name, rounded(values)
+        {"model": model, "against": name}
+        | {k: rounded(differences(v, first.figures[k])) for k, v in other.figures.items()}
+        | {k: rounded(v) for k, v in other.alike.items()}
+        for model, other in zip(names, others, strict=True)
+    ] or None
 
 
 def clip_figures(run: Roundtrip) -> list[dict[str, Any]]:
@@ -185,7 +172,7 @@ def clip_figures(run: Roundtrip) -> list[dict[str, Any]]:
     return [
         {
             "model": compared.name,
-            **dict(over_clips([clip["figures"][i] for clip in run.clips])),
+            **over_clips([clip["figures"][i] for clip in run.clips]),
             "clips": [
                 {"key": clip["key"]}
                 | {k: rounded_value(v, 4) for k, v in clip["figures"][i].items()}
@@ -196,10 +183,9 @@ def clip_figures(run: Roundtrip) -> list[dict[str, Any]]:
     ]
 
 
-def over_clips(
-    clips: Sequence[Mapping[str, float | None]],
-) -> Iterator[tuple[str, dict[str, float | None] | None]]:
+def over_clips(clips: Sequence[Mapping[str, float | None]]) -> dict[str, Summary | None]:
     """Each figure's name and its summary over the clips that have it."""
-    for name in dict.fromkeys(name for clip in clips for name in clip):
-        values = array("d", (v for clip in clips if (v := clip.get(name)) is not None))
-        yield name, rounded(values)
+    names = dict.fromkeys(name for clip in clips for name in clip)
+    return {
+        name: rounded([v for clip in clips if (v := clip.get(name)) is not None]) for name in names
+    }

@@ -31,7 +31,7 @@ from latentcli.jobs.roundtrip.models import (
 )
 from latentcli.jobs.roundtrip.output_paths import check_output_paths
 from latentcli.jobs.roundtrip.report import ReportWriter, encoder_groups
-from latentcli.jobs.roundtrip.rows import RowSpool, check_csv, write_csv
+from latentcli.jobs.roundtrip.rows import RowSpool, check_csv, csv_lines
 from latentcli.jobs.roundtrip.stream import Roundtrip, compare_clips, compare_images
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.report_folder import check_report_folder
@@ -39,6 +39,8 @@ from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import stop_on_signals
 from latentcli.metrics.measures import Measure, SetMeasure, open_measures, open_set_measures
 from latentcli.shards.sources.find_inputs import assign_units
+from latentcli.shards.storage.atomic_write import atomic_write
+from latentcli.shards.storage.paths import path_of
 from latentcli.shards.store.input_list import InputList, write_inputs
 
 UNIT = 1000
@@ -194,12 +196,9 @@ def finished(run: Roundtrip, outcome: dict[str, Any]) -> dict[str, Any]:
             run.problems.append(str(error))
     if comparison.job.csv is not None:
         try:
-            write_csv(
-                comparison.job.csv,
-                run.rows.rows(),
-                [c.name for c in comparison.compared_models],
-                columns(run),
-            )
+            names = [compared.name for compared in comparison.compared_models]
+            lines = csv_lines(run.rows.rows(), names, columns(run))
+            atomic_write(path_of(comparison.job.csv), lines)
         except StoreError as error:
             outcome["csv"] = None
             run.problems.append(str(error))

@@ -67,7 +67,8 @@ def check_models(job: RoundtripJob) -> None:
     elif all(presets.values()):
         known = [preset for preset in presets.values() if preset is not None]
         for preset in known:
-            if not any(other.can_encode and space(other) == space(preset) for other in known):
+            own = space(preset.spec)
+            if not any(other.can_encode and space(other.spec) == own for other in known):
                 raise no_encoder(preset.name, preset.space)
 
 
@@ -79,17 +80,17 @@ def check_decoder_presets(encoder: Preset | None, *decoders: Preset | None) -> N
         raise no_encoder(encoder.name, encoder.space)
     for preset in decoders:
         if preset is not None:
-            check_pair(encoder.name, space(encoder), preset.name, preset.spec)
+            check_pair(encoder.name, encoder.spec, preset.name, preset.spec)
 
 
-def space(preset: Preset) -> str:
-    """The full id of a preset's latents."""
-    return preset.spec.space_id(preset.state)
+def space(spec: LatentSpec) -> str:
+    """The full id of a model's own latents."""
+    return spec.space_id(spec.state)
 
 
-def check_pair(encoder: str, made: str, decoder: str, spec: LatentSpec) -> None:
+def check_pair(encoder: str, gives: LatentSpec, decoder: str, takes: LatentSpec) -> None:
     """UsageError, with both ids named, where a decoder is for another latent space."""
-    taken = spec.space_id(spec.state)
+    made, taken = space(gives), space(takes)
     if made != taken:
         raise UsageError(
             f"{encoder} gives latents of {made}, but {decoder} decodes {taken}; --decoder must be"
@@ -124,8 +125,7 @@ def paired(job: RoundtripJob, encoder: Engine) -> list[ComparedModel]:
     for text in job.decoders:
         decoder = load_decoder(job, text)
         refuse_encoder(decoder)
-        made = own_space(encoder)
-        check_pair(name_of(encoder), made, name_of(decoder), decoder.model.spec)
+        check_pair(name_of(encoder), encoder.model.spec, name_of(decoder), decoder.model.spec)
         name = f"{name_of(encoder)}-{name_of(decoder)}"
         others.append(ComparedModel(name, encoder, decoder))
     return [*own, *others]
@@ -135,18 +135,12 @@ def encoder_of(engine: Engine, before: Sequence[Engine], all_of_them: Sequence[E
     """The engine that encodes for another one: an earlier one with the very same encoder, itself,
     or, for a decoder alone, the first that encodes into its latent space."""
     if not engine.model.can_encode:
-        same_space = [other for other in all_of_them if own_space(other) == own_space(engine)]
-        able = [other for other in same_space if other.model.can_encode]
-        if not able:
-            raise no_encoder(name_of(engine), engine.model.spec.space)
-        return able[0]
+        own = space(engine.model.spec)
+        for other in all_of_them:
+            if other.model.can_encode and space(other.model.spec) == own:
+                return other
+        raise no_encoder(name_of(engine), engine.model.spec.space)
     return next((other for other in before if same_encoder(other, engine)), engine)
-
-
-def own_space(engine: Engine) -> str:
-    """The full id of a model's own latents."""
-    spec = engine.model.spec
-    return spec.space_id(spec.state)
 
 
 def same_encoder(one: Engine, other: Engine) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from latentcli.core.errors import UsageError
@@ -30,27 +30,20 @@ def check_output_paths(job: RoundtripJob) -> None:
 
 def check_beside(option: str, folder: Path, sources: Iterable[str]) -> None:
     """UsageError where a folder of pictures to write lies in a source, or a source in it."""
-    for text, source in local_folders(sources):
-        if seen_from(source, folder):
+    for text in sources:
+        source = local(text)
+        if source is None:
+            continue
+        if source.is_dir() and seen_from(source, folder):
             raise UsageError(
                 f"{option} {folder} lies in the source {text}: the next run would take what is"
                 " written there for inputs. Name a folder beside it."
             )
-    for text in sources if option == "--report" else ():
-        read = local(text)
-        if read is not None and read.is_relative_to(folder):
+        if option == "--report" and source.is_relative_to(folder):
             raise UsageError(
                 f"The source {text} lies in --report {folder}, which is cleared before it is"
                 " written. Name another folder."
             )
-
-
-def local_folders(sources: Iterable[str]) -> Iterator[tuple[str, Path]]:
-    """The sources that are folders of this machine, as they are written and as paths."""
-    for text in sources:
-        folder = local(text)
-        if folder is not None and folder.is_dir():
-            yield text, folder
 
 
 def seen_from(source: Path, folder: Path) -> bool:

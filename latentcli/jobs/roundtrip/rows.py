@@ -13,7 +13,6 @@ from typing import Any
 
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.json_values import rounded_value
-from latentcli.shards.storage.atomic_write import atomic_write
 from latentcli.shards.storage.paths import path_of
 
 FIXED = ("key", "source", "width", "height")
@@ -97,17 +96,11 @@ def check_csv(path: str | None) -> None:
         raise UsageError(f"--csv {path}: nothing can be written to {target.parent}.")
 
 
-def write_csv(path: str, rows: Iterator[Row], models: Sequence[str], names: Sequence[str]) -> None:
-    """A file of one line per picture: FIXED, then `<model>.<figure>` of each model in turn.
-
-    A figure that a picture has not is empty, and `inf` where it came back identical. StoreError
-    where the file cannot be written.
-    """
-    atomic_write(path_of(path), csv_lines(rows, models, names))
-
-
 def csv_lines(rows: Iterator[Row], models: Sequence[str], names: Sequence[str]) -> Iterator[bytes]:
-    """The file, line by line."""
+    """One line per picture: FIXED, then `<model>.<figure>` of each model in turn.
+
+    A figure that a picture has not is empty, and `inf` where it came back identical.
+    """
     yield line([*FIXED, *(f"{model}.{name}" for model in models for name in names)])
     for row in rows:
         cells = [cell(figures, name) for figures in row["figures"] for name in names]

@@ -18,19 +18,33 @@ ENOUGH = 2.0
 """Seconds without which there is nothing to judge by."""
 
 ADVICE = {
-    "read": "faster storage or more workers",
-    "decode_image": "more workers or smaller sources",
-    "preprocess": "more workers or smaller sources",
-    "encode": "a GPU, bf16 or a larger --batch-size",
-    "decode": "a GPU, bf16, fewer --steps or a larger --batch-size",
-    "encode_image": "more --workers or --format jpeg",
-    "metrics": "more CPU cores or a smaller --size",
-    "autoencoder": "a GPU, bf16 or a smaller --model",
-    "resize": "more CPU cores or clips of fewer pixels",
-    "features": "a GPU or a larger --stride",
-    "write": "faster storage",
+    "read": ("reading the files", "faster storage or more workers"),
+    "decode_image": ("decoding the image files", "more workers or smaller sources"),
+    "preprocess": ("resizing the images", "more workers or smaller sources"),
+    "encode": ("the model itself", "a GPU, bf16 or a larger --batch-size"),
+    "decode": ("the model itself", "a GPU, bf16, fewer --steps or a larger --batch-size"),
+    "encode_image": ("compressing the pictures", "more --workers or --format jpeg"),
+    "metrics": ("measuring the pictures", "more CPU cores or a smaller --size"),
+    "autoencoder": ("the model itself", "a GPU, bf16 or a smaller --model"),
+    "resize": ("resizing the frames", "more CPU cores or clips of fewer pixels"),
+    "features": ("the network of the features", "a GPU or a larger --stride"),
+    "write": ("writing", "faster storage"),
 }
-"""Stage to what would help where it is the limit."""
+"""Stage to what it is in words, and to what would help where it is the limit."""
+ADVICE_WITHOUT_LIMIT = {
+    "read": "faster storage or more --workers",
+    "decode_image": "more --workers",
+    "preprocess": "more --workers",
+    "resize": "clips of fewer pixels",
+    "write": "a faster disk",
+}
+"""The same where it only took longest."""
+SLOWEST_OF_CLIPS = {
+    "decode_image": "decoding the video, which uses every core already",
+    "preprocess": "resizing the frames; a clip of fewer pixels would help",
+    "encode_image": "compressing the frames; --format jpeg takes less time than png or mp4",
+}
+"""Stage to what is said of it where it took longest in a job of clips."""
 ADVICE_ON = {
     False: {
         "encode": "a GPU or a smaller model",
@@ -243,7 +257,7 @@ def advice(group: ThreadGroup, stage: str, setting: Setting) -> str:
     crowded = setting.cores is not None and group.threads >= setting.cores
     alone = group.noun == "thread" and "decode_image" not in group.stages
     table = (
-        ADVICE
+        {name: helps for name, (_, helps) in ADVICE.items()}
         | ({} if setting.gpu is None else ADVICE_ON[setting.gpu])
         | (ADVICE_WITHOUT_CORES if crowded else {})
         | (ADVICE_FOR_CLIPS if setting.clips else {})
@@ -251,3 +265,11 @@ def advice(group: ThreadGroup, stage: str, setting: Setting) -> str:
         | (ADVICE_FOR_TARS if group.stages == ("read",) and alone else {})
     )
     return table.get(stage, "less of it")
+
+
+def slowest(stage: str, clips: bool) -> str:
+    """What it means that `stage`, a key of ADVICE, took longest though nothing was the limit."""
+    if clips and stage in SLOWEST_OF_CLIPS:
+        return SLOWEST_OF_CLIPS[stage]
+    what, helps = ADVICE[stage]
+    return f"{what}; {ADVICE_WITHOUT_LIMIT.get(stage, helps)} would help"

@@ -8,7 +8,7 @@ from typing import Any
 from latentcli.core.errors import UsageError
 from latentcli.core.options import check_options
 from latentcli.jobs.video.config import COMPAT, VideoDistanceJob
-from latentcli.jobs.video.feature_file import FeatureFile, differences, open_features
+from latentcli.jobs.video.feature_file import MUST_AGREE, FeatureFile, differences, open_features
 from latentcli.metrics.frechet import FeatureSums, frechet_distance
 
 
@@ -62,13 +62,11 @@ def sums_of(file: FeatureFile) -> FeatureSums:
 
 def described(file: FeatureFile) -> dict[str, Any]:
     """A file's part of the document; None for what it does not say."""
-    metadata = file.metadata
-    names = ("extractor", "weights_sha256", "frames", "stride", "size", "preprocess", "autoencoder")
     return {
         "path": str(file.path),
         "rows": file.rows,
         "dim": file.dim,
-        **{name: metadata.get(name) for name in names},
+        **{name: file.metadata.get(name) for name in (*MUST_AGREE, "autoencoder")},
     }
 
 
