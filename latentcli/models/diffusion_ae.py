@@ -18,6 +18,7 @@ from latentcli.core.errors import WeightsError
 from latentcli.core.posterior import AnyPosterior, PointPosterior, Posterior
 from latentcli.core.types import LatentSpec
 from latentcli.models.base import Autoencoder
+from latentcli.models.config_checks import INTEGER, NUMBER, check, misfit, refuse_unknown
 from latentcli.models.fcdm_network import FCDMDecoder
 from latentcli.models.vp_diffusion import InferenceConfig, VPSchedule, draw_noise, sample
 from latentcli.models.whitening import dewhiten, whiten
@@ -57,7 +58,13 @@ class DiffusionAEConfig:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            self._check_number(item.name, item.default)
+            value, least = getattr(self, item.name), self.LEAST.get(item.name, 1)
+            if type(item.default) is float:
+                check(item.name, value, NUMBER)
+            elif type(item.default) is int:
+                check(item.name, value, INTEGER)
+                if value < least:
+                    raise misfit(item.name, value, f"at least {least}")
         for name, allowed in self.ALLOWED.items():
             if getattr(self, name) not in allowed:
                 raise WeightsError(
@@ -72,29 +79,11 @@ class DiffusionAEConfig:
                 " none in the middle."
             )
 
-    def _check_number(self, name: str, default: object) -> None:
-        value = getattr(self, name)
-        kinds = {int: (int,), float: (int, float)}.get(type(default))
-        if kinds is None:
-            return
-        if type(value) not in kinds:
-            what = "a whole number" if kinds == (int,) else "a number"
-            raise WeightsError(f"The config says {name} = {value!r}; it must be {what}.")
-        least = self.LEAST.get(name, 1)
-        if kinds == (int,) and value < least:
-            raise WeightsError(f"The config says {name} = {value}; it must be at least {least}.")
-
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> Self:
         """From a config.json's keys; missing ones take the defaults, unknown ones are errors."""
         config = {ALIASES.get(key, key): value for key, value in config.items()}
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(config) - known)
-        if unknown:
-            raise WeightsError(
-                f"The config has keys that the {cls.FAMILY_NAME} family does not know:"
-                f" {', '.join(unknown)}. It knows {', '.join(sorted(known))}."
-            )
+        refuse_unknown(config, {f.name for f in fields(cls)}, f"the {cls.FAMILY_NAME} family")
         return cls(**config)
 
     @property

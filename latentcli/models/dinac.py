@@ -6,7 +6,7 @@ class token. Source: the cards of dinac_ae and dinac_ae_d2, and their published 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from latentcli.core.errors import WeightsError
 from latentcli.core.types import LatentSpec
 from latentcli.models.base import Autoencoder, Family
+from latentcli.models.config_checks import SWITCH, Check, check
 from latentcli.models.diffusion_ae import DiffusionAEConfig, DiffusionAutoencoder, is_fp32_island
 from latentcli.models.dinac_network import (
     ENCODER_HEAD_DIM,
@@ -55,42 +56,27 @@ class DinacAEConfig(DiffusionAEConfig):
 
     def __post_init__(self) -> None:
         DiffusionAEConfig.__post_init__(self)
-        if not isinstance(self.has_class_head, bool):
-            raise WeightsError(
-                f"The config says has_class_head = {self.has_class_head!r}; it must be true or"
-                " false."
-            )
-        for name, wanted, holds in _RULES:
-            if not holds(self):
-                raise WeightsError(
-                    f"The config says {name} = {getattr(self, name)}; it must be {wanted}."
-                )
+        head_dim, model_dim = self.class_head_head_dim, self.class_head_model_dim
+        rules: dict[str, Check] = {
+            "has_class_head": SWITCH,
+            "model_dim": _multiple_of(ENCODER_HEAD_DIM, f"the head width {ENCODER_HEAD_DIM}"),
+            "class_head_head_dim": _multiple_of(4, "4"),
+            "class_head_model_dim": _multiple_of(head_dim, "class_head_head_dim"),
+            "class_head_feature_dim": (
+                lambda value: value == model_dim,
+                "equal to class_head_model_dim",
+            ),
+            "class_head_register_token_count": (
+                lambda value: value == REGISTERS,
+                f"{REGISTERS}",
+            ),
+        }
+        for name, rule in rules.items():
+            check(name, getattr(self, name), rule)
 
 
-_RULES: tuple[tuple[str, str, Callable[[DinacAEConfig], bool]], ...] = (
-    (
-        "model_dim",
-        f"a multiple of the head width {ENCODER_HEAD_DIM}",
-        lambda c: c.model_dim % ENCODER_HEAD_DIM == 0,
-    ),
-    ("class_head_head_dim", "a multiple of 4", lambda c: c.class_head_head_dim % 4 == 0),
-    (
-        "class_head_model_dim",
-        "a multiple of class_head_head_dim",
-        lambda c: c.class_head_model_dim % c.class_head_head_dim == 0,
-    ),
-    (
-        "class_head_feature_dim",
-        "equal to class_head_model_dim",
-        lambda c: c.class_head_feature_dim == c.class_head_model_dim,
-    ),
-    (
-        "class_head_register_token_count",
-        f"{REGISTERS}",
-        lambda c: c.class_head_register_token_count == REGISTERS,
-    ),
-)
-"""Key, what it must be, and whether it is."""
+def _multiple_of(number: int, what: str) -> Check:
+    return (lambda value: value % number == 0, f"a multiple of {what}")
 
 
 class DinacAE(DiffusionAutoencoder):

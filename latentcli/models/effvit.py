@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from latentcli.core.errors import WeightsError
 from latentcli.core.types import LatentSpec
 from latentcli.models.base import Family
+from latentcli.models.config_checks import misfit
 from latentcli.models.scaled_decoder import DecoderConfig, ScaledDecoder, without_prefix
 
 NORM_EPS = 1e-5
@@ -40,15 +41,14 @@ class EffViTConfig(DecoderConfig):
         DecoderConfig.__post_init__(self)
         used = [stage for stage, depth in enumerate(self.depth_list) if depth]
         if len(self.depth_list) != 6 or used != [1, 2]:
-            raise WeightsError(
-                f"The config says depth_list = {list(self.depth_list)}; it must be six numbers, of"
-                " which the second and third alone are not 0, as in the published decoders."
+            raise misfit(
+                "depth_list",
+                list(self.depth_list),
+                "six numbers, of which the second and third alone are not 0, as in the published"
+                " decoders",
             )
         if len(self.width_list) != 6 or 0 in self.width_list:
-            raise WeightsError(
-                f"The config says width_list = {list(self.width_list)}; it must be six positive"
-                " numbers."
-            )
+            raise misfit("width_list", list(self.width_list), "six positive numbers")
         _, low, high, *_, top = self.width_list
         # Shortcuts repeat channels, so every width must go into the next one's a whole time.
         if top % self.latent_channels or high * 4 % top or low * 4 % high:

@@ -6,11 +6,13 @@ diffusers is an extra, imported only here and only when a network is built.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 from latentcli.core.errors import UsageError, WeightsError
+from latentcli.models import config_checks as checks
+from latentcli.models.config_checks import Check, check, list_of, refuse_unknown
 
 FLUX2, IMAGE, TEMPORAL = "AutoencoderKLFlux2", "AutoencoderKL", "AutoencoderKLTemporalDecoder"
 CLASSES = (FLUX2, IMAGE, TEMPORAL)
@@ -20,48 +22,17 @@ UNUSED = ("sample_size", "force_upcast", "batch_norm_momentum")
 NULLABLE = ("decoder_block_out_channels", "shift_factor", "latents_mean", "latents_std")
 
 
-def _whole(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
-def _list_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    def accepts(value: Any) -> bool:
-        return isinstance(value, (list, tuple)) and len(value) > 0 and all(map(check, value))
-
-    return accepts
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _switch(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-_KINDS: dict[tuple[str, ...], tuple[Callable[[Any], bool], str]] = {
-    (
-        "in_channels",
-        "out_channels",
-        "latent_channels",
-        "layers_per_block",
-        "norm_num_groups",
-    ): (_whole, "a positive whole number"),
+_KINDS: dict[tuple[str, ...], Check] = {
+    ("in_channels", "out_channels", "latent_channels", "layers_per_block", "norm_num_groups"): (
+        checks.WHOLE
+    ),
     ("block_out_channels", "decoder_block_out_channels", "patch_size"): (
-        _list_of(_whole),
-        "a list of positive whole numbers",
+        list_of(checks.is_whole, "positive whole numbers")
     ),
-    ("down_block_types", "up_block_types"): (_list_of(_text), "a list of names"),
-    ("scaling_factor", "shift_factor", "batch_norm_eps"): (_number, "a number"),
-    ("latents_mean", "latents_std"): (_list_of(_number), "a list of numbers"),
-    ("use_quant_conv", "use_post_quant_conv", "mid_block_add_attention"): (
-        _switch,
-        "true or false",
-    ),
+    ("down_block_types", "up_block_types"): list_of(checks.is_text, "names"),
+    ("scaling_factor", "shift_factor", "batch_norm_eps"): checks.NUMBER,
+    ("latents_mean", "latents_std"): list_of(checks.is_number, "numbers"),
+    ("use_quant_conv", "use_post_quant_conv", "mid_block_add_attention"): checks.SWITCH,
 }
 
 
@@ -123,17 +94,11 @@ def _arguments(config: Mapping[str, Any], name: str, known: set[str]) -> dict[st
     own = {"autoencoder", "parts", *UNUSED}
     # A leading underscore marks notes of the tool that wrote the file, such as its version.
     keys = [key for key in config if key not in own and not key.startswith("_")]
-    unknown = sorted(set(keys) - known)
-    if unknown:
-        raise WeightsError(
-            f"The config has keys that {name} does not know: {', '.join(unknown)}."
-            f" It knows {', '.join(sorted(known | own))}."
-        )
-    checks = {key: rule for keys, rule in _KINDS.items() for key in keys}
+    refuse_unknown(keys, known | own, name)
+    rules = {key: rule for keys, rule in _KINDS.items() for key in keys}
     for key in keys:
-        accepts, wanted = checks.get(key, (_text, "a text"))
-        if not accepts(config[key]) and not (key in NULLABLE and config[key] is None):
-            raise WeightsError(f"The config says {key} = {config[key]!r}; it must be {wanted}.")
+        if config[key] is not None or key not in NULLABLE:
+            check(key, config[key], rules.get(key, (checks.is_text, "a text")))
     return {key: config[key] for key in keys}
 
 

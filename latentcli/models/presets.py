@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import UsageError
 from latentcli.core.types import NORMAL_STATES, LatentSpec
+from latentcli.models.config_checks import SWITCH, WHOLE, Check, is_number
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -67,14 +68,6 @@ class Preset:
         return LatentSpec(self.channels, self.downscale, self.size_divisor, self.space, self.state)
 
 
-def _integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
@@ -91,61 +84,44 @@ def _digest(value: Any) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
-def _switch(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _range(value: Any) -> bool:
-    # Every family maps to and from this range itself; another one here would change nothing.
-    return bool(value == [-1, 1])
-
-
-def _table(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    field: str
-    accepts: Callable[[Any], bool]
-    wanted: str
-    required: bool = False
-
-
-# TOML table -> key -> the Preset field that it fills. The empty table is the top of the file.
-_KEYS: dict[str, dict[str, _Key]] = {
+_TEXT: Check = (_text, "a text")
+_TABLE: Check = (lambda value: isinstance(value, dict), "a table")
+# Every family maps to and from this range itself; another one here would change nothing.
+_RANGE: Check = (lambda value: bool(value == [-1, 1]), "[-1, 1], as all models take and give")
+# TOML table -> key -> what its value must be. The empty table is the top of the file.
+_KEYS: dict[str, dict[str, Check]] = {
     "": {
-        "family": _Key("family", _text, "a text", required=True),
-        "summary": _Key("summary", _text, "a text", required=True),
-        "licence": _Key("licence", _text, "a text", required=True),
-        "card": _Key("card", _text, "a text", required=True),
-        "paper": _Key("paper", _text, "a text"),
-        "parameters": _Key("parameters", _integer, "a positive whole number"),
-        "config": _Key("config", _table, "a table", required=True),
-        "published": _Key("published", _table, "a table"),
+        "family": _TEXT,
+        "summary": _TEXT,
+        "licence": _TEXT,
+        "card": _TEXT,
+        "paper": _TEXT,
+        "parameters": WHOLE,
+        "config": _TABLE,
+        "published": _TABLE,
     },
     "weights": {
-        "repo": _Key("repo", _repository, "org/name"),
-        "file": _Key("file", _file_name, "a file name without a folder"),
-        "subfolder": _Key("subfolder", _file_name, "a folder name"),
-        "revision": _Key("revision", _text, "a branch, tag or commit"),
-        "sha256": _Key("sha256", _digest, "64 hexadecimal digits in lower case"),
-        "bundled": _Key("bundled", _text, "a folder name"),
+        "repo": (_repository, "org/name"),
+        "file": (_file_name, "a file name without a folder"),
+        "subfolder": (_file_name, "a folder name"),
+        "revision": (_text, "a branch, tag or commit"),
+        "sha256": (_digest, "64 hexadecimal digits in lower case"),
+        "bundled": (_text, "a folder name"),
     },
     "latents": {
-        "space": _Key("space", _text, "a text", required=True),
-        "state": _Key("state", NORMAL_STATES.__contains__, " or ".join(NORMAL_STATES)),
-        "channels": _Key("channels", _integer, "a positive whole number", required=True),
-        "downscale": _Key("downscale", _integer, "a positive whole number", required=True),
-        "size_divisor": _Key("size_divisor", _integer, "a positive whole number", required=True),
+        "space": _TEXT,
+        "state": (NORMAL_STATES.__contains__, " or ".join(NORMAL_STATES)),
+        "channels": WHOLE,
+        "downscale": WHOLE,
+        "size_divisor": WHOLE,
     },
-    "images": {"range": _Key("image_range", _range, "[-1, 1], as all models take and give")},
-    "capabilities": {
-        "can_encode": _Key("can_encode", _switch, "true or false"),
-        "can_decode": _Key("can_decode", _switch, "true or false"),
-    },
-    "self_check": {"psnr_floor": _Key("psnr_floor", _number, "a number of dB")},
+    "images": {"range": _RANGE},
+    "capabilities": {"can_encode": SWITCH, "can_decode": SWITCH},
+    "self_check": {"psnr_floor": (is_number, "a number of dB")},
 }
+_REQUIRED = {item.name for item in fields(Preset) if item.default is MISSING}
+_FIELDS = {"range": "image_range"}
+"""A key's field of the Preset, where it has another name."""
 
 
 def presets_folder() -> Path:
@@ -199,8 +175,7 @@ def read_preset(path: Path) -> Preset:
         raise UsageError(f"The preset file {path} does not exist.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"The preset file {path} cannot be read: {error}.") from error
-    fields = _fields(document, path)
-    preset = Preset(name=path.stem, **fields)
+    preset = Preset(name=path.stem, **_values(document, path))
     if not {"repo", "bundled", "file"} & set(document.get("weights", {})):
         raise UsageError(
             f"{path}: [weights] needs repo or bundled, or file alone where the checkpoint is not"
@@ -213,17 +188,17 @@ def read_preset(path: Path) -> Preset:
     return preset
 
 
-def _fields(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _values(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
     top = {key: value for key, value in document.items() if key not in _KEYS}
     tables = {table: document.get(table, {}) for table in _KEYS if table}
     _refuse_unknown(top, [*_KEYS[""], *tables], "", path)
-    fields = _table_fields(top, "", path)
+    values = _table_values(top, "", path)
     for table, content in tables.items():
-        if not _table(content):
+        if not isinstance(content, dict):
             raise UsageError(f"{path}: {table} is {content!r}, it must be a table [{table}].")
         _refuse_unknown(content, list(_KEYS[table]), table, path)
-        fields |= _table_fields(content, table, path)
-    return fields
+        values |= _table_values(content, table, path)
+    return values
 
 
 def _refuse_unknown(content: Mapping[str, Any], allowed: list[str], table: str, path: Path) -> None:
@@ -236,16 +211,17 @@ def _refuse_unknown(content: Mapping[str, Any], allowed: list[str], table: str, 
             )
 
 
-def _table_fields(content: Mapping[str, Any], table: str, path: Path) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for name, key in _KEYS[table].items():
+def _table_values(content: Mapping[str, Any], table: str, path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, (accepts, wanted) in _KEYS[table].items():
         full = f"{table}.{name}" if table else name
         if name not in content:
-            if key.required:
-                raise UsageError(f"{path}: the key {full} is missing; it must be {key.wanted}.")
+            if name in _REQUIRED:
+                raise UsageError(f"{path}: the key {full} is missing; it must be {wanted}.")
             continue
         value = content[name]
-        if not key.accepts(value):
-            raise UsageError(f"{path}: {full} is {value!r}, it must be {key.wanted}.")
-        fields[key.field] = tuple(map(float, value)) if isinstance(value, list) else value
-    return fields
+        if not accepts(value):
+            raise UsageError(f"{path}: {full} is {value!r}, it must be {wanted}.")
+        value = tuple(map(float, value)) if isinstance(value, list) else value
+        found[_FIELDS.get(name, name)] = value
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import takewhile
 from typing import Any, Self
@@ -13,9 +13,18 @@ from torch import Tensor
 from latentcli.core.errors import WeightsError
 from latentcli.core.types import LatentSpec
 from latentcli.models.base import Autoencoder
+from latentcli.models.config_checks import (
+    POSITIVE,
+    RANGE,
+    WHOLE,
+    Check,
+    check,
+    frozen,
+    list_of,
+    refuse_unknown,
+)
 
 DOWNSCALE = 8
-OUTPUT_RANGES = ((-1, 1), (0, 1))
 
 
 def without_prefix(state: dict[str, Tensor], model: Autoencoder) -> dict[str, Tensor]:
@@ -32,23 +41,11 @@ def without_prefix(state: dict[str, Tensor], model: Autoencoder) -> dict[str, Te
     return bare if misnamed else state
 
 
-def _whole(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _wholes(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(type(v) is int and v >= 0 for v in value)
-
-
-def _positive(value: Any) -> bool:
-    return type(value) in (int, float) and value > 0
-
-
-# Type of a key's default -> whether a value will do, and what is wanted.
-_KINDS: dict[type, tuple[Callable[[Any], bool], str]] = {
-    int: (_whole, "a positive whole number"),
-    float: (_positive, "a positive number"),
-    tuple: (_wholes, "a list of whole numbers"),
+# Type of a key's default -> what its value must be.
+_KINDS: dict[type, Check] = {
+    int: WHOLE,
+    float: POSITIVE,
+    tuple: list_of(lambda value: type(value) is int and value >= 0, "whole numbers", least=0),
 }
 
 
@@ -64,17 +61,13 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            self._check(item.name, item.default)
-        if self.output_range not in OUTPUT_RANGES:
+            if item.name != "output_range":
+                check(item.name, getattr(self, item.name), _KINDS[type(item.default)])
+        accepts, wanted = RANGE
+        if not accepts(self.output_range):
             raise WeightsError(
-                f"The config says output_range = {self.output_range}; it must be [-1, 1] or [0, 1]."
+                f"The config says output_range = {self.output_range}; it must be {wanted}."
             )
-
-    def _check(self, name: str, default: object) -> None:
-        value = getattr(self, name)
-        fits, wanted = _KINDS[type(default)]
-        if name != "output_range" and not fits(value):
-            raise WeightsError(f"The config says {name} = {value!r}; it must be {wanted}.")
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> Self:
@@ -82,18 +75,10 @@ class DecoderConfig:
 
         Keys with a leading underscore are notes of the tool that wrote the file.
         """
-        known = {item.name for item in fields(cls)}
         given: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in config.items()
-            if not key.startswith("_")
+            key: frozen(value) for key, value in config.items() if not key.startswith("_")
         }
-        unknown = sorted(set(given) - known)
-        if unknown:
-            raise WeightsError(
-                f"The config has keys that this decoder does not know: {', '.join(unknown)}."
-                f" It knows {', '.join(sorted(known))}."
-            )
+        refuse_unknown(given, {item.name for item in fields(cls)}, "this decoder")
         return cls(**given)
 
 

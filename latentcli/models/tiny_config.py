@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from latentcli.core.errors import WeightsError
+from latentcli.models import config_checks as checks
+from latentcli.models.config_checks import Check, check, frozen, list_of, refuse_unknown
 
 CLASS_NAME = "AutoencoderTiny"
 """diffusers' name for the network."""
@@ -54,12 +56,8 @@ class TinyConfig:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            accepts, wanted = CHECKS[item.name]
             value = getattr(self, item.name)
-            if not accepts(value):
-                raise WeightsError(
-                    f"The config says {item.name} = {_shown(value)}; it must be {wanted}."
-                )
+            check(item.name, list(value) if type(value) is tuple else value, CHECKS[item.name])
         self._check_stages()
         self._check_statistics()
 
@@ -83,19 +81,15 @@ class TinyConfig:
         known = {f.name for f in fields(cls)}
         # A leading underscore marks notes of the tool that wrote the file.
         given = {k: v for k, v in config.items() if not k.startswith("_") and k not in UNUSED}
-        unknown = sorted(set(given) - known - set(FIXED))
-        if unknown:
-            raise WeightsError(
-                f"The config has keys that the TAESD family does not know: {', '.join(unknown)}."
-                f" It knows {', '.join(sorted(known | set(FIXED) | UNUSED))}."
-            )
+        refuse_unknown(given, known | set(FIXED) | UNUSED, "the TAESD family")
         for name, only in FIXED.items():
             if given.get(name, only) != only:
                 raise WeightsError(
                     f"The config says {name} = {given[name]!r}; only {only!r}, which every"
                     " published checkpoint of the TAESD family uses, can be run."
                 )
-        return cls(**{k: _frozen(v) for k, v in given.items() if k in known})
+        kept = {k: v for k, v in given.items() if k in known}
+        return cls(**{k: frozen(v) for k, v in kept.items()})
 
     @property
     def encoder_dim(self) -> int:
@@ -116,56 +110,25 @@ class TinyConfig:
         return self.patch_size << (len(self.num_encoder_blocks) - 1)
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _shown(value: Any) -> str:
-    return repr(list(value) if isinstance(value, tuple) else value)
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
-def _counts(value: Any) -> bool:
-    return isinstance(value, tuple) and bool(value) and all(map(_count, value))
-
-
-def _equal_counts(value: Any) -> bool:
-    return _counts(value) and len(set(value)) == 1
-
-
-def _numbers(value: Any) -> bool:
-    return isinstance(value, tuple) and all(map(_number, value))
-
-
-_Check = tuple[Callable[[Any], bool], str]
-_COUNT: _Check = (_count, "a positive whole number")
-_WIDTHS: _Check = (_equal_counts, "a list of equal positive whole numbers, one per stage")
-_BLOCKS: _Check = (_counts, "a list of positive whole numbers, one per stage")
-_SWITCH: _Check = (lambda value: type(value) is bool, "true or false")
-CHECKS: dict[str, _Check] = {
-    "latent_channels": _COUNT,
+_BLOCKS = list_of(checks.is_whole, "positive whole numbers, one per stage")
+_WIDTHS: Check = (
+    lambda value: _BLOCKS[0](value) and len(set(value)) == 1,
+    "a list of equal positive whole numbers, one per stage",
+)
+CHECKS: dict[str, Check] = {
+    "latent_channels": checks.WHOLE,
     "encoder_block_out_channels": _WIDTHS,
     "decoder_block_out_channels": _WIDTHS,
     "num_encoder_blocks": _BLOCKS,
     "num_decoder_blocks": _BLOCKS,
-    "pool": _SWITCH,
-    "patch_size": _COUNT,
-    "raw_scale": (lambda value: _number(value) and value > 0, "a positive number"),
-    "raw_shift": (_number, "a number"),
-    "latents_mean": (_numbers, "a list of numbers"),
-    "latents_std": (
-        lambda value: _numbers(value) and all(std > 0 for std in value),
-        "a list of positive numbers",
-    ),
-    "output_range": (lambda value: value in ((-1, 1), (0, 1)), "[-1, 1] or [0, 1]"),
-    "has_encoder": _SWITCH,
-    "has_decoder": _SWITCH,
+    "pool": checks.SWITCH,
+    "patch_size": checks.WHOLE,
+    "raw_scale": checks.POSITIVE,
+    "raw_shift": checks.NUMBER,
+    "latents_mean": list_of(checks.is_number, "numbers", least=0),
+    "latents_std": list_of(checks.POSITIVE[0], "positive numbers", least=0),
+    "output_range": checks.RANGE,
+    "has_encoder": checks.SWITCH,
+    "has_decoder": checks.SWITCH,
 }
 """What each key of the config must be."""

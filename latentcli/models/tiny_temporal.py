@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentcli.core.errors import WeightsError
 from latentcli.core.types import LatentSpec
 from latentcli.models.base import Family
+from latentcli.models.config_checks import misfit
 from latentcli.models.scaled_decoder import DecoderConfig, ScaledDecoder, without_prefix
 
 GROUPS = 32
@@ -44,15 +44,11 @@ class TemporalConfig(DecoderConfig):
         # The class is rebuilt for its slots, so a bare super() would not find itself.
         DecoderConfig.__post_init__(self)
         if self.width % GROUPS or self.width % self.attention_head_dim:
-            raise WeightsError(
-                f"The config says width = {self.width}; it must be a multiple of {GROUPS} (the"
-                f" norms' groups) and of attention_head_dim = {self.attention_head_dim}."
-            )
+            both = f"{GROUPS} (the norms' groups) and of attention_head_dim"
+            raise misfit("width", self.width, f"a multiple of {both} = {self.attention_head_dim}")
         if len(self.num_blocks) != 4:
-            raise WeightsError(
-                f"The config says num_blocks = {list(self.num_blocks)}; it must be four numbers,"
-                " for a picture eight times as large as its latents."
-            )
+            wanted = "four numbers, for a picture eight times as large as its latents"
+            raise misfit("num_blocks", list(self.num_blocks), wanted)
 
 
 class GroupNorm(nn.GroupNorm):
