@@ -17,7 +17,8 @@ from latentcli.core.errors import WeightsError
 from latentcli.core.types import LatentSpec
 from latentcli.models.base import Autoencoder, Family
 from latentcli.models.config_checks import SWITCH, Check, check
-from latentcli.models.diffusion_ae import DiffusionAEConfig, DiffusionAutoencoder, is_fp32_island
+from latentcli.models.diffusion_ae import DiffusionAutoencoder, is_fp32_island
+from latentcli.models.diffusion_config import DiffusionAEConfig
 from latentcli.models.dinac_network import (
     ENCODER_HEAD_DIM,
     REGISTERS,
@@ -89,15 +90,7 @@ class DinacAE(DiffusionAutoencoder):
     default_space = "dinac"
 
     def __init__(self, config: DinacAEConfig, spec: LatentSpec | None = None) -> None:
-        encoder = DinacEncoder(
-            config.in_channels,
-            config.patch_size,
-            config.model_dim,
-            config.encoder_depth,
-            config.bottleneck_dim * (1 if config.is_deterministic else 2),
-            config.hidden,
-        )
-        super().__init__(config, spec, encoder)
+        super().__init__(config, spec, DinacEncoder(config))
         self.predicts_class = config.has_class_head
         self.dino_token_alignment_head = (
             AlignmentHead(

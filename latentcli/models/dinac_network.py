@@ -7,10 +7,13 @@ published dinac_ae package.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentcli.models.diffusion_config import DiffusionAEConfig
 from latentcli.models.fcdm_network import Patchify, conv
 
 NORM_EPS = 1e-6
@@ -120,16 +123,10 @@ class CrossAttention(nn.Module):
         return self.out_proj(out)  # type: ignore[no-any-return]
 
 
-class MLP(nn.Module):
+def mlp(dim: int, hidden: int) -> nn.Sequential:
     """Two linear layers around an exact GELU, on tokens [N, T, D]."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.up = nn.Linear(dim, hidden, bias=False)
-        self.down = nn.Linear(hidden, dim, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(tokens)))  # type: ignore[no-any-return]
+    up, down = nn.Linear(dim, hidden, bias=False), nn.Linear(hidden, dim, bias=False)
+    return nn.Sequential(OrderedDict(up=up, gelu=nn.GELU(), down=down))
 
 
 class DitBlock(nn.Module):
@@ -142,7 +139,7 @@ class DitBlock(nn.Module):
         self.mlp_norm1 = RMSNorm(dim)
         self.mlp_norm2 = RMSNorm(dim)
         self.attn_core = SelfAttention(dim, head_dim)
-        self.mlp = MLP(dim, hidden)
+        self.mlp = mlp(dim, hidden)
 
     def forward(self, tokens: Tensor, rotation: Rotation) -> Tensor:
         tokens = tokens + self.attn_norm2(self.attn_core(self.attn_norm1(tokens), rotation))
@@ -160,7 +157,7 @@ class ClassReadout(nn.Module):
         self.mlp_norm = RMSNorm(dim)
         self.q_proj = nn.Linear(dim, dim, bias=False)
         self.attn_core = CrossAttention(dim, head_dim)
-        self.mlp = MLP(dim, hidden)
+        self.mlp = mlp(dim, hidden)
 
     def forward(self, query: Tensor, context: Tensor) -> Tensor:
         q = self.q_proj(self.query_norm(query))
@@ -170,16 +167,17 @@ class ClassReadout(nn.Module):
 
 
 class DinacEncoder(nn.Module):
-    """Images [N, 3, H, W] in [-1, 1] to `outputs` channels of moments, [N, outputs, H/P, W/P]."""
+    """Images [N, 3, H, W] in [-1, 1] to mean, then logsnr, [N, 2B, H/P, W/P]; or the mean alone."""
 
-    def __init__(
-        self, in_channels: int, patch: int, dim: int, depth: int, outputs: int, hidden: int
-    ) -> None:
+    def __init__(self, config: DiffusionAEConfig) -> None:
         super().__init__()
-        self.patchify = Patchify(in_channels, patch, dim)
-        self.blocks = nn.ModuleList(DitBlock(dim, hidden, ENCODER_HEAD_DIM) for _ in range(depth))
+        dim, moments = config.model_dim, 1 if config.is_deterministic else 2
+        self.patchify = Patchify(config.in_channels, config.patch_size, dim)
+        self.blocks = nn.ModuleList(
+            DitBlock(dim, config.hidden, ENCODER_HEAD_DIM) for _ in range(config.encoder_depth)
+        )
         self.rope = AxialRope(ENCODER_HEAD_DIM)
-        self.to_bottleneck = nn.Conv2d(dim, outputs, 1)
+        self.to_bottleneck = nn.Conv2d(dim, moments * config.bottleneck_dim, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.patchify(images)

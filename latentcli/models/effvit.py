@@ -10,6 +10,7 @@ bfloat16.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,29 +60,15 @@ class EffViTConfig(DecoderConfig):
             )
 
 
-class Conv(nn.Module):
-    """3x3 convolution without change of size, and batch norm where asked for."""
-
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, norm: bool = False) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
-        self.norm = nn.BatchNorm2d(outputs, NORM_EPS) if norm else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Batch norm takes bfloat16 with float32 parameters and statistics, and computes in float32.
-        out: Tensor = self.norm(self.conv(x))
-        return out
+def conv(inputs: int, outputs: int, bias: bool = True) -> nn.Sequential:
+    """3x3 convolution without change of size."""
+    return nn.Sequential(OrderedDict(conv=nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)))
 
 
-class PixelShuffleConv(nn.Module):
+def shuffled_conv(inputs: int, outputs: int) -> nn.Sequential:
     """[N, inputs, h, w] to [N, outputs, 2h, 2w]; channel c*4 + 2*dy + dx goes to (dy, dx)."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = Conv(inputs, outputs * 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.conv(x), 2)
+    layers = OrderedDict(conv=conv(inputs, outputs * 4), shuffle=nn.PixelShuffle(2))
+    return nn.Sequential(layers)
 
 
 class Widen(nn.Module):
@@ -89,7 +76,7 @@ class Widen(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.main = Conv(inputs, outputs)
+        self.main = conv(inputs, outputs)
         self.repeats = outputs // inputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,7 +89,7 @@ class Upsample(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.main = PixelShuffleConv(inputs, outputs)
+        self.main = shuffled_conv(inputs, outputs)
         self.repeats = outputs * 4 // inputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,25 +97,15 @@ class Upsample(nn.Module):
         return out + F.pixel_shuffle(x.repeat_interleave(self.repeats, dim=1), 2)
 
 
-class ConvPair(nn.Module):
-    """Convolution, ReLU, convolution without bias, batch norm."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = Conv(width, width)
-        self.conv2 = Conv(width, width, bias=False, norm=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv2(F.relu(self.conv1(x)))
-        return out
-
-
 class Residual(nn.Module):
-    """x plus a pair of convolutions; nothing after the sum."""
+    """x plus convolution, ReLU, convolution without bias, batch norm; nothing after the sum."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.main = ConvPair(width)
+        last = conv(width, width, bias=False)
+        # It takes bfloat16 with float32 parameters and statistics, and computes in float32.
+        last.add_module("norm", nn.BatchNorm2d(width, NORM_EPS))
+        self.main = nn.Sequential(OrderedDict(conv1=conv(width, width), relu=nn.ReLU(), conv2=last))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.main(x)
@@ -154,12 +131,11 @@ class Stage(nn.Module):
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
-        self.op_list = nn.ModuleList(layers)
+        self.op_list = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.op_list:
-            x = layer(x)
-        return x
+        out: Tensor = self.op_list(x)
+        return out
 
 
 def _upsampling_stage(inputs: int, width: int, depth: int) -> Stage:
@@ -177,7 +153,7 @@ class EffViTDecoder(ScaledDecoder):
         self.stages = nn.ModuleList(Stage() for _ in config.depth_list)
         self.stages[1] = _upsampling_stage(high, low, low_depth)
         self.stages[2] = _upsampling_stage(top, high, high_depth)
-        self.project_out = Stage(ChannelRMSNorm(low), nn.ReLU(), PixelShuffleConv(low, 3))
+        self.project_out = Stage(ChannelRMSNorm(low), nn.ReLU(), shuffled_conv(low, 3))
 
     def network(self, latents: Tensor, frames: int) -> Tensor:
         """What the published forward gives, in the network's dtype; `frames` change nothing."""

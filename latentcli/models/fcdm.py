@@ -15,12 +15,8 @@ from torch import Tensor
 
 from latentcli.core.types import LatentSpec
 from latentcli.models.base import Autoencoder, Family
-from latentcli.models.diffusion_ae import (
-    STATS,
-    DiffusionAEConfig,
-    DiffusionAutoencoder,
-    is_fp32_island,
-)
+from latentcli.models.diffusion_ae import STATS, DiffusionAutoencoder, is_fp32_island
+from latentcli.models.diffusion_config import DiffusionAEConfig
 from latentcli.models.fcdm_network import FCDMEncoder
 from latentcli.models.vp_diffusion import InferenceConfig
 
@@ -43,18 +39,7 @@ class FCDMDiffAE(DiffusionAutoencoder):
     default_space = "fcdm"
 
     def __init__(self, config: FCDMConfig, spec: LatentSpec | None = None) -> None:
-        encoder = None
-        if config.encoder_depth:
-            encoder = FCDMEncoder(
-                config.in_channels,
-                config.patch_size,
-                config.model_dim,
-                config.encoder_depth,
-                config.bottleneck_dim,
-                config.hidden,
-                config.depthwise_kernel_size,
-            )
-        super().__init__(config, spec, encoder)
+        super().__init__(config, spec, FCDMEncoder(config) if config.encoder_depth else None)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], spec: LatentSpec | None = None) -> Self:

@@ -8,10 +8,13 @@ bfloat16. Source: the published fcdm_diffae and dinac_ae packages; GRN from Conv
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from latentcli.models.diffusion_config import DiffusionAEConfig
 
 NORM_EPS = 1e-6
 
@@ -112,48 +115,32 @@ class TimeEmbedding(nn.Module):
         return self.proj_out(F.silu(h))  # type: ignore[no-any-return]
 
 
-class AdaLNBase(nn.Module):
+def adaln_base(dim: int) -> nn.Sequential:
     """The modulation that all decoder blocks share, [N, D] to [N, 2D]."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(dim, 2 * dim)
-
-    def forward(self, activated: Tensor) -> Tensor:
-        return self.proj(activated)  # type: ignore[no-any-return]
+    return nn.Sequential(OrderedDict(proj=nn.Linear(dim, 2 * dim)))
 
 
-class AdaLNDelta(nn.Module):
+def adaln_delta(dim: int, rank: int) -> nn.Sequential:
     """One block's low-rank correction of the shared modulation, [N, D] to [N, 2D]."""
+    down, up = nn.Linear(dim, rank, bias=False), nn.Linear(rank, 2 * dim, bias=False)
+    return nn.Sequential(OrderedDict(down=down, up=up))
 
-    def __init__(self, dim: int, rank: int) -> None:
-        super().__init__()
-        self.down = nn.Linear(dim, rank, bias=False)
-        self.up = nn.Linear(rank, 2 * dim, bias=False)
 
-    def forward(self, activated: Tensor) -> Tensor:
-        return self.up(self.down(activated))  # type: ignore[no-any-return]
+def _blocks(config: DiffusionAEConfig, count: int, *, layer_scale: bool = False) -> nn.ModuleList:
+    dim, kernel = config.model_dim, config.depthwise_kernel_size
+    return nn.ModuleList(
+        FCDMBlock(dim, config.hidden, kernel, layer_scale=layer_scale) for _ in range(count)
+    )
 
 
 class FCDMEncoder(nn.Module):
     """Images [N, 3, H, W] in [-1, 1] to mean, then logsnr, [N, 2B, H/P, W/P]."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        patch: int,
-        dim: int,
-        depth: int,
-        bottleneck: int,
-        hidden: int,
-        kernel: int,
-    ) -> None:
+    def __init__(self, config: DiffusionAEConfig) -> None:
         super().__init__()
-        self.patchify = Patchify(in_channels, patch, dim)
-        self.blocks = nn.ModuleList(
-            FCDMBlock(dim, hidden, kernel, layer_scale=True) for _ in range(depth)
-        )
-        self.to_bottleneck = nn.Conv2d(dim, 2 * bottleneck, 1)
+        self.patchify = Patchify(config.in_channels, config.patch_size, config.model_dim)
+        self.blocks = _blocks(config, config.encoder_depth, layer_scale=True)
+        self.to_bottleneck = nn.Conv2d(config.model_dim, 2 * config.bottleneck_dim, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.patchify(images)
@@ -169,38 +156,24 @@ class FCDMDecoder(nn.Module):
     the middle ones as a whole by a learned feature.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        patch: int,
-        dim: int,
-        depths: tuple[int, int, int],
-        bottleneck: int,
-        hidden: int,
-        kernel: int,
-        rank: int,
-    ) -> None:
+    def __init__(self, config: DiffusionAEConfig) -> None:
         super().__init__()
-        start, middle, end = depths
-
-        def blocks(count: int) -> nn.ModuleList:
-            return nn.ModuleList(
-                FCDMBlock(dim, hidden, kernel, layer_scale=False) for _ in range(count)
-            )
-
-        self.patchify = Patchify(in_channels, patch, dim)
-        self.latent_up = nn.Conv2d(bottleneck, dim, 1)
+        dim = config.model_dim
+        self.patchify = Patchify(config.in_channels, config.patch_size, dim)
+        self.latent_up = nn.Conv2d(config.bottleneck_dim, dim, 1)
         self.fuse_in = nn.Conv2d(2 * dim, dim, 1)
         self.time_embed = TimeEmbedding(dim)
-        self.adaln_base = AdaLNBase(dim)
-        self.adaln_deltas = nn.ModuleList(AdaLNDelta(dim, rank) for _ in range(sum(depths)))
-        self.start_blocks = blocks(start)
-        self.middle_blocks = blocks(middle)
-        self.end_blocks = blocks(end)
+        self.adaln_base = adaln_base(dim)
+        self.adaln_deltas = nn.ModuleList(
+            adaln_delta(dim, config.adaln_low_rank_rank) for _ in range(config.decoder_depth)
+        )
+        self.start_blocks = _blocks(config, config.decoder_start_blocks)
+        self.middle_blocks = _blocks(config, config.middle_blocks)
+        self.end_blocks = _blocks(config, config.decoder_end_blocks)
         self.fuse_skip = nn.Conv2d(2 * dim, dim, 1)
         self.path_drop_mask_feature = nn.Parameter(torch.zeros(1, dim, 1, 1))
-        self.out_proj = nn.Conv2d(dim, in_channels * patch**2, 1)
-        self.patch = patch
+        self.out_proj = nn.Conv2d(dim, config.in_channels * config.patch_size**2, 1)
+        self.patch = config.patch_size
 
     def modulations(self, t: Tensor) -> list[Tensor]:
         """Per block, the packed scale | gate [N, 2D] for times t [N]."""

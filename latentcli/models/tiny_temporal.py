@@ -22,12 +22,11 @@ from latentcli.core.types import LatentSpec
 from latentcli.models.base import Family
 from latentcli.models.config_checks import misfit
 from latentcli.models.scaled_decoder import DecoderConfig, ScaledDecoder, without_prefix
+from latentcli.models.tiny_network import TinyBlock, soft_clamp
 
 GROUPS = 32
 SPATIAL_EPS = 1e-6
 TEMPORAL_EPS = 1e-5
-LATENT_LIMIT = 3.0
-"""Latents are squeezed into (-3, 3) by tanh, as all of the TAESD family do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,23 +55,6 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.float()).to(x.dtype)
-
-
-class TinyBlock(nn.Module):
-    """TAESD's residual block, [N, D, h, w]: three convolutions, and ReLU after the sum."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv(x) + x)
 
 
 class ResBlock(nn.Module):
@@ -201,7 +183,7 @@ class TemporalTinyDecoder(ScaledDecoder):
 
     def network(self, latents: Tensor, frames: int) -> Tensor:
         """What the published forward gives, float32; its own last step maps [0, 1] to [-1, 1]."""
-        x = (LATENT_LIMIT * torch.tanh(latents / LATENT_LIMIT)).to(self.dtype)
+        x = soft_clamp(latents).to(self.dtype)
         for index, layer in enumerate(self.layers):
             x = layer(x)
             if index == self.mid_after:

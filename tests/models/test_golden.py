@@ -23,11 +23,11 @@ from torch import Tensor
 from latentcli.models.fcdm import FAMILY, FCDMDiffAE
 from latentcli.models.fcdm_network import (
     GRN,
-    AdaLNBase,
-    AdaLNDelta,
     FCDMBlock,
     Patchify,
     TimeEmbedding,
+    adaln_base,
+    adaln_delta,
     channel_rms_norm,
 )
 from latentcli.models.vp_diffusion import (
@@ -143,10 +143,10 @@ def test_conditioning(pieces: dict[str, Tensor]) -> None:
     close(embed.sinusoid(pieces["time.t"]), pieces["time.sinusoid"])
     close(embed(pieces["time.t"]), pieces["time.out"])
     dim = pieces["adaln.cond"].shape[1]
-    base = AdaLNBase(dim)
+    base = adaln_base(dim)
     base.load_state_dict(weights(pieces, "adaln.base"))
     state = weights(pieces, "adaln.delta")
-    delta = AdaLNDelta(dim, state["down.weight"].shape[0])
+    delta = adaln_delta(dim, state["down.weight"].shape[0])
     delta.load_state_dict(state)
     act = torch.nn.functional.silu(pieces["adaln.cond"])
     close(base(act), pieces["adaln.base_out"])
