@@ -2,64 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Array = npt.NDArray[np.float64]
+from latentcli.latents.stats import Array, ChannelSums
 
 SPREAD = 2.5
 """Standard deviations of a component to either side of its mean that the colours span."""
 
 
-class ChannelMoments:
-    """Running count, mean and matrix of centred products of the channels, in float64.
+class ChannelMoments(ChannelSums):
+    """The same with the products of every two channels, C values observed at each position."""
 
-    Each position of a latent is one observation of C values. Merging: Chan, Golub and LeVeque 1983.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        """Positions so far."""
-        self.mean: Array = np.zeros(0)
-        self._products: Array = np.zeros((0, 0))
-
-    def add(self, latents: Tensor) -> None:
-        """Takes in latents [N, C, h, w] of any dtype and device; all must be finite.
-
-        ValueError where the number of channels changes.
-        """
-        for sample in latents.detach().float().flatten(2).cpu().numpy():
-            values = sample.astype(np.float64)
-            mean = values.mean(axis=1)
-            values -= mean[:, None]
-            self._merge(values.shape[1], mean, values @ values.T)
-
-    def _merge(self, count: int, mean: Array, products: Array) -> None:
-        if self.count == 0:
-            self.count, self.mean, self._products = count, mean, products
-            return
-        if len(mean) != len(self.mean):
-            raise ValueError(f"latents have {len(mean)} channels, those before {len(self.mean)}")
-        total = self.count + count
-        delta = mean - self.mean
-        self.mean = self.mean + delta * (count / total)
-        self._products = self._products + products
-        self._products += np.outer(delta, delta) * (self.count * count / total)
-        self.count = total
-
-    def copy(self) -> ChannelMoments:
-        """The same sums, which do not change with these."""
-        return copy.deepcopy(self)
+    def _products(self, values: Array) -> Array:
+        return values @ values.T
 
     @property
     def covariance(self) -> Array:
         """Population covariance [C, C]."""
-        return self._products / max(self.count, 1)
+        return self._m2 / max(self.count, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +59,7 @@ def fit(moments: ChannelMoments) -> PcaBasis:
     deviations[:kept] = np.sqrt(values[::-1][:kept])
     total = float(values.sum())
     explained = float(values[::-1][:kept].sum()) / total if total else 1.0
-    return PcaBasis(moments.mean, axes, deviations, explained)
+    return PcaBasis(np.asarray(moments.mean), axes, deviations, explained)
 
 
 def colours(latents: Tensor, basis: PcaBasis) -> Tensor:

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-Vector = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float64]
 
 
 class ChannelSums:
-    """Running count, mean and sum of squared deviations (M2) of each channel.
+    """Running count, mean and sum of squared deviations (M2) of each channel, in float64.
 
     Samples are taken in one at a time, in their order, so the result depends neither on how they
     were batched nor on the number of threads. Merging: Chan, Golub and LeVeque 1983, eq. 2.1.
@@ -22,24 +22,31 @@ class ChannelSums:
     def __init__(self) -> None:
         self.count = 0
         """Values per channel so far."""
-        self._mean: Vector = np.zeros(0)
-        self._m2: Vector = np.zeros(0)
+        self._mean: Array = np.zeros(0)
+        self._m2: Array = np.zeros(0)
 
     def add(self, latents: Tensor) -> None:
-        """Takes in latents [N, C, h, w] of any dtype and device; all must be finite."""
+        """Takes in latents [N, C, h, w] of any dtype and device; all must be finite.
+
+        ValueError where the number of channels changes.
+        """
         batch = latents.detach().float().flatten(2).contiguous().cpu().numpy()
         # One sample at a time: the order of a sum must not depend on how many came together.
         for sample in batch:
             values = sample.astype(np.float64)
             mean = values.mean(axis=1)
             values -= mean[:, None]
-            self._merge(values.shape[1], mean, np.einsum("cp,cp->c", values, values))
+            self._merge(values.shape[1], mean, self._products(values))
+
+    def _products(self, values: Array) -> Array:
+        """What is summed of values [C, n] that are centred."""
+        return np.einsum("cp,cp->c", values, values)  # type: ignore[no-any-return]
 
     def merge(self, other: ChannelSums) -> None:
         """Takes in the sums of later samples."""
         self._merge(other.count, other._mean, other._m2)
 
-    def _merge(self, count: int, mean: Vector, m2: Vector) -> None:
+    def _merge(self, count: int, mean: Array, m2: Array) -> None:
         if count == 0:
             return
         if self.count == 0:
@@ -50,7 +57,8 @@ class ChannelSums:
         total = self.count + count
         delta = mean - self._mean
         self._mean = self._mean + delta * (count / total)
-        self._m2 = self._m2 + m2 + delta * delta * (self.count * count / total)
+        self._m2 = self._m2 + m2
+        self._m2 += self._products(delta[:, None]) * (self.count * count / total)
         self.count = total
 
     @property

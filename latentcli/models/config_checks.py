@@ -12,15 +12,17 @@ Check = tuple[Callable[[Any], bool], str]
 
 
 def is_whole(value: Any) -> bool:
-    # A bool is an int to isinstance.
+    """Whether it is a positive whole number; a bool is none."""
     return type(value) is int and value > 0
 
 
 def is_number(value: Any) -> bool:
+    """Whether it is a number; a bool is none."""
     return type(value) in (int, float)
 
 
 def is_text(value: Any) -> bool:
+    """Whether it is a text, even an empty one."""
     return isinstance(value, str)
 
 

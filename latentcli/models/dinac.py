@@ -125,11 +125,6 @@ class DinacAE(DiffusionAutoencoder):
         return token.float()  # type: ignore[no-any-return]
 
 
-def recognises(config: Mapping[str, Any]) -> bool:
-    """The keys of the FCDM decoder, and the transformer encoder's own."""
-    return {"model_dim", "adaln_low_rank_rank", "encoder_mlp_type"} <= set(config)
-
-
 def infer(config: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
     """Whether the checkpoint holds the class head."""
     return {**config, "has_class_head": any(name.startswith(HEAD) for name in names)}
@@ -161,7 +156,9 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 FAMILY = Family(
     name="dinac",
-    recognises=recognises,
+    recognises=lambda config: (
+        {"model_dim", "adaln_low_rank_rank", "encoder_mlp_type"} <= set(config)
+    ),
     build=DinacAE.from_config,
     adapt=adapt,
     infer=infer,

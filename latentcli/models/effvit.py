@@ -11,9 +11,7 @@ bfloat16.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -164,16 +162,6 @@ class EffViTDecoder(ScaledDecoder):
         return out
 
 
-def recognises(config: Mapping[str, Any]) -> bool:
-    """Widths and depths of the stages, as DC-AE's own code names them."""
-    return {"width_list", "depth_list"} <= set(config)
-
-
-def build(config: Mapping[str, Any], spec: LatentSpec | None) -> EffViTDecoder:
-    """The decoder of a config's keys."""
-    return EffViTDecoder(EffViTConfig.from_mapping(config), spec)
-
-
 def is_fp32_island(name: str) -> bool:
     """Norm parameters stay float32 in a bfloat16 network; their statistics are buffers."""
     return ".norm." in name or name.startswith("project_out.op_list.0.")
@@ -181,8 +169,8 @@ def is_fp32_island(name: str) -> bool:
 
 FAMILY = Family(
     name="effvit",
-    recognises=recognises,
-    build=build,
+    recognises=lambda config: {"width_list", "depth_list"} <= set(config),
+    build=lambda config, spec: EffViTDecoder(EffViTConfig.from_mapping(config), spec),
     adapt=without_prefix,
     space_keys=("scaling_factor",),
     fp32_islands=is_fp32_island,

@@ -119,11 +119,6 @@ def _on(value: float | Tensor, latents: Tensor) -> float | Tensor:
     return value.to(latents.device) if isinstance(value, Tensor) else value
 
 
-def recognises(config: Mapping[str, Any]) -> bool:
-    """A config.json of one of diffusers' three classes, or one that names it under our own key."""
-    return class_of(config) in CLASSES
-
-
 def build(config: Mapping[str, Any], spec: LatentSpec | None) -> KLAutoencoder:
     """The network of the class that the config names, or the half that its `parts` says.
 
@@ -133,11 +128,6 @@ def build(config: Mapping[str, Any], spec: LatentSpec | None) -> KLAutoencoder:
     if parts not in PARTS:
         raise WeightsError(f"The config says parts = {parts!r}; allowed are {', '.join(PARTS)}.")
     return KLAutoencoder(build_vae(config), parts, spec)
-
-
-def infer(config: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    """Whether a checkpoint is both halves or one of them, by its tensors' names."""
-    return {**config, "parts": parts_of(names)}
 
 
 def adapt(state: dict[str, Tensor], model: Autoencoder) -> dict[str, Tensor]:
@@ -169,10 +159,10 @@ def _as_matrix(tensor: Tensor, wanted: Tensor | None) -> Tensor:
 
 FAMILY = Family(
     name="kl",
-    recognises=recognises,
+    recognises=lambda config: class_of(config) in CLASSES,
     build=build,
     adapt=adapt,
-    infer=infer,
+    infer=lambda config, names: {**config, "parts": parts_of(names)},
     halves=True,
     space_keys=("scaling_factor", "shift_factor", "latents_mean", "latents_std", "batch_norm_eps"),
     tiny={

@@ -102,11 +102,6 @@ def recognises(config: Mapping[str, Any]) -> bool:
     return {"num_encoder_blocks", "num_decoder_blocks"} <= set(config)
 
 
-def build(config: Mapping[str, Any], spec: LatentSpec | None) -> TinyAutoencoder:
-    """The autoencoder, or the halves of it that the config has."""
-    return TinyAutoencoder(TinyConfig.from_mapping(config), spec)
-
-
 def infer(config: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
     """Which halves a checkpoint holds and, unless the config says, whether it has pool branches.
 
@@ -149,7 +144,7 @@ def _model_name(name: str, bare: str) -> str:
 FAMILY = Family(
     name="tiny",
     recognises=recognises,
-    build=build,
+    build=lambda config, spec: TinyAutoencoder(TinyConfig.from_mapping(config), spec),
     adapt=adapt,
     infer=infer,
     halves=True,

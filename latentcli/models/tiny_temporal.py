@@ -10,9 +10,7 @@ soft clamp and the output's range are float32; all else is bfloat16.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -191,16 +189,6 @@ class TemporalTinyDecoder(ScaledDecoder):
         return x.float() * 2 - 1
 
 
-def recognises(config: Mapping[str, Any]) -> bool:
-    """A width, the blocks of each stage and a head size: no published config.json has the three."""
-    return {"width", "num_blocks", "attention_head_dim"} <= set(config)
-
-
-def build(config: Mapping[str, Any], spec: LatentSpec | None) -> TemporalTinyDecoder:
-    """The decoder of a config's keys."""
-    return TemporalTinyDecoder(TemporalConfig.from_mapping(config), spec)
-
-
 def is_fp32_island(name: str) -> bool:
     """Norm parameters and the mix of space and time stay float32 in a bfloat16 network."""
     return "norm" in name or name.endswith("mix_factor")
@@ -208,8 +196,9 @@ def is_fp32_island(name: str) -> bool:
 
 FAMILY = Family(
     name="tiny_temporal",
-    recognises=recognises,
-    build=build,
+    # No published config.json has the three.
+    recognises=lambda config: {"width", "num_blocks", "attention_head_dim"} <= set(config),
+    build=lambda config, spec: TemporalTinyDecoder(TemporalConfig.from_mapping(config), spec),
     adapt=without_prefix,
     space_keys=("scaling_factor",),
     fp32_islands=is_fp32_island,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -114,7 +115,7 @@ class ReportWriter:
 
     def mark(self) -> tuple[list[int], list[ChannelMoments]]:
         """Where the report stands; `back_to` forgets the latents that came later."""
-        return [spool.tell() for spool in self._spools], [m.copy() for m in self._moments]
+        return [spool.tell() for spool in self._spools], copy.deepcopy(self._moments)
 
     def back_to(self, mark: tuple[list[int], list[ChannelMoments]]) -> None:
         """Forgets what came after a mark. Files of pictures are replaced by those that follow."""
