@@ -21,6 +21,7 @@ from PIL import Image
 from latentcli.core.errors import SampleError, UsageError
 from latentcli.images.clip_containers import Fault, find_fault
 from latentcli.images.clip_frames import Clock, Turn
+from latentcli.images.codec import check_pixels
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -99,13 +100,14 @@ def open_clip(
     av = load_av("read")
     with _opened(av, path) as container:
         stream = _video_stream(av, container)
-        _check_size(stream.codec_context.width, stream.codec_context.height, max_pixels)
+        stated = (stream.codec_context.width, stream.codec_context.height)
+        check_pixels("frames are", stated, max_pixels)
         stream.thread_type = "AUTO"
         decoded = _decoded(av, path, container, stream)
         first = next(decoded, None)
         if first is None:
             raise SampleError("decode_image", "clip has no frame that can be decoded")
-        _check_size(first.width, first.height, max_pixels)
+        check_pixels("frames are", (first.width, first.height), max_pixels)
         turn = Turn.of(first)
         info = _describe(container, stream, first, turn)
         clock = Clock(info.frame_rate, info.time_base, by_dts=container.format.name == "avi")
@@ -160,15 +162,6 @@ def _video_stream(av: Any, container: InputContainer) -> VideoStream:
     if stream.codec_context is None:
         raise SampleError("decode_image", "its video codec is not one that FFmpeg decodes")
     return stream  # type: ignore[no-any-return]
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise SampleError(
-            "decode_image",
-            f"frames are {width}x{height}, {width * height:,} pixels; the limit is"
-            f" {max_pixels:,} (--max-pixels raises it)",
-        )
 
 
 def _decoded(

@@ -139,7 +139,7 @@ def decode_image(data: bytes, policy: DecodePolicy) -> DecodedImage:
     with several frames give the first one. Half a picture is never returned.
     """
     opened = _open(data)
-    _check_size(opened, policy)
+    check_pixels("picture is", opened.size, policy.max_pixels)
     notes: list[str] = []
     try:
         image = _load(opened, data, notes)
@@ -172,13 +172,14 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     raise SampleError("decode_image", f"not a picture: {_describe(data)}")
 
 
-def _check_size(opened: ImageFile.ImageFile, policy: DecodePolicy) -> None:
-    width, height = opened.size
-    if width * height > policy.max_pixels:
+def check_pixels(what: str, size: tuple[int, int], most: int) -> None:
+    """SampleError where a picture or frame of `size` (W, H) has more than `most` pixels."""
+    width, height = size
+    if width * height > most:
         raise SampleError(
             "decode_image",
-            f"picture is {width}x{height}, {width * height:,} pixels; the limit is"
-            f" {policy.max_pixels:,} (--max-pixels raises it)",
+            f"{what} {width}x{height}, {width * height:,} pixels; the limit is"
+            f" {most:,} (--max-pixels raises it)",
         )
 
 

@@ -15,15 +15,10 @@ from torch import Tensor
 from latentcli.core.errors import SampleError, UsageError
 from latentcli.images.buckets import Buckets, check_size, check_step, covering_size
 
-FILTERS = {
-    "lanczos": Image.Resampling.LANCZOS,
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "box": Image.Resampling.BOX,
-}
+_IN_TORCH = ("lanczos", "bicubic", "bilinear")
+FILTERS = {name: Image.Resampling[name.upper()] for name in (*_IN_TORCH, "box")}
 """Resampling filters; all of them antialias when they make a picture smaller."""
 
-_IN_TORCH = ("lanczos", "bicubic", "bilinear")
 # Above this many resized pixels per kept one, resizing the whole picture is waste, or worse.
 _MOST_WASTE = 3
 

@@ -127,17 +127,16 @@ class DiffusionAutoencoder(Autoencoder):
 
     def whiten(self, latents: Tensor) -> Tensor:
         """Raw latents [N, B, h, w] to zero mean and unit variance per channel, float32."""
-        return whiten(latents, *self._stats(latents), self.config.latent_running_stats_eps)
+        return whiten(latents, *self._stats)
 
     def dewhiten(self, latents: Tensor) -> Tensor:
         """Inverse of `whiten`, float32."""
-        return dewhiten(latents, *self._stats(latents), self.config.latent_running_stats_eps)
+        return dewhiten(latents, *self._stats)
 
-    def _stats(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            self.latent_norm_running_mean.to(latents.device),
-            self.latent_norm_running_var.to(latents.device),
-        )
+    @property
+    def _stats(self) -> tuple[Tensor, Tensor, float]:
+        eps = self.config.latent_running_stats_eps
+        return self.latent_norm_running_mean, self.latent_norm_running_var, eps
 
 
 def is_fp32_island(name: str) -> bool:

@@ -91,23 +91,23 @@ class KLAutoencoder(Autoencoder):
     def whiten(self, latents: Tensor) -> Tensor:
         """Raw latents [N, C, h, w], folded where FLUX.2's, to whitened or scaled ones, float32."""
         if self.bn is not None:
-            return whiten(latents, *self._stats(self.bn, latents), self.bn.eps)
+            return whiten(latents, *_stats(self.bn))
         return (latents.float() - _on(self.shift, latents)) * _on(self.scale, latents)
 
     def dewhiten(self, latents: Tensor) -> Tensor:
         """Inverse of `whiten`, float32."""
         if self.bn is not None:
-            return dewhiten(latents, *self._stats(self.bn, latents), self.bn.eps)
+            return dewhiten(latents, *_stats(self.bn))
         return latents.float() / _on(self.scale, latents) + _on(self.shift, latents)
-
-    @staticmethod
-    def _stats(bn: nn.BatchNorm2d, latents: Tensor) -> tuple[Tensor, Tensor]:
-        assert bn.running_mean is not None and bn.running_var is not None
-        return bn.running_mean.to(latents.device), bn.running_var.to(latents.device)
 
     def _folded(self, latents: Tensor) -> Tensor:
         """Channel c at (dy, dx) of each 2x2 cell becomes channel c * 4 + dy * 2 + dx."""
         return F.pixel_unshuffle(latents, self.fold)
+
+
+def _stats(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor, float]:
+    assert bn.running_mean is not None and bn.running_var is not None
+    return bn.running_mean, bn.running_var, bn.eps
 
 
 def _column(values: list[float]) -> Tensor:

@@ -41,7 +41,7 @@ PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLES)
 HALVES = ("encoder", "decoder")
 LISTED = 8
-"""How many files an error lists."""
+"""How many files or tensors an error lists."""
 BUNDLED = Path(__file__).parent / "bundled"
 
 
@@ -194,12 +194,16 @@ def _in_folder(folder: Path, file: str, name: str) -> list[Path]:
 def _undecided(folder: Path, file: str, others: list[Path]) -> str:
     if not others:
         return f"The folder {folder} has no {file} and no other weights file; it must hold {file}."
-    names = [path.name for path in others]
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return (
         f"The folder {folder} has no {file}, and of its other weights files it cannot be told which"
-        f" is meant: {', '.join(names[:LISTED])}{more}. Name the file, or keep {file} there."
+        f" is meant: {some([path.name for path in others])}. Name the file, or keep {file} there."
     )
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of the names, and how many more there are."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
 
 
 def _read_config(weights_path: Path) -> dict[str, Any] | None:

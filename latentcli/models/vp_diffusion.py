@@ -90,11 +90,8 @@ def time_grid(num_steps: int, schedule: str = "linear", strength: float = 1.0) -
 
 def draw_noise(shape: tuple[int, ...], seed: int | None) -> Tensor:
     """Standard normal noise, float32 on the CPU, so that a seed means one picture on any device."""
-    if seed is None:
-        return torch.randn(shape, dtype=torch.float32)
-    return torch.randn(
-        shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32
-    )
+    generator = None if seed is None else torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float32)
 
 
 def initial_state(noise: Tensor, grid: Tensor, schedule: VPSchedule) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,8 @@ from torch import Tensor
 
 from latentcli.core.errors import WeightsError
 from latentcli.models.base import Autoencoder, Family
-from latentcli.models.pretrained import HALVES
+from latentcli.models.pretrained import HALVES, some
 
-LISTED = 8
-"""How many names of each kind of misfit an error lists."""
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that torch's own wrappers, DataParallel and compile, leave on every name."""
 NESTS = ("module", "model", "state_dict")
@@ -113,7 +111,7 @@ def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
     strangers = [str(name) for name, value in inner.items() if not isinstance(value, Tensor)]
     if strangers:
         raise WeightsError(
-            f"{path} must hold tensors by name; these entries are none: {_some(strangers)}."
+            f"{path} must hold tensors by name; these entries are none: {some(strangers)}."
         )
     return inner
 
@@ -154,7 +152,9 @@ def load_into(
     Ordinary weights are cast to `dtype`; the family's islands and all float buffers are float32.
     Names and shapes must fit exactly; WeightsError lists what does not. `source` names the file.
     """
-    state = family.adapt({name: _whole(name, t) for name, t in state.items()}, model)
+    # A cast of the whole file has made floats of the counters too.
+    state = {name: t.long() if name.endswith(COUNTER) else t for name, t in state.items()}
+    state = family.adapt(state, model)
     expected = model.state_dict()
     _check_fit(expected, state, source)
     buffers = {name for name, _ in model.named_buffers()}
@@ -167,11 +167,6 @@ def load_into(
     stray = [n for n, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
     assert not stray, f"{stray} are in no state dict, so no checkpoint can fill them"
     return model.requires_grad_(False).eval()
-
-
-def _whole(name: str, tensor: Tensor) -> Tensor:
-    """A counter that a cast of the whole file has made a float is whole again."""
-    return tensor.long() if name.endswith(COUNTER) else tensor
 
 
 def random_state(build: Callable[[], Autoencoder], seed: int) -> dict[str, Tensor]:
@@ -209,7 +204,7 @@ def _check_fit(expected: dict[str, Tensor], found: dict[str, Tensor], source: st
             [
                 f"The weights in {source} do not fit the network, which has {len(expected)}"
                 f" tensors; the file has {len(found)}:",
-                *(f"  {len(names)} {kind}: {_some(names)}" for kind, names in kinds if names),
+                *(f"  {len(names)} {kind}: {some(names)}" for kind, names in kinds if names),
             ]
         )
     )
@@ -217,9 +212,3 @@ def _check_fit(expected: dict[str, Tensor], found: dict[str, Tensor], source: st
 
 def _form(tensor: Tensor) -> str:
     return f"{'' if tensor.is_floating_point() else 'whole numbers '}{list(tensor.shape)}"
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
