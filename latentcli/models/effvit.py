@@ -124,20 +124,13 @@ class ChannelRMSNorm(nn.Module):
         return (wide * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
-class Stage(nn.Module):
+def stage(*layers: nn.Module) -> nn.Sequential:
     """Layers one after the other, under the published name; a stage may be empty."""
-
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.op_list = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.op_list(x)
-        return out
+    return nn.Sequential(OrderedDict(op_list=nn.Sequential(*layers)))
 
 
-def _upsampling_stage(inputs: int, width: int, depth: int) -> Stage:
-    return Stage(Upsample(inputs, width), *(Residual(width) for _ in range(depth)))
+def _upsampling_stage(inputs: int, width: int, depth: int) -> nn.Sequential:
+    return stage(Upsample(inputs, width), *(Residual(width) for _ in range(depth)))
 
 
 class EffViTDecoder(ScaledDecoder):
@@ -148,16 +141,16 @@ class EffViTDecoder(ScaledDecoder):
         _, low, high, *_, top = config.width_list
         _, low_depth, high_depth, *_ = config.depth_list
         self.project_in = Widen(config.latent_channels, top)
-        self.stages = nn.ModuleList(Stage() for _ in config.depth_list)
+        self.stages = nn.ModuleList(stage() for _ in config.depth_list)
         self.stages[1] = _upsampling_stage(high, low, low_depth)
         self.stages[2] = _upsampling_stage(top, high, high_depth)
-        self.project_out = Stage(ChannelRMSNorm(low), nn.ReLU(), shuffled_conv(low, 3))
+        self.project_out = stage(ChannelRMSNorm(low), nn.ReLU(), shuffled_conv(low, 3))
 
     def network(self, latents: Tensor, frames: int) -> Tensor:
         """What the published forward gives, in the network's dtype; `frames` change nothing."""
         x: Tensor = self.project_in(latents.to(self.dtype))
-        for stage in reversed(self.stages):
-            x = stage(x)
+        for layers in reversed(self.stages):
+            x = layers(x)
         out: Tensor = self.project_out(x)
         return out
 

@@ -19,7 +19,7 @@ from latentcli.core.posterior import PointPosterior
 from latentcli.core.types import LatentSpec
 from latentcli.models.base import Autoencoder, Family
 from latentcli.models.tiny_config import CLASS_NAME, TinyConfig
-from latentcli.models.tiny_network import TinyDecoder, TinyEncoder, soft_clamp
+from latentcli.models.tiny_network import soft_clamp, tiny_decoder, tiny_encoder
 
 PTH_NAME = re.compile(r"(?:(encoder|decoder)\.)?(\d+)\.(.+)")
 """A tensor of the .pth files: layer number and the rest; a pair of files has prefixes."""
@@ -51,12 +51,12 @@ class TinyAutoencoder(Autoencoder):
         self.can_encode, self.can_decode = config.has_encoder, config.has_decoder
         latent, pool = config.latent_channels, config.pool
         self.encoder = (
-            TinyEncoder(latent, config.encoder_dim, config.num_encoder_blocks, pool=pool)
+            tiny_encoder(latent, config.encoder_dim, config.num_encoder_blocks, pool=pool)
             if self.can_encode
             else None
         )
         self.decoder = (
-            TinyDecoder(latent, config.decoder_dim, config.num_decoder_blocks, pool=pool)
+            tiny_decoder(latent, config.decoder_dim, config.num_decoder_blocks, pool=pool)
             if self.can_decode
             else None
         )

@@ -6,6 +6,8 @@ they do not change. Source: madebyollin/taesd (MIT); the pool branch is that of 
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 
@@ -55,48 +57,40 @@ def _pool(dim: int) -> nn.Sequential:
     )
 
 
-class TinyEncoder(nn.Module):
+def tiny_encoder(latent: int, dim: int, blocks: tuple[int, ...], *, pool: bool) -> nn.Sequential:
     """Images [N, 3, H, W] in [0, 1] to latents [N, C, h, w]; every stage but the first halves.
 
     `blocks` counts each stage's blocks. `pool` gives the last stage's their pool branch.
     """
-
-    def __init__(self, latent: int, dim: int, blocks: tuple[int, ...], *, pool: bool) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for stage, count in enumerate(blocks):
-            first, last = stage == 0, stage == len(blocks) - 1
-            layers.append(
-                nn.Conv2d(3, dim, 3, padding=1)
-                if first
-                else nn.Conv2d(dim, dim, 3, stride=2, padding=1, bias=False)
-            )
-            layers += [TinyBlock(dim, pool=pool and last) for _ in range(count)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(dim, latent, 3, padding=1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)  # type: ignore[no-any-return]
+    layers: list[nn.Module] = []
+    for stage, count in enumerate(blocks):
+        first, last = stage == 0, stage == len(blocks) - 1
+        layers.append(
+            nn.Conv2d(3, dim, 3, padding=1)
+            if first
+            else nn.Conv2d(dim, dim, 3, stride=2, padding=1, bias=False)
+        )
+        layers += [TinyBlock(dim, pool=pool and last) for _ in range(count)]
+    return _named(*layers, nn.Conv2d(dim, latent, 3, padding=1))
 
 
-class TinyDecoder(nn.Module):
+def tiny_decoder(latent: int, dim: int, blocks: tuple[int, ...], *, pool: bool) -> nn.Sequential:
     """Latents [N, C, h, w] to images [N, 3, H, W], about [0, 1]; every stage but the last doubles.
 
     The latents are `soft_clamp`ed already: that is done in float32, whatever this network's dtype.
     `blocks` counts each stage's blocks. `pool` gives the first stage's their pool branch.
     """
+    layers: list[nn.Module] = [nn.Conv2d(latent, dim, 3, padding=1), nn.ReLU()]
+    for stage, count in enumerate(blocks):
+        first, last = stage == 0, stage == len(blocks) - 1
+        layers += [TinyBlock(dim, pool=pool and first) for _ in range(count)]
+        layers += (
+            [nn.Conv2d(dim, 3, 3, padding=1)]
+            if last
+            else [nn.Upsample(scale_factor=2), nn.Conv2d(dim, dim, 3, padding=1, bias=False)]
+        )
+    return _named(*layers)
 
-    def __init__(self, latent: int, dim: int, blocks: tuple[int, ...], *, pool: bool) -> None:
-        super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(latent, dim, 3, padding=1), nn.ReLU()]
-        for stage, count in enumerate(blocks):
-            first, last = stage == 0, stage == len(blocks) - 1
-            layers += [TinyBlock(dim, pool=pool and first) for _ in range(count)]
-            layers += (
-                [nn.Conv2d(dim, 3, 3, padding=1)]
-                if last
-                else [nn.Upsample(scale_factor=2), nn.Conv2d(dim, dim, 3, padding=1, bias=False)]
-            )
-        self.layers = nn.Sequential(*layers)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(latents)  # type: ignore[no-any-return]
+def _named(*layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(layers=nn.Sequential(*layers)))
