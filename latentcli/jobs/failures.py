@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import Protocol
 
 from latentcli.core.errors import LatentCliError, TooManyFailures, UsageError
 
 FEWEST_SEEN = 1000
 """Inputs that a share of --max-bad is taken of at least, while their number is not known."""
-
-
-class FailureOptions(Protocol):
-    """The two options of a job."""
-
-    @property
-    def on_error(self) -> str: ...
-    @property
-    def max_bad(self) -> str | None: ...
 
 
 def allowed_failures(max_bad: str | None, inputs: int) -> int:
@@ -38,7 +28,8 @@ def allowed_failures(max_bad: str | None, inputs: int) -> int:
 class Failures:
     """The failed inputs of a job, and when they end it."""
 
-    job: FailureOptions
+    on_error: str
+    max_bad: str | None
     inputs: int | None
     """How many there are, failed or not; None where that is not known beforehand."""
     kept: str
@@ -61,13 +52,13 @@ class Failures:
         `why` is "stage: reason". LatentCliError with --on-error stop, TooManyFailures where more
         have failed than --max-bad allows.
         """
-        if self.job.on_error == "stop":
+        if self.on_error == "stop":
             goes_on = f", and {self.again} goes on" if self.again else ""
             raise LatentCliError(
                 f"{source} failed at {why}. The job stops at the first failure (--on-error stop);"
                 f" {self.kept}{goes_on}."
             )
-        max_bad = "100%" if self.job.max_bad is None else self.job.max_bad
+        max_bad = "100%" if self.max_bad is None else self.max_bad
         inputs = max(self.seen, FEWEST_SEEN) if self.inputs is None else self.inputs
         allowed = allowed_failures(max_bad, inputs)
         # Where all inputs may fail, more than all of them is a matter of who counts first.

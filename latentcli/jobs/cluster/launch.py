@@ -22,7 +22,7 @@ from itertools import product
 
 from latentcli.core.errors import Interrupted, LatentCliError, UsageError
 from latentcli.jobs.cluster.environment import LAUNCHED, is_launched
-from latentcli.jobs.runtime.cores import cores
+from latentcli.jobs.runtime.machine import cores
 from latentcli.jobs.runtime.signals import STOPPING, handled
 
 OPTION = "--devices"

@@ -127,8 +127,10 @@ def prepared(
 def failures_of(job: DecodeJob, source: LatentSource) -> Failures:
     """What counts the failures, and says what is left where they end the job."""
     if job.output == STDOUT:
-        return Failures(job, source.count, "the tar stream ends without its end mark")
-    return Failures(job, source.count, "files so far stay", "--skip-existing")
+        return Failures(
+            job.on_error, job.max_bad, source.count, "the tar stream ends without its end mark"
+        )
+    return Failures(job.on_error, job.max_bad, source.count, "files so far stay", "--skip-existing")
 
 
 def threads_of_decode(job: DecodeJob, source: LatentSource, format: str) -> tuple[ThreadGroup, ...]:

@@ -20,7 +20,7 @@ from latentcli.jobs.decode.latents import LatentSource
 from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
-from latentcli.jobs.runtime.cores import cores
+from latentcli.jobs.runtime.machine import cores
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.shards.storage.atomic_write import atomic_write, write_error

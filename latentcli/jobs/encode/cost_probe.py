@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentcli.core.types import InputRow, Member, Row
 from latentcli.jobs.encode.plan import EncodePlan
-from latentcli.jobs.encode.sinks import described
+from latentcli.jobs.encode.sinks import unit_metadata
 from latentcli.jobs.encode.unit import EncodedUnit, samples_of
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.encode_batch import encode_batch
@@ -150,7 +150,7 @@ def stored_bytes(
     others: Mapping[str, tuple[Member, ...]],
 ) -> tuple[int, int]:
     """(bytes that a shard has for these samples, bytes that it has without any)."""
-    metadata = described(engine, plan, plan.manifest, 0)
+    metadata = unit_metadata(engine, plan, plan.manifest, 0)
     if plan.manifest.format != "webdataset":
         empty, _ = safetensors_parts({}, metadata)
         size, _ = safetensors_parts(tensors, metadata)

@@ -16,7 +16,7 @@ def fail(run: EncodeRun, row: Row) -> None:
     run.meter.advance(1 if run.plan.clips is None else 0, 1)
     failed, packed = run.team.add(FAILED, 1), run.reader.packed
     failures = Failures(
-        *(run.job, None if packed else len(run.inputs)),
+        *(run.job.on_error, run.job.max_bad, None if packed else len(run.inputs)),
         *("what is committed stays", "the same command"),
         seen=run.team.total(SEEN) if packed else 0,
     )

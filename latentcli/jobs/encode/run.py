@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from latentcli.core.types import Picture
 from latentcli.jobs.cluster.team import Team
@@ -27,7 +26,7 @@ from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.manifest import Manifest
 
 
-class Sink(Protocol):
+class Sink:
     """Where encoded units go."""
 
     def check(self) -> None:
@@ -41,6 +40,7 @@ class Sink(Protocol):
 
     def write(self, run: EncodeRun, unit: EncodedUnit) -> None:
         """All of a unit is encoded, or failed; called in the writer's thread."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,11 @@ def run_of(
     total = sum(inputs.count(unit) for unit in todo)
     workers = pick_workers(job.workers, MANY if plan.packed else total, team.rank.sharing)
     counted = not plan.packed and plan.clips is None
+
+    def whole(done: int, failed: int) -> tuple[int, int]:
+        """What the whole team has done."""
+        return team.add("done", done), team.add("bad", failed)
+
     meter = Meter(
         "encode",
         total if counted else None if plan.packed else 0,
@@ -106,7 +111,7 @@ def run_of(
         gpu=engine.accelerator.gpu,
         threads={"read": 1} if plan.packed else {},
         ranks=team.rank.world,
-        shared=team_totals(team) if team.rank.world > 1 else None,
+        shared=whole if team.rank.world > 1 else None,
     )
     return EncodeRun(
         *(job, engine, plan, manifest, inputs, stop, meter, team, sink),
@@ -115,8 +120,3 @@ def run_of(
         split_on_oom=SplitOnOom(reporter.note),
         reporter=reporter,
     )
-
-
-def team_totals(team: Team) -> Callable[[int, int], tuple[int, int]]:
-    """How a meter learns what the whole team has done."""
-    return lambda done, failed: (team.add("done", done), team.add("bad", failed))

@@ -11,7 +11,7 @@ from functools import partial
 from latentcli.core.types import Picture, Row
 from latentcli.jobs.encode.first_inputs import CHECKED_INPUTS
 from latentcli.jobs.encode.plan import EncodePlan
-from latentcli.jobs.encode.run import EncodeRun
+from latentcli.jobs.encode.run import EncodeRun, Sink
 from latentcli.jobs.encode.unit import EncodedUnit, drop_sample, samples_of
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.self_check import self_check
@@ -26,7 +26,7 @@ SHOWN_FAILURES = 100
 
 
 @dataclass(slots=True)
-class StoreSink:
+class StoreSink(Sink):
     """A store: each unit becomes a shard, and its commit record is written last."""
 
     held: Callable[[], None] = go_on
@@ -45,9 +45,6 @@ class StoreSink:
         if self.streamed:
             check_first(run, batch)
 
-    def advance(self, run: EncodeRun, unit: EncodedUnit) -> None:
-        """A shard is written as a whole."""
-
     def write(self, run: EncodeRun, unit: EncodedUnit) -> None:
         """write: the shard, then its commit record."""
         self.held()
@@ -61,7 +58,7 @@ class StoreSink:
 
 def commit(run: EncodeRun, unit: EncodedUnit) -> None:
     """The shard and its record, in the store's format."""
-    metadata = unit_metadata(run, unit.number)
+    metadata = unit_metadata(run.engine, run.plan, run.manifest, unit.number)
     rows = list(unit.rows.values())
     if run.manifest.format == "webdataset":
         samples = list(samples_of(unit, rows, metadata))
@@ -84,7 +81,7 @@ def check_first(run: EncodeRun, batch: Sequence[Picture]) -> None:
 
 
 @dataclass(slots=True)
-class TarStreamSink:
+class TarStreamSink(Sink):
     """Standard output: samples become members of one tar, in the order of the inputs."""
 
     stream: Stdout
@@ -95,17 +92,15 @@ class TarStreamSink:
     settled: int = 0
     """Rows of the unit at hand that are written, or failed."""
 
-    def check(self) -> None:
-        """A stream belongs to nobody else."""
-
     def first(self, run: EncodeRun, batch: Sequence[Picture]) -> None:
         """The self-check: these pictures cannot be read twice."""
         check_first(run, batch)
 
     def advance(self, run: EncodeRun, unit: EncodedUnit) -> None:
         """Writes the samples that are encoded, up to the first that is not yet."""
-        rows = itertools.islice(list(unit.rows.values()), self.settled, None)
-        self.put(run, unit, list(itertools.takewhile(is_settled, rows)))
+        rows = list(unit.rows.values())[self.settled :]
+        ready = itertools.takewhile(lambda row: row.status != "ok" or row.latent_shape, rows)
+        self.put(run, unit, list(ready))
 
     def write(self, run: EncodeRun, unit: EncodedUnit) -> None:
         """Writes what is left of a unit; LatentCliError where nobody reads it any more."""
@@ -116,7 +111,7 @@ class TarStreamSink:
     def put(self, run: EncodeRun, unit: EncodedUnit, rows: Sequence[Row]) -> None:
         """Writes the samples of some rows, and forgets them."""
         # All samples of a stream tell the same of themselves, wherever they were cut into units.
-        metadata = unit_metadata(run, 0)
+        metadata = unit_metadata(run.engine, run.plan, run.manifest, 0)
         with run.meter.stage("write", 0):
             for sample in samples_of(unit, rows, metadata):
                 self.stream.write(sample_chunks(sample))
@@ -137,18 +132,10 @@ class TarStreamSink:
             self.failures.append(row)
 
 
-def is_settled(row: Row) -> bool:
-    """Whether nothing more becomes of a row."""
-    return row.status != "ok" or row.latent_shape is not None
-
-
-def unit_metadata(run: EncodeRun, unit: int) -> dict[str, str]:
-    """The strings by which a shard describes itself."""
-    return described(run.engine, run.plan, run.manifest, unit)
-
-
-def described(engine: Engine, plan: EncodePlan, manifest: Manifest, unit: int) -> dict[str, str]:
-    """The same, from a store's manifest."""
+def unit_metadata(
+    engine: Engine, plan: EncodePlan, manifest: Manifest, unit: int
+) -> dict[str, str]:
+    """The strings by which a shard describes itself, from the store's manifest."""
     model = manifest.model
     return shard_metadata(
         engine.model.spec,

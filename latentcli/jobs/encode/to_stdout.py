@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from latentcli.core.types import InputRow, Row
+from latentcli.core.types import InputRow
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.document import paces
@@ -67,13 +67,11 @@ def encode_to_stdout(
         "bytes": stream.bytes,
         "latent_space": plan.manifest.latent_space,
         "geometry": engine.model.spec.geometry,
-        "failures": [failure(row) for row in sink.failures],
+        "failures": [
+            {"key": row.key, "source": row.source, "stage": row.stage, "error": row.error}
+            for row in sink.failures
+        ],
     }
-
-
-def failure(row: Row) -> dict[str, Any]:
-    """A failed input as the document lists it."""
-    return {"key": row.key, "source": row.source, "stage": row.stage, "error": row.error}
 
 
 def inputs_of(job: EncodeJob, folder: Path, reporter: Reporter) -> tuple[str, str, InputList]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.types import InputRow
+from latentcli.jobs.runtime.meter import ignore
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.layout import INPUTS
 from latentcli.shards.sources.expand import PIPE
@@ -35,7 +36,6 @@ REASONS = {
 """What an input can be. Of several, the first holds."""
 
 _READERS = 4
-_PIECE = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,6 @@ class _Tally:
 
     def reasons(self) -> dict[str, Reason]:
         return {name: Reason(self.counts[name], tuple(self.examples[name])) for name in REASONS}
-
-
-def ignore(_: CommitRecord) -> None:
-    """What is shown the records of a store, where nobody wants them."""
 
 
 def plan_work(
@@ -243,14 +239,11 @@ def digest_of(source: str) -> str | None:
     """Hexadecimal sha256 of an input's bytes; None where it cannot be read, or is a command."""
     if source.startswith(PIPE):
         return None
-    sha256 = hashlib.sha256()
     try:
         with path_of(source).open("rb") as file:
-            while piece := file.read(_PIECE):
-                sha256.update(piece)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
-    return sha256.hexdigest()
 
 
 def count(tally: _Tally, state: UnitState, changed: Mapping[str, InputRow]) -> None:

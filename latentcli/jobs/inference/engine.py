@@ -13,7 +13,7 @@ from latentcli.core.errors import UsageError
 from latentcli.images.codec import to_uint8
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.inference.accelerator import Accelerator, pick_device
-from latentcli.jobs.runtime.heap import reuse_heap
+from latentcli.jobs.runtime.machine import reuse_heap
 from latentcli.jobs.settings import DecodeSettings
 from latentcli.models.base import Autoencoder, ModelInfo
 from latentcli.models.registry import load_model

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentcli.jobs.inference.accelerator import empty_cache, is_out_of_memory
-from latentcli.jobs.runtime.reporter import silent
+from latentcli.jobs.runtime.meter import ignore
 
 Parts = dict[str, Tensor]
 """By name, each [N, ...] with one entry per picture."""
@@ -19,7 +19,7 @@ Parts = dict[str, Tensor]
 class SplitOnOom:
     """Remembers how many pictures a device takes at once."""
 
-    note: Callable[[str], None] = silent
+    note: Callable[[str], None] = ignore
     """Called once per shape and number when a batch gets fewer from now on."""
     sizes: dict[tuple[int, ...], int] = field(default_factory=dict)
     """By shape [3, H, W], where a batch was too much."""

@@ -16,7 +16,7 @@ from latentcli.jobs.loader.prepare import (
     prepare,
     prepare_sample,
 )
-from latentcli.jobs.runtime.cores import cores
+from latentcli.jobs.runtime.machine import cores
 from latentcli.jobs.runtime.meter import Meter
 
 FEW_INPUTS = 64

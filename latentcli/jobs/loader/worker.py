@@ -29,7 +29,7 @@ from torch import Tensor
 
 from latentcli.core.types import InputRow, Row
 from latentcli.jobs.loader.prepare import Intake, RawSample, Recipe, prepare_sample, read_sample
-from latentcli.jobs.runtime.heap import reuse_heap
+from latentcli.jobs.runtime.machine import reuse_heap
 
 STAGES = ("read", "decode_image", "preprocess")
 READS = 6

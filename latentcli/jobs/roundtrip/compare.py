@@ -17,8 +17,7 @@ from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.inference.engine import decode_on_device, sample_noise
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.roundtrip.models import ComparedModel
-from latentcli.jobs.runtime.meter import Meter
-from latentcli.jobs.runtime.reporter import silent
+from latentcli.jobs.runtime.meter import Meter, ignore
 from latentcli.metrics.measures import Measure
 from latentcli.metrics.similarity import latent_cosine
 
@@ -48,7 +47,7 @@ class Comparison:
     compared_models: Sequence[ComparedModel]
     measures: Sequence[Measure]
     meter: Meter
-    note: Callable[[str], None] = silent
+    note: Callable[[str], None] = ignore
     """Called where a batch does not fit into memory."""
     splits: dict[tuple[str, int], SplitOnOom] = field(default_factory=dict)
     """By op and engine."""

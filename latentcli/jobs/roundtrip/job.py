@@ -73,7 +73,7 @@ def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, A
         meter = meter_of(job, found, compared_models, reporter)
         comparison = Comparison(job, compared_models, measures, meter, reporter.note)
         inputs_known = None if found.packed else len(found.inputs)
-        failures = Failures(job, inputs_known, "there are no figures")
+        failures = Failures(job.on_error, job.max_bad, inputs_known, "there are no figures")
         run = Roundtrip(comparison, sets, rows, report, stop, failures)
         stream(run, found, inputs, preprocess)
         check_measured(run, found)

@@ -17,7 +17,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from latentcli.images.codec import encode_image
 from latentcli.images.views import signed_difference, thumbnail
-from latentcli.jobs.runtime.cores import cores
+from latentcli.jobs.runtime.machine import cores
 from latentcli.jobs.runtime.report_folder import (
     FILES,
     check_report_folder,

@@ -23,7 +23,7 @@ from latentcli.jobs.runtime.bottleneck import (
     Verdict,
     thread_groups,
 )
-from latentcli.jobs.runtime.cores import cores
+from latentcli.jobs.runtime.machine import cores
 
 RECENT = 10.0
 """Seconds that the live figures look back."""
@@ -87,8 +87,8 @@ class Snapshot:
 Listener = Callable[[Snapshot], None]
 
 
-def ignore(_: Snapshot) -> None:
-    """The listener of a job that nobody watches."""
+def ignore(_: object) -> None:
+    """What is told to nobody: the listener of a job that nobody watches."""
 
 
 @dataclass(slots=True)

@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from latentcli.jobs.runtime.meter import Listener, ignore
 
 
-def silent(_: str) -> None:
-    """Says nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class Reporter:
     """Two callables; a job never prints."""
 
-    note: Callable[[str], None] = silent
+    note: Callable[[str], None] = ignore
     """One plain sentence that a person should see, such as which model is used and why."""
     progress: Listener = ignore
     """Called after every batch."""

@@ -87,7 +87,7 @@ def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str
     meter = Meter("video-embed", len(inputs), reporter.progress, noun="frames", gpu=where.gpu)
     spool = FeatureSpool(extractor.network.config.dim)
     with closing(spool), stop_on_signals("Nothing was kept.") as stop:
-        failures = Failures(job, len(inputs), "nothing was kept")
+        failures = Failures(job.on_error, job.max_bad, len(inputs), "nothing was kept")
         model = load_autoencoder(job)
         run = Embedding(job, where, extractor, model, meter, stop, spool, failures)
         embed_clips(run, inputs)

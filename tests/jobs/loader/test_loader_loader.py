@@ -21,7 +21,7 @@ from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.loader.loader import FEW_INPUTS, open_chunks, pick_workers
 from latentcli.jobs.loader.prepare import TASK_SIZE, Intake, RawSample, Recipe, Task, unit_tasks
-from latentcli.jobs.runtime.cores import cores
+from latentcli.jobs.runtime.machine import cores
 from latentcli.shards.sources.find_inputs import assign_units, find_inputs
 from latentcli.shards.store.input_list import InputList, write_inputs
 

@@ -1,8 +1,9 @@
-"""Keeps the heap's freed blocks for the next batch."""
+"""Counts the machine's cores, and keeps freed memory for the next batch."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _LARGEST_BLOCK = 128 * 2**20, 32 * 2**20
@@ -20,3 +21,10 @@ def reuse_heap() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
     mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def cores() -> int:
+    """CPU cores that Slurm, a container or taskset left this process; else all that there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
