@@ -224,7 +224,7 @@ class Forked:
         """Waits until it minds SIGTERM itself and has read all that it was given."""
         until = time.monotonic() + seconds
         while not (catches(self.pid, signal.SIGTERM) and unread(self.input) == 0):
-            assert time.monotonic() < until, self.talk
+            assert time.monotonic() < until, self.stderr
             time.sleep(0.01)
 
     def end(self) -> None:

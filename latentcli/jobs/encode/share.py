@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 from latentcli.core.errors import StoreError
@@ -23,8 +22,9 @@ from latentcli.jobs.encode.sinks import StoreSink
 from latentcli.jobs.encode.stream import encode_units
 from latentcli.jobs.encode.worklist import Work, plan_work, refuse_commands
 from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.loader.clip_frames import ClipInput
 from latentcli.jobs.loader.find_media import FoundMedia
-from latentcli.jobs.loader.packed_reader import rows_of
+from latentcli.jobs.loader.packed_reader import PackedReader, rows_of
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.latents.stats import ChannelSums
@@ -125,8 +125,9 @@ def follow(
     `other` is the StoreError's sentence where it was started with another spec than the leader;
     `units_of` gives its units, of those that are to do.
     """
-    media, kind, store, todo = assigned(team.receive(stop.check))
-    plan = plan_encode(replace(job, output=store), engine, media, kind)
+    fields = json.loads(team.receive(stop.check))
+    todo, store = tuple(fields["todo"]), fields["store"]
+    plan = plan_encode(replace(job, output=store), engine, fields["media"], fields["kind"])
     manifest = read_manifest(plan.store)
     if manifest.spec_hash != plan.manifest.spec_hash:
         raise StoreError(other)
@@ -143,12 +144,6 @@ def assignment(plan: EncodePlan, todo: Sequence[int]) -> str:
     return json.dumps(fields, separators=(",", ":"))
 
 
-def assigned(text: str) -> tuple[str, str, str, tuple[int, ...]]:
-    """(media, kind, store, units to do) of an assignment."""
-    fields = json.loads(text)
-    return fields["media"], fields["kind"], fields["store"], tuple(fields["todo"])
-
-
 def totals_before(work: Work) -> dict[str, int]:
     """What a team's totals begin with: --max-bad is of the store, and not of this run."""
     return {FAILED: work.failed, SEEN: work.samples}
@@ -156,13 +151,19 @@ def totals_before(work: Work) -> dict[str, int]:
 
 def encode_inputs(run: EncodeRun, units: Iterator[int]) -> None:
     """Encodes all inputs of some units, in order."""
-    if run.plan.clips is not None:
-        rows = run.inputs.rows
-        encode_clips(
-            run, ((unit, chain.from_iterable(map(run.reader.clips, rows(unit)))) for unit in units)
-        )
-    else:
+    if run.plan.clips is None:
         encode_units(run, run.reader.tasks(run.intake, units))
+        return
+    groups = ((unit, clips_of(run, [unit])) for unit in units)
+    if isinstance(run.reader, PackedReader) and run.reader.split is not None:
+        # Of a stream, each clip goes out as soon as it is done.
+        groups = ((number, iter([clip])) for number, clip in enumerate(clips_of(run, units)))
+    encode_clips(run, groups)
+
+
+def clips_of(run: EncodeRun, units: Iterable[int]) -> Iterator[ClipInput]:
+    """The clips of some units, in order."""
+    return (clip for row in rows_of(run.inputs, units) for clip in run.reader.clips(row))
 
 
 def claimed(run: EncodeRun, todo: Sequence[int]) -> Iterator[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import tempfile
 
@@ -237,6 +238,20 @@ def test_a_signal_ends_the_job_while_the_writer_is_silent(files, tmp_path):
     os.kill(job.pid, signal.SIGTERM)
     assert job.wait(10) == 75
     job.end()
+
+
+def test_a_clip_of_a_stream_goes_out_before_the_stream_ends(files, tmp_path):
+    words = ("encode", "-", "-o", "-", "--media", "clips", *encode_words(MODEL))
+    job = Forked(*words, log=tmp_path / "log")
+    data = tar_bytes(files)
+    third = data.index(files[4][0].encode())
+    job.give(data[:third])
+    assert select.select([job.output], [], [], 120)[0], job.stderr
+    assert b"c00.latent" in job.take(200)
+    job.give(data[third:])
+    job.end()
+    job.take(10**7)
+    assert job.wait() == 3
 
 
 def test_clips_that_came_back_are_those_that_went_in(stores, folder, tmp_path):
