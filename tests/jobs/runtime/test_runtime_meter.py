@@ -296,9 +296,9 @@ def test_an_advance_costs_next_to_nothing():
     found.begin()
 
     def spent() -> float:
-        start = time.perf_counter()
+        start = time.thread_time()  # a busy machine does not matter
         for _ in range(2000):
             found.advance(1)
-        return (time.perf_counter() - start) / 2000
+        return (time.thread_time() - start) / 2000
 
     assert min(spent() for _ in range(5)) < 50e-6  # 8 us on an idle machine
