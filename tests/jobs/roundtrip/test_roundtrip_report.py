@@ -208,7 +208,8 @@ def test_pictures_of_a_clip_that_failed_never_come_late(tmp_path):
         writer.back_to(mark)
         writer.add(0, small, [small], [latent])
         (tmp_path / "page/files/000/.DS_Store").write_text("of another program")
-        told = {"models": [{"model": "m"}], "measures": [], "images": 1}
+        settings = {"difference_gain": 4.0}
+        told = {"models": [{"model": "m"}], "measures": [], "images": 1, "settings": settings}
         writer.finish(1, lambda: iter(()), told)
     base = tmp_path / "page/files/000"
     assert Image.open(base / "000000.original.png").size == (32, 32)

@@ -375,9 +375,9 @@ def test_300_damaged_tars_are_accounted_for():
 
 def test_keys_that_come_again_and_again_take_no_long_time():
     data = tar(of("a.jpg", "b.jpg"), end=b"") * 5000 + END
-    start = time.perf_counter()
+    start = time.process_time()
     found = samples(data)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     check(found)
     assert len(found) == 10_000 and found[-1].key == "b~5000"
 
