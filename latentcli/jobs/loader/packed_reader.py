@@ -74,7 +74,7 @@ class PackedReader(Reader):
 
     def unit_prefix(self, inputs: InputList, unit: int) -> str:
         """The key of its input, unless that is cut into units."""
-        return f"{inputs.rows(unit)[0].key}/" if self.split is None else ""
+        return self.prefix(inputs.rows(unit)[0]) if self.split is None else ""
 
     def prefix(self, row: InputRow) -> str:
         """What the keys of an input's samples begin with."""

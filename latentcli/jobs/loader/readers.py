@@ -12,12 +12,7 @@ from typing import ClassVar
 
 from latentcli.core.types import InputRow, Row, Sample
 from latentcli.jobs.loader.packed_reader import PackedReader
-from latentcli.jobs.loader.prepare import (
-    Prepared,
-    RawSample,
-    Recipe,
-    prepare_sample,
-)
+from latentcli.jobs.loader.prepare import Prepared, RawSample, Recipe, prepare_sample
 from latentcli.jobs.loader.reader import Reader
 from latentcli.jobs.loader.tar_stream import Digesting, open_tar
 from latentcli.jobs.runtime.meter import IMAGE_STAGES

@@ -88,7 +88,7 @@ Listener = Callable[[Snapshot], None]
 
 
 def ignore(_: object) -> None:
-    """What is told to nobody: the listener of a job that nobody watches."""
+    """Does nothing: stands for a listener where nobody listens."""
 
 
 @dataclass(slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,13 +23,13 @@ from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.clip_frames import ClipRecipe, frame_key, open_frames, pixels_of
 from latentcli.jobs.loader.packed_reader import clip_file
 from latentcli.jobs.loader.prepare import Recipe, prepare_sample
-from latentcli.jobs.loader.readers import READERS, SEPARATOR, is_lasting
+from latentcli.jobs.loader.reader import Reader
+from latentcli.jobs.loader.readers import READERS, is_lasting
 from latentcli.jobs.runtime.meter import IMAGE_STAGES, Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.store.latent_store import LatentStore
 from latentcli.latents.schema import stored_parts
 from latentcli.shards.layout import record_path
-from latentcli.shards.sources.read_bytes import read_bytes
 from latentcli.shards.storage.paths import AnyPath, path_of
 from latentcli.shards.store.commit import drop_record
 from latentcli.shards.store.lock import StoreLock
@@ -176,8 +175,7 @@ def pictures(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | Non
     """The rows' inputs [1, 3, H, W], prepared as the store's spec says; None where they fail."""
     policy = DecodePolicy(spec["decode_image"]["alpha"], spec["decode_image"]["max_pixels"])
     recipe = Recipe(policy, preprocessing(spec))
-    kind = spec.get("kind", "tars" if spec.get("tars") else "files")
-    reader = READERS[kind](frozenset(), Meter("verify", len(rows)))
+    reader = reader_of(spec, len(rows))
     for row in rows:
         sample = reader.again(row)
         now, pixels = prepare_sample(sample, recipe, dict.fromkeys(IMAGE_STAGES, 0.0))
@@ -190,10 +188,11 @@ def clips(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]
     most = min(fields["frames"] or CHECKED_FRAMES, CHECKED_FRAMES)
     limit = spec["decode_image"]["max_pixels"]
     recipe = ClipRecipe(limit, preprocessing(spec), fields["stride"], most)
+    reader = reader_of(spec, len(rows))
     for row in rows:
         try:
             with (
-                file_of(row.source) as path,
+                file_of(reader, row) as path,
                 open_frames(path, recipe, Meter("verify", most)) as clip,
             ):
                 groups = batches(clip.frames, pixels_of, most, batch_elements(most))
@@ -208,13 +207,22 @@ def clips(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]
 
 
 @contextmanager
-def file_of(source: str) -> Iterator[str]:
-    """The path of a clip; one in a tar lies in a temporary file for the block."""
-    if SEPARATOR not in source or Path(source).exists():
-        yield source
+def file_of(reader: Reader, row: Row) -> Iterator[str]:
+    """The path of a clip; one in a packed input lies in a temporary file for the block."""
+    if not reader.packed:
+        yield row.source
         return
-    with clip_file(read_bytes(source), source) as path:
+    sample = reader.again(row)
+    if sample.data is None:
+        raise SampleError(sample.row.stage or "read", sample.row.error or "")
+    with clip_file(sample.data, row.source) as path:
         yield path
+
+
+def reader_of(spec: Any, samples: int) -> Reader:
+    """What reads the inputs of a store."""
+    kind = spec.get("kind", "tars" if spec.get("tars") else "files")
+    return READERS[kind](frozenset(), Meter("verify", samples))
 
 
 def compare(engine: Engine, spec: Any, key: str, pixels: Tensor, store: LatentStore) -> float:
