@@ -197,10 +197,11 @@ def finish_clip(
         return
     for spool in clip.spools.values():
         spool.drop()
-    unit.rows[key] = clip.row
+    row = clip.row
     if error is not None:
-        unit.rows[key] = replace(clip.row, status="failed", stage=error.stage, error=error.reason)
-    fail(run, unit.rows[key])
+        row = replace(row, status="failed", stage=error.stage, error=error.reason)
+    unit.rows[key] = row
+    fail(run, row)
 
 
 def keep(unit: EncodedUnit, clip: EncodedClip, clock: Sequence[int]) -> None:

@@ -56,7 +56,7 @@ def encode_stdin(
         manifest = replace(before, status="running")
         write_inputs(Path(folder) / INPUTS, [InputRow("", STDIN, 0)])
         inputs = InputList.open(Path(folder) / INPUTS)
-        sink = StoreSink(lock.check, running=manifest, streamed=True)
+        sink = StoreSink(lock.check, running=manifest)
         run = run_of(*(job, engine, plan, manifest, inputs, range(1), Team(), stop, reporter, sink))
         reader = run.reader
         assert isinstance(reader, TarReader)

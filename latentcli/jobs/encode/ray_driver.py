@@ -240,9 +240,9 @@ def watch(ray: Any, actors: Actors, run: EncodeRun) -> bool:
 def reason_of(error: Any) -> Exception:
     """What an actor raised, as this process would have."""
     cause = getattr(error, "cause", None)
-    return (
-        cause if isinstance(cause, LatentCliError) else LatentCliError(f"An actor failed: {cause}")
-    )
+    if isinstance(cause, LatentCliError):
+        return cause
+    return LatentCliError(f"An actor failed: {cause}")
 
 
 def dismiss(ray: Any, actors: Actors) -> None:

@@ -32,17 +32,15 @@ class StoreSink(Sink):
     held: Callable[[], None] = go_on
     """StoreError where the store is another job's by now; asked before a unit is committed."""
     running: Manifest | None = None
-    """What is written before the first unit, where the store is complete until then."""
-    streamed: bool = False
-    """Whether the inputs cannot be read twice, so that the self-check is of the first batch."""
+    """Of a stream: what is written before its first unit, as the store is complete until then."""
 
     def check(self) -> None:
         """StoreError where the store is another job's by now."""
         self.held()
 
     def first(self, run: EncodeRun, batch: Sequence[Picture]) -> None:
-        """The self-check of a stream."""
-        if self.streamed:
+        """The self-check of a stream, whose inputs cannot be read twice."""
+        if self.running is not None:
             check_first(run, batch)
 
     def write(self, run: EncodeRun, unit: EncodedUnit) -> None:

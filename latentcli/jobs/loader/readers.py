@@ -66,11 +66,10 @@ class TarReader(PackedReader):
             names = ", ".join(member.field for member in sample.members[:3])
             reason = f"its sample holds nothing to encode, only {names}"
         key = prefix + sample.key
+        name = f"{source}{SEPARATOR}{sample.key}"
         if reason is not None or picture is None:
-            place = f"{source}{SEPARATOR}{sample.key}"
-            return RawSample(Row(key, place, "failed", stage="read", error=reason), None)
-        place = f"{source}{SEPARATOR}{sample.key}.{picture.field}"
-        return RawSample(Row(key, place, "ok"), picture.data, others)
+            return RawSample(Row(key, name, "failed", stage="read", error=reason), None)
+        return RawSample(Row(key, f"{name}.{picture.field}", "ok"), picture.data, others)
 
 
 READERS: dict[str, type[Reader]] = {"files": Reader, "tars": TarReader}
