@@ -10,6 +10,7 @@ import struct
 import sys
 import tarfile
 import termios
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -219,6 +220,19 @@ class Forked:
         with suppress(BrokenPipeError):
             while view:
                 view = view[os.write(self.input, view) :]
+
+    def finish(self, data: bytes) -> bytes:
+        """Gives the last of its input and takes all of its output, at once: both pipes may fill."""
+
+        def give() -> None:
+            self.give(data)
+            self.end()
+
+        giver = threading.Thread(target=give)
+        giver.start()
+        output = self.take(10**9)
+        giver.join()
+        return output
 
     def settle(self, seconds: float = 60.0) -> None:
         """Waits until it minds SIGTERM itself and has read all that it was given."""

@@ -232,9 +232,7 @@ def test_what_is_complete_goes_out_while_the_writer_is_slow(model, tmp_path):
         given += 1
     assert given < 59, "nothing came before the end of the stream"
     assert b"0000.latent.safetensors" in job.take(1000)
-    job.give(data[starts[given] :])
-    job.end()
-    job.take(10**7)
+    job.finish(data[starts[given] :])
     assert job.wait() == 0
 
 

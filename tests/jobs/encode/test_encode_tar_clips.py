@@ -248,9 +248,7 @@ def test_a_clip_of_a_stream_goes_out_before_the_stream_ends(files, tmp_path):
     job.give(data[:third])
     assert select.select([job.output], [], [], 120)[0], job.stderr
     assert b"c00.latent" in job.take(200)
-    job.give(data[third:])
-    job.end()
-    job.take(10**7)
+    job.finish(data[third:])
     assert job.wait() == 3
 
 
