@@ -87,7 +87,7 @@ class Work:
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Counts:
     """Counts inputs by reason."""
 
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
@@ -95,8 +95,7 @@ class _Tally:
 
     def add(self, reason: str, keys: Sequence[str]) -> None:
         self.counts[reason] += len(keys)
-        shown = self.examples[reason]
-        shown += keys[: SHOWN - len(shown)]
+        self.examples[reason] += keys[: SHOWN - len(self.examples[reason])]
 
     def reasons(self) -> dict[str, Reason]:
         return {name: Reason(self.counts[name], tuple(self.examples[name])) for name in REASONS}
@@ -170,13 +169,13 @@ def survey(
     folder.
     """
     found = found if isinstance(found, FoundInputs) else FoundInputs.of(found)
-    tally = _Tally()
+    counts = _Counts()
     path = store / INPUTS
     if not path.exists():
-        tally.add("new", found.keys)
+        counts.add("new", found.keys)
         units = -(-len(found) // samples_per_shard)
         todo = tuple(range(units))
-        return Survey(None, tally.reasons(), todo, len(found), (), (), (), 0, 0)
+        return Survey(None, counts.reasons(), todo, len(found), (), (), (), 0, 0)
     frozen = InputList.open(path)
     match = Match(found)
     again: list[int] = []
@@ -188,12 +187,12 @@ def survey(
         if state.state != DONE:
             again.append(state.unit)
             fresh += now.values()
-            tally.add(state.state, [row.key for row in state.inputs])
+            counts.add(state.state, [row.key for row in state.inputs])
             continue
         if state.record is not None:
             seen(state.record)
         changed = altered(state, now) if compare == "digest" else now
-        count(tally, state, changed)
+        count(counts, state, changed)
         if (retry == "failed" and state.failed) or (retry == "changed" and changed):
             again.append(state.unit)
             fresh += now.values()
@@ -202,10 +201,10 @@ def survey(
             failed += state.failed
             samples += state.record.inputs if state.record is not None else 0
     new = new_rows(store, frozen, found, match, samples_per_shard)
-    tally.add("new", [row.key for row in new])
+    counts.add("new", [row.key for row in new])
     todo = (*again, *sorted({row.unit for row in new}))
     to_encode = sum(frozen.count(unit) for unit in again) + len(new)
-    reasons = tally.reasons()
+    reasons = counts.reasons()
     return Survey(frozen, reasons, todo, to_encode, new, fresh, kept, failed, samples)
 
 
@@ -246,14 +245,14 @@ def digest_of(source: str) -> str | None:
         return None
 
 
-def count(tally: _Tally, state: UnitState, changed: Mapping[str, InputRow]) -> None:
+def count(counts: _Counts, state: UnitState, changed: Mapping[str, InputRow]) -> None:
     """Counts the inputs of a unit that is done."""
     if not changed and not state.failed_inputs:
-        tally.add("done", [row.key for row in state.inputs])
+        counts.add("done", [row.key for row in state.inputs])
         return
     for row in state.inputs:
         failed = "failed" if row.key in state.failed_inputs else "done"
-        tally.add("changed" if row.key in changed else failed, [row.key])
+        counts.add("changed" if row.key in changed else failed, [row.key])
 
 
 def new_rows(
