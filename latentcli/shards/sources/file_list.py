@@ -78,8 +78,13 @@ class Source:
 class FoundInputs(Sequence[FoundInput]):
     """The inputs of a job, sorted by key; it makes each FoundInput when it is asked for."""
 
-    def __init__(self, files: Files, keys: list[str], *, packed: bool = False) -> None:
+    def __init__(
+        self, files: Files, keys: list[str], *, packed: bool = False, anchor: str | None = None
+    ) -> None:
         self.files, self.keys, self.packed = files, keys, packed
+        self.anchor = anchor
+        """The folder or URL that keys are relative to: that of the sources joined. None where
+        there is none, as of pipes."""
 
     @classmethod
     def of(cls, inputs: Iterable[FoundInput]) -> Self:

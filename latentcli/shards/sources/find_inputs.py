@@ -62,7 +62,7 @@ def inputs_of(expanded: Sequence[Source], *, packed: bool = False) -> FoundInput
     if not all(map(lt, keys, islice(keys, 1, None))):
         order = sorted(range(len(keys)), key=keys.__getitem__)
         files, keys = files.pick(order), [keys[i] for i in order]
-    return FoundInputs(files, keys, packed=packed)
+    return FoundInputs(files, keys, packed=packed, anchor=whole.anchor)
 
 
 def _relative(paths: Sequence[str], base: str | None) -> list[str]:

@@ -53,6 +53,21 @@ def test_several_sources_share_their_deepest_parent(photos):
     assert keys(photos / "cats" / "1.jpg") == ["1"]
 
 
+@pytest.mark.parametrize(
+    ("names", "anchor"),
+    [([""], ""), (["cats/deep"], "cats/deep"), (["cats/1.jpg"], "cats"), (["cats", "dogs"], "")],
+)
+def test_keys_are_relative_to_the_anchor(photos, names, anchor):
+    found = find_inputs([str(photos / name) for name in names], SUFFIXES)
+    assert found.anchor == str(photos / anchor)
+    assert all(item.path.startswith(f"{found.anchor}/{item.key}.") for item in found)
+
+
+def test_commands_have_no_anchor(photos):
+    assert find_inputs(["pipe:cat x.tar"], SUFFIXES, allow_pipe=True).anchor is None
+    assert FoundInputs.of(inputs("a.jpg")).anchor is None
+
+
 def test_a_path_met_twice_counts_once(photos):
     assert keys(photos, photos / "b.jpg", f"{photos}/*.jpg") == keys(photos)
     assert keys(photos / "cats", photos / "cats" / ".." / "cats") == ["1", "deep/2"]
