@@ -71,7 +71,9 @@ MAX_ROOMS = {"jobs": 14, "shards": 7}
 MAX_FLOORS = {"jobs": 6, "shards": 6}
 
 ENCODE = (
-    {"plan", "worklist", "unit", "first_inputs"},
+    {"plan", "identity", "unit", "first_inputs"},
+    {"survey", "rewrite"},
+    {"worklist"},
     {"run"},
     {"sinks", "failures", "document"},
     {"stream", "clip_stream", "cost_probe", "dry_run"},

@@ -32,6 +32,11 @@ class InputRow:
     """Bytes when the list was made, or -1."""
     mtime_ns: int = -1
     """Modification time in nanoseconds when the list was made, or -1."""
+    sha256: str | None = None
+    """Of an input that has another name than when it was encoded: its digest, by which its latent
+    is known. None where source and key are those that were encoded."""
+    stamp: int = 0
+    """64 bits that change with the captions and other fields that belong to it; 0 is none."""
 
 
 @dataclass(frozen=True, slots=True)

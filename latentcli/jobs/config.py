@@ -48,15 +48,21 @@ class EncodeJob(ModelSettings, ImageIntake):
     )
     retry: str | None = option(
         None,
-        "Encode shards again that have failed inputs, or inputs changed since (other size or"
-        " time). Default: neither; both are reported.",
+        "Which inputs of the store to encode again: those that changed since (default), those that"
+        " failed as well, or none.",
         section="read",
-        choices=("failed", "changed"),
+        choices=("changed", "failed", "none"),
+    )
+    whole_shards: bool = option(
+        False,
+        "Encode the whole shard of an input again, and not the input alone, so that the shard has"
+        " the bytes that a new store would have. Default: off.",
+        section="read",
     )
     compare: str = option(
         "stat",
-        "How a changed input is told: by size and time (stat, default), or by the digest of its"
-        " bytes, which reads every input.",
+        "Which inputs are read to find out whether they changed: those of another size or time"
+        " (stat, default), or all of them (digest).",
         section="read",
         choices=("stat", "digest"),
     )

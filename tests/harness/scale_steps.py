@@ -65,7 +65,7 @@ def complete(store: Path, names: Path) -> None:
     from latentcli.jobs.loader.find_media import find_media
     from latentcli.shards.layout import INPUTS
     from latentcli.shards.sources.find_inputs import unit_rows
-    from latentcli.shards.store.commit import commit_unit
+    from latentcli.shards.store.commit import Contents, commit_unit
     from latentcli.shards.store.input_list import InputList, write_inputs
 
     (store / "shards").mkdir(parents=True)
@@ -79,8 +79,10 @@ def complete(store: Path, names: Path) -> None:
             unit,
             {f"{row.key}/latent": torch.zeros(1) for row in rows},
             {},
-            spec_hash=SPEC,
-            rows=[Row(r.key, r.source, "ok", latent_shape=(128, 16, 16), **told) for r in rows],
+            Contents(
+                spec_hash=SPEC,
+                rows=[Row(r.key, r.source, "ok", latent_shape=(128, 16, 16), **told) for r in rows],
+            ),
         )
 
 
@@ -94,7 +96,8 @@ def series(source: str, store: Path) -> list[Step]:
         steps.append(Step(name, round(end - begin, 2), round(peak(), 1)))
         begin = end
 
-    from latentcli.jobs.encode.worklist import plan_work, survey
+    from latentcli.jobs.encode.survey import Ask, survey
+    from latentcli.jobs.encode.worklist import plan_work
     from latentcli.jobs.loader.find_media import find_media
     from latentcli.jobs.runtime.reporter import SILENT
 
@@ -103,7 +106,7 @@ def series(source: str, store: Path) -> list[Step]:
     lap("find")
     survey(store, SPEC, found, PER_SHARD)
     lap("survey")
-    plan_work(store, SPEC, found, PER_SHARD, None, SILENT)
+    plan_work(store, SPEC, found, PER_SHARD, Ask(), SILENT)
     lap("plan_work")
     return steps
 

@@ -14,8 +14,9 @@ from latentcli.core.types import InputRow, Row
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import INPUTS
 from latentcli.shards.sources.file_list import FoundInput, FoundInputs
-from latentcli.shards.sources.find_inputs import Match, assign_units
-from latentcli.shards.store.commit import CommitRecord, commit_unit
+from latentcli.shards.sources.find_inputs import assign_units
+from latentcli.shards.sources.match import Match
+from latentcli.shards.store.commit import CommitRecord, Contents, commit_unit
 from latentcli.shards.store.input_list import InputList, write_inputs
 from latentcli.shards.store.lock import StoreLock
 from latentcli.shards.store.manifest import Manifest, read_manifest, write_manifest
@@ -75,9 +76,11 @@ def commit(store: Path, inputs: InputList, unit: int, description: Manifest) -> 
         unit,
         {f"{key}/latent": values for key, values in latents.items()},
         {"format": "latentcli", "latent_space": "toy#whitened", "unit": str(unit)},
-        spec_hash=description.spec_hash,
-        rows=rows,
-        channels=sums.to_json(),
+        Contents(
+            spec_hash=description.spec_hash,
+            rows=rows,
+            channels=sums.to_json(),
+        ),
     )
 
 
@@ -100,7 +103,7 @@ def run_job(store: Path, count: int = 10, per_unit: int = 4, more: int = 0) -> M
         done = done_units(store, description.spec_hash, inputs)
         for unit in sorted(set(range(inputs.units)) - done):
             commit(store, inputs, unit, description)
-        return finish(store, description, inputs.units, ChannelSums())
+        return finish(store, description, inputs.numbers, ChannelSums())
 
 
 def replace_status(store: Path) -> Manifest:

@@ -26,6 +26,7 @@ from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.latents.pack import pack
 from latentcli.latents.schema import split_name
+from latentcli.shards.store.roots import NO_ROOTS
 from latentcli.shards.tar.write import END, sample_chunks
 from latentcli.shards.tensors.spool import Spilling
 from latentcli.shards.tensors.write import safetensors_parts
@@ -158,6 +159,6 @@ def stored_bytes(
     shapes = {split_name(name)[0]: tuple(tensor.shape) for name, tensor in tensors.items()}
     unit = EncodedUnit(0, Spilling(None, "probe"), tensors=dict(tensors), others=dict(others))
     shaped = [replace(row, latent_shape=shapes[row.key]) for row in rows]
-    samples = samples_of(unit, shaped, metadata)
+    samples = samples_of(unit, shaped, metadata, NO_ROOTS)
     chunks = (chunk for sample in samples for chunk in sample_chunks(sample))
     return sum(memoryview(chunk).nbytes for chunk in chunks), len(END)

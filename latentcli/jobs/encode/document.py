@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,8 @@ class Counts:
     """What the units hold that this job encoded, whoever of its processes did."""
 
     todo: frozenset[int]
+    parts: Mapping[int, Sequence[int]]
+    """Units of which only some inputs were encoded: the indices of these."""
     encoded: int = 0
     frames: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -30,8 +33,10 @@ class Counts:
         """Takes in a unit of the store."""
         self.reasons.update(f"{r.stage}: {r.error}" for r in record.rows if r.status != "ok")
         if record.unit in self.todo:
-            self.encoded += record.encoded
-            shapes = (row.latent_shape or () for row in record.rows)
+            chosen = self.parts.get(record.unit)
+            rows = record.rows if chosen is None else [record.rows[i] for i in chosen]
+            shapes = [row.latent_shape or () for row in rows if row.status == "ok"]
+            self.encoded += len(shapes)
             self.frames += sum(shape[0] for shape in shapes if len(shape) == 4)
 
 
@@ -54,6 +59,8 @@ def document(
         "frames": counts.frames if clips else None,
         "inputs": totals.inputs,
         "changed": work.changed,
+        "renamed": work.renamed,
+        "gone": work.gone,
         "shards": totals.shards,
         "bytes": totals.bytes,
         "shard_format": final.format,

@@ -12,7 +12,7 @@ from latentcli.jobs.cluster.launch import pick_devices
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.cost_probe import PROBED, Probe, probed
 from latentcli.jobs.encode.plan import EncodePlan
-from latentcli.jobs.encode.worklist import REASONS, Reason, Survey, survey
+from latentcli.jobs.encode.survey import REASONS, Ask, Reason, Survey, survey
 from latentcli.jobs.inference.accelerator import devices_to_share
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.find_media import FoundMedia
@@ -43,8 +43,8 @@ def plan_document(
     if not refused:
         hashed = spec_hash(plan.manifest.spec)
         seen = survey(
-            *(plan.store, hashed, found.inputs, plan.samples_per_shard, job.retry),
-            compare=job.compare,
+            *(plan.store, hashed, found.inputs, plan.samples_per_shard),
+            Ask(job.retry, job.compare, job.whole_shards),
         )
     stop.check()
     probe = None

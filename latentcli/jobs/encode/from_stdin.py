@@ -57,7 +57,8 @@ def encode_stdin(
         write_inputs(Path(folder) / INPUTS, [InputRow("", STDIN, 0)])
         inputs = InputList.open(Path(folder) / INPUTS)
         sink = StoreSink(lock.check, running=manifest)
-        run = run_of(*(job, engine, plan, manifest, inputs, range(1), Team(), stop, reporter, sink))
+        work = Work(inputs, (0,))
+        run = run_of(*(job, engine, plan, manifest, work, Team(), stop, reporter, sink))
         reader = run.reader
         assert isinstance(reader, TarReader)
         reader.split, reader.known = plan.samples_per_shard, partial(known_of, run)
@@ -67,7 +68,7 @@ def encode_stdin(
         rows = (InputRow(f"stdin/{unit:06d}", STDIN, unit) for unit in range(reader.units))
         write_inputs(store / INPUTS, rows)
         todo = tuple(unit for unit in range(reader.units) if unit not in reader.passed)
-        work = Work(InputList.open(store / INPUTS), todo, 0)
+        work = Work(InputList.open(store / INPUTS), todo)
         return finished_store(run, work, lock, before, began) | {"tars": None}
 
 

@@ -18,8 +18,6 @@ from latentcli.jobs.encode.share import claimed, follow
 from latentcli.jobs.inference.engine import engine_of
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.shards.layout import SHARDS
-from latentcli.shards.storage.paths import AnyPath
-from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.unit_state import DONE, file_sizes, unit_state
 
 LOOK = 0.5
@@ -144,18 +142,21 @@ class EncodeActor:
 
         def claims(run: EncodeRun, todo: Sequence[int]) -> Iterator[int]:
             again = [todo[number] for number in before]
-            yield from unfinished(run.plan.store, run.manifest.spec_hash, run.inputs, again)
+            yield from unfinished(run, again)
             yield from claimed(run, todo)
 
         team = RayTeam(FOLLOWER, name=name, ledger=ledger, units=units)
         return follow(self.job, self.engine, team, stop, other, claims).meter.report()
 
 
-def unfinished(
-    store: AnyPath, spec_hash: str, inputs: InputList, units: Iterable[int]
-) -> Iterator[int]:
-    """Those of an actor's earlier units that it had not committed when it died."""
+def unfinished(run: EncodeRun, units: Iterable[int]) -> Iterator[int]:
+    """Those of an actor's earlier units that it may not have committed when it died.
+
+    A unit of which only some inputs are encoded was there before, and does not tell.
+    """
+    store, spec_hash = run.plan.store, run.manifest.spec_hash
     sizes = file_sizes(store / SHARDS)
     for unit in units:
-        if unit_state(store, unit, spec_hash, inputs.rows(unit), sizes).state != DONE:
+        state = unit_state(store, unit, spec_hash, run.inputs, sizes).state
+        if unit in run.parts or state != DONE:
             yield unit

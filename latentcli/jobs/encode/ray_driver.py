@@ -156,7 +156,7 @@ def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
         return
     units = deque(range(len(work.todo)))
     ledger = ray.remote(num_cpus=0)(Ledger).remote(
-        units, assignment(plan, work.todo), totals=totals_before(work)
+        units, assignment(plan, work), totals=totals_before(work)
     )
     needs = {"num_gpus": 1} if ACCELERATORS[job.device].gpu else {"num_cpus": 1}
     made = ray.remote(max_restarts=MOST_DEATHS - 1, max_task_retries=-1, **needs)(EncodeActor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.unit import EncodedUnit
+from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.find_media import SUFFIXES
@@ -53,6 +54,8 @@ class EncodeRun:
     manifest: Manifest
     """The store's own, which may name the model in other words than this run does."""
     inputs: InputList
+    parts: Mapping[int, Sequence[int]]
+    """Units of which only some inputs are encoded: the indices of these."""
     stop: StopRequest
     meter: Meter
     team: Team
@@ -72,7 +75,7 @@ class EncodeRun:
     @property
     def intake(self) -> Intake:
         """The inputs and what is done to them, as the loader takes them."""
-        return Intake(self.inputs, self.plan.recipe)
+        return Intake(self.inputs, self.plan.recipe, self.parts)
 
     @property
     def spilled_to(self) -> Path | None:
@@ -86,15 +89,14 @@ def run_of(
     engine: Engine,
     plan: EncodePlan,
     manifest: Manifest,
-    inputs: InputList,
-    todo: Sequence[int],
+    work: Work,
     team: Team,
     stop: StopRequest,
     reporter: Reporter,
     sink: Sink,
 ) -> EncodeRun:
-    """What the stream of this process works with, to encode the units `todo`."""
-    total = sum(inputs.count(unit) for unit in todo)
+    """What the stream of this process works with, to do this work."""
+    total = work.inputs_to_encode
     workers = pick_workers(job.workers, MANY if plan.packed else total, team.rank.sharing)
     counted = not plan.packed and plan.clips is None
 
@@ -114,7 +116,7 @@ def run_of(
         shared=whole if team.rank.world > 1 else None,
     )
     return EncodeRun(
-        *(job, engine, plan, manifest, inputs, stop, meter, team, sink),
+        *(job, engine, plan, manifest, work.inputs, work.parts, stop, meter, team, sink),
         reader=READERS[plan.kind](SUFFIXES[plan.media], meter, stop.check),
         workers=workers,
         split_on_oom=SplitOnOom(reporter.note),

@@ -17,10 +17,12 @@ from latentcli.jobs.encode.document import Counts, document
 from latentcli.jobs.encode.failures import FAILED, SEEN
 from latentcli.jobs.encode.first_inputs import check_once
 from latentcli.jobs.encode.plan import EncodePlan, plan_encode
+from latentcli.jobs.encode.rewrite import rewrite_all
 from latentcli.jobs.encode.run import EncodeRun, run_of
 from latentcli.jobs.encode.sinks import StoreSink
 from latentcli.jobs.encode.stream import encode_units
-from latentcli.jobs.encode.worklist import Work, plan_work, refuse_commands
+from latentcli.jobs.encode.survey import Ask
+from latentcli.jobs.encode.worklist import Work, finish_list, plan_work, refuse_commands
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.clip_frames import ClipInput
 from latentcli.jobs.loader.find_media import FoundMedia
@@ -31,7 +33,7 @@ from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import INPUTS
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.lock import StoreLock
-from latentcli.shards.store.manifest import Manifest, read_manifest, write_manifest
+from latentcli.shards.store.manifest import FORMAT_VERSION, Manifest, read_manifest, write_manifest
 from latentcli.shards.store.writer import StoreSums, finish, open_for_writing
 
 
@@ -59,9 +61,11 @@ def finished_store(
     been read, and once is enough.
     """
     lock.check()
-    counts, final = Counts(frozenset(work.todo)), before
-    if work.todo or sums is None or not sums.are_written(run.plan.store, before):
-        final = finish(run.plan.store, run.manifest, work.inputs.units, ChannelSums(), counts.add)
+    counts, final = Counts(frozenset(work.todo), work.parts), before
+    if work.touches or sums is None or not sums.are_written(run.plan.store, before):
+        finish_list(run.plan.store, work)
+        units = work.inputs.numbers
+        final = finish(run.plan.store, run.manifest, units, ChannelSums(), counts.add)
     return document(run, work, final, counts, time.perf_counter() - began)
 
 
@@ -78,25 +82,24 @@ def lead(
 ) -> dict[str, Any]:
     """Prepares the store, has `encode` encode the units, and finishes it; the --json document."""
     with opened_store(plan, reporter) as (lock, before):
-        manifest, sums = replace(before, status="running"), StoreSums(ChannelSums())
+        manifest = replace(before, status="running", format_version=FORMAT_VERSION)
+        sums, ask = StoreSums(ChannelSums()), Ask(job.retry, job.compare, job.whole_shards)
         work = plan_work(
-            *(plan.store, manifest.spec_hash, found.inputs, plan.samples_per_shard),
-            *(job.retry, reporter),
-            compare=job.compare,
+            *(plan.store, manifest.spec_hash, found.inputs, plan.samples_per_shard, ask, reporter),
             seen=sums.add,
         )
         found.inputs.clear()
         if plan.packed and not job.allow_pipe:
             refuse_commands(rows_of(work.inputs, work.todo))
-        if work.todo:
+        if work.touches:
             # A store that is added to is not complete until it is finished again.
             write_manifest(plan.store, manifest)
+        for _ in rewrite_all(plan.store, manifest, work.inputs, work.outdated):
+            stop.check()
         if work.todo and job.self_check and manifest.self_check is None:
             manifest = check_once(manifest, engine, plan, work.inputs, reporter)
         sink = StoreSink(lock.check)
-        run = run_of(
-            *(job, engine, plan, manifest, work.inputs, work.todo, team, stop, reporter, sink)
-        )
+        run = run_of(*(job, engine, plan, manifest, work, team, stop, reporter, sink))
         encode(run, work)
         result = finished_store(run, work, lock, before, began, sums)
         return result | {"left_out": found.left_out}
@@ -106,7 +109,7 @@ def encode_in_team(run: EncodeRun, work: Work) -> None:
     """Encodes the units together with the other processes of the team, which get to know them."""
     for name, amount in totals_before(work).items():
         run.team.add(name, amount)
-    run.team.broadcast(assignment(run.plan, work.todo))
+    run.team.broadcast(assignment(run.plan, work))
     encode_inputs(run, claimed(run, work.todo))
     run.team.done()
     run.team.wait_for_all(run.stop.check)
@@ -127,20 +130,24 @@ def follow(
     """
     fields = json.loads(team.receive(stop.check))
     todo, store = tuple(fields["todo"]), fields["store"]
+    parts = {int(unit): tuple(indices) for unit, indices in fields["parts"].items()}
     plan = plan_encode(replace(job, output=store), engine, fields["media"], fields["kind"])
     manifest = read_manifest(plan.store)
     if manifest.spec_hash != plan.manifest.spec_hash:
         raise StoreError(other)
-    inputs = InputList.open(plan.store / INPUTS)
-    run = run_of(*(job, engine, plan, manifest, inputs, todo, team, stop, SILENT, StoreSink()))
+    work = Work(InputList.open(plan.store / INPUTS), todo, parts)
+    run = run_of(*(job, engine, plan, manifest, work, team, stop, SILENT, StoreSink()))
     encode_inputs(run, units_of(run, todo))
     team.done()
     return run
 
 
-def assignment(plan: EncodePlan, todo: Sequence[int]) -> str:
+def assignment(plan: EncodePlan, work: Work) -> str:
     """What the first process tells the others: the units to do are given out one by one."""
-    fields = {"media": plan.media, "kind": plan.kind, "store": str(plan.store), "todo": list(todo)}
+    fields = {"media": plan.media, "kind": plan.kind, "store": str(plan.store)} | {
+        "todo": list(work.todo),
+        "parts": work.parts,
+    }
     return json.dumps(fields, separators=(",", ":"))
 
 
@@ -162,8 +169,11 @@ def encode_inputs(run: EncodeRun, units: Iterator[int]) -> None:
 
 
 def clips_of(run: EncodeRun, units: Iterable[int]) -> Iterator[ClipInput]:
-    """The clips of some units, in order."""
-    return (clip for row in rows_of(run.inputs, units) for clip in run.reader.clips(row))
+    """The clips of some units that are to be encoded, in order."""
+    for unit in units:
+        rows = run.inputs.rows(unit)
+        for row in [rows[i] for i in run.parts[unit]] if unit in run.parts else rows:
+            yield from run.reader.clips(row)
 
 
 def claimed(run: EncodeRun, todo: Sequence[int]) -> Iterator[int]:

@@ -6,18 +6,18 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from latentcli.core.types import Picture, Row
 from latentcli.jobs.encode.first_inputs import CHECKED_INPUTS
 from latentcli.jobs.encode.plan import EncodePlan
+from latentcli.jobs.encode.rewrite import rewrite, rewriting_of
 from latentcli.jobs.encode.run import EncodeRun, Sink
 from latentcli.jobs.encode.unit import EncodedUnit, drop_sample, samples_of
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.self_check import self_check
 from latentcli.jobs.runtime.stdio import Stdout, go_on
 from latentcli.latents.schema import posterior_text, shard_metadata
-from latentcli.shards.store.commit import commit_tar, commit_unit
+from latentcli.shards.store.commit import Contents, commit_tar, commit_unit
 from latentcli.shards.store.manifest import Manifest, write_manifest
 from latentcli.shards.tar.write import sample_chunks
 
@@ -56,19 +56,23 @@ class StoreSink(Sink):
 
 def commit(run: EncodeRun, unit: EncodedUnit) -> None:
     """The shard and its record, in the store's format."""
-    metadata = unit_metadata(run.engine, run.plan, run.manifest, unit.number)
+    store, metadata = run.plan.store, unit_metadata(run.engine, run.plan, run.manifest, unit.number)
+    if unit.number in run.parts:
+        rewrite(rewriting_of(store, run.manifest, run.inputs, unit.number, unit), metadata)
+        return
     rows = list(unit.rows.values())
-    if run.manifest.format == "webdataset":
-        samples = list(samples_of(unit, rows, metadata))
-        write = partial(commit_tar, run.plan.store, unit.number, samples)
-    else:
-        write = partial(commit_unit, run.plan.store, unit.number, unit.tensors, metadata)
-    write(
+    contents = Contents(
         spec_hash=run.manifest.spec_hash,
         rows=rows,
         channels=unit.sums.to_json() if unit.sums.count else None,
         origin=run.reader.origins.pop(unit.number) if run.reader.packed else None,
+        roots=run.inputs.roots,
     )
+    if run.manifest.format == "webdataset":
+        samples = list(samples_of(unit, rows, metadata, run.inputs.roots))
+        commit_tar(store, unit.number, samples, contents)
+    else:
+        commit_unit(store, unit.number, unit.tensors, metadata, contents)
 
 
 def check_first(run: EncodeRun, batch: Sequence[Picture]) -> None:
@@ -111,7 +115,7 @@ class TarStreamSink(Sink):
         # All samples of a stream tell the same of themselves, wherever they were cut into units.
         metadata = unit_metadata(run.engine, run.plan, run.manifest, 0)
         with run.meter.stage("write", 0):
-            for sample in samples_of(unit, rows, metadata):
+            for sample in samples_of(unit, rows, metadata, run.inputs.roots):
                 self.stream.write(sample_chunks(sample))
         for row in rows:
             drop_sample(unit, row.key)

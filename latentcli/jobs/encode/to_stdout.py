@@ -16,6 +16,7 @@ from latentcli.jobs.encode.plan import plan_encode
 from latentcli.jobs.encode.run import run_of
 from latentcli.jobs.encode.share import encode_inputs
 from latentcli.jobs.encode.sinks import TarStreamSink
+from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.find_media import find_media
 from latentcli.jobs.loader.packed_reader import PackedReader
@@ -44,13 +45,11 @@ def encode_to_stdout(
     with tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
         media, kind, inputs = inputs_of(job, Path(folder), reporter)
         plan = plan_encode(job, engine, media, kind)
-        sink, units = TarStreamSink(stream), range(inputs.units)
-        run = run_of(
-            *(job, engine, plan, plan.manifest, inputs, units, Team(), stop, reporter, sink)
-        )
+        sink, work = TarStreamSink(stream), Work(inputs, tuple(range(inputs.units)))
+        run = run_of(*(job, engine, plan, plan.manifest, work, Team(), stop, reporter, sink))
         if isinstance(run.reader, PackedReader):
             run.reader.split, run.reader.check = PIPE_UNIT, stream.check
-        encode_inputs(run, iter(units))
+        encode_inputs(run, iter(work.todo))
         stream.write([END])
     counts, clips = sink.counts, plan.clips is not None
     return {

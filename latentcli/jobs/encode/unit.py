@@ -11,6 +11,7 @@ from torch import Tensor
 from latentcli.core.types import Member, Row
 from latentcli.latents.schema import PARTS, split_name, tensor_name
 from latentcli.latents.stats import ChannelSums
+from latentcli.shards.store.roots import Roots
 from latentcli.shards.tar.write import TarSample
 from latentcli.shards.tensors.spool import PackedMember, Spilling, Spool
 from latentcli.shards.tensors.write import Pieces
@@ -36,7 +37,7 @@ class EncodedUnit:
 
 
 def samples_of(
-    unit: EncodedUnit, rows: Iterable[Row], metadata: Mapping[str, str]
+    unit: EncodedUnit, rows: Iterable[Row], metadata: Mapping[str, str], roots: Roots
 ) -> Iterator[TarSample]:
     """Those of these rows that are encoded, as members of a tar."""
     parts: dict[str, dict[str, Tensor | Pieces]] = {}
@@ -49,7 +50,7 @@ def samples_of(
                 name=row.key.removeprefix(unit.prefix),
                 tensors=parts[row.key],
                 metadata={**metadata, "key": row.key},
-                document=document_of(row, metadata),
+                document=document_of(row, metadata, roots),
                 others=unit.others.get(row.key, ()),
             )
 
@@ -61,11 +62,11 @@ def drop_sample(unit: EncodedUnit, key: str) -> None:
     unit.others.pop(key, None)
 
 
-def document_of(row: Row, metadata: Mapping[str, str]) -> dict[str, Any]:
+def document_of(row: Row, metadata: Mapping[str, str], roots: Roots) -> dict[str, Any]:
     """What stands in the JSON member of a sample: the same fields in every one."""
     return {
         "key": row.key,
-        "source": row.source,
+        "source": roots.stored(row.source),
         "original_size": row.original_size,
         "resized_size": row.resized_size,
         "crop": row.crop,

@@ -88,7 +88,7 @@ class PackedReader(Reader):
                 yield from self._stream(samples, row)
                 continue
             yield from grouped(row.unit, samples)
-            self.origins[row.unit] = TarOrigin(row.source, self.digest)
+            self.origins[row.unit] = TarOrigin(row.source, self.digest, row.key)
             yield Task(row.unit, 0, 0, (), True)
 
     def clips(self, row: InputRow) -> Iterator[ClipInput]:
@@ -99,7 +99,7 @@ class PackedReader(Reader):
                 continue
             with clip_file(raw.data, raw.row.source) as path:
                 yield ClipInput(raw.row, path, raw.others)
-        self.origins[row.unit] = TarOrigin(row.source, self.digest)
+        self.origins[row.unit] = TarOrigin(row.source, self.digest, row.key)
 
     def _stream(self, samples: Iterator[RawSample], row: InputRow) -> Iterator[Task]:
         """Units of `split` samples each, of which those that are done give no task."""

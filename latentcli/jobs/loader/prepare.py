@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -93,6 +93,8 @@ class Intake:
 
     inputs: InputList
     recipe: Recipe
+    parts: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """Units of which only some inputs are taken: the indices of these, ascending."""
 
 
 def unit_tasks(intake: Intake, units: Iterable[int]) -> Iterator[Task]:
@@ -100,6 +102,10 @@ def unit_tasks(intake: Intake, units: Iterable[int]) -> Iterator[Task]:
     size = task_size(intake.recipe.preprocess)
     for unit in units:
         count = intake.inputs.count(unit)
+        if unit in intake.parts:
+            indices = intake.parts[unit]
+            yield from (Task(unit, index, 1, last=index == indices[-1]) for index in indices)
+            continue
         for start in range(0, max(count, 1), size):
             taken = min(size, count - start)
             yield Task(unit, start, taken, last=start + taken == count)

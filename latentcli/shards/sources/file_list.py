@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self, overload
 
@@ -79,9 +79,17 @@ class FoundInputs(Sequence[FoundInput]):
     """The inputs of a job, sorted by key; it makes each FoundInput when it is asked for."""
 
     def __init__(
-        self, files: Files, keys: list[str], *, packed: bool = False, anchor: str | None = None
+        self,
+        files: Files,
+        keys: list[str],
+        *,
+        packed: bool = False,
+        anchor: str | None = None,
+        roots: Collection[str] = (),
     ) -> None:
         self.files, self.keys, self.packed = files, keys, packed
+        self.roots = roots
+        """The folders and URLs of the single sources, sorted."""
         self.anchor = anchor
         """The folder or URL that keys are relative to: that of the sources joined. None where
         there is none, as of pipes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -64,6 +65,29 @@ def _replace(path: Path, chunks: Iterable[Bytes]) -> FileDigest:
         raise
     sync_folder(path.parent)
     return digest
+
+
+def duplicate(path: AnyPath, name: str) -> None:
+    """Gives a file a second name in its folder, in the place of what had it; both are whole then.
+
+    StoreError where the system refuses.
+    """
+    if isinstance(path, RemotePath):
+        with writing(path.with_name(name)):
+            path.copy_to(name)
+        return
+    target = path.with_name(name)
+    with writing(target):
+        temporary = path.with_name(temporary_name(name))
+        temporary.unlink(missing_ok=True)
+        try:
+            temporary.hardlink_to(path)
+        except OSError:  # not every file system has links
+            shutil.copyfile(path, temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        temporary.replace(target)
+        sync_folder(path.parent)
 
 
 def temporary_name(name: str) -> str:

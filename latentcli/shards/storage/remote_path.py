@@ -175,6 +175,15 @@ class RemotePath:
         mode = {"mode": "create"} if new else {}
         ask(self.url, "upload", lambda files, path: files.pipe_file(path, data, **mode))
 
+    def copy_to(self, name: str) -> None:
+        """Copies a file inside its folder, in the place of an old one."""
+        own = self.name
+        ask(
+            self.url,
+            "copy",
+            lambda files, path: files.cp_file(path, path.removesuffix(own) + name),
+        )
+
     def unlink(self, missing_ok: bool = False) -> None:
         """Deletes a file; FileNotFoundError where there is none and that matters."""
         if not missing_ok:

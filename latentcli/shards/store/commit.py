@@ -4,22 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 from latentcli.core.errors import StoreError
-from latentcli.core.types import InputRow, Row
-from latentcli.shards.layout import SUFFIXES, record_path, shard_name, shard_path
-from latentcli.shards.storage.atomic_write import Bytes, atomic_write, sync_folder, writing
+from latentcli.core.types import Row
+from latentcli.shards.layout import (
+    FIELDS,
+    SHARDS,
+    SUFFIXES,
+    file_names,
+    record_path,
+    second_name,
+    second_units,
+    shard_name,
+)
+from latentcli.shards.storage.atomic_write import (
+    Bytes,
+    atomic_write,
+    duplicate,
+    sync_folder,
+    writing,
+)
 from latentcli.shards.storage.json_fields import from_object, to_object
 from latentcli.shards.storage.json_files import load_object, pretty
 from latentcli.shards.storage.paths import AnyPath
+from latentcli.shards.store.fields import write_fields
+from latentcli.shards.store.roots import NO_ROOTS, Roots
 from latentcli.shards.tar.write import TarSample, tar_chunks
 from latentcli.shards.tensors.write import Pieces, safetensors_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class FieldsDigest:
+    """The file that has the fields of a unit's samples."""
+
+    file: str
+    """Its name, in the same folder."""
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +72,10 @@ class CommitRecord:
     """The tar that the unit was made from; None where inputs are pictures or clips."""
     sha256_source: str | None = None
     """Hexadecimal digest of that tar."""
+    key: str | None = None
+    """What the keys of its samples begin with, where they do."""
+    fields: FieldsDigest | None = None
+    """The captions and other fields of its samples; None where there are none."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order of the fields; a tar's are left out where there is none."""
@@ -75,6 +106,25 @@ class TarOrigin:
 
     source: str
     sha256: str | None
+    key: str | None = None
+    """What the keys of its samples begin with, where they do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What is recorded of a unit beside its tensors."""
+
+    spec_hash: str
+    rows: Sequence[Row]
+    channels: Mapping[str, Any] | None = None
+    origin: TarOrigin | None = None
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By key of a sample: its caption and others, as JSON values."""
+    roots: Roots = NO_ROOTS
+    """What the sources are written relative to."""
+    instead_of: CommitRecord | None = None
+    """The unit as it is, where it is to be there until the new one is; else it is taken back
+    first."""
 
 
 def commit_unit(
@@ -82,68 +132,54 @@ def commit_unit(
     unit: int,
     tensors: Mapping[str, Tensor | Pieces],
     metadata: Mapping[str, str],
-    *,
-    spec_hash: str,
-    rows: Sequence[Row],
-    channels: Mapping[str, Any] | None = None,
-    origin: TarOrigin | None = None,
+    contents: Contents,
 ) -> CommitRecord:
     """Writes a safetensors shard, then the commit record, and returns the record.
 
     Tensors are named `<key>/<part>` and are those of the rows whose status is ok: ValueError
     where they are not. A unit without tensors has a shard too. StoreError as `atomic_write`.
     """
-    _check_names({name.rpartition("/")[0] for name in tensors}, rows)
+    _check_names({name.rpartition("/")[0] for name in tensors}, contents.rows)
     _, chunks = safetensors_parts(tensors, metadata)
-    return _commit(store, unit, "safetensors", chunks, spec_hash, rows, channels, origin)
+    return _commit(store, unit, "safetensors", chunks, contents)
 
 
 def commit_tar(
-    store: AnyPath,
-    unit: int,
-    samples: Sequence[TarSample],
-    *,
-    spec_hash: str,
-    rows: Sequence[Row],
-    channels: Mapping[str, Any] | None = None,
-    origin: TarOrigin | None = None,
+    store: AnyPath, unit: int, samples: Sequence[TarSample], contents: Contents
 ) -> CommitRecord:
     """Writes a tar shard of samples, then the commit record; otherwise as `commit_unit`."""
-    _check_names({sample.metadata["key"] for sample in samples}, rows)
-    chunks = tar_chunks(samples)
-    return _commit(store, unit, "webdataset", chunks, spec_hash, rows, channels, origin)
+    _check_names({sample.metadata["key"] for sample in samples}, contents.rows)
+    return _commit(store, unit, "webdataset", tar_chunks(samples), contents)
 
 
 def _commit(
-    store: AnyPath,
-    unit: int,
-    format: str,
-    chunks: Iterable[Bytes],
-    spec_hash: str,
-    rows: Sequence[Row],
-    channels: Mapping[str, Any] | None,
-    origin: TarOrigin | None,
+    store: AnyPath, unit: int, format: str, chunks: Iterable[Bytes], contents: Contents
 ) -> CommitRecord:
-    suffix = SUFFIXES[format]
-    drop_record(store, unit)
-    digest = atomic_write(shard_path(store, unit, suffix), chunks)
+    current, suffix = contents.instead_of, SUFFIXES[format]
+    if current is None:
+        drop_record(store, unit)
+    shard = _free_name(unit, suffix, None if current is None else current.shard)
+    digest = atomic_write(store / SHARDS / shard, chunks)
+    rows, origin = contents.rows, contents.origin
     encoded = sum(row.status == "ok" for row in rows)
     record = CommitRecord(
         unit=unit,
-        spec_hash=spec_hash,
-        shard=shard_name(unit, suffix),
+        spec_hash=contents.spec_hash,
+        shard=shard,
         bytes=digest.bytes,
         sha256=digest.sha256,
         inputs=len(rows),
         encoded=encoded,
         failed=len(rows) - encoded,
-        channels=channels,
+        channels=contents.channels,
         rows=tuple(rows),
         source=origin.source if origin else None,
         sha256_source=origin.sha256 if origin else None,
+        key=origin.key if origin else None,
+        fields=_write_fields(store, unit, contents.fields, current),
     )
-    atomic_write(record_path(store, unit), [pretty(record.to_json()).encode() + b"\n"])
-    return record
+    write_record(store, record, contents.roots)
+    return record if current is None else settle_unit(store, record, contents.roots)
 
 
 def _check_names(named: set[str], rows: Sequence[Row]) -> None:
@@ -154,6 +190,93 @@ def _check_names(named: set[str], rows: Sequence[Row]) -> None:
     if named != encoded:
         odd = sorted(named ^ encoded)[:5]
         raise ValueError(f"tensors and encoded rows do not go together: {odd}")
+
+
+def write_record(store: AnyPath, record: CommitRecord, roots: Roots) -> None:
+    """Writes a unit's commit record atomically; from then on the unit is what it says."""
+    rows = tuple(replace(row, source=roots.stored(row.source)) for row in record.rows)
+    source = None if record.source is None else roots.stored(record.source)
+    document = replace(record, rows=rows, source=source).to_json()
+    atomic_write(record_path(store, record.unit), [pretty(document).encode() + b"\n"])
+
+
+def replace_fields(
+    store: AnyPath,
+    record: CommitRecord,
+    fields: Mapping[str, Mapping[str, Any]],
+    roots: Roots,
+) -> CommitRecord:
+    """Gives the samples of a unit other fields; its shard stays as it is."""
+    written = _write_fields(store, record.unit, fields, record)
+    record = replace(record, fields=written)
+    write_record(store, record, roots)
+    return settle_unit(store, record, roots)
+
+
+def _write_fields(
+    store: AnyPath,
+    unit: int,
+    fields: Mapping[str, Mapping[str, Any]],
+    current: CommitRecord | None,
+) -> FieldsDigest | None:
+    if not fields:
+        return None
+    taken = None if current is None or current.fields is None else current.fields.file
+    name = _free_name(unit, FIELDS, taken)
+    digest = write_fields(store / SHARDS / name, fields.items())
+    return FieldsDigest(name, digest.bytes, digest.sha256)
+
+
+def _free_name(unit: int, suffix: str, taken: str | None) -> str:
+    """The usual name of a unit's file, or the second one where the usual one is taken."""
+    usual = shard_name(unit, suffix)
+    return second_name(unit, suffix) if taken == usual else usual
+
+
+def settle_unit(store: AnyPath, record: CommitRecord, roots: Roots) -> CommitRecord:
+    """Gives the files of a unit their usual names, and deletes what was in their place.
+
+    At every instant the record names files that are there, and that are what it says.
+    """
+    settled, unit = record, record.unit
+    suffix = PurePosixPath(record.shard).suffix
+    if record.shard != shard_name(unit, suffix):
+        duplicate(store / SHARDS / record.shard, shard_name(unit, suffix))
+        settled = replace(settled, shard=shard_name(unit, suffix))
+    if record.fields is not None and record.fields.file != shard_name(unit, FIELDS):
+        duplicate(store / SHARDS / record.fields.file, shard_name(unit, FIELDS))
+        settled = replace(settled, fields=replace(record.fields, file=shard_name(unit, FIELDS)))
+    if settled != record:
+        write_record(store, settled, roots)
+    left = [second_name(unit, suffix), second_name(unit, FIELDS)]
+    left += [shard_name(unit, FIELDS)] * (record.fields is None)
+    _delete(store, left)
+    return settled
+
+
+def settle(store: AnyPath, roots: Roots) -> None:
+    """Ends what a killed job began with the files of its units; call it under the store's lock."""
+    names = file_names(store / SHARDS)
+    for unit in second_units(names):
+        try:
+            record = read_record(store, unit, roots)
+        except StoreError:
+            _delete(store, [name for name in names if second_units([name]) == [unit]])
+            continue
+        settle_unit(store, record, roots)
+
+
+def delete_unit(store: AnyPath, unit: int, suffix: str) -> None:
+    """Deletes a unit whose inputs are all gone: its record, then its files."""
+    drop_record(store, unit)
+    _delete(store, [shard_name(unit, suffix), shard_name(unit, FIELDS)])
+
+
+def _delete(store: AnyPath, names: Iterable[str]) -> None:
+    for name in names:
+        path = store / SHARDS / name
+        with writing(path):
+            path.unlink(missing_ok=True)
 
 
 def drop_record(store: AnyPath, unit: int) -> None:
@@ -168,27 +291,28 @@ def drop_record(store: AnyPath, unit: int) -> None:
             sync_folder(path.parent)
 
 
-def read_record(store: AnyPath, unit: int) -> CommitRecord:
-    """A unit's commit record; StoreError names the file and what is wrong with it."""
+def read_record(store: AnyPath, unit: int, roots: Roots = NO_ROOTS) -> CommitRecord:
+    """A unit's commit record; StoreError names the file and what is wrong with it.
+
+    Its sources are whole with the store's `roots`, and as they are written without.
+    """
     path = record_path(store, unit)
     document = load_object(path)
     try:
         record = CommitRecord.from_json(document)
     except ValueError as error:
         raise StoreError(f"{path} is damaged: {error}.") from error
-    names = {shard_name(unit, suffix) for suffix in SUFFIXES.values()}
+    names = {
+        name for s in SUFFIXES.values() for name in (shard_name(unit, s), second_name(unit, s))
+    }
     if record.unit != unit or record.shard not in names:
         raise StoreError(
             f"{path} is damaged: it is the record of unit {record.unit} and {record.shard}."
         )
-    return record
+    return _whole(record, roots) if roots.paths else record
 
 
-def is_of(record: CommitRecord, inputs: Sequence[InputRow]) -> bool:
-    """Whether a record lists exactly these inputs, or was made from the one tar that they are."""
-    if record.source is not None:
-        return [record.source] == [row.source for row in inputs]
-    return len(record.rows) == len(inputs) and all(
-        row.key == item.key and row.source == item.source
-        for row, item in zip(record.rows, inputs, strict=True)
-    )
+def _whole(record: CommitRecord, roots: Roots) -> CommitRecord:
+    rows = tuple(replace(row, source=roots.whole(row.source)) for row in record.rows)
+    source = None if record.source is None else roots.whole(record.source)
+    return replace(record, rows=rows, source=source)

@@ -15,7 +15,9 @@ from latentcli.shards.storage.json_fields import from_object
 from latentcli.shards.storage.json_files import load_object, pretty
 from latentcli.shards.storage.paths import AnyPath
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: sources are relative, units may be empty, and samples have fields. 1 is read and gone on
+with."""
 STATUSES = ("running", "complete")
 
 

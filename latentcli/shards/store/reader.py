@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from latentcli.core.errors import StoreError
 from latentcli.core.types import Member, Row
 from latentcli.shards.keys import KeyIndex
-from latentcli.shards.layout import recorded_units, shard_path
+from latentcli.shards.layout import SHARDS, recorded_units, shard_name
 from latentcli.shards.storage.json_fields import from_object, to_object
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import read_record
 from latentcli.shards.store.manifest import Manifest, read_manifest
+from latentcli.shards.store.roots import Roots, read_roots
 from latentcli.shards.store.shard_file import ShardFile, open_shard
 from latentcli.shards.tar.shard import TarShard
 
@@ -66,6 +67,9 @@ class StoreReader:
         self._records: OrderedDict[int, dict[str, Row]] = OrderedDict()
         self.units = recorded_units(path) if self.manifest else [_shard_unit(open_shard(path))]
         """Units that can be read, ascending."""
+        self._moving: dict[int, str] = {}
+        """Names of shards that are about to take the place of others."""
+        self._roots = read_roots(path) if self.manifest else Roots()
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -159,7 +163,10 @@ class StoreReader:
         """A unit's rows by key, read anew: for passes over the whole store."""
         if self.manifest is None:
             return _shard_rows(self._shard(unit).file)
-        return {row.key: row for row in read_record(self.path, unit).rows}
+        record = read_record(self.path, unit, self._roots)
+        if record.shard != shard_name(unit, self.manifest.suffix):
+            self._moving[unit] = record.shard
+        return {row.key: row for row in record.rows}
 
     def _record(self, unit: int) -> dict[str, Row]:
         return _recent(self._records, unit, lambda: self._rows(unit), _OPEN_RECORDS)
@@ -167,7 +174,8 @@ class StoreReader:
     def _shard(self, unit: int) -> _Shard:
         path = self.path
         if self.manifest is not None:
-            path = shard_path(path, unit, self.manifest.suffix)
+            name = self._moving.get(unit) or shard_name(unit, self.manifest.suffix)
+            path = path / SHARDS / name
         return _recent(self._shards, unit, lambda: _Shard(open_shard(path)), _OPEN_SHARDS)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 
 from latentcli.core.errors import StoreError
-from latentcli.core.types import InputRow
+from latentcli.core.types import InputRow, Row
 from latentcli.shards.layout import SHARDS, record_path
 from latentcli.shards.storage.paths import AnyPath
-from latentcli.shards.store.commit import CommitRecord, is_of, read_record
+from latentcli.shards.store.commit import CommitRecord, read_record
 from latentcli.shards.store.input_list import InputList
 
-DONE, LEFT, DAMAGED = "done", "left", "damaged"
+DONE, LEFT, DAMAGED, OUTDATED = "done", "left", "damaged", "outdated"
 
 _AT_ONCE = 16
 
@@ -27,20 +28,37 @@ class UnitState:
 
     unit: int
     state: str
-    """DONE, LEFT (no commit record) or DAMAGED (a record that does not fit the shard or list)."""
+    """DONE, LEFT (no commit record), DAMAGED (a record that does not fit the shard or list), or
+    OUTDATED (it has all inputs of the list, and others too or under other names)."""
     inputs: Sequence[InputRow]
-    failed: int = 0
-    """Samples that failed, where the unit is done."""
-    failed_inputs: frozenset[str] = frozenset()
-    """Keys of the inputs that failed; of a tar, where any of its samples did."""
-    digests: Sequence[str | None] = ()
-    """Of the inputs, in their order, as they were when they were encoded."""
+    rows: Sequence[Row] = ()
+    """What became of the inputs, where the unit is DONE or OUTDATED, under their names of the list;
+    of a tar, what became of its samples."""
     record: CommitRecord | None = None
-    """Of a unit that is done."""
+    """Where the unit is DONE or OUTDATED."""
+
+    @property
+    def failed(self) -> int:
+        """Samples that failed."""
+        return sum(row.status == "failed" for row in self.rows)
+
+    @property
+    def failed_inputs(self) -> frozenset[str]:
+        """Keys of the inputs that failed; of a tar, where any of its samples did."""
+        if self.record is not None and self.record.source is not None:
+            return frozenset(row.key for row in self.inputs if self.failed)
+        return frozenset(row.key for row in self.rows if row.status == "failed")
+
+    @property
+    def digests(self) -> Sequence[str | None]:
+        """Of the inputs, in their order, as they were when they were encoded."""
+        if self.record is not None and self.record.source is not None:
+            return [self.record.sha256_source]
+        return [row.sha256 for row in self.rows]
 
 
 def unit_states(store: AnyPath, spec_hash: str, inputs: InputList) -> Iterator[UnitState]:
-    """States of all units, in order; every record is read once, and no shard.
+    """States of all units that have inputs, in order; every record is read once, and no shard.
 
     A unit is done where its record is sound, names this spec, and lists exactly its inputs, and
     where its shard has the recorded size.
@@ -48,37 +66,94 @@ def unit_states(store: AnyPath, spec_hash: str, inputs: InputList) -> Iterator[U
     sizes = file_sizes(store / SHARDS)
 
     def state(unit: int) -> UnitState:
-        return unit_state(store, unit, spec_hash, inputs.rows(unit), sizes)
+        return unit_state(store, unit, spec_hash, inputs, sizes)
 
     if isinstance(store, Path):
-        yield from map(state, range(inputs.units))
+        yield from map(state, inputs.numbers)
         return
-    units = iter(range(inputs.units))
+    units = iter(inputs.numbers)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         while block := list(islice(units, 4 * _AT_ONCE)):
             yield from pool.map(state, block)
 
 
 def unit_state(
-    store: AnyPath, unit: int, spec_hash: str, inputs: Sequence[InputRow], sizes: dict[str, int]
+    store: AnyPath, unit: int, spec_hash: str, inputs: InputList, sizes: Mapping[str, int]
 ) -> UnitState:
     """The state of one unit; `sizes` are those of all files beside its shard."""
+    listed = inputs.rows(unit)
     if record_path(store, unit).name not in sizes:
-        return UnitState(unit, LEFT, inputs)
+        return UnitState(unit, LEFT, listed)
     try:
-        record = read_record(store, unit)
+        record = read_record(store, unit, inputs.roots)
     except StoreError:
-        return UnitState(unit, DAMAGED, inputs)
+        return UnitState(unit, DAMAGED, listed)
+    pairs = row_pairs(record, listed)
     fits = record.spec_hash == spec_hash and sizes.get(record.shard) == record.bytes
-    if not fits or not is_of(record, inputs):
-        return UnitState(unit, DAMAGED, inputs)
+    if record.fields is not None:
+        fits = fits and sizes.get(record.fields.file) == record.fields.bytes
+    if not fits or pairs is None:
+        return UnitState(unit, DAMAGED, listed)
+    state = DONE if is_current(record, listed) else OUTDATED
+    return UnitState(unit, state, listed, [row for _, row in pairs], record)
+
+
+def is_current(record: CommitRecord, inputs: Sequence[InputRow]) -> bool:
+    """Whether a record lists exactly these inputs, or was made from the one tar that they are."""
+    if record.source is None:
+        return list(map(_names, record.rows)) == list(map(_names, inputs))
+    if [record.source] != [item.source for item in inputs]:
+        return False
+    return record.key in (None, inputs[0].key)
+
+
+def row_pairs(record: CommitRecord, inputs: Sequence[InputRow]) -> Sequence[tuple[Row, Row]] | None:
+    """Rows of a record for these inputs, in their order: as they are, and under today's names.
+
+    An input is known by its source, or by its digest where it has another name by now. None where
+    one of them is not in the record.
+    """
     if record.source is not None:
-        failed = frozenset(row.key for row in inputs if record.failed)
-        digests: Sequence[str | None] = [record.sha256_source]
-    else:
-        failed = frozenset(row.key for row in record.rows if row.status == "failed")
-        digests = [row.sha256 for row in record.rows]
-    return UnitState(unit, DONE, inputs, record.failed, failed, digests, record)
+        return _tar_pairs(record, inputs)
+    if is_current(record, inputs):
+        return [(row, row) for row in record.rows]
+    by_source = {row.source: row for row in record.rows}
+    by_digest = {row.sha256: row for row in record.rows if row.sha256}
+    pairs = []
+    for item in inputs:
+        row = by_source.get(item.source) or by_digest.get(item.sha256 or "")
+        if row is None:
+            return None
+        same = _names(row) == _names(item)
+        pairs.append((row, row if same else replace(row, key=item.key, source=item.source)))
+    return pairs
+
+
+_names = attrgetter("key", "source")
+
+
+def _tar_pairs(
+    record: CommitRecord, inputs: Sequence[InputRow]
+) -> Sequence[tuple[Row, Row]] | None:
+    if len(inputs) != 1:
+        return None
+    item, old = inputs[0], record.source or ""
+    if is_current(record, inputs):
+        return [(row, row) for row in record.rows]
+    if record.key is None or (old != item.source and record.sha256_source != item.sha256):
+        return None
+    before, after = (f"{key}/" if key else "" for key in (record.key, item.key))
+    return [
+        (
+            row,
+            replace(
+                row,
+                key=after + row.key.removeprefix(before),
+                source=item.source + row.source.removeprefix(old),
+            ),
+        )
+        for row in record.rows
+    ]
 
 
 def file_sizes(folder: AnyPath) -> dict[str, int]:

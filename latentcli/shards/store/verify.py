@@ -10,13 +10,25 @@ from functools import partial
 from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow, Row
 from latentcli.shards.keys import KeyIndex
-from latentcli.shards.layout import FAILURES, INPUTS, SHARDS, record_path, shard_name, shard_path
+from latentcli.shards.layout import (
+    FAILURES,
+    FIELDS,
+    INPUTS,
+    SHARDS,
+    record_path,
+    second_name,
+    shard_name,
+)
 from latentcli.shards.storage.paths import AnyPath
-from latentcli.shards.store.commit import CommitRecord, is_of, read_record
+from latentcli.shards.store.commit import CommitRecord, read_record
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.manifest import Manifest, Totals, read_manifest
 from latentcli.shards.store.shard_file import ShardFile, open_shard
+from latentcli.shards.store.unit_state import is_current
 from latentcli.shards.store.writer import added
+
+_NAMES = (shard_name, second_name)
+"""How the files of a unit may be named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +54,20 @@ def verify_shards(store: AnyPath, parts: Collection[str] | None = None) -> Itera
     inputs = InputList.open(store / INPUTS)
     expected = None if parts is None else frozenset(parts)
     totals = Totals()
-    for unit in range(inputs.units):
+    for unit in inputs.numbers:
         try:
-            record = read_record(store, unit)
+            record = read_record(store, unit, inputs.roots)
         except StoreError as error:
             yield Problem("record", _record_text(store, unit, error), unit)
             continue
         totals = added(totals, record)
         yield from _check_record(record, manifest, inputs.rows(unit))
-        path = shard_path(store, unit, manifest.suffix)
-        yield from _check_file(path, record)
+        path = store / SHARDS / record.shard
+        yield from _check_file(path, record.bytes, record.sha256, unit)
+        if record.fields is not None:
+            fields = record.fields
+            path_of_fields = store / SHARDS / fields.file
+            yield from _check_file(path_of_fields, fields.bytes, fields.sha256, unit)
         try:
             shard = open_shard(path)
         except StoreError as error:
@@ -61,9 +77,9 @@ def verify_shards(store: AnyPath, parts: Collection[str] | None = None) -> Itera
             expected = expected or _first_parts(shard, record)
             yield from _check_tensors(shard, record, expected or frozenset())
     keys_of = partial(_sample_keys, store) if manifest.tars else partial(_input_keys, inputs)
-    yield from _check_keys(keys_of, inputs.units)
+    yield from _check_keys(keys_of, inputs.numbers)
     yield from _check_totals(store, manifest, totals)
-    yield from _strays(store, inputs.units, manifest.suffix)
+    yield from _strays(store, inputs.numbers, manifest.suffix)
 
 
 def _record_text(store: AnyPath, unit: int, error: StoreError) -> str:
@@ -76,24 +92,24 @@ def _check_record(
 ) -> Iterator[Problem]:
     if record.spec_hash != manifest.spec_hash:
         yield Problem("record", f"unit {record.unit} was made with another spec.", record.unit)
-    if record.shard != shard_name(record.unit, manifest.suffix):
+    if not record.shard.endswith(manifest.suffix):
         what = f"unit {record.unit} is {record.shard}, but shards here are {manifest.suffix} files."
         yield Problem("record", what, record.unit)
-    if (record.source is not None) != manifest.tars or not is_of(record, inputs):
+    if (record.source is not None) != manifest.tars or not is_current(record, inputs):
         what = f"unit {record.unit} does not list the inputs that {INPUTS} gives it."
         yield Problem("inputs", what, record.unit)
 
 
-def _check_file(path: AnyPath, record: CommitRecord) -> Iterator[Problem]:
+def _check_file(path: AnyPath, recorded: int, sha256: str, unit: int) -> Iterator[Problem]:
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
-            if size != record.bytes:
-                what = f"{path} has {size} bytes, its commit record says {record.bytes}."
-                yield Problem("size", what, record.unit)
-            elif hashlib.file_digest(file, "sha256").hexdigest() != record.sha256:
+            if size != recorded:
+                what = f"{path} has {size} bytes, its commit record says {recorded}."
+                yield Problem("size", what, unit)
+            elif hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 what = f"{path} is not what was written: its sha256 differs from the record's."
-                yield Problem("digest", what, record.unit)
+                yield Problem("digest", what, unit)
     except OSError:
         return  # opening the shard says it
 
@@ -152,8 +168,8 @@ def _sample_keys(store: AnyPath, unit: int) -> list[str]:
         return []  # was said when the unit was looked at
 
 
-def _check_keys(keys_of: Callable[[int], list[str]], units: int) -> Iterator[Problem]:
-    index = KeyIndex((key, unit) for unit in range(units) for key in keys_of(unit))
+def _check_keys(keys_of: Callable[[int], list[str]], units: Sequence[int]) -> Iterator[Problem]:
+    index = KeyIndex((key, unit) for unit in units for key in keys_of(unit))
     seen: dict[str, int] = {}
     for unit in index.suspects():
         for key in keys_of(unit):
@@ -179,9 +195,9 @@ def _check_totals(store: AnyPath, manifest: Manifest, totals: Totals) -> Iterato
         yield Problem("totals", f"{FAILURES} lists {lines} inputs, the records {totals.failed}.")
 
 
-def _strays(store: AnyPath, units: int, suffix: str) -> Iterator[Problem]:
-    shards = {shard_name(unit, suffix) for unit in range(units)}
-    known = shards | {record_path(store, unit).name for unit in range(units)}
+def _strays(store: AnyPath, units: Sequence[int], suffix: str) -> Iterator[Problem]:
+    known = {name(unit, end) for unit in units for end in (suffix, FIELDS) for name in _NAMES}
+    known |= {record_path(store, unit).name for unit in units}
     try:
         found = sorted(path.name for path in (store / SHARDS).iterdir())
     except FileNotFoundError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from latentcli.shards.storage.atomic_write import (
 from latentcli.shards.storage.json_fields import to_object
 from latentcli.shards.storage.json_files import one_line
 from latentcli.shards.storage.paths import AnyPath
-from latentcli.shards.store.commit import CommitRecord, read_record
+from latentcli.shards.store.commit import CommitRecord, read_record, settle
 from latentcli.shards.store.manifest import (
     Manifest,
     Totals,
@@ -29,6 +29,7 @@ from latentcli.shards.store.manifest import (
     spec_hash,
     write_manifest,
 )
+from latentcli.shards.store.roots import read_roots
 
 _SHOWN = 8
 
@@ -118,12 +119,14 @@ def open_for_writing(store: AnyPath, manifest: Manifest) -> bool:
         if isinstance(store, Path):
             sync_folder(store)
         remove_temporary(store)
+        if not new:
+            settle(store, read_roots(store))
     return new
 
 
-def records(store: AnyPath, units: int, spec_hash: str) -> Iterator[CommitRecord]:
-    """Commit records of units 0 to `units`, one at a time; StoreError where one is not done."""
-    for unit in range(units):
+def records(store: AnyPath, units: Iterable[int], spec_hash: str) -> Iterator[CommitRecord]:
+    """Commit records of these units, one at a time; StoreError where one is not done."""
+    for unit in units:
         record = read_record(store, unit)
         if record.spec_hash != spec_hash:
             raise StoreError(f"unit {unit} of {store} was made with another spec.")
@@ -133,7 +136,7 @@ def records(store: AnyPath, units: int, spec_hash: str) -> Iterator[CommitRecord
 def finish(
     store: AnyPath,
     manifest: Manifest,
-    units: int,
+    units: Iterable[int],
     channels: ChannelFold,
     seen: Callable[[CommitRecord], None] = lambda record: None,
 ) -> Manifest:

@@ -16,6 +16,7 @@ from latentcli.shards.tar.names import key_of_member
 from latentcli.shards.tar.scan import Span, scan_tar
 from latentcli.shards.tar.write import DOCUMENT, LATENT
 from latentcli.shards.tensors.file import Header, SafetensorsFile, read_header
+from latentcli.shards.tensors.spool import FilePart, PackedMember
 
 Read = Callable[[int, int], bytes]
 
@@ -90,11 +91,20 @@ class TarShard(SafetensorsFile):
 
     def others(self, key: str) -> tuple[Member, ...]:
         """The members passed on with a sample, in their order; StoreError for an unknown key."""
+        return tuple(Member(field, self._bytes(span)) for field, span in self._others(key))
+
+    def packed_others(self, key: str) -> tuple[PackedMember, ...]:
+        """The same members, which are read when they are written; as `others`."""
+        return tuple(
+            PackedMember(field, FilePart(self.path, span.begin, span.end - span.begin))
+            for field, span in self._others(key)
+        )
+
+    def _others(self, key: str) -> list[tuple[str, Span]]:
         if key not in self._samples:
             raise StoreError(f"{self.path} has no key {key!r}.")
         fields = self._members[self._samples[key]]
-        kept = (field for field in fields if field not in (LATENT, DOCUMENT))
-        return tuple(Member(field, self._bytes(fields[field])) for field in kept)
+        return [item for item in fields.items() if item[0] not in (LATENT, DOCUMENT)]
 
     def _bytes(self, span: Span) -> bytes:
         return bytes(read_part(self.path, span.begin, span.end))

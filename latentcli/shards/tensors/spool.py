@@ -17,7 +17,7 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import Member
 from latentcli.shards.layout import SHARDS
 from latentcli.shards.storage.atomic_write import TEMPORARY, Bytes, writing
-from latentcli.shards.storage.paths import AnyPath, reading
+from latentcli.shards.storage.paths import AnyPath, read_part, reading
 from latentcli.shards.tensors.write import tensor_bytes
 
 if TYPE_CHECKING:
@@ -105,6 +105,21 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class FilePart:
+    """Some bytes of a file, which may be a remote one."""
+
+    path: AnyPath
+    offset: int
+    size: int
+
+    def pieces(self) -> Iterator[Bytes]:
+        """The bytes, in order; StoreError where they cannot be had."""
+        for begin in range(0, self.size, COPIED):
+            at = self.offset + begin
+            yield memoryview(read_part(self.path, at, at + min(COPIED, self.size - begin)))
+
+
+@dataclass(frozen=True, slots=True)
 class PackedTensor:
     """A tensor on the disk, as the writers of shards take it."""
 
@@ -126,14 +141,14 @@ class PackedMember:
     """A member of a sample whose bytes are on the disk."""
 
     field: str
-    where: Stretch
+    where: Stretch | FilePart
 
     @property
     def size(self) -> int:
         """Bytes of the member."""
         return self.where.size
 
-    def pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Iterator[Bytes]:
         """The member's bytes, in order."""
         return self.where.pieces()
 

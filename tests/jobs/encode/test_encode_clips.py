@@ -60,7 +60,7 @@ def test_what_is_stored_of_a_clip(clip, store):
     assert rows_of(store) == [
         {
             "key": "odd",
-            "source": str(clip),
+            "source": "odd.mp4",
             "status": "ok",
             "original_size": [128, 64],
             "resized_size": [128, 64],

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -16,12 +18,13 @@ from harness.scripts import run_script
 
 from latentcli.core.errors import StoreError
 from latentcli.core.types import Row
-from latentcli.jobs.encode.worklist import Survey, Work, plan_work, survey
+from latentcli.jobs.encode.survey import Ask, Survey, survey
+from latentcli.jobs.encode.worklist import Work, finish_list, plan_work
 from latentcli.jobs.loader.find_media import find_media
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.shards.layout import record_path, shard_path
 from latentcli.shards.storage.paths import AnyPath, path_of
-from latentcli.shards.store.commit import TarOrigin, commit_unit
+from latentcli.shards.store.commit import Contents, TarOrigin, commit_unit
 
 SPEC, PER_SHARD = "5" * 64, 4
 BAD = "a07"
@@ -45,9 +48,9 @@ class Job:
     def found(self):
         return find_media([str(self.folder)], "auto").inputs
 
-    def look(self, **options: str) -> Survey:
+    def look(self, **options: Any) -> Survey:
         before = tree(self.store)
-        seen = survey(self.store, SPEC, self.found(), self.per_shard, **options)
+        seen = survey(self.store, SPEC, self.found(), self.per_shard, Ask(**options))
         assert tree(self.store) == before
         return seen
 
@@ -55,31 +58,36 @@ class Job:
     def per_shard(self) -> int:
         return 1 if self.found().packed else PER_SHARD
 
-    def plan(self, retry: str | None = None, reporter: Reporter = SILENT, **options: str) -> Work:
+    def plan(self, reporter: Reporter = SILENT, **options: Any) -> Work:
         """Plans as the survey said it would."""
-        seen = self.look(retry=retry, **options)
-        work = plan_work(self.store, SPEC, self.found(), self.per_shard, retry, reporter, **options)
-        assert work.todo == seen.todo
-        assert sum(work.inputs.count(unit) for unit in work.todo) == seen.to_encode
+        seen, ask = self.look(**options), Ask(**options)
+        work = plan_work(self.store, SPEC, self.found(), self.per_shard, ask, reporter)
+        assert list(work.todo) == sorted(seen.todo)
+        assert work.inputs_to_encode == seen.to_encode
         assert sum(reason.count for reason in seen.reasons.values()) == len(work.inputs)
         return work
 
-    def encode(self, *units: int, **options: str | None) -> Work:
+    def encode(self, *units: int, **options: Any) -> Work:
         """Commits the given units, or all that are left."""
         work = self.plan(**options)
-        for unit in units or work.todo:
+        for unit in units or sorted({*work.todo, *work.outdated}):
             rows, origin = [], None
             for item in work.inputs.rows(unit):
-                data = Path(item.source).read_bytes()
+                path = Path(item.source)
+                data = path.read_bytes() if path.exists() else b""
                 sha256 = hashlib.sha256(data).hexdigest()
                 if item.source.endswith(".tar"):
-                    origin = TarOrigin(item.source, sha256)
+                    origin = TarOrigin(item.source, sha256, item.key)
                     names = [f"{item.key}/s0", f"{item.key}/{BAD}"]
                     rows += [row(name, f"{item.source}::{name}") for name in names]
                 else:
                     rows.append(row(item.key, item.source, sha256))
             tensors = {f"{r.key}/latent": torch.zeros(1) for r in rows if r.status == "ok"}
-            commit_unit(self.store, unit, tensors, {}, spec_hash=SPEC, rows=rows, origin=origin)
+            roots = work.inputs.roots
+            contents = Contents(spec_hash=SPEC, rows=rows, origin=origin, roots=roots)
+            commit_unit(self.store, unit, tensors, {}, contents)
+        if not units:
+            finish_list(self.store, work)
         return work
 
 
@@ -107,7 +115,7 @@ def job(tmp_path):
 
 def test_new_store(job):
     seen = job.look()
-    assert (counts(seen), seen.todo, seen.to_encode) == ({"new": 10}, (0, 1, 2), 10)
+    assert (counts(seen), seen.todo, seen.to_encode) == ({"new": 10}, [0, 1, 2], 10)
     assert seen.reasons["new"].examples == ("a00", "a01", "a02") and seen.frozen is None
 
 
@@ -115,7 +123,7 @@ def test_units_that_are_done_and_left(job):
     job.encode(1)
     seen = job.look()
     assert counts(seen) == {"done": 3, "failed": 1, "left": 6}
-    assert (seen.todo, seen.to_encode) == ((0, 2), 6)
+    assert (seen.todo, seen.to_encode) == ([0, 2], 6)
     assert seen.reasons["failed"].examples == ("a07",)
     assert seen.reasons["left"].examples == ("a00", "a01", "a02")
     job.encode()
@@ -126,7 +134,7 @@ def test_units_that_are_done_and_left(job):
 def test_failed_inputs_again(job):
     job.encode()
     seen = job.look(retry="failed")
-    assert (counts(seen), seen.todo, seen.failed) == ({"done": 9, "failed": 1}, (1,), 0)
+    assert (counts(seen), seen.todo, seen.failed) == ({"done": 9, "failed": 1}, [1], 0)
     assert job.look().failed == 1
 
 
@@ -136,48 +144,74 @@ def test_new_inputs(job):
     job.write("b.jpg", "new")
     seen = job.look()
     assert counts(seen) == {"new": 2, "done": 9, "failed": 1}
-    assert (seen.todo, seen.to_encode) == ((3,), 2)
+    assert (seen.todo, seen.to_encode) == ([3], 2)
     assert seen.reasons["new"].examples == ("a05b", "b")
     notes: list[str] = []
     assert job.plan(reporter=Reporter(note=notes.append)).todo == (3,)
     assert "2 inputs are new" in notes[0]
 
 
-def test_inputs_that_are_gone_stay(job):
+def test_inputs_that_are_gone_stay_and_are_told(job):
     job.encode()
     (job.folder / "a00.jpg").unlink()
-    assert counts(job.look()) == {"done": 9, "failed": 1}
+    seen = job.look()
+    assert counts(seen) == {"done": 8, "failed": 1, "gone": 1} and seen.todo == []
+    assert seen.reasons["gone"].examples == ("a00",)
+    notes: list[str] = []
+    assert job.plan(reporter=Reporter(note=notes.append)).gone == 1
+    assert "a00.jpg" in notes[0] and "latentcli sync" in notes[0]
 
 
-def test_changed_inputs(job):
+def test_changed_inputs_are_encoded_again_alone(job):
     job.encode()
     job.write("a00.jpg", "longer than it was before")
     seen = job.look()
     assert counts(seen) == {"changed": 1, "done": 8, "failed": 1}
-    assert (seen.todo, [row.key for row in seen.kept]) == ((), ["a00"])
-    notes: list[str] = []
-    assert job.plan(reporter=Reporter(note=notes.append)).changed == 1
-    assert "a00.jpg" in notes[0] and "another size" in notes[0]
-    assert job.look(retry="changed").todo == (0,)
-    job.encode(retry="changed")
+    assert (seen.todo, seen.parts, seen.to_encode, seen.kept) == ([0], {0: (0,)}, 1, [])
+    whole = job.look(whole=True)
+    assert (whole.todo, whole.parts, whole.to_encode) == ([0], {}, 4)
+    job.encode()
     assert counts(job.look()) == {"done": 9, "failed": 1}
+
+
+def test_changed_inputs_may_be_kept(job):
+    job.encode()
+    job.write("a00.jpg", "longer than it was before")
+    seen = job.look(retry="none")
+    assert (seen.todo, [row.key for row in seen.kept]) == ([], ["a00"])
+    notes: list[str] = []
+    assert job.plan(Reporter(note=notes.append), retry="none").changed == 1
+    assert "a00.jpg" in notes[0] and "other bytes" in notes[0]
+    assert counts(job.look()) == {"changed": 1, "done": 8, "failed": 1}
+
+
+def test_a_list_is_changed_only_once_its_inputs_are_encoded_again(job):
+    job.encode()
+    job.write("a00.jpg", "longer than it was before")
+    job.plan()
+    assert job.look().parts == {0: (0,)}
+
+
+def test_an_input_with_another_time_is_read_and_found_to_be_the_same(job):
+    job.encode()
+    os.utime(job.folder / "a00.jpg", ns=(5, 5))
+    seen = job.look()
+    assert counts(seen) == {"done": 9, "failed": 1} and seen.todo == []
+    assert [row.mtime_ns for row in seen.at_end.values()] == [5]
+    job.encode()
+    assert job.look().at_end == {}
 
 
 def test_digests_tell_changes_that_size_and_time_do_not(job):
     job.encode()
-    touched, swapped = job.folder / "a00.jpg", job.folder / "a09.jpg"
-    os.utime(touched, ns=(5, 5))
+    swapped = job.folder / "a09.jpg"
     info = swapped.stat()
     swapped.write_text("bytes of A09.jpg")
     os.utime(swapped, ns=(info.st_atime_ns, info.st_mtime_ns))
-    by_stat, by_digest = job.look(), job.look(compare="digest")
-    assert by_stat.reasons["changed"].examples == ("a00",)
-    assert by_digest.reasons["changed"].examples == ("a09",)
-    assert job.look(compare="digest", retry="changed").todo == (2,)
-    notes: list[str] = []
-    job.plan(reporter=Reporter(note=notes.append), compare="digest")
-    assert "other bytes" in notes[0] and "a09.jpg" in notes[0]
-    job.encode(retry="changed", compare="digest")
+    assert "changed" not in counts(job.look())
+    seen = job.look(compare="digest")
+    assert seen.reasons["changed"].examples == ("a09",) and seen.parts == {2: (1,)}
+    job.encode(compare="digest")
     assert "changed" not in counts(job.look(compare="digest"))
 
 
@@ -189,7 +223,80 @@ def test_without_a_recorded_digest_size_and_time_decide(job):
             text.replace('"sha256": "', '"sha_old": "').replace('"sha_old"', '"sha256"', 1)
         )
     os.utime(job.folder / "a00.jpg", ns=(5, 5))
-    assert job.look(compare="digest").reasons["changed"].examples == ("a00",)
+    assert job.look().reasons["changed"].examples == ("a00",)
+
+
+def test_a_renamed_input_keeps_its_latent(job):
+    job.encode()
+    (job.folder / "a00.jpg").rename(job.folder / "z.jpg")
+    job.write("sub/c.jpg", "c")
+    (job.folder / "a05.jpg").rename(job.folder / "sub" / "b.jpg")
+    seen = job.look()
+    assert counts(seen) == {"done": 7, "failed": 1, "renamed": 2, "new": 1}
+    assert (seen.outdated, seen.todo, seen.to_encode) == ([0, 1], [3], 1)
+    work = job.encode()
+    assert [row.key for row in work.inputs.rows(0)] == ["z", "a01", "a02", "a03"]
+    assert counts(job.look()) == {"done": 10, "failed": 1}
+
+
+def test_a_file_of_the_same_bytes_beside_the_old_one_is_new(job):
+    job.encode()
+    shutil.copy(job.folder / "a00.jpg", job.folder / "z.jpg")
+    assert counts(job.look()) == {"done": 9, "failed": 1, "new": 1}
+
+
+def test_keys_are_those_of_a_new_store(job):
+    job.encode()
+    job.write("a00.png", "another")
+    seen = job.look()
+    assert seen.outdated == [0]
+    assert [row.key for row in seen.at_once.values()] == ["a00.jpg"]
+    assert [row.key for row in seen.new] == ["a00.png"]
+    job.encode()
+    (job.folder / "a00.jpg").unlink()
+    seen = job.look()
+    assert seen.reasons["gone"].examples == ("a00.jpg",)
+    assert [row.key for row in seen.at_once.values()] == ["a00"]
+
+
+def test_a_key_that_is_still_taken_is_not_given_twice(job):
+    job.encode()
+    (job.folder / "a00.jpg").unlink()
+    job.write("a00.png", "another")
+    seen = job.look()
+    assert seen.reasons["gone"].examples == ("a00",)
+    assert [row.key for row in seen.new] == ["a00.png"]
+
+
+@pytest.mark.parametrize("times", ["kept", "new"])
+def test_a_moved_dataset_is_the_same_one(job, tmp_path, times):
+    job.encode()
+    (shutil.move if times == "kept" else shutil.copytree)(job.folder, tmp_path / "moved")
+    if times == "new":
+        for path in (tmp_path / "moved").iterdir():
+            os.utime(path, ns=(7, 7))
+    job.folder = tmp_path / "moved"
+    seen = job.look()
+    assert counts(seen) == {"done": 9, "failed": 1} and seen.moved
+    notes: list[str] = []
+    work = job.plan(reporter=Reporter(note=notes.append))
+    assert "moved" in notes[0] and str(job.folder) in notes[0]
+    assert all(row.source.startswith(str(job.folder)) for row in work.inputs)
+    finish_list(job.store, work)
+    again = job.look()
+    assert counts(again) == {"done": 9, "failed": 1} and not again.moved and not again.at_end
+    (job.folder / "a03.jpg").rename(job.folder / "a03b.jpg")
+    assert job.look().reasons["renamed"].examples == ("a03b",)
+
+
+def test_a_dataset_of_the_same_names_is_another_one(job, tmp_path):
+    job.encode()
+    shutil.copytree(job.folder, tmp_path / "other")
+    job.folder = tmp_path / "other"
+    for path in job.folder.iterdir():
+        path.write_text(path.read_text().replace("bytes", "BYTES"))
+    with pytest.raises(StoreError, match="other inputs"):
+        job.look()
 
 
 @pytest.mark.parametrize("harm", ["cut", "no_shard", "garbled", "spec"])
@@ -205,7 +312,7 @@ def test_damage(job, harm):
     else:
         record.write_text(record.read_text().replace(SPEC, "6" * 64))
     seen = job.look()
-    assert (counts(seen), seen.todo) == ({"done": 6, "damaged": 4}, (1,))
+    assert (counts(seen), seen.todo) == ({"done": 6, "damaged": 4}, [1])
     assert seen.reasons["damaged"].examples == ("a04", "a05", "a06")
     job.encode()
     assert counts(job.look()) == {"done": 9, "failed": 1}
@@ -223,17 +330,22 @@ def test_a_store_of_other_inputs_is_refused(job, tmp_path):
 
 def test_tars(tmp_path):
     job = Job(tmp_path / "in", tmp_path / "store", [f"{i}.tar" for i in range(4)])
-    assert job.look().todo == (0, 1, 2, 3)
+    assert job.look().todo == [0, 1, 2, 3]
     job.encode(0, 1)
     seen = job.look()
-    assert counts(seen) == {"failed": 2, "left": 2} and seen.todo == (2, 3)
+    assert counts(seen) == {"failed": 2, "left": 2} and seen.todo == [2, 3]
     assert seen.failed == 2 and seen.reasons["failed"].examples == ("0", "1")
     job.encode()
     os.utime(job.folder / "0.tar", ns=(5, 5))
     job.write("1.tar", "other bytes")
-    assert job.look().reasons["changed"].examples == ("0", "1")
-    assert job.look(compare="digest").reasons["changed"].examples == ("1",)
-    assert job.look(retry="changed", compare="digest").todo == (1,)
+    seen = job.look()
+    assert seen.reasons["changed"].examples == ("1",)
+    assert (seen.todo, seen.parts) == ([1], {})
+    (job.folder / "2.tar").rename(job.folder / "2b.tar")
+    seen = job.look()
+    assert seen.reasons["renamed"].examples == ("2b",) and seen.outdated == [2]
+    job.encode()
+    assert counts(job.look()) == {"failed": 4}
     job.write("0a.tar", "new")
     job.write("0/b.tar", "new")
     work = job.plan()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -15,9 +17,11 @@ from jobkit import (
     toy_pictures,
     tree,
 )
+from tarjobkit import make_tar, members
 
 from latentcli.core.errors import Interrupted, StoreError
 from latentcli.jobs.runtime.reporter import Reporter
+from latentcli.jobs.store.latent_store import open_store
 from latentcli.shards.store.verify import verify_shards
 
 
@@ -42,8 +46,6 @@ def test_new_inputs_are_appended(model, tmp_path):
 
 
 def test_an_interrupted_append_is_not_called_complete(model, tmp_path):
-    from latentcli import open_store
-
     pictures, store = toy_pictures(tmp_path / "pictures", 8), tmp_path / "store"
     encode(pictures, store, model)
     toy_pictures(pictures / "later", 12)
@@ -62,10 +64,12 @@ def test_failed_inputs_are_tried_again_where_asked(mixed, model, tmp_path):
     encode(pictures, store, model)
     before = {path: path.stat().st_ino for path in (store / "shards").iterdir()}
     shutil.copy(pictures / "000" / "000009.jpg", pictures / "000" / "000010.jpg")
-    found = encode(pictures, store, model)
-    assert (found["encoded"], found["failed"]) == (0, 2)
+    found = encode(pictures, store, model, retry="none")
+    assert (found["encoded"], found["failed"], found["changed"]) == (0, 2, 1)
+    os.utime(pictures / "000" / "000010.jpg", ns=(7, 7))
     found = encode(pictures, store, model, retry="failed")
-    assert found["failed"] == 1 and "000/000010/latent" in latents_of(store)
+    assert (found["encoded"], found["failed"]) == (1, 1)
+    assert "000/000010/latent" in latents_of(store)
     assert list(verify_shards(store)) == []
     after = {path: path.stat().st_ino for path in (store / "shards").iterdir()}
     assert {path.stem for path in after if after[path] != before[path]} == {"000002", "000005"}
@@ -87,16 +91,23 @@ def test_inputs_that_changed_before_their_turn_are_listed_as_they_were_encoded(m
     assert tree(store) == tree(tmp_path / "fresh")
 
 
-def test_changed_inputs_are_told_and_encoded_again_where_asked(model, tmp_path):
+def latents(store):
+    opened = open_store(store)
+    return {key: opened[key] for key in opened}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_changed_input_is_encoded_again(model, tmp_path, whole):
     pictures, store = toy_pictures(tmp_path / "pictures", 12), tmp_path / "store"
     encode(pictures, store, model)
     before = tree(store)
     shutil.copy(pictures / "000" / "000000.jpg", pictures / "000" / "000005.jpg")
     notes: list[str] = []
-    encode(pictures, store, model, Reporter(note=notes.append))
-    assert any("000005.jpg" in note and "--retry changed" in note for note in notes)
+    encode(pictures, store, model, Reporter(note=notes.append), retry="none")
+    assert any("000005.jpg" in note and "--retry none" in note for note in notes)
     assert tree(store) == before
-    encode(pictures, store, model, retry="changed")
+    found = encode(pictures, store, model, whole_shards=whole)
+    assert found["encoded"] == (4 if whole else 1) and found["skipped"] == 12 - found["encoded"]
     latents = latents_of(store)
     assert torch.equal(latents["000/000005/latent"], latents["000/000000/latent"])
     changed = {name for name, data in tree(store).items() if data != before[name]}
@@ -108,12 +119,74 @@ def test_changed_inputs_are_told_and_encoded_again_where_asked(model, tmp_path):
     }
     encode(pictures, tmp_path / "fresh", model)
     assert tree(store) == tree(tmp_path / "fresh")
+    assert encode(pictures, store, model)["encoded"] == 0
+
+
+@pytest.mark.parametrize("shard_format", ["safetensors", "webdataset"])
+def test_a_renamed_input_keeps_its_latent(model, tmp_path, shard_format):
+    pictures, store = toy_pictures(tmp_path / "pictures", 12), tmp_path / "store"
+    encode(pictures, store, model, shard_format=shard_format)
+    before = latents(store)
+    (pictures / "000" / "000005.jpg").rename(pictures / "cat.jpg")
+    notes: list[str] = []
+    found = encode(pictures, store, model, Reporter(note=notes.append), shard_format=shard_format)
+    assert (found["encoded"], found["renamed"], found["gone"]) == (0, 1, 0)
+    assert any("another name" in note and "cat" in note for note in notes)
+    before["cat"] = before.pop("000/000005")
+    after = latents(store)
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in after)
+    assert list(verify_shards(store)) == []
+    found = encode(pictures, store, model, shard_format=shard_format)
+    assert (found["encoded"], found["renamed"]) == (0, 0)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "webdataset"])
+def test_a_renamed_tar_keeps_its_latents(model, tmp_path, form):
+    tar = make_tar(tmp_path / "tars" / "a.tar", members(5, bad_every=3))
+    make_tar(tmp_path / "tars" / "b.tar", members(2))
+    store = tmp_path / "store"
+    options = {"samples_per_shard": None, "shard_format": form}
+    run = partial(encode, tmp_path / "tars", store, model, **options)
+    run()
+    opened = open_store(store)
+    before = {key: opened[key] for key in opened}
+    (tmp_path / "tars" / "later").mkdir()
+    tar.rename(tmp_path / "tars" / "later" / "c.tar")
+    assert (found := run())["encoded"] == 0 and found["renamed"] == 1
+    opened = open_store(store)
+    assert {key.replace("later/c/", "a/") for key in opened} == before.keys()
+    for key in opened:
+        assert torch.equal(opened[key], before[key.replace("later/c/", "a/")])
+    assert list(verify_shards(store)) == [] and run()["encoded"] == 0
+
+
+def test_a_moved_dataset_goes_on(model, tmp_path):
+    pictures, store = toy_pictures(tmp_path / "pictures", 9), tmp_path / "store"
+    encode(pictures, store, model)
+    records = [path.read_bytes() for path in sorted((store / "shards").glob("*.json"))]
+    assert not any(str(tmp_path).encode() in record for record in records)
+    moved = tmp_path / "elsewhere" / "photos"
+    shutil.copytree(pictures, moved, copy_function=shutil.copy)
+    shutil.rmtree(pictures)
+    toy_pictures(moved / "later", 2)
+    found = encode(moved, store, model)
+    assert (found["encoded"], found["skipped"], found["gone"]) == (2, 9, 0)
+    assert json.loads((store / "sources.json").read_text())["roots"] == [str(moved)]
+    assert {row["source"].split("/")[0] for row in rows_of(store)} == {"000", "later"}
+    encode(moved, tmp_path / "fresh", model)
+    latents, fresh = latents_of(store), latents_of(tmp_path / "fresh")
+    assert latents.keys() == fresh.keys()
+    assert all(torch.equal(latents[name], fresh[name]) for name in fresh)
 
 
 def test_a_store_of_other_inputs_is_not_added_to(model, tmp_path):
     store = tmp_path / "store"
     encode(toy_pictures(tmp_path / "a", 3), store, model)
     before = tree(store)
+    other = toy_pictures(tmp_path / "b", 6)
+    for number in range(3):
+        (other / "000" / f"{number + 3:06d}.jpg").rename(other / "000" / f"{number:06d}.jpg")
     with pytest.raises(StoreError, match="other inputs"):
-        encode(toy_pictures(tmp_path / "b", 3), store, model)
+        encode(other, store, model)
     assert tree(store) == before

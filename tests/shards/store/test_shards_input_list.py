@@ -41,9 +41,19 @@ def test_a_key_cannot_look_like_a_unit(tmp_path):
 
 
 def test_units_out_of_order_are_not_written(tmp_path):
-    with pytest.raises(ValueError, match="unit 2 follows one of unit 0"):
-        write_inputs(tmp_path / "list", [InputRow("a", "/a", 0), InputRow("b", "/b", 2)])
+    with pytest.raises(ValueError, match="unit 0 follows one of unit 1"):
+        write_inputs(tmp_path / "list", [InputRow("a", "/a", 1), InputRow("b", "/b", 0)])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_units_may_have_no_inputs(tmp_path):
+    rows = [InputRow("a", "/a", 1), InputRow("b", "/b", 1), InputRow("c", "/c", 4)]
+    write_inputs(tmp_path / "list", rows)
+    inputs = InputList.open(tmp_path / "list")
+    assert list(inputs) == rows and len(inputs) == 3
+    assert (inputs.units, inputs.numbers) == (5, [1, 4])
+    assert [inputs.count(unit) for unit in range(5)] == [0, 2, 0, 0, 1]
+    assert inputs.rows(0) == inputs.rows(3) == []
 
 
 GOOD = b'{"key": "a", "source": "/a", "unit": 0, "size": 1, "mtime_ns": 2}\n'
@@ -55,8 +65,9 @@ GOOD = b'{"key": "a", "source": "/a", "unit": 0, "size": 1, "mtime_ns": 2}\n'
         b"hello\n",
         GOOD[:-1],
         GOOD + GOOD[:20],
-        GOOD.replace(b'"unit": 0', b'"unit": 1'),
-        GOOD + GOOD.replace(b'"unit": 0', b'"unit": 2'),
+        GOOD.replace(b'"unit": 0', b'"unit": 10000000'),
+        GOOD.replace(b'"unit": 0', b'"unit": 2') + GOOD,
+        GOOD[:-2] + b', "stamp": "x"}\n',
         GOOD.replace(b'"unit": 0', b'"unit": -1'),
         GOOD.replace(b'"key": "a", ', b""),
         GOOD.replace(b'"a"', b"5"),

@@ -21,7 +21,7 @@ from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import record_path, shard_name, shard_path
 from latentcli.shards.storage.json_fields import from_object, to_object
 from latentcli.shards.storage.json_files import one_line, pretty
-from latentcli.shards.store.commit import CommitRecord, commit_unit, read_record
+from latentcli.shards.store.commit import CommitRecord, Contents, commit_unit, read_record
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.lock import StoreLock
 from latentcli.shards.store.manifest import (
@@ -92,7 +92,7 @@ def test_what_is_no_store_is_said(tmp_path, store):
         read_manifest(tmp_path / "nowhere")
     good = (store / "manifest.json").read_text()
     for old, new, words in [
-        ('"format_version": 1', '"format_version": 2', "update latentcli"),
+        ('"format_version": 2', '"format_version": 3', "update latentcli"),
         ('"size": 16', '"size": 17', "the spec was changed"),
         ('"complete"', '"odd"', "status is 'odd'"),
         ('"failed": 1', '"failed": "1"', "failed is '1', expected int"),
@@ -214,9 +214,9 @@ def test_tensors_must_be_those_of_the_encoded_rows(tmp_path):
     ok, failed = Row("a", "/a", "ok"), Row("a", "/a", "failed")
     for rows in ([], [failed], [ok, Row("b", "/b", "ok")], [ok, ok]):
         with pytest.raises(ValueError):
-            commit_unit(tmp_path, 0, tensors, {}, spec_hash="x", rows=rows)
+            commit_unit(tmp_path, 0, tensors, {}, Contents(spec_hash="x", rows=rows))
     assert tree(tmp_path) == {"shards": None}
-    commit_unit(tmp_path, 0, {}, {}, spec_hash="x", rows=[failed])
+    commit_unit(tmp_path, 0, {}, {}, Contents(spec_hash="x", rows=[failed]))
     assert read_record(tmp_path, 0).encoded == 0
     assert shard_path(tmp_path, 0).stat().st_size >= 10
 
@@ -237,7 +237,7 @@ def test_an_old_record_never_stands_beside_a_new_shard(store):
     rows = [storekit.row(item) for item in inputs.rows(0)]
     tensors = {f"{r.key}/latent": Unwritable() for r in rows if r.status == "ok"}
     with pytest.raises(KeyboardInterrupt):
-        commit_unit(store, 0, tensors, {}, spec_hash="x", rows=rows)
+        commit_unit(store, 0, tensors, {}, Contents(spec_hash="x", rows=rows))
     assert done_units(store, manifest().spec_hash, inputs) == {1, 2}
 
 
@@ -245,9 +245,9 @@ def test_finish_needs_every_unit(store):
     record_path(store, 1).unlink()
     before = tree(store)
     with pytest.raises(StoreError, match=r"000001\.json"):
-        finish(store, manifest(), 3, ChannelSums())
+        finish(store, manifest(), range(3), ChannelSums())
     with pytest.raises(StoreError, match=r"unit 0 of .* another spec"):
-        finish(store, manifest(size=32), 3, ChannelSums())
+        finish(store, manifest(size=32), range(3), ChannelSums())
     assert tree(store) == before
 
 
@@ -343,9 +343,11 @@ def rewrite(store, unit, tensors=None, rows=None):
         unit,
         {name: value for name, value in named.items() if value is not None},
         {},
-        spec_hash=old.spec_hash,
-        rows=rows(old.rows) if rows else old.rows,
-        channels=old.channels,
+        Contents(
+            spec_hash=old.spec_hash,
+            rows=rows(old.rows) if rows else old.rows,
+            channels=old.channels,
+        ),
     )
 
 

@@ -22,7 +22,7 @@ from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import INPUTS, shard_path
 from latentcli.shards.storage.atomic_write import atomic_write
 from latentcli.shards.storage.paths import path_of
-from latentcli.shards.store.commit import TarOrigin, commit_tar
+from latentcli.shards.store.commit import Contents, TarOrigin, commit_tar
 from latentcli.shards.store.input_list import InputList, write_inputs
 from latentcli.shards.store.reader import StoreReader
 from latentcli.shards.store.shard_file import open_shard
@@ -249,12 +249,14 @@ def make_store(store: Path) -> Path:
             store,
             tar.unit,
             samples,
-            spec_hash=description.spec_hash,
-            rows=rows,
-            channels=sums.to_json() if samples else None,
-            origin=TarOrigin(tar.source, None),
+            Contents(
+                spec_hash=description.spec_hash,
+                rows=rows,
+                channels=sums.to_json() if samples else None,
+                origin=TarOrigin(tar.source, None),
+            ),
         )
-    finish(store, description, 3, ChannelSums())
+    finish(store, description, range(3), ChannelSums())
     return store
 
 

@@ -1,0 +1,146 @@
+"""Tells inputs by their bytes: which are changed, which have another name, which have moved."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from latentcli.core.types import InputRow
+from latentcli.shards.sources.expand import PIPE
+from latentcli.shards.sources.file_list import FoundInputs
+from latentcli.shards.storage.paths import AnyPath, path_of
+from latentcli.shards.store.input_list import InputList
+from latentcli.shards.store.roots import Roots, below
+from latentcli.shards.store.unit_state import UnitState, file_sizes, unit_state
+
+COMPARED = 32
+"""Inputs whose digests decide whether a dataset is the one that a store was made from."""
+_READERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One input of a store as it is listed, with the digest of what was encoded."""
+
+    row: InputRow
+    sha256: str | None
+
+
+def digest_of(source: str) -> str | None:
+    """Hexadecimal sha256 of an input's bytes; None where it cannot be read, or is a command."""
+    if source.startswith(PIPE):
+        return None
+    try:
+        with path_of(source).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def digests_of(sources: Iterable[str]) -> Iterator[str | None]:
+    """The digest of each, read by a few threads."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from pool.map(digest_of, sources)
+
+
+def altered(inputs: Sequence[Listed], sizes: Sequence[int]) -> list[bool]:
+    """Of each input, whether its bytes are not those that were encoded; `sizes` are today's.
+
+    Another size says so at once. Where no digest was recorded, or the input cannot be read,
+    nothing speaks for the old bytes.
+    """
+    same_size = [
+        item.sha256 is not None and item.row.size in (size, -1)
+        for item, size in zip(inputs, sizes, strict=True)
+    ]
+    read = [item.row.source for item, same in zip(inputs, same_size, strict=True) if same]
+    digests = digests_of(read)
+    return [
+        next(digests) != item.sha256 if same else True
+        for item, same in zip(inputs, same_size, strict=True)
+    ]
+
+
+def renamed(gone: Sequence[Listed], found: FoundInputs, new: Iterable[int]) -> dict[int, Listed]:
+    """By place among those found: the inputs that are gone and have another name by now.
+
+    Only inputs of equal size are read. Of several with the same bytes, each stands for one.
+    """
+    by_size = defaultdict[int, list[Listed]](list)
+    for item in gone:
+        if item.sha256 is not None:
+            by_size[item.row.size].append(item)
+    places = [at for at in new if found.files.sizes[at] in by_size]
+    pairs = dict[int, Listed]()
+    for at, digest in zip(places, digests_of(found.files.paths[at] for at in places), strict=True):
+        same = by_size[found.files.sizes[at]]
+        taken = next((item for item in same if item.sha256 == digest), None)
+        if taken is not None:
+            same.remove(taken)
+            pairs[at] = taken
+    return pairs
+
+
+def located(
+    store: AnyPath, spec_hash: str, inputs: InputList, found: FoundInputs
+) -> tuple[Roots, bool]:
+    """Where the inputs of a store lie today, and whether they have moved.
+
+    A root that none of the inputs found is below has moved to one of the new folders where inputs
+    of the same names have the same bytes there: at least half of those that are compared.
+    """
+    roots = inputs.roots
+    new = [root for root in found.roots if root not in roots.paths]
+    lost = [root for root in roots.paths if not any(below(root, p) for p in found.files.paths)]
+    moved = False
+    for old in lost if new else []:
+        place = next((r for r in new if _is_moved(store, spec_hash, inputs, found, old, r)), None)
+        if place is not None:
+            new.remove(place)
+            roots, moved = roots.moved(old, place), True
+    return roots, moved
+
+
+def _is_moved(
+    store: AnyPath, spec_hash: str, inputs: InputList, found: FoundInputs, old: str, new: str
+) -> bool:
+    places = {
+        name: at
+        for at, path in enumerate(found.files.paths)
+        if (name := below(new, path)) is not None
+    }
+    met = [
+        row
+        for row in inputs
+        if (name := below(old, row.source)) in places
+        and row.size in (-1, found.files.sizes[places[name or ""]])
+    ]
+    chosen = met[:: max(1, -(-len(met) // COMPARED))]
+    known = [item for item in with_digests(store, spec_hash, inputs, chosen) if item.sha256]
+    paths = [found.files.paths[places[below(old, item.row.source) or ""]] for item in known]
+    same = sum(digest == item.sha256 for digest, item in zip(digests_of(paths), known, strict=True))
+    return same > 0 and 2 * same >= len(known)
+
+
+def with_digests(
+    store: AnyPath, spec_hash: str, inputs: InputList, rows: Iterable[InputRow]
+) -> Iterator[Listed]:
+    """Some rows of the list, in order, with the digests that their records have."""
+    sizes: Mapping[str, int] | None = None
+    unit, known = -1, dict[str, str | None]()
+    for row in rows:
+        if row.unit != unit:
+            sizes = file_sizes(store / "shards") if sizes is None else sizes
+            unit = row.unit
+            state = unit_state(store, unit, spec_hash, inputs, sizes)
+            known = {item.row.key: item.sha256 for item in listed(state)}
+        yield Listed(row, known.get(row.key))
+
+
+def listed(state: UnitState) -> list[Listed]:
+    """The inputs of a unit with their digests; without these where the unit is not done."""
+    digests = state.digests if state.record is not None else [None] * len(state.inputs)
+    return [Listed(row, sha256) for row, sha256 in zip(state.inputs, digests, strict=True)]

@@ -1,0 +1,363 @@
+"""Finds out what has become of each input of a store, and what a job has to do about it."""
+
+from __future__ import annotations
+
+import gc
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from latentcli.core.errors import StoreError
+from latentcli.core.types import InputRow
+from latentcli.jobs.encode.identity import Listed, altered, listed, located, renamed
+from latentcli.jobs.runtime.meter import ignore
+from latentcli.shards.layout import INPUTS
+from latentcli.shards.sources.file_list import FoundInput, FoundInputs
+from latentcli.shards.sources.match import Match
+from latentcli.shards.storage.paths import AnyPath
+from latentcli.shards.store.commit import CommitRecord
+from latentcli.shards.store.input_list import InputList
+from latentcli.shards.store.roots import Roots
+from latentcli.shards.store.unit_state import DAMAGED, DONE, LEFT, OUTDATED, UnitState, unit_states
+
+SHOWN = 3
+"""Names in a message."""
+REASONS = {
+    "new": "not in the store yet",
+    "left": "listed, but not encoded yet",
+    "damaged": "their shard or its record is damaged or gone",
+    "changed": "changed since they were encoded",
+    "failed": "failed before",
+    "renamed": "under another name now, the latent is kept",
+    "gone": "in the store, but no longer given by the sources",
+    "done": "encoded already",
+}
+"""What an input can be. Of several, the first holds."""
+RETRIES = {None: ("changed",), "changed": ("changed",), "failed": ("changed", "failed"), "none": ()}
+"""Which inputs are encoded again, by the option."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """The inputs of one kind."""
+
+    count: int
+    examples: tuple[str, ...]
+    """Keys of the first few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a job asks of a survey."""
+
+    retry: str | None = None
+    """Inputs to encode again: a key of RETRIES."""
+    compare: str = "stat"
+    """stat: an input whose size and time are those of the list is as it was. digest: its bytes
+    decide, and every input is read."""
+    whole: bool = False
+    """Encode the whole shard of an input that is encoded again, for the bytes of a new store."""
+    stamps: array[int] | None = None
+    """Of the inputs found: what their captions and other fields are told by; None leaves fields as
+    they are."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a job would find to do in a store, before anything is written there."""
+
+    frozen: InputList | None
+    """The store's list as it is; None where it has none yet."""
+    roots: Roots
+    """Where the inputs lie today."""
+    moved: bool = False
+    """Whether they have moved since the store was written."""
+    todo: list[int] = field(default_factory=list)
+    """Units to encode, those of new inputs as well."""
+    parts: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Of those, units that are done but for some inputs: the indices of these."""
+    outdated: list[int] = field(default_factory=list)
+    """Units to write anew from their own shards: inputs of theirs have other names."""
+    texts: list[int] = field(default_factory=list)
+    """Units whose samples have other captions or fields by now."""
+    to_encode: int = 0
+    """Inputs in the units to encode."""
+    new: Sequence[InputRow] = ()
+    """Rows that the list gets at its end. None for a store without a list: it gets all."""
+    at_once: dict[str, InputRow] = field(default_factory=dict)
+    """By source in the list: rows to change before anything is encoded."""
+    at_end: dict[str, InputRow] = field(default_factory=dict)
+    """The same, once all is encoded: these rows say what was encoded, or written, last."""
+    again: set[int] = field(default_factory=set)
+    """Units of rows that change at once, whose records must not stand beside these."""
+    gone: list[InputRow] = field(default_factory=list)
+    """Rows whose inputs the sources do not give."""
+    kept: list[InputRow] = field(default_factory=list)
+    """Rows of changed inputs whose latents are kept all the same."""
+    failed: int = 0
+    """Samples that failed before and are not tried again."""
+    samples: int = 0
+    """Samples, failed ones too, in the units that are not encoded again."""
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+    examples: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in REASONS})
+
+    def add(self, reason: str, keys: Sequence[str]) -> None:
+        """Counts inputs."""
+        self.counts[reason] += len(keys)
+        self.examples[reason] += keys[: SHOWN - len(self.examples[reason])]
+
+    @property
+    def reasons(self) -> dict[str, Reason]:
+        """By name of REASONS; the counts sum up to the inputs of the store and the new ones."""
+        return {name: Reason(self.counts[name], tuple(self.examples[name])) for name in REASONS}
+
+
+@dataclass(slots=True)
+class _Look:
+    """What the units are looked at with."""
+
+    survey: Survey
+    found: FoundInputs
+    match: Match
+    rekey: bool
+    """Whether inputs have the keys of a new store: it is of the same folder as this one."""
+    ask: Ask
+    rekeyed: list[tuple[InputRow, int]] = field(default_factory=list)
+    """Rows whose inputs were found under other keys, and their places."""
+    gone: list[Listed] = field(default_factory=list)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Stops Python's search for cycles: rows are in none, and it took a third of the time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+@uncollected()
+def survey(
+    store: AnyPath,
+    spec_hash: str,
+    found: Sequence[FoundInput],
+    samples_per_shard: int,
+    ask: Ask = Ask(),
+    *,
+    seen: Callable[[CommitRecord], object] = ignore,
+) -> Survey:
+    """What is to be done for these inputs, and why. Reads the store, writes nothing.
+
+    `seen` is shown the records of units that are done, in order. StoreError where none of the
+    inputs found is in the store: then it belongs to another dataset.
+    """
+    found = found if isinstance(found, FoundInputs) else FoundInputs.of(found)
+    path = store / INPUTS
+    if not path.exists():
+        now = Survey(None, Roots().with_roots(found.roots, found.anchor))
+        now.add("new", found.keys)
+        now.todo = list(range(-(-len(found) // samples_per_shard)))
+        now.to_encode = len(found)
+        return now
+    frozen = InputList.open(path)
+    roots, moved = located(store, spec_hash, frozen, found)
+    frozen.roots = roots
+    rekey = not found.packed and roots.anchor is not None and roots.anchor == found.anchor
+    now = Survey(frozen, roots.with_roots(found.roots, found.anchor), moved)
+    look = _Look(now, found, Match(found, rekey=rekey), rekey, ask)
+    for state in unit_states(store, spec_hash, frozen):
+        look_at(look, state)
+        if state.state == DONE and state.record is not None and state.unit not in now.parts:
+            seen(state.record)
+    settle_names(look)
+    add_new(look, samples_per_shard)
+    now.todo.sort()
+    now.outdated.sort()
+    return now
+
+
+def look_at(look: _Look, state: UnitState) -> None:
+    """Takes in one unit."""
+    now, ask = look.survey, look.ask
+    there, other = places(look, state), list[int]()
+    files = look.found.files
+    for index, (row, at) in enumerate(zip(state.inputs, there, strict=True)):
+        if at is None:
+            continue
+        if (files.sizes[at], files.times[at]) != (row.size, row.mtime_ns):
+            other.append(index)
+        if look.rekey and look.found.keys[at] != row.key:
+            look.rekeyed.append((row, at))
+    if state.state in (LEFT, DAMAGED):
+        take_unit(look, state, there)
+        lost = [row for row, at in zip(state.inputs, there, strict=True) if at is None]
+        look.gone += [Listed(row, None) for row in lost]
+        now.add(state.state, [row.key for row in state.inputs if row not in lost])
+        return
+    if state.state == OUTDATED:
+        now.outdated.append(state.unit)
+    items = listed(state)
+    look.gone += [items[i] for i, at in enumerate(there) if at is None]
+    changed = changes(look, items, there, other)
+    reasons = reasons_of(state, there, changed)
+    again = [i for i, reason in enumerate(reasons) if reason in RETRIES[ask.retry]]
+    for name in ("done", "changed", "failed"):
+        now.add(name, [state.inputs[i].key for i, reason in enumerate(reasons) if reason == name])
+    if again and (look.found.packed or ask.whole):
+        take_unit(look, state, there)
+        return
+    if again:
+        now.todo.append(state.unit)
+        now.parts[state.unit] = tuple(again)
+        now.to_encode += len(again)
+    now.kept += [state.inputs[i] for i in sorted(changed) if i not in again]
+    now.failed += state.failed - sum(reasons[i] == "failed" for i in again)
+    now.samples += len(state.rows) - len(again)
+    refresh(look, state, there, [i for i in other if i not in changed or i in again])
+
+
+def places(look: _Look, state: UnitState) -> list[int | None]:
+    """Where the inputs of a unit are among those found."""
+    return [look.match.position(row) for row in state.inputs]
+
+
+def changes(
+    look: _Look, items: Sequence[Listed], there: Sequence[int | None], other: Sequence[int]
+) -> set[int]:
+    """The indices of a unit's inputs whose bytes are not those that were encoded.
+
+    `other` have another size or time than the list says.
+    """
+    files = look.found.files
+    asked = [i for i, at in enumerate(there) if at is not None and look.ask.compare == "digest"]
+    asked = asked or list(other)
+    sizes = [files.sizes[at] for i in asked if (at := there[i]) is not None]
+    if look.survey.moved and look.ask.compare == "stat":
+        # A copy has the times of its making.
+        return {i for i, size in zip(asked, sizes, strict=True) if size != items[i].row.size}
+    verdicts = altered([items[i] for i in asked], sizes)
+    return {i for i, verdict in zip(asked, verdicts, strict=True) if verdict}
+
+
+def reasons_of(state: UnitState, there: Sequence[int | None], changed: set[int]) -> list[str]:
+    """Why each input of a unit that is done is encoded again, or not."""
+    failed = state.failed_inputs
+    return [
+        "gone"
+        if there[i] is None
+        else "changed"
+        if i in changed
+        else "failed"
+        if row.key in failed
+        else "done"
+        for i, row in enumerate(state.inputs)
+    ]
+
+
+def take_unit(look: _Look, state: UnitState, there: Sequence[int | None]) -> None:
+    """A unit is encoded as a whole: its rows are listed as they are now."""
+    now = look.survey
+    now.todo.append(state.unit)
+    now.to_encode += len(state.inputs)
+    fresh = {
+        row.source: row_now(look, row, at)
+        for row, at in zip(state.inputs, there, strict=True)
+        if at is not None
+    }
+    listed_as = {row.source: row for row in state.inputs}
+    different = {source: row for source, row in fresh.items() if row != listed_as[source]}
+    now.at_once |= different
+    if different:
+        now.again.add(state.unit)
+
+
+def row_now(look: _Look, row: InputRow, at: int) -> InputRow:
+    """A row with the size, time and stamp that its input has now."""
+    files, stamps = look.found.files, look.ask.stamps
+    stamp = row.stamp if stamps is None else stamps[at]
+    return replace(row, size=files.sizes[at], mtime_ns=files.times[at], stamp=stamp)
+
+
+def refresh(
+    look: _Look, state: UnitState, there: Sequence[int | None], other: Sequence[int]
+) -> None:
+    """Notes which rows of a unit say something else once all is done."""
+    now, stamps = look.survey, look.ask.stamps
+    rows = {i: at for i in other if (at := there[i]) is not None}
+    if stamps is not None:
+        texts = {
+            i: at
+            for i, (row, at) in enumerate(zip(state.inputs, there, strict=True))
+            if at is not None and stamps[at] != row.stamp
+        }
+        if texts:
+            now.texts.append(state.unit)
+        rows |= texts
+    now.at_end |= {
+        state.inputs[i].source: row_now(look, state.inputs[i], at) for i, at in rows.items()
+    }
+
+
+def settle_names(look: _Look) -> None:
+    """Finds out which inputs have other names now, and gives their rows these."""
+    now, found = look.survey, look.found
+    pairs = renamed(look.gone, found, look.match.new()) if look.gone else {}
+    lost = {item.row.source for item in pairs.values()}
+    now.gone += [item.row for item in look.gone if item.row.source not in lost]
+    now.add("gone", [row.key for row in now.gone])
+    now.add("renamed", [found.keys[at] for at in sorted(pairs)])
+    for at, item in pairs.items():
+        look.match.take(at, item.row)
+    wanted = [(item.row, at) for at, item in sorted(pairs.items())] + look.rekeyed
+    free = free_names(look, wanted)
+    for at, item in pairs.items():
+        key = found.keys[at] if (item.row, at) in free else item.row.key
+        named = replace(row_now(look, item.row, at), key=key, source=found.files.paths[at])
+        name_row(look, item.row, replace(named, stamp=item.row.stamp, sha256=item.sha256), at)
+    for row, at in look.rekeyed:
+        if (row, at) in free:
+            name_row(look, row, replace(now.at_once.get(row.source, row), key=found.keys[at]), at)
+
+
+def free_names(look: _Look, wanted: list[tuple[InputRow, int]]) -> list[tuple[InputRow, int]]:
+    """Those of the rows whose new key no other row keeps; the others keep their own."""
+    while blocked := [(r, at) for r, at in wanted if not look.match.is_free(look.found.keys[at])]:
+        for row, _ in blocked:
+            look.match.keep(row)
+        wanted = [item for item in wanted if item not in blocked]
+    return wanted
+
+
+def name_row(look: _Look, old: InputRow, new: InputRow, at: int) -> None:
+    """A row gets another name before anything is encoded; its unit is written anew."""
+    now = look.survey
+    now.at_once[old.source] = new
+    at_end = now.at_end.pop(old.source, new)
+    stamp = new.stamp if look.ask.stamps is None else look.ask.stamps[at]
+    at_end = replace(at_end, key=new.key, source=new.source, sha256=new.sha256, stamp=stamp)
+    if at_end != new:
+        now.at_end[new.source] = at_end
+        if stamp != new.stamp and new.unit not in now.texts:
+            now.texts.append(new.unit)
+    if new.unit not in now.outdated and new.unit not in now.again:
+        now.outdated.append(new.unit)
+
+
+def add_new(look: _Look, samples_per_shard: int) -> None:
+    """Gives the inputs that are new their rows; StoreError where none was in the store."""
+    now, match = look.survey, look.match
+    assert now.frozen is not None
+    if len(match.new()) == len(look.found) and len(now.frozen):
+        first = next(iter(now.frozen)).source
+        raise StoreError(
+            f"The store holds the latents of other inputs, such as {first}, and none of those given"
+            " now. Choose another output folder (-o), or give the old sources as well to add to it."
+        )
+    now.new = match.new_rows(samples_per_shard)
+    now.add("new", [row.key for row in now.new])
+    now.todo += sorted({row.unit for row in now.new})
+    now.to_encode += len(now.new)

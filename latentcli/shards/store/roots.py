@@ -1,0 +1,109 @@
+"""Holds where the inputs of a store lie, so that what is written about each is relative to that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from latentcli.core.errors import StoreError
+from latentcli.shards.layout import SOURCES
+from latentcli.shards.storage.atomic_write import atomic_write
+from latentcli.shards.storage.json_files import load_object, pretty
+from latentcli.shards.storage.paths import AnyPath, is_remote
+
+_MARK = "@"
+"""In front of the number of a root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """The folders and URLs that the sources of a store are below.
+
+    A source is stored as its path below the first root that it is in: `cats/1.jpg` of the first
+    one, `@1/cats/1.jpg` of the second. What is below none stays as it is: absolute paths, URLs,
+    commands and standard input.
+    """
+
+    paths: tuple[str, ...] = ()
+    """Absolute paths and URLs, none of them below another one."""
+    anchor: str | None = None
+    """What the keys of the inputs are relative to, as far as that is one folder or URL."""
+
+    def stored(self, source: str) -> str:
+        """A source as it is written in the store."""
+        for number, root in enumerate(self.paths):
+            name = below(root, source)
+            if name is not None:
+                plain = number == 0 and not _is_whole(name) and not name.startswith(_MARK)
+                return name if plain else f"{_MARK}{number}/{name}"
+        return source
+
+    def whole(self, text: str) -> str:
+        """The source that is written so; one of an unknown root, or of a store without roots, stays
+        as it is written.
+        """
+        if not self.paths or _is_whole(text):
+            return text
+        if not text.startswith(_MARK):
+            return join(self.paths[0], text)
+        number, _, name = text.removeprefix(_MARK).partition("/")
+        known = number.isdecimal() and int(number) < len(self.paths)
+        return join(self.paths[int(number)], name) if known else text
+
+    def with_roots(self, paths: Iterable[str], anchor: str | None) -> Self:
+        """The same with more roots behind; those that lie in one of them are no roots of their own.
+
+        The numbers of roots never change: stored sources refer to them.
+        """
+        roots = list(self.paths)
+        for path in sorted(paths):
+            if not any(path == root or below(root, path) is not None for root in roots):
+                roots.append(path)
+        return type(self)(tuple(roots), anchor if self.anchor is None else self.anchor)
+
+    def moved(self, old: str, new: str) -> Self:
+        """The same with a root at another place."""
+        anchor = self.anchor
+        if anchor is not None:
+            rest = below(old, anchor)
+            anchor = new if anchor == old else join(new, rest) if rest is not None else anchor
+        return type(self)(tuple(new if path == old else path for path in self.paths), anchor)
+
+
+NO_ROOTS = Roots()
+"""Sources stay as they are."""
+
+
+def below(root: str, path: str) -> str | None:
+    """The path relative to a folder or URL that it lies in; None where it does not."""
+    folder = root if root.endswith("/") else f"{root}/"
+    return path[len(folder) :] if path.startswith(folder) and len(path) > len(folder) else None
+
+
+def join(root: str, name: str) -> str:
+    """The path of a name below a folder or URL."""
+    return f"{root}{name}" if root.endswith("/") else f"{root}/{name}"
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a stored source is not below a root."""
+    return text.startswith(("/", "pipe:")) or text.partition("::")[0] == "-" or is_remote(text)
+
+
+def read_roots(store: AnyPath) -> Roots:
+    """The roots of a store, none where it does not say; StoreError where the file is damaged."""
+    path = store / SOURCES
+    if not path.exists():
+        return Roots()
+    document = load_object(path)
+    roots, anchor = document.get("roots"), document.get("anchor")
+    if not isinstance(roots, list) or not all(isinstance(root, str) for root in roots):
+        raise StoreError(f"{path} is damaged: its roots are no list of paths.")
+    return Roots(tuple(roots), anchor if isinstance(anchor, str) else None)
+
+
+def write_roots(store: AnyPath, roots: Roots) -> None:
+    """Writes sources.json atomically."""
+    document = {"roots": list(roots.paths), "anchor": roots.anchor}
+    atomic_write(store / SOURCES, [pretty(document).encode() + b"\n"])
