@@ -74,7 +74,7 @@ ENCODE = (
     {"plan", "identity", "unit", "first_inputs"},
     {"survey", "rewrite"},
     {"worklist"},
-    {"run"},
+    {"run", "sync"},
     {"sinks", "failures", "document"},
     {"stream", "clip_stream", "cost_probe", "dry_run"},
     {"share"},

@@ -23,6 +23,7 @@ from latentcli.cli.output import Output, asked
 from latentcli.cli.plan import plan
 from latentcli.cli.roundtrip import roundtrip
 from latentcli.cli.slurm import slurm
+from latentcli.cli.sync import sync
 from latentcli.cli.verify import verify
 from latentcli.cli.video import video_distance, video_embed
 from latentcli.core.errors import Interrupted, LatentCliError
@@ -30,7 +31,7 @@ from latentcli.jobs.runtime.signals import stop_at_once
 
 NAME = "latentcli"
 COMMANDS = (
-    *(encode, plan, decode, roundtrip, bench, models, inspect, verify, slurm),
+    *(encode, plan, sync, decode, roundtrip, bench, models, inspect, verify, slurm),
     *(video_embed, video_distance),
 )
 SUBCOMMANDS = {models: (show,)}

@@ -12,6 +12,7 @@ from pathlib import Path
 from latentcli.core.errors import UsageError
 from latentcli.core.options import like, option
 from latentcli.core.types import NORMAL_STATES
+from latentcli.jobs.failures import allowed_failures
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT
 from latentcli.jobs.settings import (
     MODEL,
@@ -140,6 +141,34 @@ class EncodeJob(ModelSettings, ImageIntake):
         "Inputs per shard. Default: 1000 images or 16 clips; a tar always becomes one shard.",
         section="write",
         least=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncJob:
+    """A store to what its inputs are today, without encoding."""
+
+    store: str = option(
+        "", "Folder or URL of a store.", argument=True, section="write", needed=NO_STORE
+    )
+    sources: tuple[str, ...] = option(
+        (),
+        "Where the inputs are: what these do not give is dropped. Default: where they were when the"
+        " store was made, and only files that are no longer there are dropped.",
+        argument=True,
+        section="read",
+        metavar="SRC",
+    )
+    max_drop: str = option(
+        "50%",
+        "Inputs that may be dropped: a number or a share; where more are gone, nothing is changed."
+        " Default: 50%.",
+        section="write",
+        metavar="N|N%",
+        check=lambda text: allowed_failures(text, 0),
+    )
+    dry_run: bool = option(
+        False, "Say what would be dropped and renamed, and change nothing.", flags=("--dry-run",)
     )
 
 

@@ -58,6 +58,8 @@ class Ask:
     decide, and every input is read."""
     whole: bool = False
     """Encode the whole shard of an input that is encoded again, for the bytes of a new store."""
+    rekey: bool = True
+    """Give inputs the keys of a new store where they were found in the same folder as before."""
     stamps: array[int] | None = None
     """Of the inputs found: what their captions and other fields are told by; None leaves fields as
     they are."""
@@ -166,7 +168,8 @@ def survey(
     frozen = InputList.open(path)
     roots, moved = located(store, spec_hash, frozen, found)
     frozen.roots = roots
-    rekey = not found.packed and roots.anchor is not None and roots.anchor == found.anchor
+    same = roots.anchor is not None and roots.anchor == found.anchor
+    rekey = ask.rekey and same and not found.packed
     now = Survey(frozen, roots.with_roots(found.roots, found.anchor), moved)
     look = _Look(now, found, Match(found, rekey=rekey), rekey, ask)
     for state in unit_states(store, spec_hash, frozen):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from latentcli.core.errors import UsageError
@@ -78,9 +78,8 @@ def plan_work(
     """
     path = store / INPUTS
     now = survey(store, spec_hash, found, samples_per_shard, ask, seen=seen)
-    if now.roots != read_roots(store):
-        write_roots(store, now.roots)
     if now.frozen is None:
+        write_roots(store, now.roots)
         rows = unit_rows(found, samples_per_shard)
         if ask.stamps is not None:
             rows = (replace(row, stamp=stamp) for row, stamp in zip(rows, ask.stamps, strict=True))
@@ -88,17 +87,8 @@ def plan_work(
         return Work(InputList.open(path), tuple(now.todo))
     for note in notes_of(now):
         reporter.note(note)
-    # What is encoded now is listed as it is now; but no record may stand beside a line that it
-    # was not made from.
-    for unit in sorted(now.again):
-        drop_record(store, unit)
-    frozen = now.frozen
-    if now.new or now.at_once:
-        rows = itertools.chain(updated(frozen, now.at_once), now.new)
-        write_inputs(path, rows, now.roots)
-        frozen = InputList.open(path, now.roots)
     return Work(
-        inputs=frozen,
+        inputs=relisted(store, now.frozen, now, new=now.new),
         todo=tuple(now.todo),
         parts=now.parts,
         outdated=tuple(now.outdated),
@@ -110,6 +100,31 @@ def plan_work(
         failed=now.failed,
         samples=now.samples,
     )
+
+
+def relisted(
+    store: AnyPath,
+    frozen: InputList,
+    now: Survey,
+    *,
+    new: Sequence[InputRow] = (),
+    dropped: Collection[str] = (),
+) -> InputList:
+    """The list of a store as a survey found that it is to be, written where it is another one.
+
+    `new` are rows for its end, and `dropped` the sources of rows that go.
+    """
+    if now.roots != read_roots(store):
+        write_roots(store, now.roots)
+    # What is encoded now is listed as it is now; but no record may stand beside a line that it
+    # was not made from.
+    for unit in sorted(now.again):
+        drop_record(store, unit)
+    if not new and not now.at_once and not dropped:
+        return frozen
+    kept = (row for row in frozen if row.source not in dropped)
+    write_inputs(store / INPUTS, itertools.chain(updated(kept, now.at_once), new), now.roots)
+    return InputList.open(store / INPUTS, now.roots)
 
 
 def finish_list(store: AnyPath, work: Work) -> None:

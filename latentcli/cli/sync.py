@@ -1,0 +1,50 @@
+"""Defines `latentcli sync`, which drops from a store what its sources no longer give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from latentcli.cli import words
+from latentcli.cli.command import command
+from latentcli.cli.output import Output
+from latentcli.jobs.config import SyncJob
+
+
+@command(SyncJob)
+def sync(out: Output, job: SyncJob, given: frozenset[str]) -> None:
+    """Bring a store up to date with its inputs, without encoding anything.
+
+    Inputs that are gone are dropped, those with another name keep their latents under it, and
+    captions are read again. It needs neither the model nor a GPU.
+    """
+    from latentcli.jobs.encode.sync import run_sync
+
+    with out.reporter() as reporter:
+        document = run_sync(job, reporter)
+    out.show(document, summary=summary)
+
+
+def summary(document: Mapping[str, Any]) -> Iterable[str]:
+    """What was done, and what is left for encode."""
+    done = "Would drop" if document["dry_run"] else "Dropped"
+    yield (
+        f"{done} {words.count(document['dropped'], 'input')};"
+        f" {words.count(document['renamed'], 'input')} with another name."
+    )
+    yield from (f"  {source}" for source in document["dropped_sources"])
+    if document["dropped"] > len(document["dropped_sources"]):
+        yield "  ..."
+    if document["rewritten"] or document["deleted"]:
+        yield (
+            f"{words.count(document['rewritten'], 'shard')} written anew,"
+            f" {words.count(document['deleted'], 'shard')} deleted."
+        )
+    left = [f"{document[name]:,} {name}" for name in ("new", "changed") if document[name]]
+    if left:
+        yield f"Not in the store as they are now: {' and '.join(left)}; encode takes them."
+    if document["unfinished"]:
+        yield (
+            f"{words.count(document['unfinished'], 'shard')} still to be encoded: run the encode"
+            " command again."
+        )
