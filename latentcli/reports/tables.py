@@ -157,6 +157,7 @@ def store_facts(document: Values) -> dict[str, str | None]:
         "latents": f"f{latent['downscale']}c{latent['channels']}" if latent else None,
         "encoded": f"{document['encoded']:,}",
         "failed": f"{document['failed']:,}",
+        "sources": sources_text(document["sources"]) if document.get("sources") else None,
         "shards": f"{totals['shards']:,} of {totals['bytes']:,} bytes together" if totals else None,
         "latent sizes": shown + (f" and {len(sizes) - 8} more" if len(sizes) > 8 else ""),
         "preprocessing": preprocessing_text(document.get("preprocessing")),
@@ -205,6 +206,7 @@ def verify_tables(document: Values) -> Iterator[RenderableType]:
             "shards": f"{document['shards']:,}",
             "inputs": f"{document['inputs']:,}",
             "encoded again": reencoded_text(document.get("reencoded")),
+            "sources": sources_text(document.get("sources")),
             "problems": "none" if document["ok"] else f"{len(document['problems']):,}",
         }
     )
@@ -214,6 +216,18 @@ def verify_tables(document: Values) -> Iterator[RenderableType]:
     )
     if document["problems"]:
         yield make_table(columns, document["problems"])
+
+
+def sources_text(sources: Values | None) -> str:
+    """Which inputs of a store are not what they were."""
+    if not sources:
+        return "not looked at"
+    parts = [f"{root} is not there" for root in sources["missing_roots"]]
+    for kind in ("gone", "changed"):
+        if count := sources[kind]:
+            more = " ..." if count > len(sources[f"{kind}_examples"]) else ""
+            parts.append(f"{count:,} {kind}: {', '.join(sources[f'{kind}_examples'])}{more}")
+    return "; ".join(parts) or "all there" + (" and as they were" * (sources["changed"] == 0))
 
 
 def reencoded_text(again: Values | None) -> str:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from latentcli.core.types import InputRow
-from latentcli.shards.sources.expand import PIPE
+from latentcli.shards.sources.digests import digests_of
 from latentcli.shards.sources.file_list import FoundInputs
-from latentcli.shards.storage.paths import AnyPath, path_of
+from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.roots import Roots, below
 from latentcli.shards.store.unit_state import UnitState, file_sizes, unit_state
 
 COMPARED = 32
 """Inputs whose digests decide whether a dataset is the one that a store was made from."""
-_READERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +24,6 @@ class Listed:
 
     row: InputRow
     sha256: str | None
-
-
-def digest_of(source: str) -> str | None:
-    """Hexadecimal sha256 of an input's bytes; None where it cannot be read, or is a command."""
-    if source.startswith(PIPE):
-        return None
-    try:
-        with path_of(source).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
-
-
-def digests_of(sources: Iterable[str]) -> Iterator[str | None]:
-    """The digest of each, read by a few threads."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        yield from pool.map(digest_of, sources)
 
 
 def altered(inputs: Sequence[Listed], sizes: Sequence[int]) -> list[bool]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from tempfile import NamedTemporaryFile
 from typing import ClassVar
@@ -97,8 +98,9 @@ class PackedReader(Reader):
             if raw.data is None:
                 yield ClipInput(raw.row, None)
                 continue
+            row_of_clip = replace(raw.row, sha256=hashlib.sha256(raw.data).hexdigest())
             with clip_file(raw.data, raw.row.source) as path:
-                yield ClipInput(raw.row, path, raw.others)
+                yield ClipInput(row_of_clip, path, raw.others)
         self.origins[row.unit] = TarOrigin(row.source, self.digest, row.key)
 
     def _stream(self, samples: Iterator[RawSample], row: InputRow) -> Iterator[Task]:

@@ -11,6 +11,7 @@ from latentcli.jobs.loader.clip_frames import ClipInput
 from latentcli.jobs.loader.prepare import Intake, RawSample, Task, read_sample, unit_tasks
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.stdio import go_on
+from latentcli.shards.sources.digests import digest_of
 from latentcli.shards.store.commit import TarOrigin
 from latentcli.shards.store.input_list import InputList
 
@@ -58,7 +59,8 @@ class Reader:
 
     def clips(self, row: InputRow) -> Iterator[ClipInput]:
         """The clips of one input, each good until the next one is asked for."""
-        yield ClipInput(Row(row.key, row.source, "ok"), row.source)
+        sha256 = digest_of(row.source)
+        yield ClipInput(Row(row.key, row.source, "ok", sha256=sha256), row.source)
 
     def unit_prefix(self, inputs: InputList, unit: int) -> str:
         """What the keys of a unit's samples begin with in the store, and not in their input."""

@@ -10,8 +10,10 @@ from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.store.contents import StoreContents
 from latentcli.jobs.store.damaged_reader import ReadableStore
 from latentcli.jobs.store.report import measure_store
+from latentcli.jobs.store.sources import state_of_sources
 from latentcli.reports.page import write_page
 from latentcli.reports.store_page import store_page
+from latentcli.shards.layout import INPUTS
 from latentcli.shards.storage.atomic_write import writing
 from latentcli.shards.storage.paths import path_of
 
@@ -62,4 +64,8 @@ def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[s
         "failures": dict(contents.reasons.most_common(10)),
         "metadata": dict(store.metadata),
     }
-    return found if store.manifest is None else store.manifest.to_json() | found
+    if store.manifest is None:
+        return found
+    listed = (store.path / INPUTS).exists()
+    sources = state_of_sources(store.path, store.manifest).to_json() if listed else None
+    return store.manifest.to_json() | found | {"sources": sources}

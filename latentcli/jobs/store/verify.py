@@ -28,8 +28,10 @@ from latentcli.jobs.loader.readers import READERS, is_lasting
 from latentcli.jobs.runtime.meter import IMAGE_STAGES, Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.store.latent_store import LatentStore
+from latentcli.jobs.store.sources import state_of_sources
 from latentcli.latents.schema import stored_parts
 from latentcli.shards.layout import record_path
+from latentcli.shards.sources.digests import digest_of
 from latentcli.shards.storage.paths import AnyPath, path_of
 from latentcli.shards.store.commit import drop_record
 from latentcli.shards.store.lock import StoreLock
@@ -64,6 +66,7 @@ def run_verify(job: VerifyJob, reporter: Reporter = SILENT) -> dict[str, Any]:
         for p in found
     ]
     again = None
+    sources = state_of_sources(store, manifest, changes=True) if not problems else None
     if job.samples and not problems:
         try:
             again = encode_again(job, manifest, reporter)
@@ -82,6 +85,7 @@ def run_verify(job: VerifyJob, reporter: Reporter = SILENT) -> dict[str, Any]:
         "problems": problems,
         "repaired": repaired,
         "reencoded": again,
+        "sources": None if sources is None else sources.to_json(),
         "ok": not problems,
     }
 
@@ -107,7 +111,10 @@ def take_back(store: AnyPath, problems: Iterable[Problem]) -> list[int]:
 
 
 def encode_again(job: VerifyJob, manifest: Manifest, reporter: Reporter) -> dict[str, Any]:
-    """Encodes inputs spread over the store once more and compares them with what is stored."""
+    """Encodes inputs spread over the store once more and compares them with what is stored.
+
+    Inputs that are gone or changed say nothing of the store, and are only counted.
+    """
     spec = manifest.spec
     engine = load_engine(
         manifest.model["name"],
@@ -123,11 +130,15 @@ def encode_again(job: VerifyJob, manifest: Manifest, reporter: Reporter) -> dict
     is_clips = "clips" in spec
     meter = Meter("verify", len(rows), reporter.progress, noun="clips" if is_clips else "images")
     meter.begin()
-    worst, problems, gone = 0.0, [], 0
-    for row, pixels in (clips if is_clips else pictures)(rows, spec):
+    worst, problems, gone, changed = 0.0, [], 0, 0
+    prepared = (clips if is_clips else pictures)(rows, spec)
+    for row, (now, pixels) in zip(rows, prepared, strict=True):
         if pixels is None:
             gone += 1
-            problems.append(problem(row, f"the input cannot be read any more: {row.error}"))
+            meter.advance(1, 1)
+            continue
+        if now.sha256 not in (None, row.sha256):
+            changed += 1
             meter.advance(1, 1)
             continue
         difference = compare(engine, spec, row.key, pixels, store)
@@ -140,6 +151,7 @@ def encode_again(job: VerifyJob, manifest: Manifest, reporter: Reporter) -> dict
     return {
         "samples": len(rows),
         "unreadable": gone,
+        "changed": changed,
         "max_relative_rms": round(worst, 6),
         "tolerance": TOLERANCES[engine.dtype],
         "problems": problems,
@@ -197,6 +209,7 @@ def clips(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]
             ):
                 groups = batches(clip.frames, pixels_of, most, batch_elements(most))
                 frames = [frame.pixels for frame in next(groups, [])]
+                row = replace(row, sha256=digest_of(path))
         except SampleError as error:
             yield replace(row, error=error.reason), None
             continue

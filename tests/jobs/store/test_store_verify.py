@@ -14,6 +14,7 @@ from PIL import Image
 from latentcli.core.errors import StoreError, WeightsError
 from latentcli.core.types import Row
 from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.store.inspect import inspect_store
 from latentcli.jobs.store.verify import relative_rms, run_verify, spread
 
 
@@ -81,14 +82,30 @@ def test_a_changed_input(store, pictures):
     path = pictures / "000" / "000000.jpg"
     with Image.open(path) as image:
         image.rotate(180).save(path)
-    text = problems(store)
-    assert "000/000000" in text and "000/000001" not in text
-    assert verify(store, samples=0)["ok"]
+    (pictures / "000" / "000001.jpg").touch()
+    found = verify(store)
+    assert found["ok"] and found["reencoded"]["changed"] == 1
+    assert (found["sources"]["changed"], found["sources"]["gone"]) == (1, 0)
+    assert found["sources"]["changed_examples"] == [str(path)]
 
 
 def test_an_input_that_is_gone(store, pictures):
-    (pictures / "000" / "000000.jpg").unlink()
-    assert "cannot be read any more" in problems(store, samples=20)
+    path = pictures / "000" / "000000.jpg"
+    path.unlink()
+    found = verify(store, samples=20)
+    assert found["ok"] and found["reencoded"]["unreadable"] == 1
+    assert (found["sources"]["changed"], found["sources"]["gone"]) == (0, 1)
+    assert found["sources"]["gone_examples"] == [str(path)]
+    told = inspect_store(str(store))["sources"]
+    assert (told["gone"], told["changed"], told["missing_roots"]) == (1, None, [])
+
+
+def test_a_dataset_that_is_away(store, pictures):
+    pictures.rename(pictures.with_name("away"))
+    found = verify(store)
+    assert found["ok"] and found["sources"]["missing_roots"] == [str(pictures)]
+    assert found["sources"]["gone"] == 0
+    assert inspect_store(str(store))["sources"]["missing_roots"] == [str(pictures)]
 
 
 def test_wrong_latents_with_right_digests(store):
