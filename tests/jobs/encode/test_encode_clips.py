@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -68,6 +69,7 @@ def test_what_is_stored_of_a_clip(clip, store):
             "latent_shape": [ODD, 128, 4, 8],
             "frame_rate": "25",
             "time_base": str(info.time_base),
+            "sha256": hashlib.sha256(clip.read_bytes()).hexdigest(),
         }
     ]
 
