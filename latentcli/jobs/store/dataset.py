@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from latentcli.core.errors import UsageError
+from latentcli.core.fields import CAPTION
 from latentcli.core.posterior import posterior_of
 from latentcli.core.types import Row
 from latentcli.jobs.loader.clip_frames import fractions_of
@@ -26,7 +27,10 @@ GEOMETRY = 6
 
 
 class LatentDataset(Dataset[dict[str, Any]]):
-    """Items {"key", "latent" [C, h, w], "original_size" (W, H), "crop" (l, t, r, b)}.
+    """Items {"key", "latent" [C, h, w], "original_size" (W, H), "crop" (l, t, r, b), "caption"}.
+
+    "caption" is text, "" where a sample has none. With `fields` an item has "fields" besides, all
+    that is known of the sample by name; `captions=False` leaves "caption" out.
 
     "class_token" [features], float32, and "latent_flip" [C, h, w], of the mirrored picture, are
     there where the store has them. Of a clip, "latent" is [T, C, h, w] and "seconds" [T], float64,
@@ -44,6 +48,8 @@ class LatentDataset(Dataset[dict[str, Any]]):
         dtype: torch.dtype | None = None,
         sample: bool = False,
         transform: Callable[[dict[str, Any]], Any] | None = None,
+        captions: bool = True,
+        fields: bool = False,
     ) -> None:
         self.store = LatentStore(path)
         if sample and self.store.state != "moments":
@@ -60,6 +66,8 @@ class LatentDataset(Dataset[dict[str, Any]]):
         self.dtype = dtype
         self.sample = sample
         self.transform = transform
+        self.captions = captions
+        self.fields = fields
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -80,7 +88,15 @@ class LatentDataset(Dataset[dict[str, Any]]):
         item |= {name: parts[name] for name in BESIDE if name in parts}
         if "times" in parts:
             item["seconds"] = parts["times"].double() * float(fractions_of(parts["clock"])[1])
+        if self.captions or self.fields:
+            item |= self._texts(self.keys[index])
         return item if self.transform is None else self.transform(item)
+
+    def _texts(self, key: str) -> dict[str, Any]:
+        fields = self.store.fields(key)
+        # Text in every item: a batch is made of equal types.
+        texts = {"caption": fields.get(CAPTION, "")} if self.captions else {}
+        return texts | ({"fields": fields} if self.fields else {})
 
     def _latent(self, parts: Mapping[str, Tensor]) -> Tensor:
         latent = posterior_of(parts).sample() if self.sample else latent_of(parts)

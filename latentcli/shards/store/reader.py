@@ -116,12 +116,15 @@ class StoreReader:
         row = self.row(key)
         raise StoreError(f"{key!r} has no latent in {self.path}: {row.stage}: {row.error}.")
 
-    def others(self, key: str) -> tuple[Member, ...]:
-        """The members passed on with a key, in their order; none where shards are no tars."""
+    def others(self, key: str, wanted: Callable[[str], bool] = bool) -> tuple[Member, ...]:
+        """The members passed on with a key, in their order; none where shards are no tars.
+
+        Only those are read whose field is wanted.
+        """
         for unit in self._index.units(key):
             shard = self._shard(unit)
             if key in shard.names and isinstance(shard.file, TarShard):
-                return shard.file.others(key)
+                return shard.file.others(key, wanted)
         return ()
 
     def frames(self, key: str, start: int, stop: int, part: str = "latent") -> Tensor:

@@ -89,9 +89,14 @@ class TarShard(SafetensorsFile):
             raise StoreError(f"{self.path} is damaged: {span.name!r} holds no JSON object.")
         return document
 
-    def others(self, key: str) -> tuple[Member, ...]:
-        """The members passed on with a sample, in their order; StoreError for an unknown key."""
-        return tuple(Member(field, self._bytes(span)) for field, span in self._others(key))
+    def others(self, key: str, wanted: Callable[[str], bool] = bool) -> tuple[Member, ...]:
+        """The members passed on with a sample, in their order; StoreError for an unknown key.
+
+        Only those are read whose field is wanted.
+        """
+        return tuple(
+            Member(field, self._bytes(span)) for field, span in self._others(key) if wanted(field)
+        )
 
     def packed_others(self, key: str) -> tuple[PackedMember, ...]:
         """The same members, which are read when they are written; as `others`."""
