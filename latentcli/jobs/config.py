@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentcli.core.errors import UsageError
+from latentcli.core.fields import caption_rule
 from latentcli.core.options import like, option
 from latentcli.core.types import NORMAL_STATES
 from latentcli.jobs.failures import allowed_failures
@@ -66,6 +67,14 @@ class EncodeJob(ModelSettings, ImageIntake):
         " (stat, default), or all of them (digest).",
         section="read",
         choices=("stat", "digest"),
+    )
+    captions: str = option(
+        "auto",
+        "What is taken along with pictures: auto (default: texts, JSON and metadata beside them),"
+        " none, or the suffix of the files, or the name of the field, that is the caption.",
+        section="read",
+        check=caption_rule,
+        metavar="auto|none|NAME",
     )
     allow_pipe: bool = option(
         False,
