@@ -12,7 +12,6 @@ from latentcli.core.posterior import posterior_of
 from latentcli.latents.pack import unpack
 from latentcli.shards.storage.paths import AnyPath, path_of
 from latentcli.shards.store.reader import StoreReader
-from latentcli.shards.store.sidecars import Sidecars
 
 
 def open_store(path: str | AnyPath) -> LatentStore:
@@ -25,7 +24,6 @@ class LatentStore(StoreReader):
 
     def __init__(self, path: str | AnyPath) -> None:
         super().__init__(path_of(path) if isinstance(path, str) else path)
-        self._sidecars = Sidecars(self.path, is_shard=self.manifest is None)
 
     @property
     def state(self) -> str:
@@ -49,11 +47,7 @@ class LatentStore(StoreReader):
         The values are those of JSON. In a tar they are of its members txt, caption, json and cls.
         StoreError for an unknown key.
         """
-        units = self._index.units(key)
-        if not units:
-            self.row(key)
-        found = (self._sidecars.get(unit, key) for unit in units)
-        return next(filter(None, found), {}) or fields_of_members(self.others(key, is_of_fields))
+        return self.recorded_fields(key) or fields_of_members(self.others(key, is_of_fields))
 
     def __repr__(self) -> str:
         what = {k: self.metadata.get(k) for k in ("model", "latent_space")}

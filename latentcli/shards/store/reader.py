@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from latentcli.core.errors import StoreError
 from latentcli.core.types import Member, Row
 from latentcli.shards.keys import KeyIndex
-from latentcli.shards.layout import SHARDS, recorded_units, shard_name
+from latentcli.shards.layout import FIELDS, SHARDS, recorded_units, shard_name
 from latentcli.shards.storage.json_fields import from_object, to_object
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import read_record
+from latentcli.shards.store.fields import FieldsFile
 from latentcli.shards.store.manifest import Manifest, read_manifest
 from latentcli.shards.store.roots import Roots, read_roots
 from latentcli.shards.store.shard_file import ShardFile, open_shard
@@ -69,6 +70,9 @@ class StoreReader:
         """Units that can be read, ascending."""
         self._moving: dict[int, str] = {}
         """Names of shards that are about to take the place of others."""
+        self._fields: dict[int, str] = {}
+        """Names of the files of fields, once the records have been read."""
+        self._fields_files: dict[AnyPath, FieldsFile] = {}
         self._roots = read_roots(path) if self.manifest else Roots()
 
     @cached_property
@@ -127,6 +131,33 @@ class StoreReader:
                 return shard.file.others(key, wanted)
         return ()
 
+    def recorded_fields(self, key: str) -> dict[str, Any]:
+        """The fields of a key that are in a file beside its shard; {} where it has none there.
+
+        StoreError for an unknown key, or a damaged file. A file is read once a process, and then
+        holds 20 bytes a key.
+        """
+        units = self._index.units(key)
+        if not units:
+            self.row(key)
+        files = (self._fields_file(unit) for unit in units)
+        return next((found for file in files if file and (found := file.get(key))), {})
+
+    def _fields_file(self, unit: int) -> FieldsFile | None:
+        path = self._beside
+        if self.manifest is not None:
+            name = self._fields.get(unit)
+            path = None if name is None else self.path / SHARDS / name
+        if path is not None and path not in self._fields_files:
+            self._fields_files[path] = FieldsFile(path)
+        return None if path is None else self._fields_files[path]
+
+    @cached_property
+    def _beside(self) -> AnyPath | None:
+        """The file of the fields of a single shard, where there is one."""
+        path = self.path.with_name(f"{self.path.stem}{FIELDS}")
+        return path if self.manifest is None and path.is_file() else None
+
     def frames(self, key: str, start: int, stop: int, part: str = "latent") -> Tensor:
         """Frames `start` to `stop` of a clip's part, [n, C, h, w]; reads no more than those.
 
@@ -169,6 +200,8 @@ class StoreReader:
         record = read_record(self.path, unit, self._roots)
         if record.shard != shard_name(unit, self.manifest.suffix):
             self._moving[unit] = record.shard
+        if record.fields is not None:
+            self._fields[unit] = record.fields.file
         return {row.key: row for row in record.rows}
 
     def _record(self, unit: int) -> dict[str, Row]:
@@ -182,7 +215,8 @@ class StoreReader:
         return _recent(self._shards, unit, lambda: _Shard(open_shard(path)), _OPEN_SHARDS)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_shards": OrderedDict(), "_records": OrderedDict()}
+        fresh: dict[str, Any] = {"_shards": OrderedDict(), "_records": OrderedDict()}
+        return self.__dict__ | fresh | {"_fields_files": {}}
 
 
 def _shard_unit(shard: ShardFile) -> int:

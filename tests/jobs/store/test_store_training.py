@@ -19,9 +19,7 @@ from torch.utils.data import DataLoader
 
 from latentcli import LatentDataset, open_store
 from latentcli.core.errors import StoreError
-from latentcli.shards.layout import fields_path
 from latentcli.shards.storage.paths import path_of
-from latentcli.shards.store.fields import write_fields
 
 PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
 COUNT = 6
@@ -46,9 +44,6 @@ def folder_store(tmp_path_factory, model):
     folder = tmp_path_factory.mktemp("folder")
     source = tarjobkit.unpacked(tarjobkit.members(COUNT, size=(64, 64)), folder / "pictures")
     jobkit.encode(source, folder / "store", model)
-    for unit in range(2):
-        keys = list(FIELDS)[4 * unit : 4 * unit + 4]
-        write_fields(fields_path(folder / "store", unit), ((key, FIELDS[key]) for key in keys))
     return folder / "store"
 
 
@@ -125,10 +120,10 @@ def test_stores_without_captions_make_batches(mixed_store, tmp_path, model):
     store = open_store(mixed_store)
     assert store.fields(next(iter(store))) == {} == store.fields("000/000010")
     source = tarjobkit.unpacked(tarjobkit.members(2, size=(64, 64)), tmp_path / "pictures")
+    (source / "0000.txt").unlink()
     jobkit.encode(source, tmp_path / "store", model)
-    write_fields(fields_path(tmp_path / "store", 0), [("0001", {"caption": "one"})])
     (batch,) = DataLoader(LatentDataset(tmp_path / "store"), batch_size=2)
-    assert batch["caption"] == ["", "one"] and batch["latent"].shape[0] == 2
+    assert batch["caption"] == ["", "caption 1"] and batch["latent"].shape[0] == 2
 
 
 def test_a_copy_for_a_worker_reads_captions(folder_store):
@@ -158,7 +153,7 @@ def test_only_texts_are_read_of_a_tar(tmp_path, model):
 
 def test_damaged_fields_are_told(folder_store, tmp_path):
     shutil.copytree(folder_store, tmp_path / "store")
-    path = fields_path(tmp_path / "store", 0)
+    path = tmp_path / "store" / "shards" / "000000.fields.jsonl"
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(StoreError, match=r"fields\.jsonl is damaged"):
         LatentDataset(tmp_path / "store")[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import sys
 
 import fsspec
@@ -13,11 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from latentcli.core.errors import StoreError
-from latentcli.shards.layout import fields_path, recorded_units
 from latentcli.shards.storage.paths import path_of
 from latentcli.shards.store import fields as fields_module
 from latentcli.shards.store.fields import FieldsFile, iter_fields, write_fields
-from latentcli.shards.store.sidecars import Sidecars
 
 ROWS = [
     ("b/1", {"caption": 'a "cat"\non a mat\u2028', "n": [1, {"x": None}]}),
@@ -127,23 +124,11 @@ def test_damage_after_it_was_opened(tmp_path):
         FieldsFile(path)
 
 
-def test_fields_beside_shards(tmp_path):
-    (tmp_path / "shards").mkdir()
-    write_fields(fields_path(tmp_path, 3), ROWS)
-    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["000003.fields.jsonl"]
-    assert recorded_units(tmp_path) == []
-    store = Sidecars(tmp_path, is_shard=False)
-    shard = Sidecars(tmp_path / "shards" / "000003.tar", is_shard=True)
-    for found in (store, pickle.loads(pickle.dumps(store)), shard):
-        assert found.get(3, "a") == ROWS[1][1] and found.get(3, "none") == {}
-    assert store.get(4, "a") == {}
-
-
 def test_a_remote_file(tmp_path):
     url = f"memory://{tmp_path.name}"
-    write_fields(fields_path(path_of(url), 0), ROWS)
-    with fsspec.open(f"{url}/shards/000000.fields.jsonl") as file:
+    path = path_of(f"{url}/000000.fields.jsonl")
+    write_fields(path, ROWS)
+    with fsspec.open(f"{url}/000000.fields.jsonl") as file:
         assert json.loads(file.readline())["key"] == "b/1"
-    found = Sidecars(path_of(url), is_shard=False)
-    assert [found.get(0, key) for key, _ in ROWS] == [fields for _, fields in ROWS]
-    assert found.get(1, "a") == {}
+    found = FieldsFile(path)
+    assert [found.get(key) for key, _ in ROWS] == [fields for _, fields in ROWS]
