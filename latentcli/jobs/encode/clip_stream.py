@@ -17,9 +17,9 @@ from latentcli.jobs.encode.stream import (
     BATCHES_BEHIND,
     drop_spilled,
     encode_fitting,
-    keep_others,
     new_unit,
 )
+from latentcli.jobs.encode.texts import keep_others
 from latentcli.jobs.encode.unit import EncodedUnit
 from latentcli.jobs.inference.accelerator import DeviceTimer
 from latentcli.jobs.inference.batch_size import batch_elements

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from latentcli.jobs.encode.run import EncodeRun
+from latentcli.jobs.encode.texts import captions_document
 from latentcli.jobs.encode.worklist import Work
 from latentcli.shards.layout import FAILURES
 from latentcli.shards.store.commit import CommitRecord
@@ -61,6 +62,8 @@ def document(
         "changed": work.changed,
         "renamed": work.renamed,
         "gone": work.gone,
+        "captions": captions_document(run),
+        "texts": len(work.texts),
         "shards": totals.shards,
         "bytes": totals.bytes,
         "shard_format": final.format,

@@ -44,7 +44,7 @@ def plan_document(
         hashed = spec_hash(plan.manifest.spec)
         seen = survey(
             *(plan.store, hashed, found.inputs, plan.samples_per_shard),
-            Ask(job.retry, job.compare, job.whole_shards),
+            Ask(job.retry, job.compare, job.whole_shards, captions=job.captions),
         )
     stop.check()
     probe = None

@@ -205,6 +205,8 @@ def watch(ray: Any, actors: Actors, run: EncodeRun) -> bool:
     """
     left, totals, restarts = ray.get(actors.ledger.state.remote())
     done, bad = totals.get("done", 0), totals.get("bad", 0)
+    for name, total in totals.items():
+        run.team.add(name, total - run.team.total(name))
     if done > run.meter.done:
         run.meter.advance(done - run.meter.done, bad - run.meter.failed)
     if restarts > actors.restarts:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import StoreError
-from latentcli.core.types import Row
+from latentcli.core.fields import members_of_fields
+from latentcli.core.types import Member, Row
 from latentcli.jobs.encode.unit import EncodedUnit, document_of, samples_of
 from latentcli.latents.schema import split_name, stored_parts, tensor_name
 from latentcli.latents.stats import ChannelSums
@@ -31,6 +32,7 @@ from latentcli.shards.store.shard_file import ShardFile, open_shard
 from latentcli.shards.store.unit_state import row_pairs
 from latentcli.shards.tar.shard import TarShard
 from latentcli.shards.tar.write import TarSample
+from latentcli.shards.tensors.spool import PackedMember
 from latentcli.shards.tensors.write import Pieces
 
 Fields = Mapping[str, Any]
@@ -74,6 +76,7 @@ def rewriting_of(
     inputs: InputList,
     unit: int,
     encoded: EncodedUnit | None = None,
+    *,
     fields: Mapping[str, Fields] | None = None,
 ) -> Rewriting:
     """What a unit becomes by the list; StoreError where its record lacks one of the inputs."""
@@ -116,7 +119,7 @@ def contents_of(task: Rewriting, shard: ShardFile) -> Contents:
         rows=rows,
         channels=sums.to_json() if sums.count else None,
         origin=origin,
-        fields={} if isinstance(shard, TarShard) else fields_of(task),
+        fields=fields_of(task) if record.fields or not isinstance(shard, TarShard) else {},
         roots=task.inputs.roots,
         instead_of=record,
     )
@@ -167,10 +170,19 @@ def tar_samples(
                 tensors=parts[row.key],
                 metadata={**metadata, "key": row.key},
                 document=document_of(row, metadata, task.inputs.roots),
-                others=shard.packed_others(old[row.key]),
+                others=others_of(task, shard, old[row.key], row),
             )
         elif row.status == "ok" and task.encoded is not None:
             yield from samples_of(task.encoded, [row], metadata, task.inputs.roots)
+
+
+def others_of(
+    task: Rewriting, shard: TarShard, key: str, row: Row
+) -> Sequence[Member | PackedMember]:
+    """The members passed on with a sample; of a picture file these are its fields."""
+    if task.record.source is None and row.key in task.fields:
+        return members_of_fields(task.fields[row.key])
+    return shard.packed_others(key)
 
 
 def sums_of(task: Rewriting, shard: ShardFile) -> ChannelSums:

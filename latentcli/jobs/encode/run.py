@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from latentcli.core.caption_counts import CaptionCounts
 from latentcli.core.types import Picture
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
@@ -66,6 +67,8 @@ class EncodeRun:
     split_on_oom: SplitOnOom
     """How many pictures the device takes at once."""
     reporter: Reporter
+    captions: CaptionCounts = field(default_factory=CaptionCounts)
+    """Of the samples that this process encoded."""
 
     def check(self) -> None:
         """Interrupted or LatentCliError where the job is to stop here, or has stopped elsewhere."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from latentcli.core.errors import StoreError
+from latentcli.core.fields import caption_rule
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.clip_stream import encode_clips
@@ -22,6 +23,7 @@ from latentcli.jobs.encode.run import EncodeRun, run_of
 from latentcli.jobs.encode.sinks import StoreSink
 from latentcli.jobs.encode.stream import encode_units
 from latentcli.jobs.encode.survey import Ask
+from latentcli.jobs.encode.texts import note, refresh_texts
 from latentcli.jobs.encode.worklist import Work, finish_list, plan_work, refuse_commands
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.clip_frames import ClipInput
@@ -83,7 +85,7 @@ def lead(
     """Prepares the store, has `encode` encode the units, and finishes it; the --json document."""
     with opened_store(plan, reporter) as (lock, before):
         manifest = replace(before, status="running", format_version=FORMAT_VERSION)
-        sums, ask = StoreSums(ChannelSums()), Ask(job.retry, job.compare, job.whole_shards)
+        sums, ask = StoreSums(ChannelSums()), ask_of(job)
         work = plan_work(
             *(plan.store, manifest.spec_hash, found.inputs, plan.samples_per_shard, ask, reporter),
             seen=sums.add,
@@ -100,9 +102,18 @@ def lead(
             manifest = check_once(manifest, engine, plan, work.inputs, reporter)
         sink = StoreSink(lock.check)
         run = run_of(*(job, engine, plan, manifest, work, team, stop, reporter, sink))
+        rule = caption_rule(job.captions)
+        for texts in refresh_texts(plan.store, manifest, work.inputs, work.texts, rule):
+            note(run, texts)
+            stop.check()
         encode(run, work)
         result = finished_store(run, work, lock, before, began, sums)
         return result | {"left_out": found.left_out}
+
+
+def ask_of(job: EncodeJob) -> Ask:
+    """What a job asks of the survey of its store."""
+    return Ask(job.retry, job.compare, job.whole_shards, captions=job.captions)
 
 
 def encode_in_team(run: EncodeRun, work: Work) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from latentcli.core.types import Picture, Row
 from latentcli.jobs.encode.first_inputs import CHECKED_INPUTS
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.rewrite import rewrite, rewriting_of
 from latentcli.jobs.encode.run import EncodeRun, Sink
+from latentcli.jobs.encode.texts import add_companions
 from latentcli.jobs.encode.unit import EncodedUnit, drop_sample, samples_of
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.self_check import self_check
@@ -57,15 +58,19 @@ class StoreSink(Sink):
 def commit(run: EncodeRun, unit: EncodedUnit) -> None:
     """The shard and its record, in the store's format."""
     store, metadata = run.plan.store, unit_metadata(run.engine, run.plan, run.manifest, unit.number)
-    if unit.number in run.parts:
-        rewrite(rewriting_of(store, run.manifest, run.inputs, unit.number, unit), metadata)
-        return
     rows = list(unit.rows.values())
+    add_companions(run, unit, rows)
+    if unit.number in run.parts:
+        task = rewriting_of(store, run.manifest, run.inputs, unit.number, unit)
+        fields = {row.key: unit.fields.get(row.key, {}) for row in rows}
+        rewrite(replace(task, fields=fields), metadata)
+        return
     contents = Contents(
         spec_hash=run.manifest.spec_hash,
         rows=rows,
         channels=unit.sums.to_json() if unit.sums.count else None,
         origin=run.reader.origins.pop(unit.number) if run.reader.packed else None,
+        fields=unit.fields,
         roots=run.inputs.roots,
     )
     if run.manifest.format == "webdataset":
@@ -114,6 +119,7 @@ class TarStreamSink(Sink):
         """Writes the samples of some rows, and forgets them."""
         # All samples of a stream tell the same of themselves, wherever they were cut into units.
         metadata = unit_metadata(run.engine, run.plan, run.manifest, 0)
+        add_companions(run, unit, rows)
         with run.meter.stage("write", 0):
             for sample in samples_of(unit, rows, metadata, run.inputs.roots):
                 self.stream.write(sample_chunks(sample))

@@ -11,9 +11,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from latentcli.core.types import Member, Picture, Row
+from latentcli.core.types import Picture, Row
 from latentcli.jobs.encode.failures import SEEN, fail
 from latentcli.jobs.encode.run import EncodeRun
+from latentcli.jobs.encode.texts import keep_others
 from latentcli.jobs.encode.unit import EncodedUnit
 from latentcli.jobs.inference.accelerator import DeviceTimer
 from latentcli.jobs.inference.batch_size import batch_elements
@@ -98,12 +99,6 @@ def pictures(run: EncodeRun, unit: EncodedUnit, chunks: Iterable[Chunk]) -> Iter
                 fail(run, row)
             else:
                 yield Picture(row, pixels)
-
-
-def keep_others(run: EncodeRun, unit: EncodedUnit, key: str, others: tuple[Member, ...]) -> None:
-    """Takes in what a sample holds beside its picture or clip, where that is passed on."""
-    if others and run.manifest.format == "webdataset":
-        unit.others[key] = tuple(unit.spill.member(other) for other in others)
 
 
 def encode_into(

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from latentcli.core.errors import StoreError
+from latentcli.core.fields import caption_rule
 from latentcli.core.types import InputRow
 from latentcli.jobs.encode.identity import Listed, altered, listed, located, renamed
 from latentcli.jobs.runtime.meter import ignore
 from latentcli.shards.layout import INPUTS
+from latentcli.shards.sources.companions import Companions
 from latentcli.shards.sources.file_list import FoundInput, FoundInputs
 from latentcli.shards.sources.match import Match
 from latentcli.shards.storage.paths import AnyPath
@@ -60,9 +62,8 @@ class Ask:
     """Encode the whole shard of an input that is encoded again, for the bytes of a new store."""
     rekey: bool = True
     """Give inputs the keys of a new store where they were found in the same folder as before."""
-    stamps: array[int] | None = None
-    """Of the inputs found: what their captions and other fields are told by; None leaves fields as
-    they are."""
+    captions: str | None = None
+    """What belongs to the inputs, as the option says; None leaves captions as they are."""
 
 
 @dataclass(slots=True)
@@ -97,6 +98,8 @@ class Survey:
     """Rows whose inputs the sources do not give."""
     kept: list[InputRow] = field(default_factory=list)
     """Rows of changed inputs whose latents are kept all the same."""
+    stamps: array[int] | None = None
+    """Of the inputs found, as the list has them of its rows; None where that is not asked."""
     failed: int = 0
     """Samples that failed before and are not tried again."""
     samples: int = 0
@@ -125,6 +128,8 @@ class _Look:
     rekey: bool
     """Whether inputs have the keys of a new store: it is of the same folder as this one."""
     ask: Ask
+    stamps: array[int] | None
+    """Of the inputs found: these change with their captions and other fields."""
     rekeyed: list[tuple[InputRow, int]] = field(default_factory=list)
     """Rows whose inputs were found under other keys, and their places."""
     gone: list[Listed] = field(default_factory=list)
@@ -160,18 +165,21 @@ def survey(
     found = found if isinstance(found, FoundInputs) else FoundInputs.of(found)
     path = store / INPUTS
     if not path.exists():
-        now = Survey(None, Roots().with_roots(found.roots, found.anchor))
+        now = Survey(None, Roots(captions=ask.captions).with_roots(found.roots, found.anchor))
         now.add("new", found.keys)
         now.todo = list(range(-(-len(found) // samples_per_shard)))
         now.to_encode = len(found)
+        now.stamps = stamps_of(now.roots, found, ask)
         return now
     frozen = InputList.open(path)
     roots, moved = located(store, spec_hash, frozen, found)
     frozen.roots = roots
     same = roots.anchor is not None and roots.anchor == found.anchor
     rekey = ask.rekey and same and not found.packed
+    roots = replace(roots, captions=ask.captions or roots.captions)
     now = Survey(frozen, roots.with_roots(found.roots, found.anchor), moved)
-    look = _Look(now, found, Match(found, rekey=rekey), rekey, ask)
+    now.stamps = stamps_of(now.roots, found, ask)
+    look = _Look(now, found, Match(found, rekey=rekey), rekey, ask, now.stamps)
     for state in unit_states(store, spec_hash, frozen):
         look_at(look, state)
         if state.state == DONE and state.record is not None and state.unit not in now.parts:
@@ -181,6 +189,19 @@ def survey(
     now.todo.sort()
     now.outdated.sort()
     return now
+
+
+def stamps_of(roots: Roots, found: FoundInputs, ask: Ask) -> array[int] | None:
+    """What the captions and other fields of the inputs found are told by; 0 where there are none.
+
+    Texts of packed inputs are in these.
+    """
+    if ask.captions is None or found.packed:
+        return None
+    rule = caption_rule(ask.captions)
+    if rule is None:
+        return array("q", bytes(8 * len(found)))
+    return Companions(roots.paths, rule).stamps(found.files).stamps
 
 
 def look_at(look: _Look, state: UnitState) -> None:
@@ -280,7 +301,7 @@ def take_unit(look: _Look, state: UnitState, there: Sequence[int | None]) -> Non
 
 def row_now(look: _Look, row: InputRow, at: int) -> InputRow:
     """A row with the size, time and stamp that its input has now."""
-    files, stamps = look.found.files, look.ask.stamps
+    files, stamps = look.found.files, look.stamps
     stamp = row.stamp if stamps is None else stamps[at]
     return replace(row, size=files.sizes[at], mtime_ns=files.times[at], stamp=stamp)
 
@@ -289,7 +310,7 @@ def refresh(
     look: _Look, state: UnitState, there: Sequence[int | None], other: Sequence[int]
 ) -> None:
     """Notes which rows of a unit say something else once all is done."""
-    now, stamps = look.survey, look.ask.stamps
+    now, stamps = look.survey, look.stamps
     rows = {i: at for i in other if (at := there[i]) is not None}
     if stamps is not None:
         texts = {
@@ -340,7 +361,7 @@ def name_row(look: _Look, old: InputRow, new: InputRow, at: int) -> None:
     now = look.survey
     now.at_once[old.source] = new
     at_end = now.at_end.pop(old.source, new)
-    stamp = new.stamp if look.ask.stamps is None else look.ask.stamps[at]
+    stamp = new.stamp if look.stamps is None else look.stamps[at]
     at_end = replace(at_end, key=new.key, source=new.source, sha256=new.sha256, stamp=stamp)
     if at_end != new:
         now.at_end[new.source] = at_end
@@ -361,6 +382,9 @@ def add_new(look: _Look, samples_per_shard: int) -> None:
             " now. Choose another output folder (-o), or give the old sources as well to add to it."
         )
     now.new = match.new_rows(samples_per_shard)
+    if look.stamps is not None:
+        stamps = {look.found.files.paths[at]: look.stamps[at] for at in match.new()}
+        now.new = [replace(row, stamp=stamps[row.source]) for row in now.new]
     now.add("new", [row.key for row in now.new])
     now.todo += sorted({row.unit for row in now.new})
     now.to_encode += len(now.new)

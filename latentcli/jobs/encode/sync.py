@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from latentcli.core.errors import StoreError, UsageError
+from latentcli.core.fields import caption_rule
 from latentcli.core.options import check_options
 from latentcli.core.types import InputRow
 from latentcli.jobs.config import SyncJob
 from latentcli.jobs.encode.rewrite import rewrite_all
 from latentcli.jobs.encode.survey import Ask, Survey, survey
+from latentcli.jobs.encode.texts import refresh_texts
 from latentcli.jobs.encode.worklist import Work, finish_list, relisted, some
 from latentcli.jobs.failures import allowed_failures
 from latentcli.jobs.loader.find_media import SUFFIXES, find_media
@@ -88,6 +90,10 @@ def synced(
     inputs = relisted(store, frozen, now, dropped=dropped)
     for _ in rewrite_all(store, manifest, inputs, [u for u in outdated if u not in broken]):
         stop.check()
+    texts = [unit for unit in now.texts if unit not in emptied]
+    rule = caption_rule(inputs.roots.captions or "none")
+    for _ in refresh_texts(store, manifest, inputs, texts, rule):
+        stop.check()
     finish_list(store, Work(inputs, (), at_end=now.at_end))
     unfinished = sorted(broken - emptied)
     if not unfinished:
@@ -111,7 +117,8 @@ def looked_at(job: SyncJob, store: AnyPath, manifest: Manifest, found: FoundInpu
     """What the store's inputs are today; StoreError where it has no list of them."""
     if not (store / INPUTS).exists():
         raise StoreError(f"{store} has no {INPUTS}: run the encode command that makes the store.")
-    ask = Ask(retry="none", rekey=bool(job.sources))
+    captions = read_roots(store).captions
+    ask = Ask(retry="none", rekey=bool(job.sources), captions=captions)
     return survey(store, manifest.spec_hash, found, 1, ask)
 
 
@@ -175,6 +182,7 @@ def document(
         "dropped_sources": [row.source for row in gone[:SHOWN]],
         "renamed": now.counts["renamed"],
         "moved": now.moved,
+        "texts": len(now.texts),
         "changed": now.counts["changed"],
         "new": now.counts["new"] if job.sources else None,
         "rewritten": 0,

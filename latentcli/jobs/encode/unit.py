@@ -33,6 +33,8 @@ class EncodedUnit:
     tensors: dict[str, Tensor | Pieces] = field(default_factory=dict)
     others: dict[str, tuple[Member | PackedMember, ...]] = field(default_factory=dict)
     """By key: what else the sample holds."""
+    fields: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By key: the sample's caption and other fields, where they lie beside the shard."""
     sums: ChannelSums = field(default_factory=ChannelSums)
 
 
@@ -60,6 +62,7 @@ def drop_sample(unit: EncodedUnit, key: str) -> None:
     for part in PARTS:
         unit.tensors.pop(tensor_name(key, part), None)
     unit.others.pop(key, None)
+    unit.fields.pop(key, None)
 
 
 def document_of(row: Row, metadata: Mapping[str, str], roots: Roots) -> dict[str, Any]:

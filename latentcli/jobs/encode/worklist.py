@@ -81,8 +81,8 @@ def plan_work(
     if now.frozen is None:
         write_roots(store, now.roots)
         rows = unit_rows(found, samples_per_shard)
-        if ask.stamps is not None:
-            rows = (replace(row, stamp=stamp) for row, stamp in zip(rows, ask.stamps, strict=True))
+        if now.stamps is not None:
+            rows = (replace(row, stamp=stamp) for row, stamp in zip(rows, now.stamps, strict=True))
         write_inputs(path, rows, now.roots)
         return Work(InputList.open(path), tuple(now.todo))
     for note in notes_of(now):

@@ -79,7 +79,8 @@ class CommitRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order of the fields; a tar's are left out where there is none."""
-        return to_object(self) | {"rows": [to_object(row) for row in self.rows]}
+        fields = {} if self.fields is None else {"fields": to_object(self.fields)}
+        return to_object(self) | {"rows": [to_object(row) for row in self.rows]} | fields
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:

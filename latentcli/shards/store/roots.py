@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from latentcli.core.errors import StoreError
@@ -29,6 +29,8 @@ class Roots:
     """Absolute paths and URLs, none of them below another one."""
     anchor: str | None = None
     """What the keys of the inputs are relative to, as far as that is one folder or URL."""
+    captions: str | None = None
+    """What belongs to the inputs, as the option says; None where nobody has said it yet."""
 
     def stored(self, source: str) -> str:
         """A source as it is written in the store."""
@@ -60,7 +62,8 @@ class Roots:
         for path in sorted(paths):
             if not any(path == root or below(root, path) is not None for root in roots):
                 roots.append(path)
-        return type(self)(tuple(roots), anchor if self.anchor is None else self.anchor)
+        anchor = anchor if self.anchor is None else self.anchor
+        return replace(self, paths=tuple(roots), anchor=anchor)
 
     def moved(self, old: str, new: str) -> Self:
         """The same with a root at another place."""
@@ -68,7 +71,8 @@ class Roots:
         if anchor is not None:
             rest = below(old, anchor)
             anchor = new if anchor == old else join(new, rest) if rest is not None else anchor
-        return type(self)(tuple(new if path == old else path for path in self.paths), anchor)
+        paths = tuple(new if path == old else path for path in self.paths)
+        return replace(self, paths=paths, anchor=anchor)
 
 
 NO_ROOTS = Roots()
@@ -100,10 +104,16 @@ def read_roots(store: AnyPath) -> Roots:
     roots, anchor = document.get("roots"), document.get("anchor")
     if not isinstance(roots, list) or not all(isinstance(root, str) for root in roots):
         raise StoreError(f"{path} is damaged: its roots are no list of paths.")
-    return Roots(tuple(roots), anchor if isinstance(anchor, str) else None)
+    captions = document.get("captions")
+    texts = (text if isinstance(text, str) else None for text in (anchor, captions))
+    return Roots(tuple(roots), *texts)
 
 
 def write_roots(store: AnyPath, roots: Roots) -> None:
     """Writes sources.json atomically."""
-    document = {"roots": list(roots.paths), "anchor": roots.anchor}
+    document = {
+        "roots": list(roots.paths),
+        "anchor": roots.anchor,
+        "captions": roots.captions,
+    }
     atomic_write(store / SOURCES, [pretty(document).encode() + b"\n"])
