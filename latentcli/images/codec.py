@@ -34,15 +34,7 @@ from torch import Tensor
 
 from latentcli.core.errors import SampleError, UsageError
 from latentcli.images.colour import ALPHAS, put_on, split_alpha, to_srgb
-
-# fmt: off
-IMAGE_SUFFIXES = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp",
-    ".tif", ".tiff", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga",
-))
-# fmt: on
-"""Lower-case suffixes that a folder scan takes as pictures."""
-
+from latentcli.images.formats import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 
 SUFFIX_OF = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 """Suffix of each format that `encode_image` writes."""
