@@ -1,4 +1,4 @@
-"""Converts a loaded picture of any mode and colour profile to 8-bit sRGB."""
+"""Converts a loaded picture of any mode and colours to 8-bit sRGB."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageCms
+
+from latentcli.images.colour_space import HDR, ColourSpace, changes_nothing, convert, from_cicp
 
 ALPHAS: dict[str, tuple[int, int, int] | None] = {
     "white": (255, 255, 255),
@@ -32,14 +34,30 @@ def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return image if keep else image.convert("L" if grey else "RGB"), alpha
 
 
-def to_srgb(colour: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
-    """Mode L, RGB, CMYK or LAB to RGB in sRGB."""
+def is_plain(space: ColourSpace, notes: list[str]) -> bool:
+    """Whether a space is sRGB in all but name; else a note says that it is converted."""
+    if space.curve == "BT.709":
+        notes.append("the curve of BT.709 read as that of sRGB")
+    if changes_nothing(space):
+        return True
+    notes.append(f"colours of {space.name} to sRGB")
+    return False
+
+
+def to_srgb(colour: Image.Image, told: bytes | ColourSpace | None, notes: list[str]) -> Image.Image:
+    """Mode L, RGB, CMYK or LAB to RGB in sRGB, by a profile or by a space told by numbers.
+
+    SampleError for HDR.
+    """
     if colour.mode == "LAB":
         notes.append("Lab to sRGB")
         return _apply(colour, _lab_transform())
-    if profile:
+    if isinstance(told, ColourSpace) and colour.mode in ("L", "RGB"):
+        if not is_plain(told, notes):
+            colour = Image.fromarray(convert(np.asarray(colour), told))
+    elif isinstance(told, bytes) and told:
         try:
-            return _through_profile(colour, profile, notes)
+            return _through_profile(colour, told, notes)
         except (OSError, TypeError, ValueError, ImageCms.PyCMSError):
             notes.append("colour profile ignored: it is broken")
     if colour.mode == "CMYK":
@@ -72,6 +90,7 @@ def _profile_transform(
     Photographs of one collection mostly share a few profiles, and a transform is costly to build.
     """
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    _refuse_hdr(profile)
     words = ImageCms.getProfileDescription(source).split()
     name = "".join(c for c in " ".join(words) if c.isprintable())[:60] or "without a name"
     mode = _MODE_OF_PROFILE.get(source.profile.xcolor_space.strip())
@@ -79,6 +98,29 @@ def _profile_transform(
         return name, None, None
     transform = _transform(source, mode)
     return name, mode, None if _is_identity(transform, mode) else transform
+
+
+def _refuse_hdr(profile: bytes) -> None:
+    """SampleError where the profile's own tag says that its curve is one of HDR."""
+    count = int.from_bytes(profile[128:132], "big")
+    for at in range(132, min(132 + 12 * count, len(profile) - 11), 12):
+        if profile[at : at + 4] == b"cicp":
+            start = int.from_bytes(profile[at + 4 : at + 8], "big")
+            codes = profile[start + 8 : start + 10]
+            if len(codes) == 2 and codes[1] in HDR:
+                from_cicp(codes[0], codes[1])
+
+
+def is_linear(profile: bytes) -> bool:
+    """Whether equal steps of a profile's values are, more or less, equal steps of light."""
+    try:
+        _, mode, transform = _profile_transform(profile)
+    except (OSError, TypeError, ValueError, ImageCms.PyCMSError):
+        return False
+    if transform is None or mode not in ("L", "RGB"):
+        return False
+    darkest = _apply(Image.new(mode, (1, 1), 1 if mode == "L" else (1, 1, 1)), transform)
+    return bool(np.asarray(darkest).min() > 6)
 
 
 @lru_cache(maxsize=1)

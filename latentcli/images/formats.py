@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+
+from latentcli.images.tiff_head import MAGIC, first_directory
 
 HEAD_BYTES = 4096
 """Bytes of a file's beginning that are enough for `picture_by_bytes`."""
@@ -106,7 +107,6 @@ _BRANDS: Mapping[str, tuple[bytes, ...]] = {
 }
 """Brands of the ISO container that hold pictures; videos have others."""
 
-_TIFF = (b"II*\x00", b"MM\x00*")
 _TIFF_PHOTOMETRIC, _TIFF_SUBFILE, _TIFF_SUB_IFDS, _DNG_VERSION = 262, 254, 330, 50706
 _SENSOR_DATA = (32803, 34892)
 
@@ -177,7 +177,7 @@ def picture_by_bytes(head: bytes) -> str | None:
     for pattern, suffix in _signatures():
         if pattern.match(head):
             return suffix
-    if head[:4] in _TIFF:
+    if head[:4] in MAGIC:
         return ".dng" if _is_raw(head) else ".tif"
     return None
 
@@ -205,24 +205,6 @@ def _is_raw(head: bytes) -> bool:
 
     A preview is marked as a reduced picture, and its directory names others that hold the rest.
     """
-    tags = _first_directory(head)
+    tags = first_directory(head)
     is_preview = tags.get(_TIFF_SUBFILE) == 1 and _TIFF_SUB_IFDS in tags
     return is_preview or _DNG_VERSION in tags or tags.get(_TIFF_PHOTOMETRIC) in _SENSOR_DATA
-
-
-def _first_directory(head: bytes) -> dict[int, int]:
-    """Tags of a TIFF's first directory with their first value, as far as `head` holds them."""
-    order = "<" if head[:2] == b"II" else ">"
-    try:
-        (start,) = struct.unpack_from(f"{order}I", head, 4)
-        (count,) = struct.unpack_from(f"{order}H", head, start)
-        entries = [
-            struct.unpack_from(f"{order}HHI4s", head, start + 2 + 12 * i) for i in range(count)
-        ]
-    except struct.error:
-        return {}
-    size = {3: "H", 4: "I"}
-    return {
-        tag: struct.unpack_from(f"{order}{size[kind]}", value)[0] if kind in size else 0
-        for tag, kind, _, value in entries
-    }

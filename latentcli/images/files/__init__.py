@@ -1,0 +1,1 @@
+"""Reads each format of picture files: one file here per format."""

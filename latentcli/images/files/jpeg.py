@@ -1,0 +1,70 @@
+"""Reads JPEG files, and finds those whose data end early or are damaged inside.
+
+Pillow reads the header and drops what libjpeg says of the data, so a picture of which half is
+missing looks whole to it where an end marker follows. The pixels come from simplejpeg: the same
+library and the same values in the same time, with libjpeg's warnings.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import Image
+
+from latentcli.images.colour_space import ADOBE_RGB
+from latentcli.images.files.jpeg_scans import find_gaps
+from latentcli.images.files.stored import (
+    Colours,
+    Loaded,
+    Stored,
+    is_adobe_rgb,
+    note_frames,
+    open_with_pillow,
+    turn_of,
+)
+
+_END = b"\xff\xd9"
+_TAIL = 4096
+"""Bytes at the end in which an end marker is looked for; some programs write something behind."""
+_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+# What libjpeg says where pixels are lost. Its other warnings also come with whole pictures.
+_LOST = ("premature end", "bad huffman", "bad arithmetic", "instead of rst")
+
+
+def read_jpeg(data: bytes) -> Stored:
+    """A JPEG file; a stereo or burst file (MPO) gives its first picture."""
+    opened = open_with_pillow(data, "JPEG")
+
+    def load(notes: list[str]) -> Loaded:
+        note_frames(opened, notes)
+        values = _decode(data, _SPACES[opened.mode], notes)
+        if opened.mode == "CMYK":
+            values = 255 - values  # Adobe stores inks inverted, and all others follow
+        image = Image.fromarray(values[..., 0] if opened.mode == "L" else values, opened.mode)
+        colours: Colours = opened.info.get("icc_profile")
+        if not colours and image.mode == "RGB" and is_adobe_rgb(opened):
+            colours = ADOBE_RGB
+        return Loaded(image, colours, turn_of(opened))
+
+    return Stored("JPEG", opened.size, load)
+
+
+def _decode(data: bytes, space: str, notes: list[str]) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, C]; ValueError where pixels are lost."""
+    gaps = find_gaps(data)
+    if gaps.parts or (gaps.detail and _END not in data[-_TAIL:]):
+        raise ValueError("premature end of JPEG data: scans are missing")
+    if gaps.detail:
+        notes.append("JPEG data may be damaged: the last bits of some values are missing")
+    # Many whole files lack their end marker, which is no loss.
+    whole = data if data.endswith(_END) else data + _END
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(whole, space))
+    except ValueError as error:
+        warning = str(error)
+        if any(word in warning.lower() for word in _LOST):
+            raise
+    values = np.asarray(simplejpeg.decode_jpeg(whole, space, strict=False))
+    notes.append(f"JPEG data may be damaged: {warning}")
+    return values

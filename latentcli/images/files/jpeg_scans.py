@@ -1,0 +1,57 @@
+"""Finds what the scans of a JPEG file leave out of its picture.
+
+A file of several scans that is cut between two of them is sound to a decoder, and its picture
+coarse or without a colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_NO_MARKERS = frozenset((0x00, *range(0xD0, 0xD8), 0xFF))
+"""What follows FF in the data of a scan: stuffing, restarts, and filling before a marker."""
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_START, _SCAN, _END = 0xD8, 0xDA, 0xD9
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """What was not sent."""
+
+    parts: bool = False
+    """Whether some coefficients of a colour never came."""
+    detail: bool = False
+    """Whether the last bits of some never came."""
+
+
+def find_gaps(data: bytes) -> Gaps:
+    """What the scans leave out; nothing, at once, where the first scan holds all."""
+    depths: dict[int, list[int | None]] = {}
+    for marker, body in _segments(data):
+        if marker in _FRAMES and not depths:
+            depths = {body[i]: [None] * 64 for i in range(6, len(body) - 2, 3)}
+        elif marker == _SCAN and body:
+            count = body[0]
+            first, last, bits = body[1 + 2 * count : 4 + 2 * count]
+            if count == len(depths) and (first, last) == (0, 63):
+                return Gaps()
+            for component in body[1 : 1 + 2 * count : 2]:
+                if component in depths:
+                    depths[component][first : last + 1] = [bits & 15] * (last + 1 - first)
+    sent = [depth for row in depths.values() for depth in row]
+    return Gaps(parts=None in sent, detail=any(sent))
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(marker, body) of every segment up to the end marker; data of scans are passed over."""
+    at = 0
+    while (at := data.find(b"\xff", at) + 1) and at < len(data):
+        marker = data[at]
+        if marker == _END:
+            return
+        if marker in _NO_MARKERS or marker == _START:
+            continue
+        size = int.from_bytes(data[at + 1 : at + 3], "big")
+        yield marker, data[at + 3 : at + 1 + size]
+        at += 1 + max(size, 2)
