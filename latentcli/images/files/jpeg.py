@@ -13,9 +13,8 @@ import simplejpeg
 from PIL import Image
 
 from latentcli.images.colour_space import ADOBE_RGB
-from latentcli.images.files.jpeg_scans import find_gaps
+from latentcli.images.files.jpeg_scans import find_gaps, without_profile
 from latentcli.images.files.stored import (
-    Colours,
     Loaded,
     Stored,
     is_adobe_rgb,
@@ -38,14 +37,17 @@ def read_jpeg(data: bytes) -> Stored:
 
     def load(notes: list[str]) -> Loaded:
         note_frames(opened, notes)
-        values = _decode(data, _SPACES[opened.mode], notes)
+        profile = opened.info.get("icc_profile")
+        sound = data
+        if profile is None and "icc_profile" in opened.info:
+            notes.append("colour profile ignored: it is broken")
+            sound = without_profile(data)
+        values = _decode(sound, _SPACES[opened.mode], notes)
         if opened.mode == "CMYK":
             values = 255 - values  # Adobe stores inks inverted, and all others follow
         image = Image.fromarray(values[..., 0] if opened.mode == "L" else values, opened.mode)
-        colours: Colours = opened.info.get("icc_profile")
-        if not colours and image.mode == "RGB" and is_adobe_rgb(opened):
-            colours = ADOBE_RGB
-        return Loaded(image, colours, turn_of(opened))
+        is_adobe = profile is None and image.mode == "RGB" and is_adobe_rgb(opened)
+        return Loaded(image, ADOBE_RGB if is_adobe else profile, turn_of(opened))
 
     return Stored("JPEG", opened.size, load)
 

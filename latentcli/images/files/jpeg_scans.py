@@ -12,7 +12,7 @@ from dataclasses import dataclass
 _NO_MARKERS = frozenset((0x00, *range(0xD0, 0xD8), 0xFF))
 """What follows FF in the data of a scan: stuffing, restarts, and filling before a marker."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_START, _SCAN, _END = 0xD8, 0xDA, 0xD9
+_START, _SCAN, _END, _PROFILE = 0xD8, 0xDA, 0xD9, 0xE2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Gaps:
 def find_gaps(data: bytes) -> Gaps:
     """What the scans leave out; nothing, at once, where the first scan holds all."""
     depths: dict[int, list[int | None]] = {}
-    for marker, body in _segments(data):
+    for marker, start, end in _segments(data):
+        body = data[start + 4 : end]
         if marker in _FRAMES and not depths:
             depths = {body[i]: [None] * 64 for i in range(6, len(body) - 2, 3)}
         elif marker == _SCAN and body:
@@ -43,15 +44,26 @@ def find_gaps(data: bytes) -> Gaps:
     return Gaps(parts=None in sent, detail=any(sent))
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, body) of every segment up to the end marker; data of scans are passed over."""
+def without_profile(data: bytes) -> bytes:
+    """The file without the segments in which profiles lie."""
+    parts, kept_from = [], 0
+    for marker, start, end in _segments(data):
+        if marker == _SCAN:
+            break
+        if marker == _PROFILE:
+            parts.append(data[kept_from:start])
+            kept_from = end
+    return b"".join([*parts, data[kept_from:]])
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of every segment up to the end marker; data of scans are passed over."""
     at = 0
-    while (at := data.find(b"\xff", at) + 1) and at < len(data):
-        marker = data[at]
+    while (start := data.find(b"\xff", at)) >= 0 and start + 1 < len(data):
+        marker, at = data[start + 1], start + 1
         if marker == _END:
             return
         if marker in _NO_MARKERS or marker == _START:
             continue
-        size = int.from_bytes(data[at + 1 : at + 3], "big")
-        yield marker, data[at + 3 : at + 1 + size]
-        at += 1 + max(size, 2)
+        at += 1 + max(int.from_bytes(data[at + 1 : at + 3], "big"), 2)
+        yield marker, start, at

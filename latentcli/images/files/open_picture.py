@@ -20,6 +20,7 @@ from PIL import (  # noqa: F401 - each plugin registers its format
 
 from latentcli.core.errors import SampleError
 from latentcli.images.files.avif import read_avif
+from latentcli.images.files.bmp import read_bmp
 from latentcli.images.files.heif import read_heif
 from latentcli.images.files.jp2 import read_jp2
 from latentcli.images.files.jpeg import read_jpeg
@@ -36,7 +37,7 @@ READERS: Mapping[str, Callable[[bytes], Stored]] = {
     ".webp": partial(read_plain, plugin="WEBP"),
     ".avif": read_avif,
     ".gif": partial(read_plain, plugin="GIF"),
-    ".bmp": partial(read_plain, plugin="BMP"),
+    ".bmp": read_bmp,
     ".tif": read_tiff,
     ".jp2": read_jp2,
     ".ppm": partial(read_plain, plugin="PPM"),

@@ -103,7 +103,9 @@ def damage(name: str, error: Exception) -> str:
     """The reason of a failed row, from what a decoder raised."""
     if isinstance(error, Image.DecompressionBombError):
         return f"{name} picture is larger than Pillow decodes: {error}"
-    text = " ".join(str(error).split()) or type(error).__name__
-    cut = any(word in text.lower() for word in ("truncated", "premature end"))
+    said = error.args[0] if error.args else ""
+    words = (said.decode(errors="replace") if isinstance(said, bytes) else str(error)).split()
+    text = " ".join(words) or type(error).__name__
+    cut = any(word in text.lower() for word in ("truncated", "premature end", "0xd9 instead"))
     state = "cut short" if cut else "damaged or of an unsupported kind"
     return f"{name} file is {state} ({text})"
