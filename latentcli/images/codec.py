@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,12 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from latentcli.core.errors import SampleError, UsageError
-from latentcli.images.colour import ALPHAS, is_plain, put_on, split_alpha, to_srgb
-from latentcli.images.colour_space import ColourSpace
+from latentcli.images.colour import ALPHAS, put_on, split_alpha, to_eight_bits, to_srgb
 from latentcli.images.files.open_picture import open_picture
-from latentcli.images.files.stored import Loaded, damage
+from latentcli.images.files.stored import damage
 from latentcli.images.formats import IMAGE_SUFFIXES as IMAGE_SUFFIXES
-from latentcli.images.wide import Wide, narrowed
+from latentcli.images.wide import Wide
 
 SUFFIX_OF = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 """Suffix of each format that `encode_image` writes."""
@@ -90,10 +89,12 @@ def decode_image(data: bytes, policy: DecodePolicy) -> DecodedImage:
     check_pixels("picture is", stored.size, policy.max_pixels)
     notes: list[str] = []
     try:
-        loaded = _narrowed(stored.load(notes), notes)
-        assert isinstance(loaded.pixels, Image.Image)
-        colour, alpha = split_alpha(loaded.pixels)
-        rgb = to_srgb(colour, loaded.colours, notes)
+        loaded = stored.load(notes)
+        pixels, told = loaded.pixels, loaded.colours
+        if isinstance(pixels, Wide):
+            pixels, told = to_eight_bits(pixels, told, notes)
+        colour, alpha = split_alpha(pixels)
+        rgb = to_srgb(colour, told, notes)
         rgb = put_on(rgb, alpha, policy.alpha, notes)
         rgb = _turned(rgb, loaded.turn, notes)
     except SampleError:
@@ -112,18 +113,6 @@ def check_pixels(what: str, size: tuple[int, int], most: int) -> None:
             f"{what} {width}x{height}, {width * height:,} pixels; the limit is"
             f" {most:,} (--max-pixels raises it)",
         )
-
-
-def _narrowed(loaded: Loaded, notes: list[str]) -> Loaded:
-    """In 8 bits; colours that are told by numbers are converted on the way."""
-    wide, space = loaded.pixels, loaded.colours
-    if not isinstance(wide, Wide):
-        return loaded
-    notes.append(wide.note)
-    if not isinstance(space, ColourSpace):
-        return replace(loaded, pixels=narrowed(wide, None))
-    space = None if is_plain(space, notes) else space
-    return replace(loaded, pixels=narrowed(wide, space), colours=None)
 
 
 def _turned(rgb: Image.Image, turn: int, notes: list[str]) -> Image.Image:

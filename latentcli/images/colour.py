@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageCms
 
-from latentcli.images.colour_space import HDR, ColourSpace, changes_nothing, convert, from_cicp
+from latentcli.images.colour_space import (
+    HDR,
+    Colours,
+    ColourSpace,
+    changes_nothing,
+    convert,
+    from_cicp,
+)
+from latentcli.images.icc_matrix import space_of_profile
+from latentcli.images.wide import Wide, narrowed
 
 ALPHAS: dict[str, tuple[int, int, int] | None] = {
     "white": (255, 255, 255),
@@ -18,6 +28,8 @@ ALPHAS: dict[str, tuple[int, int, int] | None] = {
 }
 """What is put behind transparent pixels; None shows the colours that are stored under them."""
 
+_BROKEN = (OSError, TypeError, ValueError, ImageCms.PyCMSError)
+"""What a broken profile makes the colour engine raise."""
 _MODE_OF_PROFILE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
@@ -34,17 +46,44 @@ def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return image if keep else image.convert("L" if grey else "RGB"), alpha
 
 
-def is_plain(space: ColourSpace, notes: list[str]) -> bool:
+def to_eight_bits(wide: Wide, told: Colours, notes: list[str]) -> tuple[Image.Image, Colours]:
+    """The picture in 8 bits, and what is still to be converted of its colours.
+
+    Where numbers say what those are, or a profile that is no more than numbers, they are converted
+    before bits are dropped. SampleError for HDR.
+    """
+    notes.append(wide.note)
+    space = told if isinstance(told, ColourSpace) else None
+    if isinstance(told, bytes) and told:
+        space = _space_within(told, is_grey=wide.values.ndim == 2 or wide.values.shape[2] == 2)
+    if space is None:
+        return narrowed(wide, None), told
+    return narrowed(wide, None if _is_srgb(space, notes) else space), None
+
+
+def _space_within(profile: bytes, is_grey: bool) -> ColourSpace | None:
+    """What a profile says in numbers, if it is one for such a picture."""
+    try:
+        name, mode, _ = _profile_transform(profile)
+    except _BROKEN:
+        return None
+    space = space_of_profile(profile)
+    if space is None or not (mode == "RGB" or (mode == "L" and is_grey)):
+        return None
+    return replace(space, name=f"colour profile {name}")
+
+
+def _is_srgb(space: ColourSpace, notes: list[str]) -> bool:
     """Whether a space is sRGB in all but name; else a note says that it is converted."""
     if space.curve == "BT.709":
         notes.append("the curve of BT.709 read as that of sRGB")
     if changes_nothing(space):
         return True
-    notes.append(f"colours of {space.name} to sRGB")
+    notes.append(f"{space.name} to sRGB")
     return False
 
 
-def to_srgb(colour: Image.Image, told: bytes | ColourSpace | None, notes: list[str]) -> Image.Image:
+def to_srgb(colour: Image.Image, told: Colours, notes: list[str]) -> Image.Image:
     """Mode L, RGB, CMYK or LAB to RGB in sRGB, by a profile or by a space told by numbers.
 
     SampleError for HDR.
@@ -53,12 +92,12 @@ def to_srgb(colour: Image.Image, told: bytes | ColourSpace | None, notes: list[s
         notes.append("Lab to sRGB")
         return _apply(colour, _lab_transform())
     if isinstance(told, ColourSpace) and colour.mode in ("L", "RGB"):
-        if not is_plain(told, notes):
+        if not _is_srgb(told, notes):
             colour = Image.fromarray(convert(np.asarray(colour), told))
     elif isinstance(told, bytes) and told:
         try:
             return _through_profile(colour, told, notes)
-        except (OSError, TypeError, ValueError, ImageCms.PyCMSError):
+        except _BROKEN:
             notes.append("colour profile ignored: it is broken")
     if colour.mode == "CMYK":
         notes.append("CMYK to RGB without a profile")
@@ -115,7 +154,7 @@ def is_linear(profile: bytes) -> bool:
     """Whether equal steps of a profile's values are, more or less, equal steps of light."""
     try:
         _, mode, transform = _profile_transform(profile)
-    except (OSError, TypeError, ValueError, ImageCms.PyCMSError):
+    except _BROKEN:
         return False
     if transform is None or mode not in ("L", "RGB"):
         return False

@@ -33,13 +33,17 @@ class ColourSpace:
     """What the values of a picture mean."""
 
     name: str
-    """As a note names it."""
+    """As a note begins with it."""
     primaries: tuple[float, ...]
     """x and y of white, red, green and blue."""
-    curve: str | float
-    """A key of CURVES, or the exponent that gives linear light."""
+    curve: str | float | tuple[float, ...]
+    """A key of CURVES, the exponent that gives linear light, or that light at equal steps."""
     narrow: bool = False
     """Whether black is at 16 and white at 235 of 255, as in video."""
+
+
+Colours = bytes | ColourSpace | None
+"""What a file says of its colours: a profile, numbers, or nothing, which means sRGB."""
 
 
 def _power(low: float, slope: float, scale: float, exponent: float) -> Curve:
@@ -96,9 +100,13 @@ TRANSFERS: dict[int, str | float] = {
 HDR = {16: "PQ", 18: "HLG"}
 """Code -> name of the curves of high dynamic range."""
 
-ADOBE_RGB = ColourSpace("Adobe RGB", (*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06), 563 / 256)
+ADOBE_RGB = ColourSpace(
+    "colours of Adobe RGB", (*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06), 563 / 256
+)
 PROPHOTO = ColourSpace(
-    "ProPhoto", (0.3457, 0.3585, 0.7347, 0.2653, 0.1596, 0.8404, 0.0366, 0.0001), "ProPhoto"
+    "colours of ProPhoto",
+    (0.3457, 0.3585, 0.7347, 0.2653, 0.1596, 0.8404, 0.0366, 0.0001),
+    "ProPhoto",
 )
 SRGB = ColourSpace("sRGB", _BT709, "sRGB")
 
@@ -141,10 +149,13 @@ def from_chromaticities(corners: tuple[float, ...], curve: str | float) -> Colou
 
 def _named(primaries: str, curve: str | float) -> str:
     if curve == "sRGB":
-        return primaries
-    return f"{primaries} with {f'gamma {curve:.3g}' if isinstance(curve, float) else curve}"
+        return f"colours of {primaries}"
+    return (
+        f"colours of {primaries} with {f'gamma {curve:.3g}' if isinstance(curve, float) else curve}"
+    )
 
 
+@lru_cache(maxsize=64)
 def changes_nothing(space: ColourSpace) -> bool:
     """Whether no colour of a grid moves by more than one level: most spaces are just sRGB."""
     levels = np.arange(0, 256, 15, dtype=np.uint8)
@@ -182,10 +193,15 @@ def _tables(space: ColourSpace, top: int) -> tuple[Floats, Floats]:
         # Black and white keep their places in 8 bits and are shifted where there are more.
         unit = (top + 1) // 256
         values = ((np.arange(top + 1) - 16 * unit) / (219 * unit)).clip(0, 1)
-    curve = space.curve
-    linear = CURVES[curve](values) if isinstance(curve, str) else values**curve
+    linear = _light(space.curve, values)
     matrix = np.linalg.inv(_to_xyz(_BT709)) @ _to_xyz(space.primaries)
     return linear.astype(np.float32), matrix.T.astype(np.float32)
+
+
+def _light(curve: str | float | tuple[float, ...], values: Floats) -> Floats:
+    if isinstance(curve, tuple):
+        return np.interp(values, np.linspace(0, 1, len(curve)), curve)
+    return CURVES[curve](values) if isinstance(curve, str) else values**curve
 
 
 @lru_cache(maxsize=1)

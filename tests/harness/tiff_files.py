@@ -109,7 +109,7 @@ def _directory(entries: Mapping[int, Value], order: str) -> bytes:
 def _packed(tag: int, value: Value, order: str) -> tuple[int, int, bytes]:
     """(type, count, bytes): text, bytes, fractions, 32-bit or 16-bit integers."""
     if isinstance(value, bytes):
-        return (2 if value.endswith(b"\x00") and tag != 50706 else 1), len(value), value
+        return {271: 2, 272: 2, 50708: 2, 34675: 7}.get(tag, 1), len(value), value
     values = np.atleast_1d(value)
     if values.ndim == 2:
         return 10, len(values), values.astype(f"{order}i4").tobytes()

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from latentcli.images.colour_space import from_cicp
+from latentcli.images.colour_space import Colours, from_cicp
 from latentcli.images.files.boxes import Box, boxes, inside
 from latentcli.images.files.stored import (
-    Colours,
     Loaded,
     Stored,
     note_frames,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from latentcli.images.files.stored import Colours, Loaded, Stored, open_with_pillow, pixels_of
+from latentcli.images.colour_space import Colours
+from latentcli.images.files.stored import Loaded, Stored, open_with_pillow, pixels_of
 
 _HEADER = 14
 """Where the second header begins; offsets in it count from here."""

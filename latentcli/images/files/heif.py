@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from latentcli.core.errors import SampleError
-from latentcli.images.colour_space import from_cicp
+from latentcli.images.colour_space import Colours, from_cicp
 from latentcli.images.files.extras import load_extra
-from latentcli.images.files.stored import Colours, Loaded, Pixels, Stored, damage
+from latentcli.images.files.stored import Loaded, Pixels, Stored, damage
 from latentcli.images.wide import Wide, straight_alpha
 
 

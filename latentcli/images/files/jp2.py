@@ -6,9 +6,9 @@ A bare codestream tells no colours and is taken as sRGB.
 from __future__ import annotations
 
 from latentcli.core.errors import SampleError
-from latentcli.images.colour_space import PROPHOTO, from_cicp
+from latentcli.images.colour_space import PROPHOTO, Colours, from_cicp
 from latentcli.images.files.boxes import boxes, inside
-from latentcli.images.files.stored import Colours, Loaded, Stored, open_with_pillow, pixels_of
+from latentcli.images.files.stored import Loaded, Stored, open_with_pillow, pixels_of
 
 _ENUMERATED, _RESTRICTED_ICC, _ANY_ICC, _CICP = 1, 2, 3, 5
 

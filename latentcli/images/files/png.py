@@ -8,10 +8,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
-from latentcli.images.colour_space import SRGB, ColourSpace, from_chromaticities, from_cicp
+from latentcli.images.colour_space import SRGB, Colours, ColourSpace, from_chromaticities, from_cicp
 from latentcli.images.files.png_chunks import read_chunks, unpack
 from latentcli.images.files.stored import (
-    Colours,
     Loaded,
     Stored,
     note_frames,
@@ -58,9 +57,9 @@ def _colours(chunks: Mapping[bytes, bytes], notes: list[str]) -> Colours:
         if profile is not None:
             return profile
         notes.append("colour profile ignored: it is broken or larger than 16 MiB")
-    if b"sRGB" in chunks:
-        return None
-    return _calibrated(chunks, notes)
+    if b"sRGB" not in chunks and (b"gAMA" in chunks or b"cHRM" in chunks):
+        return _calibrated(chunks, notes)
+    return None
 
 
 def _calibrated(chunks: Mapping[bytes, bytes], notes: list[str]) -> ColourSpace | None:

@@ -10,12 +10,10 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from latentcli.core.errors import SampleError
-from latentcli.images.colour_space import ColourSpace
+from latentcli.images.colour_space import Colours
 from latentcli.images.wide import Wide, as_wide
 
 Pixels = Image.Image | Wide
-Colours = bytes | ColourSpace | None
-"""An ICC profile, a space told by numbers, or None: nothing is told, so sRGB."""
 
 _ORIENTATION, _INTEROP, _EXIF, _COLOUR_SPACE = 0x0112, 0xA005, 0x8769, 0xA001
 

@@ -9,9 +9,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from latentcli.core.errors import SampleError
-from latentcli.images.colour_space import SRGB, from_chromaticities
+from latentcli.images.colour_space import SRGB, Colours, from_chromaticities
 from latentcli.images.files.stored import (
-    Colours,
     Loaded,
     Pixels,
     Stored,
@@ -99,6 +98,8 @@ def _pixels(opened: TiffImageFile, data: bytes) -> Pixels:
 def _colours(tags: Tags) -> Colours:
     """The profile, or else the primaries with sRGB's curve, which is close to TIFF's gamma 2.2."""
     profile = tags.get(_PROFILE)
+    if isinstance(profile, str):  # bytes under the wrong type
+        return profile.encode("latin-1", "replace")
     if profile or _CORNERS not in tags:
         return profile
     corners = (*tags.get(_WHITE, SRGB.primaries[:2]), *tags[_CORNERS])
