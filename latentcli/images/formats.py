@@ -172,10 +172,11 @@ def picture_by_bytes(head: bytes) -> str | None:
     None for what is no picture that is known, videos among it, and for TGA, which has no
     signature. Camera RAW is ".dng" whoever made the camera. More bytes do no harm.
     """
-    if head[4:8] == b"ftyp":
-        return _by_brand(head)
+    start = head[:HEAD_BYTES]
+    if start[4:8] == b"ftyp":
+        return _by_brand(start)
     for pattern, suffix in _signatures():
-        if pattern.match(head):
+        if pattern.match(start):
             return suffix
     if head[:4] in MAGIC:
         return ".dng" if _is_raw(head) else ".tif"

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 
 import numpy as np
+import pillow_heif
+import pillow_jxl  # noqa: F401 - Pillow writes JPEG XL by it
 import pytest
+from harness.boxed_files import with_colour_box, with_nclx
 from harness.picture_files import P3_D50, bomb_png, png, rgb_profile, save, scene
+from harness.tiff_files import camera_raw, planes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -14,6 +19,7 @@ from PIL import Image
 from latentcli.core.errors import SampleError
 from latentcli.images.codec import DecodePolicy, decode_image
 
+pillow_heif.register_heif_opener()
 PICTURE = Image.fromarray(scene(64, 48))
 ANIMATION = {"save_all": True, "append_images": [PICTURE.rotate(180)]}
 FILES = {
@@ -35,7 +41,26 @@ FILES = {
     "ppm": save(PICTURE, "PPM"),
     "tga": save(PICTURE, "TGA"),
     "jpeg 2000": save(PICTURE, "JPEG2000"),
+    "jpeg 2000 with a profile": with_colour_box(
+        save(PICTURE, "JPEG2000"), b"\x02\x00\x00" + rgb_profile(P3_D50, "Display P3")
+    ),
     "avif": save(PICTURE, "AVIF"),
+    "avif of p3": with_nclx(save(PICTURE, "AVIF"), 12, 13),
+    "png with texts": png(
+        scene(64, 48),
+        2,
+        8,
+        (b"zTXt", b"Comment\x00\x00" + zlib.compress(bytes(2**21))),
+        (b"cICP", b"\x0c\x0d\x00\x01"),
+        (b"iCCP", b"name\x00\x00" + zlib.compress(rgb_profile(P3_D50, "Display P3"))),
+    ),
+    "grey jpeg": save(PICTURE.convert("L"), "JPEG", quality=90),
+    "jpeg with restarts": save(PICTURE, "JPEG", quality=90, restart_marker_blocks=2),
+    "planar tiff": planes(scene(64, 48).astype(np.uint16) * 257),
+    "packed planar tiff": planes(scene(64, 48), deflate=True),
+    "camera raw": camera_raw(scene(64, 48)[..., 0].astype(np.uint16) * 200),
+    "jpeg xl": save(PICTURE, "JXL", lossless=True, effort=1),
+    "heic": save(PICTURE, "HEIF", quality=90),
 }
 
 

@@ -93,6 +93,8 @@ def _grey_file(tags: Tags, data: bytes, index: int) -> bytes:
     if sum(sizes) > len(data):
         raise _refusal("more bytes in its strips than there are")
     strips = [data[start : start + length] for start, length in zip(starts, sizes, strict=True)]
+    if sum(map(len, strips)) < sum(sizes):
+        raise ValueError("truncated: strips are missing")
     offsets = [8 + sum(map(len, strips[:i])) for i in range(count)]
     entries: dict[int, bytes | Sequence[int]] = {t: (tags[t],) for t in _SHARED if t in tags}
     entries |= {

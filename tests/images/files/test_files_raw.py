@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from harness.colours import in_srgb
@@ -68,7 +70,17 @@ def test_large_pictures_are_refused_by_their_header() -> None:
 @pytest.mark.parametrize("keep", [0.2, 0.5, 0.95])
 def test_cut_files_fail(keep: float) -> None:
     data = camera_raw(sensor(light()))
-    assert reason(data[: int(len(data) * keep)]).startswith("camera RAW file is damaged")
+    assert reason(data[: int(len(data) * keep)]).startswith("camera RAW file is cut short")
+
+
+def test_a_cut_file_of_another_kind_than_dng_is_told() -> None:
+    """Some cameras state sizes that are not true, so that alone is no reason to refuse."""
+    data = camera_raw(sensor(light()))
+    other = data.replace(struct.pack("<HHI", 50706, 1, 4), struct.pack("<HHI", 50705, 1, 4))
+    told = ("developed from camera RAW",)
+    assert decode(other).notes == told
+    cut = "camera RAW file may be cut short: it names data that are not there"
+    assert set(decode(other[:-1]).notes) == {cut, *told}
 
 
 @pytest.mark.parametrize(
