@@ -24,7 +24,7 @@ def first_directory(head: bytes) -> dict[int, int]:
         (entries,) = struct.unpack_from(order + count, head, start)
         start += struct.calcsize(order + count)
         rows = list(struct.iter_unpack(order + entry, _table(head, start, entries, order + entry)))
-    except struct.error:
+    except (struct.error, OverflowError):
         return {}
     return {tag: _number(order, kind, value) for tag, kind, _, value in rows}
 
