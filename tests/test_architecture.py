@@ -71,7 +71,7 @@ MAX_ROOMS = {"jobs": 14, "shards": 7}
 MAX_FLOORS = {"jobs": 6, "shards": 6}
 
 ENCODE = (
-    {"plan", "identity", "unit", "first_inputs"},
+    {"plan", "identity", "unit", "captions", "first_inputs"},
     {"survey", "rewrite"},
     {"worklist"},
     {"run"},

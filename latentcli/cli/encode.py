@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from latentcli.cli import words
+from latentcli.cli.caption_words import caption_lines
 from latentcli.cli.command import command
 from latentcli.cli.output import Output, say_bundled
 from latentcli.cli.plan_tables import plan_tables
@@ -68,6 +69,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
         f"Store: {store} ({words.count(document['shards'], 'shard')},"
         f" {words.size(document['bytes'])}, {document['geometry']}, {document['latent_space']})"
     )
+    yield from caption_lines(document)
     yield from words.slowest(document)
     yield from words.failures(document)
     yield "Next:"

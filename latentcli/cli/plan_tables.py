@@ -27,6 +27,9 @@ def plan_tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
             f" {document['model']}."
         )
     yield reasons_table(document["reasons"], "tars" if document["tars"] else "inputs")
+    if document["texts"]:
+        shards = words.count(document["texts"], "shard")
+        yield f"Captions or fields of {shards} have changed; they are taken without encoding."
     yield from cost(document)
     yield f"Store: {document['store']} ({words.count(document['shards'], 'shard')} to write)"
 

@@ -87,11 +87,6 @@ class Gathered:
         """The fields, the caption first; empty where nothing belongs to the sample."""
         return ({} if self.caption is None else {CAPTION: self.caption}) | self.others
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether all that is there could be read; if not, another run may find more."""
-        return all(problem.kind != "unreadable" for problem in self.problems)
-
     def add_text(self, where: str, data: bytes) -> None:
         """Takes a text that is a caption as a whole, where there is none yet."""
         if self.caption is None:

@@ -68,10 +68,11 @@ class EncodeJob(ModelSettings, ImageIntake):
         section="read",
         choices=("stat", "digest"),
     )
-    captions: str = option(
-        "auto",
-        "What is taken along with pictures: auto (default: texts, JSON and metadata beside them),"
-        " none, or the suffix of the files, or the name of the field, that is the caption.",
+    captions: str | None = option(
+        None,
+        "What is taken along with pictures: auto (texts, JSON and metadata beside them), none, or"
+        " the suffix of the files, or the name of the field, that is the caption. Default: that of"
+        " the store that is gone on with; else auto.",
         section="read",
         check=caption_rule,
         metavar="auto|none|NAME",

@@ -10,6 +10,7 @@ from typing import Any
 from latentcli.core.types import InputRow
 from latentcli.jobs.cluster.launch import pick_devices
 from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.encode.captions import with_captions
 from latentcli.jobs.encode.cost_probe import PROBED, Probe, probed
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.survey import REASONS, Ask, Reason, Survey, survey
@@ -20,6 +21,7 @@ from latentcli.jobs.loader.loader import MANY, pick_workers
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.shards.sources.find_inputs import unit_rows
 from latentcli.shards.store.manifest import differing_fields, read_manifest, spec_hash
+from latentcli.shards.store.roots import read_roots
 from latentcli.shards.store.writer import is_new
 
 SHOWN_FIELDS = 16
@@ -39,7 +41,7 @@ def plan_document(
     """
     devices = devices_of(job)
     refused = differences(plan)
-    seen = None
+    seen, job = None, with_captions(job, read_roots(plan.store))
     if not refused:
         hashed = spec_hash(plan.manifest.spec)
         seen = survey(
@@ -63,6 +65,7 @@ def plan_document(
         "inputs_are_guess": plan.packed,
         "to_encode": samples,
         "already_encoded": seen.reasons["done"].count if seen else 0,
+        "texts": len(seen.texts) if seen else 0,
         "shards": shards,
         "bytes": payload(plan, samples, shards, probe),
         "reasons": reasons_of(seen.reasons if seen else NO_REASONS),

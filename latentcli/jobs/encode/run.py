@@ -10,6 +10,7 @@ from latentcli.core.caption_counts import CaptionCounts
 from latentcli.core.types import Picture
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.encode.captions import companions_of, with_captions
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.unit import EncodedUnit
 from latentcli.jobs.encode.worklist import Work
@@ -24,6 +25,7 @@ from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.jobs.runtime.stdio import STDOUT
+from latentcli.shards.sources.companions import Companions
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.manifest import Manifest
 
@@ -67,6 +69,8 @@ class EncodeRun:
     split_on_oom: SplitOnOom
     """How many pictures the device takes at once."""
     reporter: Reporter
+    companions: Companions | None
+    """What reads the texts beside the inputs; None where none are taken along from there."""
     captions: CaptionCounts = field(default_factory=CaptionCounts)
     """Of the samples that this process encoded."""
 
@@ -99,6 +103,8 @@ def run_of(
     sink: Sink,
 ) -> EncodeRun:
     """What the stream of this process works with, to do this work."""
+    job = with_captions(job, work.inputs.roots)
+    companions = companions_of(job.captions, work.inputs.roots, packed=plan.packed)
     total = work.inputs_to_encode
     workers = pick_workers(job.workers, MANY if plan.packed else total, team.rank.sharing)
     counted = not plan.packed and plan.clips is None
@@ -124,4 +130,6 @@ def run_of(
         workers=workers,
         split_on_oom=SplitOnOom(reporter.note),
         reporter=reporter,
+        # That of the survey has the metadata at hand.
+        companions=work.companions or companions,
     )

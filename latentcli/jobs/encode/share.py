@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from latentcli.core.errors import StoreError
-from latentcli.core.fields import caption_rule
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.encode.captions import with_captions
 from latentcli.jobs.encode.clip_stream import encode_clips
 from latentcli.jobs.encode.document import Counts, document
 from latentcli.jobs.encode.failures import FAILED, SEEN
@@ -23,7 +23,7 @@ from latentcli.jobs.encode.run import EncodeRun, run_of
 from latentcli.jobs.encode.sinks import StoreSink
 from latentcli.jobs.encode.stream import encode_units
 from latentcli.jobs.encode.survey import Ask
-from latentcli.jobs.encode.texts import note, refresh_texts
+from latentcli.jobs.encode.texts import note, note_counts, refresh_texts
 from latentcli.jobs.encode.worklist import Work, finish_list, plan_work, refuse_commands
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.clip_frames import ClipInput
@@ -36,6 +36,7 @@ from latentcli.shards.layout import INPUTS
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.lock import StoreLock
 from latentcli.shards.store.manifest import FORMAT_VERSION, Manifest, read_manifest, write_manifest
+from latentcli.shards.store.roots import read_roots
 from latentcli.shards.store.writer import StoreSums, finish, open_for_writing
 
 
@@ -85,6 +86,7 @@ def lead(
     """Prepares the store, has `encode` encode the units, and finishes it; the --json document."""
     with opened_store(plan, reporter) as (lock, before):
         manifest = replace(before, status="running", format_version=FORMAT_VERSION)
+        job = with_captions(job, read_roots(plan.store))
         sums, ask = StoreSums(ChannelSums()), ask_of(job)
         work = plan_work(
             *(plan.store, manifest.spec_hash, found.inputs, plan.samples_per_shard, ask, reporter),
@@ -102,8 +104,10 @@ def lead(
             manifest = check_once(manifest, engine, plan, work.inputs, reporter)
         sink = StoreSink(lock.check)
         run = run_of(*(job, engine, plan, manifest, work, team, stop, reporter, sink))
-        rule = caption_rule(job.captions)
-        for texts in refresh_texts(plan.store, manifest, work.inputs, work.texts, rule):
+        note_counts(run, work.captions)
+        for texts in refresh_texts(
+            *(plan.store, manifest, work.inputs, work.texts, run.companions)
+        ):
             note(run, texts)
             stop.check()
         encode(run, work)

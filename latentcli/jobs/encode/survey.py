@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from latentcli.core.caption_counts import CaptionCounts
 from latentcli.core.errors import StoreError
-from latentcli.core.fields import caption_rule
 from latentcli.core.types import InputRow
+from latentcli.jobs.encode.captions import companions_of
 from latentcli.jobs.encode.identity import Listed, altered, listed, located, renamed
 from latentcli.jobs.runtime.meter import ignore
 from latentcli.shards.layout import INPUTS
@@ -100,6 +101,10 @@ class Survey:
     """Rows of changed inputs whose latents are kept all the same."""
     stamps: array[int] | None = None
     """Of the inputs found, as the list has them of its rows; None where that is not asked."""
+    companions: Companions | None = None
+    """What reads the texts beside the inputs."""
+    captions: CaptionCounts = field(default_factory=CaptionCounts)
+    """Flaws of the files of metadata."""
     failed: int = 0
     """Samples that failed before and are not tried again."""
     samples: int = 0
@@ -169,7 +174,7 @@ def survey(
         now.add("new", found.keys)
         now.todo = list(range(-(-len(found) // samples_per_shard)))
         now.to_encode = len(found)
-        now.stamps = stamps_of(now.roots, found, ask)
+        now.stamps = stamps_of(now, found, ask)
         return now
     frozen = InputList.open(path)
     roots, moved = located(store, spec_hash, frozen, found)
@@ -178,7 +183,7 @@ def survey(
     rekey = ask.rekey and same and not found.packed
     roots = replace(roots, captions=ask.captions or roots.captions)
     now = Survey(frozen, roots.with_roots(found.roots, found.anchor), moved)
-    now.stamps = stamps_of(now.roots, found, ask)
+    now.stamps = stamps_of(now, found, ask)
     look = _Look(now, found, Match(found, rekey=rekey), rekey, ask, now.stamps)
     for state in unit_states(store, spec_hash, frozen):
         look_at(look, state)
@@ -191,17 +196,18 @@ def survey(
     return now
 
 
-def stamps_of(roots: Roots, found: FoundInputs, ask: Ask) -> array[int] | None:
+def stamps_of(now: Survey, found: FoundInputs, ask: Ask) -> array[int] | None:
     """What the captions and other fields of the inputs found are told by; 0 where there are none.
 
     Texts of packed inputs are in these.
     """
     if ask.captions is None or found.packed:
         return None
-    rule = caption_rule(ask.captions)
-    if rule is None:
+    now.companions = companions_of(ask.captions, now.roots, packed=found.packed)
+    if now.companions is None:
         return array("q", bytes(8 * len(found)))
-    return Companions(roots.paths, rule).stamps(found.files).stamps
+    stamps, now.captions = now.companions.stamps(found.files)
+    return stamps
 
 
 def look_at(look: _Look, state: UnitState) -> None:

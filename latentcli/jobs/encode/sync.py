@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from latentcli.core.errors import StoreError, UsageError
-from latentcli.core.fields import caption_rule
 from latentcli.core.options import check_options
 from latentcli.core.types import InputRow
 from latentcli.jobs.config import SyncJob
@@ -91,8 +90,7 @@ def synced(
     for _ in rewrite_all(store, manifest, inputs, [u for u in outdated if u not in broken]):
         stop.check()
     texts = [unit for unit in now.texts if unit not in emptied]
-    rule = caption_rule(inputs.roots.captions or "none")
-    for _ in refresh_texts(store, manifest, inputs, texts, rule):
+    for _ in refresh_texts(store, manifest, inputs, texts, now.companions):
         stop.check()
     finish_list(store, Work(inputs, (), at_end=now.at_end))
     unfinished = sorted(broken - emptied)

@@ -16,6 +16,7 @@ from latentcli.jobs.encode.plan import plan_encode
 from latentcli.jobs.encode.run import run_of
 from latentcli.jobs.encode.share import encode_inputs
 from latentcli.jobs.encode.sinks import TarStreamSink
+from latentcli.jobs.encode.texts import captions_document
 from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.find_media import find_media
@@ -66,6 +67,7 @@ def encode_to_stdout(
         "bytes": stream.bytes,
         "latent_space": plan.manifest.latent_space,
         "geometry": engine.model.spec.geometry,
+        "captions": captions_document(run),
         "failures": [
             {"key": row.key, "source": row.source, "stage": row.stage, "error": row.error}
             for row in sink.failures

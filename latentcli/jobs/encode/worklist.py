@@ -6,12 +6,14 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from latentcli.core.caption_counts import CaptionCounts
 from latentcli.core.errors import UsageError
 from latentcli.core.types import InputRow
 from latentcli.jobs.encode.survey import SHOWN, Ask, Survey, survey
 from latentcli.jobs.runtime.meter import ignore
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.layout import INPUTS
+from latentcli.shards.sources.companions import Companions
 from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.file_list import FoundInput
 from latentcli.shards.sources.find_inputs import unit_rows
@@ -34,6 +36,10 @@ class Work:
     """Units to write anew from their own shards, as the list has other names for their inputs."""
     texts: tuple[int, ...] = ()
     """Units whose samples get other captions and fields."""
+    companions: Companions | None = None
+    """What reads the texts beside the inputs."""
+    captions: CaptionCounts = field(default_factory=CaptionCounts)
+    """Flaws of the files of metadata."""
     at_end: Mapping[str, InputRow] = field(default_factory=dict)
     """By source: rows of the list that change once all is encoded."""
     changed: int = 0
@@ -84,7 +90,11 @@ def plan_work(
         if now.stamps is not None:
             rows = (replace(row, stamp=stamp) for row, stamp in zip(rows, now.stamps, strict=True))
         write_inputs(path, rows, now.roots)
-        return Work(InputList.open(path), tuple(now.todo))
+        return Work(
+            *(InputList.open(path), tuple(now.todo)),
+            companions=now.companions,
+            captions=now.captions,
+        )
     for note in notes_of(now):
         reporter.note(note)
     return Work(
@@ -93,6 +103,8 @@ def plan_work(
         parts=now.parts,
         outdated=tuple(now.outdated),
         texts=tuple(now.texts),
+        companions=now.companions,
+        captions=now.captions,
         at_end=now.at_end,
         changed=len(now.kept),
         gone=len(now.gone),

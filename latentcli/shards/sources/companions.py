@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from latentcli.core.caption_counts import CaptionCounts
-from latentcli.core.errors import UsageError
 from latentcli.core.field_values import Refused
 from latentcli.core.fields import DOCUMENT, CaptionRule, Gathered
 from latentcli.shards.sources.file_list import Files
@@ -29,7 +28,7 @@ from latentcli.shards.sources.folder_listing import (
     metadata_of,
 )
 from latentcli.shards.sources.metadata_formats import METADATA
-from latentcli.shards.sources.metadata_index import Hashes, hash_of
+from latentcli.shards.sources.metadata_index import Hashes, hash_of, unread
 from latentcli.shards.sources.near_folder import NearFolder, add_file, add_row, near_folder
 from latentcli.shards.sources.remote import is_web
 
@@ -67,8 +66,8 @@ class Companions:
     def stamps(self, files: Files) -> Stamped:
         """Lists every folder of the inputs once; of files, only those of metadata are read.
 
-        A folder that may not be listed counts as unreadable, and gives nothing. UsageError where
-        it cannot be listed for another reason.
+        What may not be listed or read counts as unreadable, and gives nothing. StoreError where
+        it cannot be for another reason.
         """
         stamps: Hashes = np.zeros(len(files), np.uint64)
         counts = CaptionCounts()
@@ -102,10 +101,7 @@ class Companions:
         except PermissionError as error:
             counts.count("unreadable", f"{folder}: {error.strerror}")
         except OSError as error:
-            raise UsageError(
-                f"the folder {folder} cannot be listed: {error.strerror}. --captions none goes on"
-                " without the texts in it."
-            ) from error
+            raise unread(folder, error) from error
 
     def _stamped(
         self,
@@ -130,7 +126,8 @@ class Companions:
     def read(self, paths: Sequence[str]) -> list[Gathered]:
         """What belongs to these inputs, read by a few threads.
 
-        What cannot be read or used is a problem of its input, and nothing is raised for it.
+        What cannot be used, or may not be read, is a problem of its input. StoreError where
+        something cannot be read for another reason.
         """
         folders = {_folder_of(path) for path in paths}
         with ThreadPoolExecutor(READERS, thread_name_prefix="latentcli-captions") as pool:
@@ -156,8 +153,10 @@ class Companions:
             return []
         try:
             return [self._near(name, name == folder) for name in reversed(self._chain(folder))]
+        except PermissionError as error:
+            return Refused("unreadable", f"it may not be listed: {error.strerror}")
         except OSError as error:
-            return Refused("unreadable", f"it cannot be listed: {error.strerror}")
+            raise unread(folder, error) from error
 
     def _near(self, folder: str, with_files: bool) -> NearFolder:
         known = self._at_hand.get(folder)

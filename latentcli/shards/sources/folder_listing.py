@@ -31,6 +31,8 @@ class Companion(NamedTuple):
     suffix: str
     size: int
     mtime_ns: int
+    mode: int
+    """Who may read it, as os.stat has it; 0 where that is not known."""
 
 
 def companions(folder: str, suffixes: Sequence[str], metadata: list[str]) -> Iterator[Companion]:
@@ -40,13 +42,13 @@ def companions(folder: str, suffixes: Sequence[str], metadata: list[str]) -> Ite
     be listed.
     """
     endings = tuple(f".{suffix}" for suffix in suffixes)
-    for name, size, mtime_ns in _entries(folder, (*endings, *METADATA)):
+    for name, *known in _entries(folder, (*endings, *METADATA)):
         if name in METADATA:
             metadata.append(name)
             continue
         for suffix, ending in zip(suffixes, endings, strict=True):
             if name.endswith(ending):
-                yield Companion(name[: -len(ending)], suffix, size, mtime_ns)
+                yield Companion(name[: -len(ending)], suffix, *known)
                 break
 
 
@@ -56,7 +58,7 @@ def metadata_of(folder: str) -> list[str]:
         return []
     if is_remote(folder):
         return [name for name in METADATA if _is_there(remote(folder) / name)]
-    return [name for name in METADATA if posixpath.lexists(posixpath.join(folder, name))]
+    return [name for name in METADATA if posixpath.exists(posixpath.join(folder, name))]
 
 
 def _is_there(path: RemotePath) -> bool:
@@ -67,8 +69,8 @@ def _is_there(path: RemotePath) -> bool:
         return False
 
 
-def _entries(folder: str, endings: tuple[str, ...]) -> Iterator[tuple[str, int, int]]:
-    """(name, size, mtime_ns) of the files whose names end so."""
+def _entries(folder: str, endings: tuple[str, ...]) -> Iterator[tuple[str, int, int, int]]:
+    """(name, size, mtime_ns, mode) of the files whose names end so."""
     if is_web(folder):
         return
     if is_remote(folder):
@@ -78,7 +80,7 @@ def _entries(folder: str, endings: tuple[str, ...]) -> Iterator[tuple[str, int, 
             return
         for path, found in listed:
             if found is not None and path.name.endswith(endings):
-                yield path.name, found.st_size, found.st_mtime_ns
+                yield path.name, found.st_size, found.st_mtime_ns, 0
         return
     try:
         scan = os.scandir(folder)
@@ -92,7 +94,7 @@ def _entries(folder: str, endings: tuple[str, ...]) -> Iterator[tuple[str, int, 
                 except OSError:
                     # A link that leads nowhere, or a file that has just been deleted.
                     continue
-                yield entry.name, info.st_size, info.st_mtime_ns
+                yield entry.name, info.st_size, info.st_mtime_ns, info.st_mode
 
 
 def _mixed(values: Hashes) -> Hashes:
@@ -107,7 +109,7 @@ class Sizes:
 
     def __init__(self, found: Iterator[Companion]) -> None:
         names, sizes = array("q"), array("q")
-        for stem, suffix, size, _ in found:
+        for stem, suffix, size, *_ in found:
             names.append(hash(f"{stem}.{suffix}"))
             sizes.append(size)
         order = np.argsort(np.array(names, np.int64))
@@ -128,9 +130,10 @@ class StemStamps:
     def __init__(self, found: Iterator[Companion], suffixes: Sequence[str]) -> None:
         kinds = {suffix: hash_of(suffix.encode()) for suffix in suffixes}
         stems, kind, numbers = array("q"), array("Q"), array("q")
-        for stem, suffix, size, mtime_ns in found:
+        for stem, suffix, size, mtime_ns, mode in found:
             stems.append(hash(stem))
-            kind.append(kinds[suffix])
+            # A text that could not be read, and now can, has no other size or time.
+            kind.append(kinds[suffix] ^ mode)
             numbers.extend((size, mtime_ns))
         sizes, times = np.array(numbers, np.int64).astype(np.uint64).reshape(-1, 2).T
         stamps = _mixed(sizes + _mixed(times + np.array(kind, np.uint64)))

@@ -10,6 +10,7 @@ import stat
 from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
@@ -35,11 +36,22 @@ def hash_of(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
+def unread(path: object, error: OSError) -> Refused | StoreError:
+    """Why a text is not taken: who may not read it has none, other trouble ends the job."""
+    if isinstance(error, PermissionError | IsADirectoryError):
+        return Refused("unreadable", error.strerror or str(error))
+    return StoreError(
+        f"{path} cannot be read: {error.strerror or error}. Run the same command again, or leave"
+        " the texts beside the pictures out with --captions none."
+    )
+
+
 class MetadataIndex:
     """A file of metadata: 33 bytes a row, which are read where they are asked for.
 
-    `flaws` counts what is wrong with the file and its rows. A file that cannot be read has no rows.
-    Names are looked up by their `hash`, which is another one in every process.
+    `flaws` counts what is wrong with the file and its rows. A file that may not be read has no
+    rows; StoreError where it cannot be read for another reason. Names are looked up by their
+    `hash`, which is another one in every process.
     """
 
     def __init__(self, folder: str, name: str) -> None:
@@ -54,9 +66,6 @@ class MetadataIndex:
         except Refused as error:
             self.flaws.add_problems([Problem(error.kind, str(self._path), error.reason)])
             columns = _columns()
-        except OSError as error:
-            reason = error.strerror or str(error)
-            self.flaws.add_problems([Problem("unreadable", str(self._path), reason)])
         names, stamps, begins, ends = (np.array(column) for column in columns)
         # Stable: of two rows of one picture the first is found.
         order = np.argsort(names, kind="stable")
@@ -116,18 +125,18 @@ class MetadataIndex:
         return places
 
     def fields(self, place: int) -> Mapping[str, Any]:
-        """The fields of a row; Refused where it cannot be used or is no longer what it was."""
+        """The fields of a row; Refused where it cannot be used or is no longer what it was.
+
+        StoreError where it cannot be read.
+        """
         return self._row(place)[1]
 
     def _row(self, place: int) -> tuple[list[str], Mapping[str, Any]]:
         begin, end = int(self._begins[place]), int(self._ends[place])
-        try:
-            if self._copy is not None:
-                data = os.pread(self._copy.fileno(), end - begin, begin)
-            else:
-                data = bytes(read_part(self._path, begin, end))
-        except (OSError, StoreError) as error:
-            raise Refused("unreadable", str(error)) from error
+        if self._copy is not None:
+            data = os.pread(self._copy.fileno(), end - begin, begin)
+        else:
+            data = bytes(read_part(self._path, begin, end))
         if hash_of(data) != int(self.stamps[place]):
             raise Refused("unreadable", "the file was changed while it was read")
         return self.format.row(data)
@@ -149,26 +158,36 @@ def _columns() -> tuple[array[int], ...]:
 
 
 def _opened(path: AnyPath) -> tuple[BinaryIO, bool]:
-    """A local file, or a nameless copy of a remote or UTF-16 one; behind a mark of UTF-8."""
-    if isinstance(path, RemotePath):
-        file: BinaryIO = TemporaryFile()  # noqa: SIM115
-        with open_stream(path) as stream:
-            while block := stream.read(RANGE):
-                file.write(block)
-        file.seek(0)
-    else:
-        file = open(path, "rb", opener=without_waiting)  # noqa: SIM115
+    """A local file, or a nameless copy of a remote or UTF-16 one; behind a mark of UTF-8.
+
+    Errors as `unread`.
+    """
     try:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError("it is no regular file")
-        mark = file.read(3)
-        if mark.startswith(_UTF_16):
-            return _as_utf_8(file), True
-        file.seek(3 if mark == codecs.BOM_UTF8 else 0)
-    except BaseException:
-        file.close()
-        raise
+        file = _fetched(path) if isinstance(path, RemotePath) else _local(path)
+    except OSError as error:
+        raise unread(path, error) from error
+    mark = file.read(3)
+    if mark.startswith(_UTF_16):
+        return _as_utf_8(file), True
+    file.seek(3 if mark == codecs.BOM_UTF8 else 0)
     return file, isinstance(path, RemotePath)
+
+
+def _local(path: Path) -> BinaryIO:
+    file = open(path, "rb", opener=without_waiting)  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise Refused("unreadable", "it is no regular file")
+    return file
+
+
+def _fetched(path: RemotePath) -> BinaryIO:
+    file: BinaryIO = TemporaryFile()  # noqa: SIM115
+    with open_stream(path) as stream:
+        while block := stream.read(RANGE):
+            file.write(block)
+    file.seek(0)
+    return file
 
 
 def _as_utf_8(file: BinaryIO) -> BinaryIO:

@@ -12,7 +12,7 @@ from latentcli.core.field_values import MAX_CAPTION, MAX_DOCUMENT, Refused
 from latentcli.core.fields import AUTO, Gathered
 from latentcli.shards.sources.folder_listing import NO_SIZE, Sizes, companions, metadata_of
 from latentcli.shards.sources.metadata_formats import METADATA
-from latentcli.shards.sources.metadata_index import MetadataIndex
+from latentcli.shards.sources.metadata_index import MetadataIndex, unread
 from latentcli.shards.sources.remote import remote
 from latentcli.shards.storage.byte_stream import without_waiting
 from latentcli.shards.storage.paths import is_remote
@@ -75,7 +75,7 @@ class NearFolder:
     def read(self, name: str, limit: int) -> bytes | None:
         """A file's bytes, one more than the limit where it is longer; None where there is none.
 
-        Refused where it cannot be read.
+        Refused where it may not be read; StoreError where it cannot, which may pass.
         """
         try:
             if self._sizes is not None:
@@ -84,7 +84,7 @@ class NearFolder:
         except OSError as error:
             if error.errno in _NOT_THERE:
                 return None
-            raise Refused("unreadable", error.strerror or str(error)) from error
+            raise unread(f"{self.folder}/{name}", error) from error
 
 
 def _local_bytes(path: str, limit: int) -> bytes | None:

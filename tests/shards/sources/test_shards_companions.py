@@ -152,8 +152,9 @@ def test_a_stamp_changes_with_time_place_and_mode(tree):
     before = stamps_of(tree)
     os.utime(tree / "1.txt", ns=(1, 1))
     (tree / "2.caption").rename(tree / "2.txt")
+    (tree / "a" / "none.txt").chmod(0o600)
     after = stamps_of(tree)
-    assert [n for n in WANTED if before[n] != after[n]] == ["1.jpg", "2.jpg"]
+    assert [n for n in WANTED if before[n] != after[n]] == ["1.jpg", "2.jpg", "a/none"]
     assert stamps_of(tree)["1.jpg"] != stamps_of(tree, mode="txt")["1.jpg"] != 0
     assert stamps_of(tree, mode="caption")["2.jpg"] == 0
     (tree / "2.txt").unlink()
@@ -225,7 +226,6 @@ def test_what_is_refused_is_counted(tmp_path):
     _, counts = found.stamps(files_of(str(tmp_path), names))
     for name, one in zip(names, found.read([f"{tmp_path}/{n}" for n in names]), strict=True):
         counts.add(name, one)
-        assert one.is_whole
     document = counts.to_json()
     examples = document.pop("examples")
     assert document == {
@@ -268,7 +268,7 @@ def test_what_may_not_be_read(tmp_path):
     assert stamps[0] != 0 and stamps[1] == 0
     assert counts.counts["unreadable"] == 1 and str(tmp_path / "a") in str(counts.examples)
     one, two = found.read([f"{tmp_path}/1.jpg", f"{tmp_path}/a/1.jpg"])
-    assert not one.is_whole and [p.kind for p in one.problems] == ["unreadable"]
+    assert [p.kind for p in one.problems] == ["unreadable"]
     assert two.caption == "two"
     (tmp_path / "a").chmod(0o700)
 

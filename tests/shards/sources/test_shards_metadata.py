@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from latentcli.core.caption_counts import CaptionCounts
+from latentcli.core.errors import StoreError
 from latentcli.core.field_values import Refused
 from latentcli.shards.sources.metadata_formats import METADATA
 from latentcli.shards.sources.metadata_index import MetadataIndex
@@ -214,7 +216,10 @@ def test_utf_16_that_is_none(tmp_path):
 def test_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "metadata.csv").mkdir()
     assert counted(MetadataIndex(str(tmp_path), "metadata.csv")) == {"unreadable": 1}
-    assert counted(MetadataIndex(str(tmp_path), "metadata.jsonl")) == {"unreadable": 1}
+    os.mkfifo(tmp_path / "captions.json")
+    assert counted(MetadataIndex(str(tmp_path), "captions.json")) == {"unreadable": 1}
+    with pytest.raises(StoreError, match=r"metadata\.jsonl cannot be read: .*--captions none"):
+        MetadataIndex(str(tmp_path), "metadata.jsonl")
 
 
 def test_a_file_that_changes_is_not_read_amiss(tmp_path):
