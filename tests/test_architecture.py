@@ -58,6 +58,7 @@ ROOMS = {
         "layout": {"keys", "storage"},
         "tensors": {"keys", "storage", "layout"},
         "tar": TENSORS,
+        "tables": {*TENSORS, "tar"},
         "sources": {*TENSORS, "tar"},
         "store": {*TENSORS, "tar"},
     },
@@ -67,7 +68,7 @@ ROOMS = {
 A job's verb imports no other verb, but for the arrows decode -> store, bench -> encode and
 export -> store.
 """
-MAX_ROOMS = {"jobs": 14, "shards": 7}
+MAX_ROOMS = {"jobs": 14, "shards": 8}
 MAX_FLOORS = {"jobs": 6, "shards": 6}
 
 ENCODE = (

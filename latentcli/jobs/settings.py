@@ -65,6 +65,20 @@ class ImageIntake:
         section="read",
         choices=("auto", "images", "clips"),
     )
+    image_field: str | None = option(
+        None,
+        "Field of a tar's sample, or column of a table, that holds the picture. Default: the one"
+        " whose name or kind says so.",
+        section="read",
+        metavar="NAME",
+    )
+    image_root: str | None = option(
+        None,
+        "Folder that the pictures which a table names by their paths must lie in; relative paths"
+        " begin there. Default: the folder of the table.",
+        section="read",
+        metavar="DIR",
+    )
     workers: int | None = option(
         None,
         "Processes that read and prepare images; 0 does it in the main one. Default: 0 for"

@@ -13,6 +13,11 @@ import numpy as np
 
 TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 """Of tars of samples, lower case."""
+PARQUET_SUFFIXES = (".parquet",)
+ARROW_SUFFIXES = (".arrow",)
+JSONL_SUFFIXES = (".ndjson", ".jsonl")
+PACKED_SUFFIXES = (*TAR_SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES, *JSONL_SUFFIXES)
+"""Of all files that hold many samples."""
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|%(?=[0-9A-Fa-f]{2})")
 # Names of object storage may hold parts that would lead out of a folder, or that are empty.
@@ -46,7 +51,7 @@ def _stem(path: str) -> str:
 
 
 def tar_keys(paths: Sequence[str]) -> list[str]:
-    """Key of each tar: its path without .tar, .tar.gz or .tgz, or with it where it has to stay.
+    """Key of each tar or table: its path without its suffix, or with it where it has to stay.
 
     No key is another one, nor the beginning of another one in front of a slash: samples are
     stored under `<key of the tar>/<key of the sample>`. `paths` are as for `unique_keys`, and the
@@ -80,9 +85,9 @@ def _clashing(keys: Sequence[str], levels: Sequence[int]) -> list[int]:
 
 
 def tar_stem(path: str) -> str:
-    """A path without the suffix of a tar; with it, where nothing else would be left of its name."""
+    """A path without the suffix of a tar or table; with it, where nothing else would be left."""
     lower = path.lower()
-    for suffix in TAR_SUFFIXES:
+    for suffix in PACKED_SUFFIXES:
         if lower.endswith(suffix):
             stem = path[: -len(suffix)]
             return path if stem == "" or stem.endswith("/") else stem

@@ -19,9 +19,8 @@ from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.batches import batches
-from latentcli.jobs.loader.find_media import SUFFIXES
 from latentcli.jobs.loader.prepare import Prepared, RawSample
-from latentcli.jobs.loader.readers import READERS, prepared_samples
+from latentcli.jobs.loader.readers import prepared_samples
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.latents.pack import pack
@@ -66,7 +65,7 @@ def probed(
     engine: Engine, plan: EncodePlan, rows: Iterable[InputRow], stop: StopRequest
 ) -> Probe | None:
     """Prepares and encodes the first of these inputs; None where none of them can be encoded."""
-    reader = READERS[plan.kind](SUFFIXES[plan.media], Meter("plan", None), stop.check)
+    reader = plan.reader(Meter("plan", None), stop.check)
     samples = prepared_samples(reader, rows, plan.recipe)
     start = time.perf_counter()
     taken = list(some(samples, start + PROBE_SECONDS, stop))

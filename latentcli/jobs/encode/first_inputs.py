@@ -15,12 +15,10 @@ from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.self_check import self_check
 from latentcli.jobs.loader.clip_frames import ClipRecipe, open_frames
-from latentcli.jobs.loader.find_media import SUFFIXES
 from latentcli.jobs.loader.prepare import Prepared
 from latentcli.jobs.loader.readers import READERS, prepared_samples
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import Reporter
-from latentcli.jobs.runtime.stdio import go_on
 from latentcli.shards.store.manifest import Manifest, write_manifest
 
 CHECKED_INPUTS = 4
@@ -43,7 +41,7 @@ def check_once(
     if plan.clips is not None:
         looked = first_frames(inputs, plan.clips)
     else:
-        reader = READERS[plan.kind](SUFFIXES["images"], Meter("self-check", None), go_on)
+        reader = plan.reader(Meter("self-check", None))
         looked = (ready for _, ready in prepared_samples(reader, inputs, plan.recipe))
     pictures, keys = first_pictures(looked)
     if not pictures:

@@ -23,6 +23,7 @@ from latentcli.jobs.inference.accelerator import own_device
 from latentcli.jobs.inference.capabilities import refuse_decoder_preset
 from latentcli.jobs.inference.engine import engine_of
 from latentcli.jobs.loader.find_media import check_clip_options, find_media
+from latentcli.jobs.loader.packed_options import check_packed_options
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT, standard_ends
@@ -68,6 +69,7 @@ def run_alone_or_first(
     began = time.perf_counter()
     found = find_media(job.sources, job.media, reporter, allow_pipe=job.allow_pipe)
     check_clip_options(job, found.media)
+    check_packed_options(job, found, reporter)
     stop.check()
     engine = engine_of(job)
     stop.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,10 +18,14 @@ from latentcli.jobs.inference.batch_size import BATCH_PIXELS, auto_batch_size
 from latentcli.jobs.inference.capabilities import check_state, refuse_decoder
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.clip_frames import ClipRecipe
-from latentcli.jobs.loader.find_media import PER_SHARD
+from latentcli.jobs.loader.find_media import PER_SHARD, SUFFIXES
 from latentcli.jobs.loader.prepare import Recipe
+from latentcli.jobs.loader.reader import Reader
 from latentcli.jobs.loader.readers import READERS
 from latentcli.jobs.loader.sizes import preprocess_fields, preprocess_spec
+from latentcli.jobs.loader.table_reader import absolute_root
+from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.stdio import go_on
 from latentcli.latents.schema import MOMENTS
 from latentcli.shards.storage.paths import AnyPath, is_remote, path_of
 from latentcli.shards.store.manifest import Manifest, read_manifest
@@ -42,6 +47,17 @@ class EncodePlan:
     """What is done to each clip, where the inputs are clips."""
     kind: str = "files"
     """What reads the inputs, of READERS."""
+    image_field: str | None = None
+    """What the user says of packed inputs, as the fields of Reader."""
+    image_root: str | None = None
+
+    def reader(self, meter: Meter, check: Callable[[], None] = go_on) -> Reader:
+        """Reads the inputs; the arguments are those of Reader."""
+        return READERS[self.kind](
+            *(SUFFIXES[self.media], meter, check),
+            image_field=self.image_field,
+            image_root=self.image_root,
+        )
 
     @property
     def packed(self) -> bool:
@@ -110,10 +126,7 @@ def plan_encode(
     if not whole:
         job = replace(job, samples_per_shard=job.samples_per_shard or PER_SHARD[media])
     spec = job_spec(job, engine, preprocess, batch_size) | clips_spec(clips)
-    if READERS[kind].packed:
-        spec["tars"] = True
-    if kind not in ("files", "tars"):
-        spec["kind"] = kind
+    spec |= kind_spec(kind, job.image_field)
     return EncodePlan(
         store=store,
         manifest=Manifest(
@@ -135,6 +148,8 @@ def plan_encode(
         samples_per_shard=1 if whole else job.samples_per_shard or 0,
         clips=clips,
         kind=kind,
+        image_field=job.image_field,
+        image_root=absolute_root(job.image_root),
     )
 
 
@@ -160,6 +175,16 @@ def clips_spec(clips: ClipRecipe | None) -> dict[str, Any]:
     if clips is None:
         return {}
     return {"clips": {"stride": clips.stride, "frames": clips.frames}}
+
+
+def kind_spec(kind: str, image_field: str | None) -> dict[str, Any]:
+    """The part of the spec that only stores of packed inputs have."""
+    spec: dict[str, Any] = {"tars": True} if READERS[kind].packed else {}
+    if kind not in ("files", "tars"):
+        spec["kind"] = kind
+    if image_field is not None:
+        spec["image_field"] = image_field
+    return spec
 
 
 def latents_spec(job: EncodeJob, engine: Engine) -> dict[str, Any]:

@@ -16,11 +16,9 @@ from latentcli.jobs.encode.unit import EncodedUnit
 from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
-from latentcli.jobs.loader.find_media import SUFFIXES
 from latentcli.jobs.loader.loader import MANY, pick_workers
 from latentcli.jobs.loader.prepare import Intake
 from latentcli.jobs.loader.reader import Reader
-from latentcli.jobs.loader.readers import READERS
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import StopRequest
@@ -126,7 +124,7 @@ def run_of(
     )
     return EncodeRun(
         *(job, engine, plan, manifest, work.inputs, work.parts, stop, meter, team, sink),
-        reader=READERS[plan.kind](SUFFIXES[plan.media], meter, stop.check),
+        reader=plan.reader(meter, stop.check),
         workers=workers,
         split_on_oom=SplitOnOom(reporter.note),
         reporter=reporter,

@@ -20,6 +20,7 @@ from latentcli.jobs.encode.texts import captions_document
 from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.find_media import find_media
+from latentcli.jobs.loader.packed_options import check_packed_options
 from latentcli.jobs.loader.packed_reader import PackedReader
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import StopRequest
@@ -82,6 +83,7 @@ def inputs_of(job: EncodeJob, folder: Path, reporter: Reporter) -> tuple[str, st
         rows = [InputRow("", STDIN, 0)]
     else:
         found = find_media(job.sources, job.media, reporter, allow_pipe=job.allow_pipe)
+        check_packed_options(job, found, reporter)
         media, kind = found.media, found.kind
         each = 1 if found.packed or media == "clips" else PIPE_UNIT
         rows = assign_units(found.inputs, each)

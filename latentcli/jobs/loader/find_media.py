@@ -10,6 +10,7 @@ from latentcli.core.errors import UsageError
 from latentcli.images.clips import CLIP_SUFFIXES, load_av
 from latentcli.images.codec import IMAGE_SUFFIXES
 from latentcli.jobs.loader.readers import READERS, kind_of, packed_suffixes
+from latentcli.jobs.loader.table_reader import is_cache, is_of_pictures
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.settings import ImageIntake
 from latentcli.shards.sources.file_list import FoundInputs, Source
@@ -36,7 +37,7 @@ class FoundMedia:
     media: str
     """images or clips; of tars, what their samples hold."""
     left_out: int = 0
-    """Video files and tars among the pictures, or tars among the clips, which are no inputs."""
+    """Video files, tars and tables among the pictures, and such, which are no inputs."""
     kind: str = "files"
     """What reads them, of READERS."""
 
@@ -51,25 +52,51 @@ def find_media(
 ) -> FoundMedia:
     """Inputs of the sources; `media` is images, clips, or auto: clips where all are video files.
 
-    Sources that are tars alone (or pipe:COMMAND) are tars, of images unless clips are asked for.
-    What else lies in folders of pictures or clips is passed over with a note: tars, and with auto
-    video files. It is refused where it is named itself. UsageError as `find_inputs`, and for clips
+    Sources that are tars alone (or pipe:COMMAND) are tars, of images unless clips are asked for. So
+    are tables; beside tars they are left out with a note: READERS has the order. What else lies in
+    folders of pictures or clips is passed over with a note: tars, tables, and with auto video
+    files. It is refused where it is named itself. UsageError as `find_inputs`, and for clips
     without PyAV.
     """
     expanded = expand_sources(sources, SUFFIXES[media] | packed_suffixes(), allow_pipe=allow_pipe)
+    expanded = _without_caches(expanded, reporter)
     kinds = Counter(kind_of(path) for source in expanded for path in source.files.paths)
-    packed = [kind for kind in kinds if READERS[kind].packed]
-    if len(kinds) == 1 and packed:
-        holds = "clips" if media == "clips" else "images"
-        if holds == "clips":
-            load_av("read")
-        return FoundMedia(inputs_of(expanded, packed=True), holds, kind=packed[0])
+    if "files" in kinds:
+        expanded = _chosen(expanded, lambda path: not is_of_pictures(path), named=True)
+        kinds = Counter(kind_of(path) for source in expanded for path in source.files.paths)
+    packed = [kind for kind, reader in READERS.items() if reader.packed and kind in kinds]
+    taken = packed.pop(0) if "files" not in kinds else None
     left_out = 0
     for kind in packed:
         expanded = _without(kind, expanded, kinds[kind], reporter)
         left_out += kinds[kind]
+    if taken is not None:
+        holds = "clips" if media == "clips" else "images"
+        if holds == "clips":
+            load_av("read")
+        return FoundMedia(inputs_of(expanded, packed=True), holds, left_out, taken)
     found = _pictures_or_clips(expanded, media, reporter)
     return replace(found, left_out=found.left_out + left_out)
+
+
+def _without_caches(expanded: Sequence[Source], reporter: Reporter) -> list[Source]:
+    """The sources without what the `datasets` library left beside its data."""
+    caches = [
+        path
+        for source in expanded
+        for path in source.files.paths
+        if not source.named and is_cache(path)
+    ]
+    if not caches:
+        return list(expanded)
+    reporter.note(
+        f"{len(caches):,} {'cache' if len(caches) == 1 else 'caches'} of the datasets library left"
+        f" out: {_some(caches)}."
+    )
+    rest = _chosen(expanded, lambda path: not is_cache(path), named=True)
+    if not rest:
+        raise UsageError(f"{expanded[0].text} holds nothing but caches of the datasets library.")
+    return rest
 
 
 def _without(kind: str, expanded: Sequence[Source], count: int, reporter: Reporter) -> list[Source]:
@@ -122,9 +149,17 @@ def _pictures_or_clips(expanded: Sequence[Source], media: str, reporter: Reporte
     return FoundMedia(found, "images", count)
 
 
-def _chosen(expanded: Sequence[Source], wanted: Callable[[str], bool]) -> list[Source]:
-    """The sources with only the files that are wanted; those that have none are gone."""
-    chosen = (replace(source, files=source.files.where(wanted)) for source in expanded)
+def _chosen(
+    expanded: Sequence[Source], wanted: Callable[[str], bool], named: bool = False
+) -> list[Source]:
+    """The sources with only the files that are wanted; those that have none are gone.
+
+    With `named`, what was named itself is wanted.
+    """
+    chosen = (
+        source if named and source.named else replace(source, files=source.files.where(wanted))
+        for source in expanded
+    )
     return [source for source in chosen if len(source.files)]
 
 

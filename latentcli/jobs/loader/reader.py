@@ -36,6 +36,10 @@ class Reader:
     """By unit, what it was made from, where inputs are packed."""
     taken: int = 0
     """Bytes of packed inputs read so far."""
+    image_field: str | None = None
+    """Of packed inputs, the member or column that is the picture; None where it is found."""
+    image_root: str | None = None
+    """Folder that files which a table names must lie in; None is the table's own."""
 
     @classmethod
     def owns(cls, path: str) -> bool:

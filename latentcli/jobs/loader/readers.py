@@ -14,6 +14,7 @@ from latentcli.core.types import InputRow, Row, Sample
 from latentcli.jobs.loader.packed_reader import PackedReader
 from latentcli.jobs.loader.prepare import Prepared, RawSample, Recipe, prepare_sample
 from latentcli.jobs.loader.reader import Reader
+from latentcli.jobs.loader.table_reader import ArrowReader, JsonLinesReader, ParquetReader
 from latentcli.jobs.loader.tar_stream import Digesting, open_tar
 from latentcli.jobs.runtime.meter import IMAGE_STAGES
 from latentcli.jobs.runtime.stdio import STDIN
@@ -72,8 +73,15 @@ class TarReader(PackedReader):
         return RawSample(Row(key, f"{name}.{picture.field}", "ok"), picture.data, others)
 
 
-READERS: dict[str, type[Reader]] = {"files": Reader, "tars": TarReader}
-"""By the name of the kind; a path that no packed kind owns is a file."""
+READERS: dict[str, type[Reader]] = {
+    "files": Reader,
+    "tars": TarReader,
+    "parquet": ParquetReader,
+    "arrow": ArrowReader,
+    "jsonl": JsonLinesReader,
+}
+"""By the name of the kind; a path that no packed kind owns is a file. Where folders hold several
+packed kinds and no other files, the first of them is meant."""
 
 
 def kind_of(path: str) -> str:

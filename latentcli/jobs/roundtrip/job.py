@@ -18,9 +18,11 @@ from latentcli.jobs.inference.engine import inference_config
 from latentcli.jobs.loader.clip_frames import ClipRecipe
 from latentcli.jobs.loader.find_media import SUFFIXES, FoundMedia, check_clip_options, find_media
 from latentcli.jobs.loader.loader import MANY, pick_workers
+from latentcli.jobs.loader.packed_options import check_packed_options
 from latentcli.jobs.loader.prepare import Intake, Recipe
 from latentcli.jobs.loader.readers import READERS
 from latentcli.jobs.loader.sizes import preprocess_spec
+from latentcli.jobs.loader.table_reader import absolute_root
 from latentcli.jobs.roundtrip.compare import SIMILARITIES, Comparison
 from latentcli.jobs.roundtrip.document import document
 from latentcli.jobs.roundtrip.models import (
@@ -52,6 +54,7 @@ def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, A
     check(job)
     found = find_media(job.sources, job.media, reporter)
     check_clip_options(job, found.media)
+    check_packed_options(job, found, reporter)
     if found.media == "clips":
         refuse_for_clips(job, found)
     compared_models = load_compared_models(job)
@@ -125,7 +128,8 @@ def check(job: RoundtripJob) -> None:
 def refuse_for_clips(job: RoundtripJob, found: FoundMedia) -> None:
     """UsageError where the job asks for what clips have not."""
     if found.packed:
-        raise UsageError("roundtrip takes clips as files, not in tars: unpack them first.")
+        noun = READERS[found.kind].noun
+        raise UsageError(f"roundtrip takes clips as files, not in {noun}s: unpack them first.")
     if "rfid" in job.metrics:
         raise UsageError(
             "--metrics rfid compares sets of images; for clips see latentcli video-distance."
@@ -176,7 +180,11 @@ def stream(
         compare_clips(run, inputs, recipe)
         return
     intake = Intake(inputs, Recipe(DecodePolicy(job.alpha, job.max_pixels), preprocess))
-    reader = READERS[found.kind](SUFFIXES["images"], meter, run.stop.check)
+    reader = READERS[found.kind](
+        *(SUFFIXES["images"], meter, run.stop.check),
+        image_field=job.image_field,
+        image_root=absolute_root(job.image_root),
+    )
     tasks = reader.tasks(intake, range(inputs.units))
     workers = pick_workers(job.workers, MANY if found.packed else len(found.inputs))
     compare_images(run, intake, tasks, workers, job.time_limit or math.inf)

@@ -38,6 +38,7 @@ from latentcli.jobs.loader.clip_frames import (
     pixels_of,
 )
 from latentcli.jobs.loader.find_media import find_media
+from latentcli.jobs.loader.readers import READERS
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
@@ -102,10 +103,11 @@ def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str
 
 
 def find_clips(job: VideoEmbedJob, reporter: Reporter) -> FoundInputs:
-    """The clips of the sources; UsageError where they are tars."""
+    """The clips of the sources; UsageError where they are packed."""
     found = find_media(job.sources, "clips", reporter)
     if found.packed:
-        raise UsageError("video-embed takes clips as files, not in tars: unpack them first.")
+        noun = READERS[found.kind].noun
+        raise UsageError(f"video-embed takes clips as files, not in {noun}s: unpack them first.")
     return found.inputs
 
 

@@ -98,7 +98,10 @@ def _mismatch(store: AnyPath, old: Mapping[str, Any], new: Mapping[str, Any]) ->
 def kind_of(spec: Mapping[str, Any]) -> str:
     """What a spec's inputs are, in words."""
     of = "clips" if "clips" in spec else "images"
-    return f"tars of {of}" if spec.get("tars") else of
+    if not spec.get("tars"):
+        return of
+    kind = spec.get("kind")
+    return f"tars of {of}" if kind is None else f"{kind} files of {of}"
 
 
 def open_for_writing(store: AnyPath, manifest: Manifest) -> bool:

@@ -1,0 +1,1 @@
+"""Reads tables of samples, Parquet, Arrow and JSON lines, row by row in bounded memory."""
