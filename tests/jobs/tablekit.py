@@ -10,7 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jobkit import encode
 from tarjobkit import picture
+
+from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.store.verify import run_verify
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 Row = Mapping[str, Any]
@@ -70,3 +74,23 @@ def plain(row: Row) -> dict[str, Any]:
 
 MAKERS = {"parquet": make_parquet, "arrow": make_arrow, "jsonl": make_jsonl}
 """By the kind of source, which is the suffix too."""
+
+
+def keyed(values, **columns):
+    """Rows with more columns."""
+    return [
+        {**row, **{name: column[n] for name, column in columns.items()}}
+        for n, row in enumerate(values)
+    ]
+
+
+def encode_tables(source, store, model, **options):
+    """jobkit's settings; of tables, each is a shard."""
+    return encode(source, store, model, **{"samples_per_shard": None} | options)
+
+
+def verified(store: Path) -> bool:
+    """Whether a store is sound, and its inputs give its latents again."""
+    found = run_verify(VerifyJob(store=str(store), device="cpu"))
+    assert found["problems"] == []
+    return found["reencoded"]["samples"] > 0
