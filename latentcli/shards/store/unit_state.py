@@ -16,6 +16,7 @@ from latentcli.shards.layout import SHARDS, record_path
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import CommitRecord, read_record
 from latentcli.shards.store.input_list import InputList
+from latentcli.shards.tar.member import MARK
 
 DONE, LEFT, DAMAGED, OUTDATED = "done", "left", "damaged", "outdated"
 
@@ -149,11 +150,16 @@ def _tar_pairs(
             replace(
                 row,
                 key=after + row.key.removeprefix(before),
-                source=item.source + row.source.removeprefix(old),
+                source=_moved(row.source, old, item.source),
             ),
         )
         for row in record.rows
     ]
+
+
+def _moved(source: str, old: str, new: str) -> str:
+    """A sample's source with another tar in front; a file that a table names has none."""
+    return new + source.removeprefix(old) if source.startswith(f"{old}{MARK}") else source
 
 
 def file_sizes(folder: AnyPath) -> dict[str, int]:

@@ -140,7 +140,7 @@ def test_paths_lie_in_the_folder_of_the_table_or_in_the_one_that_is_named(model,
     encode_tables(table, tmp_path / "store", model)
     found = rows_of(tmp_path / "store")
     assert [row["status"] for row in found] == ["ok"] * 2 + ["failed"] * 6
-    assert found[0]["source"] == found[1]["source"] == f"{folder}/9.png"
+    assert found[0]["source"] == found[1]["source"] == "9.png"
     assert "leads out of" in found[2]["error"] and "--image-root" in found[2]["error"]
     assert found[6]["error"] == "the file is not there"
     root = str(tmp_path / "data")
@@ -151,6 +151,14 @@ def test_paths_lie_in_the_folder_of_the_table_or_in_the_one_that_is_named(model,
     assert found[0]["source"] == f"{root}/9.png"
     assert found[2]["source"] == f"{root}/images/0.png"
     assert [row["key"] for row in found] == [f"t/{n:08d}" for n in range(8)]
+    assert verified(tmp_path / "wide")
+    # Under another name of the table, the files that it names are the same.
+    table = table.rename(folder / "u.jsonl")
+    assert encode_tables(table, tmp_path / "wide", model, image_root=root)["renamed"] == 1
+    again = rows_of(tmp_path / "wide")
+    assert [row["key"] for row in again] == [f"u/{n:08d}" for n in range(8)]
+    assert [row["source"] for row in again[:4]] == [row["source"] for row in found[:4]]
+    assert again[4]["source"] == "u.jsonl::4.image"
     assert verified(tmp_path / "wide")
 
 

@@ -68,7 +68,7 @@ def test_a_table_is_a_unit_and_a_row_is_a_sample(stores, tables, kind):
         *(f"a/{n:08d}" for n in range(7)),
         *(f"sub/b/{n:08d}" for n in range(5)),
     ]
-    assert found[3]["source"] == f"{tables / kind / f'a.{kind}'}::3.image"
+    assert found[3]["source"] == f"a.{kind}::3.image"
     (failed,) = failures_of(store).values()
     assert (failed["key"], failed["stage"]) == ("sub/b/00000002", "decode_image")
     manifest = json.loads((store / "manifest.json").read_text())
@@ -125,18 +125,23 @@ def test_the_bytes_do_not_depend_on_workers_or_interruptions(stores, tables, mod
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_changed_table_is_noticed_and_done_again_where_asked(model, tmp_path, kind):
-    path = tmp_path / kind / f"a.{kind}"
+def test_a_changed_table_is_encoded_again_and_a_renamed_one_is_not(model, tmp_path, kind):
+    path, other = (tmp_path / kind / f"{name}.{kind}" for name in "ab")
     MAKERS[kind](path, rows(3))
     run = partial(encode_tables, tmp_path / kind, tmp_path / "store", model)
     run()
     before = json.loads((tmp_path / "store" / "shards" / "000000.json").read_text())
-    assert before["source"] == str(path) and len(before["sha256_source"]) == 64
+    assert before["source"] == path.name and len(before["sha256_source"]) == 64
     path.touch()
-    assert run()["changed"] == 1 and run(compare="digest")["changed"] == 0
-    MAKERS[kind](path, rows(5))
-    assert run(compare="digest")["changed"] == 1
-    assert run(retry="changed")["encoded"] == 5
+    assert run()["encoded"] == 0
+    path.rename(other)
+    told = run()
+    assert (told["encoded"], told["renamed"]) == (0, 1)
+    found = rows_of(tmp_path / "store")
+    assert [row["source"] for row in found] == [f"b.{kind}::{n}.image" for n in range(3)]
+    assert verified(tmp_path / "store")
+    MAKERS[kind](other, rows(5))
+    assert run()["encoded"] == 5
     assert len(rows_of(tmp_path / "store")) == 5
 
 
