@@ -64,6 +64,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
         yield f"Standard output: a tar stream of {words.size(document['bytes'])}."
         yield from words.slowest(document)
         yield from words.failures(document)
+        yield from words.filtered(document)
         return
     yield (
         f"Store: {store} ({words.count(document['shards'], 'shard')},"
@@ -72,6 +73,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     yield from caption_lines(document)
     yield from words.slowest(document)
     yield from words.failures(document)
+    yield from words.filtered(document)
     yield "Next:"
     yield f"  {words.command('decode', store)}"
     yield f"  {words.command('inspect', store)}"

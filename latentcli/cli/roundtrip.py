@@ -44,6 +44,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
         if document.get(key):
             yield f"{name}: {document[key]}"
     yield from failures(document)
+    yield from words.filtered(document)
 
 
 def failures(document: Mapping[str, Any]) -> Iterator[str]:

@@ -58,6 +58,8 @@ def outcome(verb: str, document: Mapping[str, Any]) -> str:
     noun = "clip" if clips else "image"
     if not done and skipped:
         but = f", {failed:,} failed" if failed else ""
+        if document.get("filtered"):
+            but += f", {document['filtered']:,} left out by the filters"
         return f"Nothing was left to do: {count(skipped, noun)} {verb} already{but} ({took})."
     pace = rate(document["images_per_second"], "frames" if clips else "images")
     frames = f" ({count(document['frames'], 'frame')})" if clips else ""
@@ -69,6 +71,8 @@ def outcome(verb: str, document: Mapping[str, Any]) -> str:
         parts.append(f"{skipped:,} {'was' if skipped == 1 else 'were'} {verb} before")
     if failed:
         parts.append(f"{failed:,} failed")
+    if document.get("filtered"):
+        parts.append(f"{document['filtered']:,} left out by the filters")
     return f"{'; '.join(parts)}."
 
 
@@ -94,6 +98,14 @@ def failures(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {number:,} x {text}"
     if len(reasons) > 3:
         yield f"  and {count(len(reasons) - 3, 'other reason')}"
+
+
+def filtered(document: Mapping[str, Any]) -> Iterator[str]:
+    """How many inputs the filters left out, and why."""
+    if document.get("filtered"):
+        yield f"{count(document['filtered'], 'input')} left out by the filters:"
+        reasons = document["filter_reasons"].items()
+        yield from (f"  {number:,} x {text}" for text, number in reasons)
 
 
 def rows_of(listed: str | Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -16,7 +16,8 @@ class UsageError(LatentCliError):
 class SampleError(LatentCliError):
     """One input cannot be used. It becomes a failure row; the job goes on.
 
-    `stage` is the stage that refused it: read, decode_image, preprocess, encode or encode_image.
+    `stage` is the stage that refused it: read, filter, decode_image, preprocess, encode or
+    encode_image.
     """
 
     def __init__(self, stage: str, reason: str) -> None:
@@ -26,6 +27,16 @@ class SampleError(LatentCliError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.stage, self.reason)
+
+
+class Filtered(SampleError):
+    """One input that a filter of the job refuses. It becomes a row, and is no failure."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("filter", reason)
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:  # type: ignore[override]
+        return type(self), (self.reason,)
 
 
 class WeightsError(LatentCliError):

@@ -17,6 +17,9 @@ NORMAL_STATES = ("whitened", "scaled")
 """What a model's own latents are: whitened per channel, or scaled (and shifted) as a whole."""
 STATES = (*NORMAL_STATES, "raw", "moments")
 
+FILTERED = "filtered"
+"""Status of an input that a filter of the job refused."""
+
 
 @dataclass(frozen=True, slots=True)
 class InputRow:
@@ -110,10 +113,11 @@ class Row:
     key: str
     source: str
     status: str
-    """ok or failed."""
+    """ok, failed, or filtered: refused by a filter of the job, and no failure."""
     stage: str | None = None
-    """The stage that failed."""
+    """The stage that failed; filter, where one refused it."""
     error: str | None = None
+    """Why there is no latent."""
     original_size: tuple[int, int] | None = None
     """(W, H) of the picture as a person sees it, before resize and crop."""
     resized_size: tuple[int, int] | None = None

@@ -20,6 +20,7 @@ from latentcli.images.colour import ALPHAS, put_on, split_alpha, to_eight_bits, 
 from latentcli.images.files.open_picture import open_picture
 from latentcli.images.files.stored import damage
 from latentcli.images.formats import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from latentcli.images.size_filter import NO_FILTER, SizeFilter
 from latentcli.images.wide import Wide
 
 SUFFIX_OF = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
@@ -56,6 +57,8 @@ class DecodePolicy:
     max_pixels: int = 89_478_485
     """Pictures with more pixels are refused before they are decoded. Above 178,956,970, Pillow
     itself still refuses TIFF and WebP."""
+    sizes: SizeFilter = NO_FILTER
+    """Pictures of other sizes are refused too; that is no failure."""
 
     def __post_init__(self) -> None:
         if self.alpha not in ALPHAS:
@@ -77,7 +80,8 @@ class DecodedImage:
 
 
 def decode_image(data: bytes, policy: DecodePolicy) -> DecodedImage:
-    """Bytes of one file to an upright 8-bit sRGB picture; SampleError where that cannot be.
+    """Bytes of one file to an upright 8-bit sRGB picture; SampleError where that cannot be,
+    Filtered where the policy does not want it: then no pixel was decoded.
 
     What the file is, its first bytes say. 16-bit values v become v * 255 / 65535, rounded. Colours
     are converted to sRGB: those of a profile by relative colorimetry with black point
@@ -87,6 +91,7 @@ def decode_image(data: bytes, policy: DecodePolicy) -> DecodedImage:
     """
     stored = open_picture(data)
     check_pixels("picture is", stored.size, policy.max_pixels)
+    policy.sizes.check(stored.size)
     notes: list[str] = []
     try:
         loaded = stored.load(notes)

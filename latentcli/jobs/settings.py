@@ -122,6 +122,29 @@ class ImageIntake:
         section="decode_image",
         least=1,
     )
+    min_side: int | None = option(
+        None,
+        "Leave out pictures and clips whose short side has fewer pixels than this. What is left out"
+        " is counted, and is no failure. Default: none is.",
+        section="decode_image",
+        least=1,
+        metavar="N",
+    )
+    min_megapixels: float | None = option(
+        None,
+        "The same with fewer pixels in all: 0.5 is 500,000. Default: none is left out.",
+        section="decode_image",
+        least=0,
+        metavar="X",
+    )
+    max_aspect: float | None = option(
+        None,
+        "The same where the long side is more than X times the short one. Default: none is left"
+        " out.",
+        section="decode_image",
+        least=1,
+        metavar="X",
+    )
     stride: int = option(
         1, "Of a clip, take every Nth frame. Default: 1.", section="decode_image", least=1
     )

@@ -157,6 +157,7 @@ def store_facts(document: Values) -> dict[str, str | None]:
         "latents": f"f{latent['downscale']}c{latent['channels']}" if latent else None,
         "encoded": f"{document['encoded']:,}",
         "failed": f"{document['failed']:,}",
+        "left out by filters": filters_text(document),
         "sources": sources_text(document["sources"]) if document.get("sources") else None,
         "shards": f"{totals['shards']:,} of {totals['bytes']:,} bytes together" if totals else None,
         "latent sizes": shown + (f" and {len(sizes) - 8} more" if len(sizes) > 8 else ""),
@@ -205,6 +206,7 @@ def verify_tables(document: Values) -> Iterator[RenderableType]:
             "store": document["store"],
             "shards": f"{document['shards']:,}",
             "inputs": f"{document['inputs']:,}",
+            "left out by filters": filters_text(document),
             "encoded again": reencoded_text(document.get("reencoded")),
             "sources": sources_text(document.get("sources")),
             "problems": "none" if document["ok"] else f"{len(document['problems']):,}",
@@ -216,6 +218,15 @@ def verify_tables(document: Values) -> Iterator[RenderableType]:
     )
     if document["problems"]:
         yield make_table(columns, document["problems"])
+
+
+def filters_text(document: Values) -> str | None:
+    """How many inputs the filters left out and, where it is known, why."""
+    if not document.get("filtered"):
+        return None
+    reasons = document.get("filter_reasons") or {}
+    why = "; ".join(f"{number:,} as {text}" for text, number in reasons.items())
+    return f"{document['filtered']:,}" + (f" ({why})" if why else "")
 
 
 def sources_text(sources: Values | None) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentcli.core.errors import SampleError
 from latentcli.core.types import Row
-from latentcli.jobs.encode.failures import SEEN, fail
+from latentcli.jobs.encode.failures import SEEN, count_refused
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.stream import (
     BATCHES_BEHIND,
@@ -39,6 +39,7 @@ from latentcli.jobs.loader.clip_frames import (
     open_clips,
     pixels_of,
 )
+from latentcli.jobs.loader.prepare import refused
 from latentcli.jobs.runtime.background_thread import BackgroundThread
 from latentcli.latents.pack import not_finite, stored
 from latentcli.latents.schema import tensor_name
@@ -199,9 +200,9 @@ def finish_clip(
         spool.drop()
     row = clip.row
     if error is not None:
-        row = replace(row, status="failed", stage=error.stage, error=error.reason)
+        row = refused(row, error)
     unit.rows[key] = row
-    fail(run, row)
+    count_refused(run, row)
 
 
 def keep(unit: EncodedUnit, clip: EncodedClip, clock: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from latentcli.core.types import InputRow, Member, Row
+from latentcli.core.types import FILTERED, InputRow, Member, Row
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.sinks import unit_metadata
 from latentcli.jobs.encode.unit import EncodedUnit, samples_of
@@ -38,6 +38,15 @@ PROBE_SECONDS = 5.0
 """Seconds after which no further ones are prepared, or encoded."""
 
 
+@dataclass(slots=True)
+class Looked:
+    """How many inputs a probe looked at."""
+
+    count: int = 0
+    filtered: int = 0
+    """That the filters leave out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """What an input costs on average; one that fails costs less."""
@@ -62,9 +71,12 @@ class Probe:
 
 
 def probed(
-    engine: Engine, plan: EncodePlan, rows: Iterable[InputRow], stop: StopRequest
+    engine: Engine, plan: EncodePlan, rows: Iterable[InputRow], stop: StopRequest, looked: Looked
 ) -> Probe | None:
-    """Prepares and encodes the first of these inputs; None where none of them can be encoded."""
+    """Prepares and encodes the first of these inputs; None where none of them can be encoded.
+
+    `looked` is told how many they are.
+    """
     reader = plan.reader(Meter("plan", None), stop.check)
     samples = prepared_samples(reader, rows, plan.recipe)
     start = time.perf_counter()
@@ -74,6 +86,8 @@ def probed(
     if plan.manifest.format == "webdataset":
         others = {raw.row.key: raw.others for raw, _ in taken}
     preparing = time.perf_counter() - start
+    looked.count = len(prepared)
+    looked.filtered = sum(row.status == FILTERED for row, _ in prepared)
     pictures = [(row, pixels) for row, pixels in prepared if pixels is not None]
     seconds, tensors = encode_probe(engine, plan, pictures, stop) if pictures else (0.0, {})
     done = {split_name(name)[0] for name in tensors}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from latentcli.core.types import FILTERED
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.texts import captions_document
 from latentcli.jobs.encode.worklist import Work
@@ -29,10 +30,14 @@ class Counts:
     frames: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     """Why inputs failed, of all units."""
+    filters: Counter[str] = field(default_factory=Counter)
+    """Why inputs were left out by the filters, of all units."""
 
     def add(self, record: CommitRecord) -> None:
         """Takes in a unit of the store."""
-        self.reasons.update(f"{r.stage}: {r.error}" for r in record.rows if r.status != "ok")
+        lost = [row for row in record.rows if row.status != "ok"]
+        self.reasons.update(f"{row.stage}: {row.error}" for row in lost if row.status != FILTERED)
+        self.filters.update(row.error or "" for row in lost if row.status == FILTERED)
         if record.unit in self.todo:
             chosen = self.parts.get(record.unit)
             rows = record.rows if chosen is None else [record.rows[i] for i in chosen]
@@ -72,6 +77,8 @@ def document(
         "self_check": final.self_check,
         "failures": str(store / FAILURES) if totals.failed else None,
         "reasons": dict(counts.reasons.most_common(SHOWN_REASONS)),
+        "filtered": totals.filtered,
+        "filter_reasons": dict(counts.filters.most_common()),
         "ranks": run.team.rank.world,
     }
 

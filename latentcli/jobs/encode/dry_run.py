@@ -11,7 +11,7 @@ from latentcli.core.types import InputRow
 from latentcli.jobs.cluster.launch import pick_devices
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.captions import with_captions
-from latentcli.jobs.encode.cost_probe import PROBED, Probe, probed
+from latentcli.jobs.encode.cost_probe import PROBED, Looked, Probe, probed
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.survey import REASONS, Ask, Reason, Survey, survey
 from latentcli.jobs.inference.accelerator import devices_to_share
@@ -49,10 +49,10 @@ def plan_document(
             Ask(job.retry, job.compare, job.whole_shards, captions=job.captions),
         )
     stop.check()
-    probe = None
+    probe, looked = None, Looked()
     if seen is not None and seen.todo and plan.clips is None:
         rows = rows_to_do(seen, found, plan) if plan.packed else spread_rows(seen, found)
-        probe = probed(engine, plan, rows, stop)
+        probe = probed(engine, plan, rows, stop, looked)
     samples = samples_to_do(seen, found, plan, probe) if seen is not None else 0
     shards = len(seen.todo) if seen else 0
     return {
@@ -73,6 +73,8 @@ def plan_document(
         "devices": devices,
         "probe": probe_document(probe, job, plan, samples, devices),
         "left_out": found.left_out,
+        "looked_at": looked.count,
+        "filtered": looked.filtered,
     }
 
 

@@ -1,13 +1,21 @@
-"""Counts the failed inputs of an encode job, in all of its processes."""
+"""Counts the failed and filtered inputs of an encode job, in all of its processes."""
 
 from __future__ import annotations
 
-from latentcli.core.types import Row
+from latentcli.core.types import FILTERED, Row
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.failures import Failures
 
 FAILED, SEEN = "failed", "seen"
 """Totals of a team, earlier runs' among them: failed samples, and all samples of tars."""
+
+
+def count_refused(run: EncodeRun, row: Row) -> None:
+    """Counts a row without a latent: one that failed, or that a filter refused."""
+    if row.status == FILTERED:
+        run.meter.advance(1 if run.plan.clips is None else 0)
+    else:
+        fail(run, row)
 
 
 def fail(run: EncodeRun, row: Row) -> None:

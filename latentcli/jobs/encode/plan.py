@@ -22,7 +22,12 @@ from latentcli.jobs.loader.find_media import PER_SHARD, SUFFIXES
 from latentcli.jobs.loader.prepare import Recipe
 from latentcli.jobs.loader.reader import Reader
 from latentcli.jobs.loader.readers import READERS
-from latentcli.jobs.loader.sizes import preprocess_fields, preprocess_spec
+from latentcli.jobs.loader.sizes import (
+    preprocess_fields,
+    preprocess_spec,
+    size_filter,
+    size_filter_fields,
+)
 from latentcli.jobs.loader.table_reader import absolute_root
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.stdio import go_on
@@ -112,7 +117,7 @@ def plan_encode(
             f"Of {READERS[kind].noun}s, each becomes one shard of the store: leave out"
             " --samples-per-shard."
         )
-    policy = DecodePolicy(job.alpha, job.max_pixels)
+    policy = DecodePolicy(job.alpha, job.max_pixels, size_filter(job))
     preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
     store = path_of(job.output or default_store(job.sources, engine.info.name))
     batch_size = job.batch_size or stored_batch_size(store) or auto_batch_size(engine, preprocess)
@@ -120,7 +125,7 @@ def plan_encode(
     clips = None
     if media == "clips":
         check_clip_job(job)
-        clips = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames)
+        clips = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames, policy.sizes)
         # Video is decoded without its transparency, whatever is asked for.
         job = replace(job, alpha="drop")
     if not whole:
@@ -203,8 +208,8 @@ def job_spec(
     job: EncodeJob, engine: Engine, preprocess: PreprocessSpec, batch_size: int
 ) -> dict[str, Any]:
     """What the numbers in the shards depend on, the machine and its libraries apart."""
-    info = engine.info
-    return {
+    info, filters = engine.info, size_filter_fields(job)
+    return ({"size_filter": filters} if filters else {}) | {
         "model": {
             "family": info.family,
             "config": dict(info.config),

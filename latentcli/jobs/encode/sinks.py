@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from latentcli.core.types import Picture, Row
+from latentcli.core.types import FILTERED, Picture, Row
 from latentcli.jobs.encode.first_inputs import CHECKED_INPUTS
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.rewrite import rewrite, rewriting_of
@@ -96,6 +96,8 @@ class TarStreamSink(Sink):
     """encoded, failed, and the frames of clips."""
     failures: list[Row] = field(default_factory=list)
     """The first ones."""
+    filters: Counter[str] = field(default_factory=Counter)
+    """Inputs that the filters left out, by reason."""
     settled: int = 0
     """Rows of the unit at hand that are written, or failed."""
 
@@ -134,6 +136,9 @@ class TarStreamSink(Sink):
             self.counts["encoded"] += 1
             shape = row.latent_shape or ()
             self.counts["frames"] += shape[0] if len(shape) == 4 else 0
+            return
+        if row.status == FILTERED:
+            self.filters[row.error or ""] += 1
             return
         self.counts["failed"] += 1
         if len(self.failures) < SHOWN_FAILURES:

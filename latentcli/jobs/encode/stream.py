@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentcli.core.types import Picture, Row
-from latentcli.jobs.encode.failures import SEEN, fail
+from latentcli.jobs.encode.failures import SEEN, count_refused, fail
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.texts import keep_others
 from latentcli.jobs.encode.unit import EncodedUnit
@@ -87,7 +87,7 @@ def new_unit(run: EncodeRun, number: int) -> EncodedUnit:
 
 
 def pictures(run: EncodeRun, unit: EncodedUnit, chunks: Iterable[Chunk]) -> Iterator[Picture]:
-    """The pictures of a unit; every row, failed ones too, is noted in it."""
+    """The pictures of a unit; every row, those without a picture too, is noted in it."""
     for chunk in chunks:
         if chunk.task.samples:
             run.team.add(SEEN, len(chunk.task.samples))
@@ -96,7 +96,7 @@ def pictures(run: EncodeRun, unit: EncodedUnit, chunks: Iterable[Chunk]) -> Iter
         for row, pixels in chunk.pictures():
             unit.rows[row.key] = row
             if pixels is None:
-                fail(run, row)
+                count_refused(run, row)
             else:
                 yield Picture(row, pixels)
 

@@ -32,6 +32,7 @@ REASONS = {
     "damaged": "their shard or its record is damaged or gone",
     "changed": "changed since they were encoded",
     "failed": "failed before",
+    "filtered": "left out by the filters before",
     "renamed": "under another name now, the latent is kept",
     "gone": "in the store, but no longer given by the sources",
     "done": "encoded already",
@@ -235,7 +236,7 @@ def look_at(look: _Look, state: UnitState) -> None:
     changed = changes(look, items, there, other)
     reasons = reasons_of(state, there, changed)
     again = [i for i, reason in enumerate(reasons) if reason in RETRIES[ask.retry]]
-    for name in ("done", "changed", "failed"):
+    for name in ("done", "changed", "failed", "filtered"):
         now.add(name, [state.inputs[i].key for i, reason in enumerate(reasons) if reason == name])
     if again and (look.found.packed or ask.whole):
         take_unit(look, state, there)
@@ -275,7 +276,7 @@ def changes(
 
 def reasons_of(state: UnitState, there: Sequence[int | None], changed: set[int]) -> list[str]:
     """Why each input of a unit that is done is encoded again, or not."""
-    failed = state.failed_inputs
+    failed, filtered = state.failed_inputs, state.filtered_inputs
     return [
         "gone"
         if there[i] is None
@@ -283,6 +284,8 @@ def reasons_of(state: UnitState, there: Sequence[int | None], changed: set[int])
         if i in changed
         else "failed"
         if row.key in failed
+        else "filtered"
+        if row.key in filtered
         else "done"
         for i, row in enumerate(state.inputs)
     ]

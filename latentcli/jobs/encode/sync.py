@@ -176,6 +176,7 @@ def document(
         "inputs": manifest.totals.inputs,
         "encoded": manifest.totals.encoded,
         "failed": manifest.totals.failed,
+        "filtered": manifest.totals.filtered,
         "dropped": len(gone),
         "dropped_sources": [row.source for row in gone[:SHOWN]],
         "renamed": now.counts["renamed"],

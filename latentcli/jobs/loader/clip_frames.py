@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -14,6 +14,7 @@ from latentcli.core.errors import SampleError
 from latentcli.core.types import Member, Row
 from latentcli.images.clips import Clip, ClipInfo, Frame, open_clip
 from latentcli.images.preprocess import PreparedPixels, PreprocessSpec, preprocess
+from latentcli.images.size_filter import NO_FILTER, SizeFilter
 from latentcli.jobs.loader.prefetch import prefetch
 from latentcli.jobs.runtime.meter import Meter
 
@@ -34,6 +35,8 @@ class ClipRecipe:
     """Every so many frames are taken."""
     frames: int | None = None
     """At most so many are taken; None is all."""
+    sizes: SizeFilter = NO_FILTER
+    """Clips with frames of other sizes are refused; that is no failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +168,16 @@ def size_of(event: ClipEvent) -> int:
     return event.pixels.numel() if isinstance(event, ClipFrame) else 0
 
 
-def opened(path: str, recipe: ClipRecipe) -> AbstractContextManager[Clip]:
-    """Opens a clip; SampleError, here or between frames, where it cannot be read to its end."""
-    return open_clip(path, max_pixels=recipe.max_pixels, stride=recipe.stride, limit=recipe.frames)
+@contextmanager
+def opened(path: str, recipe: ClipRecipe) -> Iterator[Clip]:
+    """Opens a clip; SampleError, here or between frames, where it cannot be read to its end.
+
+    Filtered where the recipe does not want it.
+    """
+    most, stride, limit = recipe.max_pixels, recipe.stride, recipe.frames
+    with open_clip(path, max_pixels=most, stride=stride, limit=limit) as clip:
+        recipe.sizes.check(clip.info.size)
+        yield clip
 
 
 @contextmanager

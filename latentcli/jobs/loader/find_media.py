@@ -59,11 +59,13 @@ def find_media(
     without PyAV.
     """
     expanded = expand_sources(sources, SUFFIXES[media] | packed_suffixes(), allow_pipe=allow_pipe)
-    expanded = _without_caches(expanded, reporter)
-    kinds = Counter(kind_of(path) for source in expanded for path in source.files.paths)
-    if "files" in kinds:
+    kinds = _kinds(expanded)
+    if "arrow" in kinds:
+        expanded = _without_caches(expanded, reporter)
+        kinds = _kinds(expanded)
+    if "jsonl" in kinds and "files" in kinds:
         expanded = _chosen(expanded, lambda path: not is_of_pictures(path), named=True)
-        kinds = Counter(kind_of(path) for source in expanded for path in source.files.paths)
+        kinds = _kinds(expanded)
     packed = [kind for kind, reader in READERS.items() if reader.packed and kind in kinds]
     taken = packed.pop(0) if "files" not in kinds else None
     left_out = 0
@@ -77,6 +79,10 @@ def find_media(
         return FoundMedia(inputs_of(expanded, packed=True), holds, left_out, taken)
     found = _pictures_or_clips(expanded, media, reporter)
     return replace(found, left_out=found.left_out + left_out)
+
+
+def _kinds(expanded: Sequence[Source]) -> Counter[str]:
+    return Counter(kind_of(path) for source in expanded for path in source.files.paths)
 
 
 def _without_caches(expanded: Sequence[Source], reporter: Reporter) -> list[Source]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from latentcli.core.errors import SampleError
-from latentcli.core.types import InputRow, Member, Row
+from latentcli.core.errors import Filtered, SampleError
+from latentcli.core.types import FILTERED, InputRow, Member, Row
 from latentcli.images.codec import DecodePolicy, decode_image
 from latentcli.images.preprocess import PreprocessSpec, preprocess
 from latentcli.shards.sources.read_bytes import read_bytes
@@ -161,8 +161,8 @@ def prepare_sample(
         ready = preprocess(decoded.image, recipe.preprocess)
         lap(stage)
     except SampleError as error:
-        lap(error.stage)
-        return failed(row, error.stage, error.reason), None
+        lap(stage)
+        return refused(row, error), None
     except Exception as error:  # one strange picture must not end a job of a million
         lap(stage)
         return failed(row, stage, f"{type(error).__name__}: {error}"), None
@@ -178,6 +178,12 @@ def prepare(source: InputRow, recipe: Recipe, seconds: dict[str, float]) -> Prep
     sample = read_sample(source)
     seconds["read"] = seconds.get("read", 0.0) + time.perf_counter() - start
     return prepare_sample(sample, recipe, seconds)
+
+
+def refused(row: Row, error: SampleError) -> Row:
+    """The row of an input that a stage, or a filter of the job, refused."""
+    found = failed(row, error.stage, error.reason)
+    return replace(found, status=FILTERED) if isinstance(error, Filtered) else found
 
 
 def failed(row: Row, stage: str, reason: str) -> Row:

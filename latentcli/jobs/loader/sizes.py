@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from latentcli.core.errors import UsageError
 from latentcli.images.buckets import Buckets, make_buckets, read_buckets
 from latentcli.images.preprocess import PreprocessSpec, parse_size, resizer
+from latentcli.images.size_filter import SizeFilter
 from latentcli.jobs.settings import ImageIntake
 
 
@@ -82,3 +84,13 @@ def preprocess_fields(preprocess: PreprocessSpec) -> dict[str, Any]:
         "divisor": preprocess.divisor,
     }
     return fields | ({"buckets": preprocess.buckets.described()} if preprocess.buckets else {})
+
+
+def size_filter(job: ImageIntake) -> SizeFilter:
+    """Which sizes of inputs a job takes."""
+    return SizeFilter(job.min_side, job.min_megapixels, job.max_aspect)
+
+
+def size_filter_fields(job: ImageIntake) -> dict[str, Any]:
+    """The filters that a job has, as a store's spec says them."""
+    return {name: value for name, value in asdict(size_filter(job)).items() if value is not None}

@@ -11,7 +11,7 @@ from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.find_media import FoundMedia
-from latentcli.jobs.loader.sizes import preprocess_fields
+from latentcli.jobs.loader.sizes import preprocess_fields, size_filter_fields
 from latentcli.jobs.roundtrip.figures import (
     ModelFigures,
     Summary,
@@ -51,6 +51,8 @@ def document(run: Roundtrip, found: FoundMedia, preprocess: PreprocessSpec) -> d
         ],
         "failed": len(run.failures.noted),
         "failures": run.failures.noted,
+        "filtered": run.filtered.total(),
+        "filter_reasons": dict(run.filtered.most_common()),
         "left_out": found.left_out,
         "saved": job.save,
         "csv": job.csv,
@@ -72,6 +74,7 @@ def settings(run: Roundtrip, preprocess: PreprocessSpec, *, clips: bool) -> dict
         "divisor": divisor(models),
         "filter": resized["filter"],
         "alpha": job.alpha,
+        "size_filter": size_filter_fields(job) or None,
         "dtype": models[0].encoder.dtype,
         "device": models[0].encoder.device_name,
         "latents": "the model's own (mode), rounded to bf16",

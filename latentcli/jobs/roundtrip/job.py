@@ -21,7 +21,7 @@ from latentcli.jobs.loader.loader import MANY, pick_workers
 from latentcli.jobs.loader.packed_options import check_packed_options
 from latentcli.jobs.loader.prepare import Intake, Recipe
 from latentcli.jobs.loader.readers import READERS
-from latentcli.jobs.loader.sizes import preprocess_spec
+from latentcli.jobs.loader.sizes import preprocess_spec, size_filter
 from latentcli.jobs.loader.table_reader import absolute_root
 from latentcli.jobs.roundtrip.compare import SIMILARITIES, Comparison
 from latentcli.jobs.roundtrip.document import document
@@ -96,6 +96,12 @@ def advice(job: RoundtripJob) -> str:
 
 def check_measured(run: Roundtrip, found: FoundMedia) -> None:
     """LatentCliError where there is nothing to tell figures of."""
+    if not run.rows.count and not run.failures.noted:
+        reasons = "; ".join(run.filtered)
+        raise LatentCliError(
+            f"None of the {len(found.inputs):,} inputs was compared, as the filters leave all of"
+            f" them out: {reasons}. Choose other limits."
+        )
     if not run.rows.count:
         first = run.failures.noted[0]
         raise LatentCliError(
@@ -175,11 +181,13 @@ def stream(
 ) -> None:
     """All inputs, whatever they are."""
     job, meter = run.comparison.job, run.comparison.meter
+    sizes = size_filter(job)
     if found.media == "clips":
-        recipe = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames)
+        recipe = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames, sizes)
         compare_clips(run, inputs, recipe)
         return
-    intake = Intake(inputs, Recipe(DecodePolicy(job.alpha, job.max_pixels), preprocess))
+    policy = DecodePolicy(job.alpha, job.max_pixels, sizes)
+    intake = Intake(inputs, Recipe(policy, preprocess))
     reader = READERS[found.kind](
         *(SUFFIXES["images"], meter, run.stop.check),
         image_field=job.image_field,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -12,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentcli.core.errors import SampleError, StoreError
-from latentcli.core.types import InputRow, Picture
+from latentcli.core.errors import Filtered, SampleError, StoreError
+from latentcli.core.types import FILTERED, InputRow, Picture
 from latentcli.images.codec import encode_image
 from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.batch_size import batch_elements
@@ -64,6 +65,8 @@ class Roundtrip:
     """Key and figures of each sound clip."""
     problems: list[str] = field(default_factory=list)
     """Files that could not be written: no reason to lose the figures."""
+    filtered: Counter[str] = field(default_factory=Counter)
+    """Inputs that the job's filters refused, by reason."""
 
     def __post_init__(self) -> None:
         names = [measure.name for measure in self.comparison.measures]
@@ -73,6 +76,12 @@ class Roundtrip:
     def batch_size(self) -> int:
         """Pictures that are encoded at once."""
         return self.comparison.job.batch_size or self.comparison.accelerator.batch_size
+
+    def leave_out(self, reason: str | None) -> None:
+        """Notes an input that a filter of the job refused."""
+        meter = self.comparison.meter
+        meter.advance(1 if meter.noun == "images" else 0)
+        self.filtered[reason or ""] += 1
 
     def fail(self, key: str, source: str, stage: str | None, error: str | None) -> None:
         """Notes an input that failed; the job ends here where its options say so."""
@@ -104,6 +113,8 @@ def compare_images(
                 run.failures.seen += 1
                 if pixels is not None:
                     yield Name(next(indices), row.key, row.source), Picture(row, pixels)
+                elif row.status == FILTERED:
+                    run.leave_out(row.error)
                 else:
                     run.fail(row.key, row.source, row.stage, row.error)
 
@@ -138,6 +149,9 @@ def compare_clips(run: Roundtrip, inputs: InputList, recipe: ClipRecipe) -> None
                 figures = compare_frames(run, row, clip.frames)
                 if not figures:
                     raise SampleError("decode_image", "the clip has no frame")
+        except Filtered as error:
+            run.leave_out(error.reason)
+            continue
         except SampleError as error:
             run.fail(row.key, row.source, error.stage, error.reason)
             continue

@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from typing import Any
 
-from latentcli.core.types import Row
+from latentcli.core.types import FILTERED, Row
 from latentcli.jobs.store.damaged_reader import UnitRead
 from latentcli.latents.stats import ChannelSums
 
@@ -27,6 +27,8 @@ class StoreContents:
         """Of the latents, (C, h, w), and (T, C, h, w) of clips."""
         self.reasons: Counter[str] = Counter()
         """`<stage>: <error>` of the inputs that failed."""
+        self.filters: Counter[str] = Counter()
+        """Why inputs were left out by the filters of the job."""
         self.examples: dict[str, list[str]] = {}
         """A few keys by reason."""
         self.shards = array("q")
@@ -61,6 +63,9 @@ class StoreContents:
             self.encoded += 1
             if row.latent_shape is not None:
                 self.sizes[row.latent_shape] += 1
+            return
+        if row.status == FILTERED:
+            self.filters[row.error or ""] += 1
             return
         self.failed += 1
         reason = f"{row.stage}: {row.error}"

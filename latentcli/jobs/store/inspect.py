@@ -62,6 +62,8 @@ def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[s
         "failed": contents.failed,
         "latent_sizes": {"x".join(map(str, shape)): n for shape, n in contents.sizes.most_common()},
         "failures": dict(contents.reasons.most_common(10)),
+        "filtered": contents.filters.total(),
+        "filter_reasons": dict(contents.filters.most_common()),
         "metadata": dict(store.metadata),
     }
     if store.manifest is None:

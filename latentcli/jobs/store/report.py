@@ -54,7 +54,7 @@ def measure_store(
         "frames_per_clip": FRAMES,
         "spoiled": found.spoiled if found else 0,
         "mirrored": store.mirrored,
-        "inputs": contents.encoded + contents.failed,
+        "inputs": contents.encoded + contents.failed + contents.filters.total(),
         "failed": contents.failed,
         "told_inputs": store.manifest.totals.inputs if store.manifest else None,
         "status": store.manifest.status if store.manifest else None,

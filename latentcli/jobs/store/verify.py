@@ -82,6 +82,7 @@ def run_verify(job: VerifyJob, reporter: Reporter = SILENT) -> dict[str, Any]:
         "inputs": manifest.totals.inputs,
         "encoded": manifest.totals.encoded,
         "failed": manifest.totals.failed,
+        "filtered": manifest.totals.filtered,
         "problems": problems,
         "repaired": repaired,
         "reencoded": again,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import field as dataclass_field
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -21,6 +22,11 @@ _JSON: dict[Any, tuple[type | None, ...]] = {
     NoneType: (None,),
 }
 """What stands in JSON for a type; for all others it is an object."""
+
+
+def later(default: Noun) -> Noun:
+    """A field of a dataclass that files of earlier versions lack; then it is the default."""
+    return dataclass_field(default=default, metadata={"later": True})
 
 
 def to_object(noun: Any) -> dict[str, Any]:
@@ -54,7 +60,11 @@ def _checks(kind: Any) -> list[tuple[str, bool, Check]]:
     """(field, whether it must be there, what reads it) of a dataclass."""
     hints = get_type_hints(kind)
     return [
-        (item.name, item.default not in _ABSENT, _check(hints[item.name], item.default == ()))
+        (
+            item.name,
+            item.default not in _ABSENT and not item.metadata.get("later"),
+            _check(hints[item.name], item.default == ()),
+        )
         for item in fields(kind)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 from latentcli.core.errors import StoreError
-from latentcli.core.types import Row
+from latentcli.core.types import FILTERED, Row
 from latentcli.shards.layout import (
     FIELDS,
     SHARDS,
@@ -27,7 +28,7 @@ from latentcli.shards.storage.atomic_write import (
     sync_folder,
     writing,
 )
-from latentcli.shards.storage.json_fields import from_object, to_object
+from latentcli.shards.storage.json_fields import from_object, later, to_object
 from latentcli.shards.storage.json_files import load_object, pretty
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.fields import write_fields
@@ -37,6 +38,9 @@ from latentcli.shards.tensors.write import Pieces, safetensors_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_STATUSES = ("ok", "failed", FILTERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,8 @@ class CommitRecord:
     """What the keys of its samples begin with, where they do."""
     fields: FieldsDigest | None = None
     """The captions and other fields of its samples; None where there are none."""
+    filtered: int = later(0)
+    """Inputs that a filter of the job refused."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order of the fields; a tar's are left out where there is none."""
@@ -87,18 +93,28 @@ class CommitRecord:
         """The record; ValueError says what is wrong with the document."""
         record = from_object(cls, document)
         for row in record.rows:
-            if row.status not in ("ok", "failed"):
-                raise ValueError(f"status is {row.status!r}, expected ok or failed")
-        encoded = sum(row.status == "ok" for row in record.rows)
-        found = (len(record.rows), encoded, len(record.rows) - encoded)
-        if found != (record.inputs, record.encoded, record.failed):
+            if row.status not in _STATUSES:
+                raise ValueError(f"status is {row.status!r}, expected {' or '.join(_STATUSES)}")
+        counts = counts_of(record.rows)
+        if counts != {name: getattr(record, name) for name in counts}:
+            told = (f"{getattr(record, name)} {name}" for name in counts)
             raise ValueError(
-                f"it counts {record.inputs} inputs, {record.encoded} encoded and {record.failed}"
-                f" failed, but lists {found[0]}, {found[1]} and {found[2]}"
+                f"it counts {', '.join(told)}, but lists {', '.join(map(str, counts.values()))}"
             )
         if len({row.key for row in record.rows}) != len(record.rows):
             raise ValueError("it lists a key twice")
         return record
+
+
+def counts_of(rows: Sequence[Row]) -> dict[str, int]:
+    """How many inputs there are, and how many of each status, as a record counts them."""
+    found = Counter(row.status for row in rows)
+    return {
+        "inputs": len(rows),
+        "encoded": found["ok"],
+        "failed": found["failed"],
+        FILTERED: found[FILTERED],
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,22 +178,19 @@ def _commit(
     shard = _free_name(unit, suffix, None if current is None else current.shard)
     digest = atomic_write(store / SHARDS / shard, chunks)
     rows, origin = contents.rows, contents.origin
-    encoded = sum(row.status == "ok" for row in rows)
     record = CommitRecord(
         unit=unit,
         spec_hash=contents.spec_hash,
         shard=shard,
         bytes=digest.bytes,
         sha256=digest.sha256,
-        inputs=len(rows),
-        encoded=encoded,
-        failed=len(rows) - encoded,
         channels=contents.channels,
         rows=tuple(rows),
         source=origin.source if origin else None,
         sha256_source=origin.sha256 if origin else None,
         key=origin.key if origin else None,
         fields=_write_fields(store, unit, contents.fields, current),
+        **counts_of(rows),
     )
     write_record(store, record, contents.roots)
     return record if current is None else settle_unit(store, record, contents.roots)

@@ -11,7 +11,7 @@ from typing import Any
 from latentcli.core.errors import StoreError
 from latentcli.shards.layout import MANIFEST, SUFFIXES
 from latentcli.shards.storage.atomic_write import FileDigest, atomic_write
-from latentcli.shards.storage.json_fields import from_object
+from latentcli.shards.storage.json_fields import from_object, later
 from latentcli.shards.storage.json_files import load_object, pretty
 from latentcli.shards.storage.paths import AnyPath
 
@@ -55,6 +55,8 @@ class Totals:
     shards: int = 0
     bytes: int = 0
     """Of the shards together."""
+    filtered: int = later(0)
+    """Inputs that a filter of the job refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from latentcli.core.errors import StoreError
-from latentcli.core.types import InputRow, Row
+from latentcli.core.types import FILTERED, InputRow, Row
 from latentcli.shards.layout import SHARDS, record_path
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import CommitRecord, read_record
@@ -49,6 +49,11 @@ class UnitState:
         if self.record is not None and self.record.source is not None:
             return frozenset(row.key for row in self.inputs if self.failed)
         return frozenset(row.key for row in self.rows if row.status == "failed")
+
+    @property
+    def filtered_inputs(self) -> frozenset[str]:
+        """Keys of the inputs that a filter refused; none of tars, which are taken as a whole."""
+        return frozenset(row.key for row in self.rows if row.status == FILTERED)
 
     @property
     def digests(self) -> Sequence[str | None]:

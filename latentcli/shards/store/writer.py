@@ -204,4 +204,5 @@ def added(totals: Totals, record: CommitRecord) -> Totals:
         failed=totals.failed + record.failed,
         shards=totals.shards + 1,
         bytes=totals.bytes + record.bytes,
+        filtered=totals.filtered + record.filtered,
     )

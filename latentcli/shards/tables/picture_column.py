@@ -80,14 +80,18 @@ def others_like(columns: Sequence[Column], wanted: Wanted, chosen: str) -> list[
 
 
 def _asked(columns: Sequence[Column], wanted: Wanted, asked: str) -> str:
+    # A name in another case will do where there is no other.
     found = next((column for column in columns if column.name == asked), None)
+    alike = [column for column in columns if column.name.lower() == asked.lower()]
+    if found is None and len(alike) == 1:
+        found = alike[0]
     if found is None:
         raise NoPictures(f"it has no column {asked!r}; its columns are {_names(columns)}")
     if found.holds == OTHER:
         raise NoPictures(
-            f"its column {asked!r} holds no {wanted.what}: these are bytes, paths or {PICTURE}"
+            f"its column {found.name!r} holds no {wanted.what}: these are bytes, paths or {PICTURE}"
         )
-    return asked
+    return found.name
 
 
 def _names(columns: Sequence[Column]) -> str:

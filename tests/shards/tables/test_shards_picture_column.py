@@ -66,6 +66,7 @@ def test_a_table_without_pictures_is_refused_with_its_columns():
     with pytest.raises(NoPictures, match="its columns are url, text, thumb, images"):
         picture_column(given, PICTURES)
     assert picture_column(given, PICTURES, "thumb") == "thumb"
+    assert picture_column(given, PICTURES, "Thumb") == "thumb"
     with pytest.raises(NoPictures, match=r"no column 'jpg'; its columns are url, text"):
         picture_column(given, PICTURES, "jpg")
     with pytest.raises(NoPictures, match="'images' holds no pictures: these are bytes, paths or"):
