@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from latentcli.core.errors import Filtered
@@ -28,12 +29,11 @@ class SizeFilter:
         if self.min_side is not None and short < self.min_side:
             raise Filtered(f"its short side is below {self.min_side} pixels (--min-side)")
         if self.min_megapixels is not None and short * long < self.min_megapixels * _MEGA:
-            raise Filtered(
-                f"it is smaller than {self.min_megapixels:g} megapixels (--min-megapixels)"
-            )
+            least = math.ceil(self.min_megapixels * _MEGA)
+            raise Filtered(f"it has fewer than {least:,} pixels (--min-megapixels)")
         if self.max_aspect is not None and long > self.max_aspect * short:
             raise Filtered(
-                f"its sides are to each other as more than {self.max_aspect:g} to 1 (--max-aspect)"
+                f"its long side is more than {self.max_aspect:g} times the short one (--max-aspect)"
             )
 
 

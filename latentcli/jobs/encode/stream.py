@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from latentcli.core.types import Picture, Row
+from latentcli.core.types import FILTERED, Picture, Row
 from latentcli.jobs.encode.failures import SEEN, count_refused, fail
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.texts import keep_others
@@ -91,10 +91,11 @@ def pictures(run: EncodeRun, unit: EncodedUnit, chunks: Iterable[Chunk]) -> Iter
     for chunk in chunks:
         if chunk.task.samples:
             run.team.add(SEEN, len(chunk.task.samples))
-        for raw in chunk.task.samples or ():
-            keep_others(run, unit, raw.row.key, raw.others)
+        others = {raw.row.key: raw.others for raw in chunk.task.samples or ()}
         for row, pixels in chunk.pictures():
             unit.rows[row.key] = row
+            if row.key in others and row.status != FILTERED:
+                keep_others(run, unit, row.key, others[row.key])
             if pixels is None:
                 count_refused(run, row)
             else:
