@@ -190,3 +190,30 @@ def test_a_store_of_other_inputs_is_not_added_to(model, tmp_path):
     with pytest.raises(StoreError, match="other inputs"):
         encode(other, store, model)
     assert tree(store) == before
+
+
+def as_before_sources(store, pictures):
+    """Makes a store what it was when sources were absolute and nothing else was known."""
+    (store / "sources.json").unlink()
+    manifest = store / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 1'))
+    for path in [store / "inputs.jsonl", *(store / "shards").glob("*.json")]:
+        text = path.read_text()
+        path.write_text(text.replace('"source": "', f'"source": "{pictures}/'))
+
+
+def test_a_store_of_the_format_before_is_gone_on_with(model, tmp_path):
+    pictures, store = toy_pictures(tmp_path / "pictures", 9), tmp_path / "store"
+    encode(pictures, store, model)
+    as_before_sources(store, pictures)
+    before = tree(store)
+    assert encode(pictures, store, model, captions="none")["encoded"] == 0
+    assert tree(store) == before | {"sources.json": tree(store)["sources.json"]}
+    (pictures / "000" / "000002.txt").write_text("a caption")
+    (pictures / "000" / "000008.jpg").rename(pictures / "z.jpg")
+    toy_pictures(pictures / "later", 2)
+    found = encode(pictures, store, model, captions="auto")
+    assert (found["encoded"], found["renamed"], found["texts"]) == (2, 1, 1)
+    assert json.loads((store / "manifest.json").read_text())["format_version"] == 2
+    assert open_store(store).fields("000/000002") == {"caption": "a caption"}
+    assert list(verify_shards(store)) == [] and len(latents(store)) == 11
