@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import SampleError, UsageError
+from latentcli.core.mark import MADE_BY
 from latentcli.images.clips import load_av
 
 # libswscale: average the four pixels that share a chroma sample, and round exactly. By default it
@@ -34,7 +35,7 @@ class ClipWriter:
     Colours are yuv420p by BT.709 in limited range, and tagged so. `quality` is 1 to 100 and
     becomes x264's crf = 51 * sqrt(1 - quality / 100): 0 at 100, 11.4 at 95, 16.1 at 90, 22.8 at
     80. At 100 the 4:2:0 samples are kept without loss, which takes a player for the profile High
-    4:4:4 Predictive. Equal frames and times give equal bytes.
+    4:4:4 Predictive. Equal frames and times give equal bytes. The last ones are the words MADE_BY.
 
     The file is written under a temporary name beside `path`, and renamed once it is whole and on
     the disk. UsageError for a quality outside 1 to 100 and without PyAV or its libx264;
@@ -157,6 +158,8 @@ class ClipWriter:
             raise SampleError("encode_image", "the clip has no frame")
         self._mux(None)
         self._container.close()
+        with self._temporary.open("ab") as file:
+            file.write(_free_box(MADE_BY.encode()))
         _sync(self._temporary, os.O_RDONLY)
         self._temporary.replace(self._path)
         _sync(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -166,6 +169,11 @@ class ClipWriter:
         with suppress(Exception):  # closing writes an index, which a broken clip may not have
             self._container.close()
         self._temporary.unlink(missing_ok=True)
+
+
+def _free_box(data: bytes) -> bytes:
+    """A part of an MP4 file that players pass over."""
+    return (8 + len(data)).to_bytes(4, "big") + b"free" + data
 
 
 def _check_holds(size: tuple[int, int], frame_rate: Fraction, time_base: Fraction) -> None:

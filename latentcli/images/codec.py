@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentcli.core.errors import SampleError, UsageError
+from latentcli.core.mark import MADE_BY
 from latentcli.images.colour import ALPHAS, put_on, split_alpha, to_eight_bits, to_srgb
 from latentcli.images.files.open_picture import open_picture
 from latentcli.images.files.stored import damage
@@ -46,6 +48,9 @@ _SAVE_OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     ),
 }
 _MAX_SIDE = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
+
+_SOFTWARE = 305
+"""The EXIF tag of the program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +135,9 @@ def _turned(rgb: Image.Image, turn: int, notes: list[str]) -> Image.Image:
 def encode_image(pixels: Tensor, format: str, quality: int = 95) -> bytes:
     """uint8 [3, H, W] sRGB to the bytes of a file; equal input gives equal bytes.
 
-    `format` is a key of SUFFIX_OF. `quality` is 1 to 100: JPEG keeps full colour resolution from
-    90, WebP is lossless at 100, PNG always is. UsageError for another format or quality,
-    SampleError where the format cannot hold a picture so large.
+    It carries the words MADE_BY. `format` is a key of SUFFIX_OF. `quality` is 1 to 100: JPEG keeps
+    full colour resolution from 90, WebP is lossless at 100, PNG always is. UsageError for another
+    format or quality, SampleError where the format cannot hold a picture so large.
     """
     if format not in SUFFIX_OF:
         raise UsageError(f"image format is {format!r}; allowed are {', '.join(SUFFIX_OF)}")
@@ -149,8 +154,16 @@ def encode_image(pixels: Tensor, format: str, quality: int = 95) -> bytes:
         )
     image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
     file = io.BytesIO()
-    image.save(file, format, **_SAVE_OPTIONS[format](quality))
+    image.save(file, format, exif=_made_by(), **_SAVE_OPTIONS[format](quality))
     return file.getvalue()
+
+
+@cache
+def _made_by() -> bytes:
+    """EXIF data that say which program made a picture."""
+    exif = Image.Exif()
+    exif[_SOFTWARE] = MADE_BY
+    return exif.tobytes()
 
 
 def to_uint8(images: Tensor) -> Tensor:

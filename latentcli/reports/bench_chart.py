@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import UsageError
+from latentcli.core.mark import MADE_BY
 from latentcli.reports.bench_tables import short_name, short_names, times
 from latentcli.reports.tables import Values
 
@@ -84,7 +85,7 @@ def draw_chart(document: Values, kind: str) -> bytes:
             for axis, rows in zip(axes, column, strict=True):
                 draw_panel(axis, rows, colours, short_names(names))
         target = io.BytesIO()
-        metadata = {"Date": None} if kind == "svg" else None
+        metadata = {"Date": None} if kind == "svg" else {"Software": MADE_BY}
         figure.savefig(target, format=kind, dpi=160, facecolor="white", metadata=metadata)
     return target.getvalue()
 
