@@ -65,6 +65,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
         yield from words.slowest(document)
         yield from words.failures(document)
         yield from words.filtered(document)
+        yield from words.left_out(document)
         return
     yield (
         f"Store: {store} ({words.count(document['shards'], 'shard')},"
@@ -74,6 +75,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     yield from words.slowest(document)
     yield from words.failures(document)
     yield from words.filtered(document)
+    yield from words.left_out(document)
     yield "Next:"
     yield f"  {words.command('decode', store)}"
     yield f"  {words.command('inspect', store)}"

@@ -35,6 +35,7 @@ def plan_tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
             f"The filters leave out {document['filtered']:,} of the"
             f" {words.count(document['looked_at'], 'input')} that were looked at."
         )
+    yield from words.left_out(document)
     yield from cost(document)
     yield f"Store: {document['store']} ({words.count(document['shards'], 'shard')} to write)"
 

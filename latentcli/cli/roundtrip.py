@@ -45,6 +45,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
             yield f"{name}: {document[key]}"
     yield from failures(document)
     yield from words.filtered(document)
+    yield from words.left_out(document)
 
 
 def failures(document: Mapping[str, Any]) -> Iterator[str]:

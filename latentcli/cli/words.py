@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from latentcli.jobs.loader.left_out import left_out_words
 from latentcli.jobs.runtime import bottleneck
 
 
@@ -106,6 +107,12 @@ def filtered(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"{count(document['filtered'], 'input')} left out by the filters:"
         reasons = document["filter_reasons"].items()
         yield from (f"  {number:,} x {text}" for text, number in reasons)
+
+
+def left_out(document: Mapping[str, Any]) -> Iterator[str]:
+    """What the sources hold that was no input, where there was any."""
+    if told := left_out_words(document.get("left_out_by", {})):
+        yield f"Not taken as inputs: {told}."
 
 
 def rows_of(listed: str | Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

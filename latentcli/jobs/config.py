@@ -368,6 +368,10 @@ def check_pipe(job: EncodeJob) -> None:
     """UsageError where a job that is piped asks for what a pipe cannot be."""
     if STDIN in job.sources and job.sources != (STDIN,):
         raise UsageError("- is a tar stream on standard input, and the only source then.")
+    if STDIN in job.sources and (job.include or job.exclude or job.limit is not None):
+        raise UsageError(
+            "--include, --exclude and --limit choose among files; - is one stream. Leave them out."
+        )
     if job.devices is not None or job.engine != "local":
         raise UsageError("A pipe is read and written by one process; give files to use several.")
     if job.dry_run:

@@ -12,7 +12,7 @@ from latentcli.jobs.failures import allowed_failures
 
 SOURCES = (
     "Folders (searched to the bottom), image or video files, tar shards ({000..099}.tar), quoted"
-    " globs, URLs (s3://, gs://, hf://), or @list.txt with a path a line."
+    " globs, URLs (s3://, gs://, hf://), or @list.txt with a path a line (@- reads it from stdin)."
 )
 MODEL = "Preset (see latentcli models), Hub id, or folder of config.json + model.safetensors."
 NO_SOURCES = "Give what to read: folders, image files, quoted globs or @list.txt."
@@ -78,6 +78,41 @@ class ImageIntake:
         " begin there. Default: the folder of the table.",
         section="read",
         metavar="DIR",
+    )
+    include: tuple[str, ...] = option(
+        (),
+        "Take only files that match; repeat for several. Paths below the source are matched as in"
+        " .gitignore: * and ? stop at a slash, ** does not; without a slash a pattern holds at any"
+        " depth, and that of a folder for all in it. Default: all.",
+        section="read",
+        metavar="PATTERN",
+    )
+    exclude: tuple[str, ...] = option(
+        (),
+        "Leave out files and folders that match, as --include, also where that takes them. Default:"
+        " none.",
+        section="read",
+        metavar="PATTERN",
+    )
+    limit: int | None = option(
+        None,
+        "Take only the first N inputs in the order of their keys. A larger N later appends the"
+        " rest to the store. Default: all.",
+        section="read",
+        least=1,
+    )
+    null: bool = option(
+        False,
+        "The names in @lists end with a NUL, as find -print0 writes them. Default: off, a name a"
+        " line.",
+        section="read",
+        flags=("--null", "-0"),
+    )
+    include_output: bool = option(
+        False,
+        "Take pictures that latentcli itself decoded, or wrote for a report, as inputs too."
+        " Default: off; but a decoded folder that is named as the source is taken.",
+        section="read",
     )
     workers: int | None = option(
         None,

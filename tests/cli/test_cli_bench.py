@@ -9,6 +9,7 @@ from clikit import Run
 
 from latentcli.cli.jobfile import resolve
 from latentcli.jobs.bench.config import BenchJob
+from latentcli.shards.sources.own_output import MARK, is_own
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +49,8 @@ def test_a_chart(cli: Run, tiny_model: Path, tmp_path: Path, suffix: str) -> Non
     assert str(path) in shown.out.replace("\n", "")
     start = {"png": b"\x89PNG", "svg": b"<?xml"}[suffix]
     assert path.read_bytes().startswith(start)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert [p.name for p in tmp_path.glob("[!.]*")] == [path.name]
+    assert is_own(str(path)) == (tmp_path / MARK).exists() == (suffix == "png")
 
 
 @pytest.mark.parametrize(

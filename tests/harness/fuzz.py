@@ -302,7 +302,7 @@ def fuzz_tars(
     before = seen_from_outside(folder, "decoded", "stderr", "tmp", "home")
     out = ("decode", str(folder / "store"), "--output", str(folder / "decoded"), "--device", "cpu")
     decoded = run((*out, "--quiet"), folder, limit)
-    files = sum(path.is_file() for path in (folder / "decoded").rglob("*"))
+    files = sum(path.is_file() for path in (folder / "decoded").rglob("[!.]*"))
     problems = list(lost_samples(folder / "store", tars))
     if decoded.code != 0 or files != report.rows - report.failed:
         problems.append(

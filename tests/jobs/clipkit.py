@@ -67,7 +67,7 @@ def seconds_of(path: Path) -> list[Any]:
 
 def numbers_of(folder: Path) -> list[int]:
     """Numbers drawn on the pictures of a folder, by their names' order."""
-    paths = sorted(folder.iterdir())
+    paths = sorted(folder.glob("[!.]*"))
     assert [path.stem for path in paths] == [f"{index:06d}" for index in range(len(paths))]
     return [int(clip_files.number_of(Image.open(path))) for path in paths]
 

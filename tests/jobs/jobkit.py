@@ -59,7 +59,7 @@ def pictures_of(folder: Path) -> dict[str, np.ndarray]:
     """Pixels of every picture below a folder."""
     return {
         str(path.relative_to(folder).with_suffix("")): np.asarray(Image.open(path).convert("RGB"))
-        for path in sorted(folder.rglob("*.*"))
+        for path in sorted(folder.rglob("[!.]*.*"))
     }
 
 

@@ -24,6 +24,7 @@ from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.reports.bench_chart import check_chart, draw_chart
+from latentcli.shards.sources.own_output import mark
 from latentcli.shards.storage.atomic_write import atomic_write
 
 NOT_STAGES = ("compile", "chart", "preset_table", "seconds", "threads")
@@ -73,8 +74,11 @@ def cpu_threads(number: int | None) -> Iterator[None]:
 def chart(name: str, document: Mapping[str, Any]) -> dict[str, str]:
     """Draws the document's chart; `chart` is its file, or `chart_error` why there is none."""
     path = Path(name)
+    kind = path.suffix.lower().removeprefix(".")
     try:
-        atomic_write(path, [draw_chart(document, path.suffix.lower().removeprefix("."))])
+        if kind == "png":  # drawings are no inputs
+            mark(path.parent)
+        atomic_write(path, [draw_chart(document, kind)])
     except Exception as error:  # whatever matplotlib or the disk says, the figures are not lost
         reason = error.__cause__ or error
         why = getattr(reason, "strerror", None) or str(reason).rstrip(".") or type(reason).__name__

@@ -92,7 +92,7 @@ def write_video(run: DecodeRun, clip: LatentClip) -> None:
     size = (clip.shape[3] * f, clip.shape[2] * f)
     clock, path = clip.clock(), run.path(clip.key)
     begin = clock.times[0] if clock.times[0] * clock.time_base > LATE_START else 0
-    make_parent(path)
+    make_parent(path, run.output)
     try:
         with ClipWriter(path, size, clock.frame_rate, clock.time_base, run.job.quality) as writer:
             for start, pixels in chunks(run, clip):

@@ -23,6 +23,7 @@ from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.runtime.machine import cores
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.signals import StopRequest
+from latentcli.shards.sources.own_output import make_own_folder
 from latentcli.shards.storage.atomic_write import atomic_write, write_error
 
 MOST_THREADS = 8
@@ -69,10 +70,10 @@ def make_folder(path: Path) -> None:
         raise write_error(path, error) from error
 
 
-def make_parent(path: Path) -> None:
-    """The folder of a file that is to be written; StoreError where it cannot be."""
+def make_parent(path: Path, output: Path) -> None:
+    """The folder of a file that is to be written below `output`; StoreError where it cannot be."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_own_folder(path.parent, output)
     except (FileExistsError, NotADirectoryError) as error:
         blocker = next(above for above in path.parents if above.exists() and not above.is_dir())
         raise StoreError(
@@ -164,7 +165,7 @@ def save_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:
     data = encode_image(pixels, run.format, run.job.quality)
     middle = time.perf_counter()
     path = run.path(key)
-    make_parent(path)
+    make_parent(path, run.output)
     atomic_write(path, [data])
     run.meter.add("encode_image", middle - start, 1)
     run.meter.add("write", time.perf_counter() - middle, 1)

@@ -75,6 +75,7 @@ def plan_document(
         "left_out": found.left_out,
         "looked_at": looked.count,
         "filtered": looked.filtered,
+        "left_out_by": found.left_out_by,
     }
 
 

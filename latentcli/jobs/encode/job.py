@@ -22,7 +22,7 @@ from latentcli.jobs.encode.to_stdout import encode_to_stdout
 from latentcli.jobs.inference.accelerator import own_device
 from latentcli.jobs.inference.capabilities import refuse_decoder_preset
 from latentcli.jobs.inference.engine import engine_of
-from latentcli.jobs.loader.find_media import check_clip_options, find_media
+from latentcli.jobs.loader.find_media import check_clip_options, media_of
 from latentcli.jobs.loader.packed_options import check_packed_options
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
@@ -67,7 +67,7 @@ def run_alone_or_first(
 ) -> dict[str, Any]:
     """The job of the only process, or of the first of several."""
     began = time.perf_counter()
-    found = find_media(job.sources, job.media, reporter, allow_pipe=job.allow_pipe)
+    found = media_of(job, reporter, job.allow_pipe)
     check_clip_options(job, found.media)
     check_packed_options(job, found, reporter)
     stop.check()

@@ -30,8 +30,9 @@ from latentcli.jobs.loader.sizes import (
 )
 from latentcli.jobs.loader.table_reader import absolute_root
 from latentcli.jobs.runtime.meter import Meter
-from latentcli.jobs.runtime.stdio import go_on
+from latentcli.jobs.runtime.stdio import STDIN, go_on
 from latentcli.latents.schema import MOMENTS
+from latentcli.shards.sources.expand import STDIN_LIST
 from latentcli.shards.storage.paths import AnyPath, is_remote, path_of
 from latentcli.shards.store.manifest import Manifest, read_manifest
 
@@ -250,7 +251,7 @@ def whitening(engine: Engine) -> dict[str, list[float]]:
 
 def default_store(sources: tuple[str, ...], model: str) -> str:
     """<name>.<model>.latents, named after the first source."""
-    if sources[0] == "-":
+    if sources[0] in (STDIN, STDIN_LIST):
         return f"stdin.{Path(model).name}.latents"
     if is_remote(sources[0]):
         name = PurePosixPath(sources[0].rstrip("/")).name.partition(".")[0]

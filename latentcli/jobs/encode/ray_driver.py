@@ -28,7 +28,7 @@ from latentcli.jobs.encode.share import assignment, lead, totals_before
 from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.accelerator import ACCELERATORS, kind_on_cluster
 from latentcli.jobs.inference.engine import Engine, engine_of
-from latentcli.jobs.loader.find_media import check_clip_options, find_media
+from latentcli.jobs.loader.find_media import check_clip_options, media_of
 from latentcli.jobs.loader.packed_options import check_packed_options
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import stop_on_signals
@@ -78,7 +78,7 @@ def run_ray(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
     ray = ray_at_hand()
     began = time.perf_counter()
     with stop_on_signals("Run the same command again to finish the rest.") as stop:
-        found = find_media(job.sources, job.media, reporter, allow_pipe=job.allow_pipe)
+        found = media_of(job, reporter, job.allow_pipe)
         check_clip_options(job, found.media)
         check_packed_options(job, found, reporter)
         ours = not ray.is_initialized()

@@ -112,7 +112,7 @@ def lead(
             stop.check()
         encode(run, work)
         result = finished_store(run, work, lock, before, began, sums)
-        return result | {"left_out": found.left_out}
+        return result | {"left_out": found.left_out, "left_out_by": found.left_out_by}
 
 
 def ask_of(job: EncodeJob) -> Ask:

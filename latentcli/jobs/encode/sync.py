@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from latentcli.jobs.encode.survey import Ask, Survey, survey
 from latentcli.jobs.encode.texts import refresh_texts
 from latentcli.jobs.encode.worklist import Work, finish_list, relisted, some
 from latentcli.jobs.failures import allowed_failures
-from latentcli.jobs.loader.find_media import SUFFIXES, find_media
+from latentcli.jobs.loader.find_media import SUFFIXES, Choice, find_media, scan_of
 from latentcli.jobs.loader.readers import is_lasting, packed_suffixes
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
@@ -125,8 +125,12 @@ def found_now(job: SyncJob, store: AnyPath, manifest: Manifest) -> FoundInputs:
     media = "clips" if "clips" in manifest.spec else "images"
     if STDIN in job.sources:
         raise UsageError("A stream on standard input cannot be looked at for what is gone from it.")
+    # What --include-output took may be in the store.
+    every = Choice(include_output=True)
     if job.sources:
-        return find_media(job.sources, media).inputs
+        found = find_media(job.sources, media, choice=every)
+        refuse_closed(found.left_out_by)
+        return found.inputs
     roots = read_roots(store).paths
     missing = [root for root in roots if not is_remote(root) and not path_of(root).exists()]
     if missing:
@@ -135,7 +139,20 @@ def found_now(job: SyncJob, store: AnyPath, manifest: Manifest) -> FoundInputs:
             f" they are now: latentcli sync {job.store} SRC."
         )
     suffixes = packed_suffixes() if manifest.tars else SUFFIXES[media]
-    return inputs_of(expand_sources(roots, suffixes), packed=manifest.tars)
+    scan = replace(scan_of(media, every), suffixes=suffixes)
+    expanded = expand_sources(roots, scan)
+    refuse_closed(scan.left_out.counts)
+    return inputs_of(expanded, packed=manifest.tars)
+
+
+def refuse_closed(left_out: Mapping[str, int]) -> None:
+    """UsageError where folders cannot be looked into: their inputs would seem to be gone."""
+    if closed := left_out.get("unreadable_folders"):
+        raise UsageError(
+            f"{closed:,} {'folder' if closed == 1 else 'folders'} of the sources must not be listed"
+            " by this user, so nobody knows what is still in there. Nothing was changed; latentcli"
+            " plan names them."
+        )
 
 
 def gone_of(job: SyncJob, now: Survey) -> list[InputRow]:

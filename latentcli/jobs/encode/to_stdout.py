@@ -19,7 +19,7 @@ from latentcli.jobs.encode.sinks import TarStreamSink
 from latentcli.jobs.encode.texts import captions_document
 from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.engine import Engine
-from latentcli.jobs.loader.find_media import find_media
+from latentcli.jobs.loader.find_media import media_of
 from latentcli.jobs.loader.packed_options import check_packed_options
 from latentcli.jobs.loader.packed_reader import PackedReader
 from latentcli.jobs.runtime.reporter import Reporter
@@ -45,7 +45,7 @@ def encode_to_stdout(
     began = time.perf_counter()
     job = replace(job, shard_format="webdataset")
     with tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
-        media, kind, inputs = inputs_of(job, Path(folder), reporter)
+        media, kind, inputs, left_out = inputs_of(job, Path(folder), reporter)
         plan = plan_encode(job, engine, media, kind)
         sink, work = TarStreamSink(stream), Work(inputs, tuple(range(inputs.units)))
         run = run_of(*(job, engine, plan, plan.manifest, work, Team(), stop, reporter, sink))
@@ -75,24 +75,32 @@ def encode_to_stdout(
             {"key": row.key, "source": row.source, "stage": row.stage, "error": row.error}
             for row in sink.failures
         ],
+        **left_out,
     }
 
 
-def inputs_of(job: EncodeJob, folder: Path, reporter: Reporter) -> tuple[str, str, InputList]:
-    """(media, kind of source, the inputs): listed in a temporary folder of this run."""
+def inputs_of(
+    job: EncodeJob, folder: Path, reporter: Reporter
+) -> tuple[str, str, InputList, dict[str, Any]]:
+    """(media, kind of source, the inputs, what of the document tells what is none of them).
+
+    The inputs are listed in a temporary folder of this run.
+    """
+    left_out: dict[str, Any] = {}
     if job.sources == (STDIN,):
         media, kind = media_of_stdin(job), "tars"
         rows = [InputRow("", STDIN, 0)]
     else:
-        found = find_media(job.sources, job.media, reporter, allow_pipe=job.allow_pipe)
+        found = media_of(job, reporter, job.allow_pipe)
         check_packed_options(job, found, reporter)
         media, kind = found.media, found.kind
+        left_out = {"left_out": found.left_out, "left_out_by": found.left_out_by}
         each = 1 if found.packed or media == "clips" else PIPE_UNIT
         rows = assign_units(found.inputs, each)
         if found.packed and len(rows) == 1:
             rows = [replace(rows[0], key="")]
     write_inputs(folder / INPUTS, rows)
-    return media, kind, InputList.open(folder / INPUTS)
+    return media, kind, InputList.open(folder / INPUTS), left_out
 
 
 def media_of_stdin(job: EncodeJob) -> str:

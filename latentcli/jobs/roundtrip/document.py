@@ -54,6 +54,7 @@ def document(run: Roundtrip, found: FoundMedia, preprocess: PreprocessSpec) -> d
         "filtered": run.filtered.total(),
         "filter_reasons": dict(run.filtered.most_common()),
         "left_out": found.left_out,
+        "left_out_by": found.left_out_by,
         "saved": job.save,
         "csv": job.csv,
         "report": job.report,

@@ -16,7 +16,7 @@ from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.engine import inference_config
 from latentcli.jobs.loader.clip_frames import ClipRecipe
-from latentcli.jobs.loader.find_media import SUFFIXES, FoundMedia, check_clip_options, find_media
+from latentcli.jobs.loader.find_media import SUFFIXES, FoundMedia, check_clip_options, media_of
 from latentcli.jobs.loader.loader import MANY, pick_workers
 from latentcli.jobs.loader.packed_options import check_packed_options
 from latentcli.jobs.loader.prepare import Intake, Recipe
@@ -52,7 +52,7 @@ UNIT = 1000
 def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     """The --json document of `roundtrip`. All models see the same pixels of every picture."""
     check(job)
-    found = find_media(job.sources, job.media, reporter)
+    found = media_of(job, reporter)
     check_clip_options(job, found.media)
     check_packed_options(job, found, reporter)
     if found.media == "clips":

@@ -45,6 +45,7 @@ from latentcli.jobs.roundtrip.rows import RowSpool
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.metrics.measures import SetMeasure
 from latentcli.metrics.temporal import ClipMeasure
+from latentcli.shards.sources.own_output import make_own_folder
 from latentcli.shards.storage.atomic_write import atomic_write, write_error
 from latentcli.shards.store.input_list import InputList
 
@@ -300,15 +301,16 @@ def keep(
                 run.report.add(name.index, pixels[i], of_all, [latent[i] for latent in latents])
             if job.save is not None:
                 for compared, picture in zip(run.comparison.compared_models, of_all, strict=True):
-                    save(Path(job.save) / compared.name / f"{name.key}.png", picture)
+                    save(Path(job.save), f"{compared.name}/{name.key}", picture)
     except StoreError as error:
         run.problems.append(str(error))
 
 
-def save(path: Path, picture: Tensor) -> None:
-    """One picture as PNG; StoreError where it cannot be written."""
+def save(folder: Path, name: str, picture: Tensor) -> None:
+    """One picture as PNG below a folder; StoreError where it cannot be written."""
+    path = folder / f"{name}.png"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_own_folder(path.parent, folder)
     except OSError as error:
         raise write_error(path.parent, error) from error
     atomic_write(path, [encode_image(picture, "png")])

@@ -6,15 +6,11 @@ import shutil
 from pathlib import Path
 
 from latentcli.core.errors import StoreError, UsageError
+from latentcli.shards.sources.own_output import REPORT_MARK, REPORT_NOTE
 from latentcli.shards.storage.paths import is_remote, path_of
 
-PAGE, FILES, MARK = "index.html", "files", "about.txt"
+PAGE, FILES, MARK = "index.html", "files", REPORT_MARK
 """A report's page; the folder of its pictures; the note in it that tells whose folder it is."""
-
-_NOTE = (
-    "The pictures of a report by latentcli: open ../index.html in a browser.\n"
-    "This folder and that page are replaced when a report is written here again.\n"
-)
 
 
 def report_folder(path: str | Path) -> Path:
@@ -77,7 +73,7 @@ def _is_report(folder: Path, names: set[str]) -> bool:
 
 def _is_ours(note: Path) -> bool:
     """Whether a note is the one that reports write, and no other file of that name."""
-    return note.is_file() and not note.is_symlink() and note.read_bytes() == _NOTE.encode()
+    return note.is_file() and not note.is_symlink() and note.read_bytes() == REPORT_NOTE.encode()
 
 
 def _cleared(folder: Path) -> Path:
@@ -92,7 +88,7 @@ def _cleared(folder: Path) -> Path:
             elif entry.name != MARK:
                 entry.unlink()
     files.mkdir(parents=True, exist_ok=True)
-    (files / MARK).write_text(_NOTE, encoding="utf-8")
+    (files / MARK).write_text(REPORT_NOTE, encoding="utf-8")
     return folder
 
 

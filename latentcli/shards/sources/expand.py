@@ -6,49 +6,57 @@ import glob
 import os
 import posixpath
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 
 from latentcli.core.errors import UsageError
+from latentcli.shards.sources.braces import brace_names
 from latentcli.shards.sources.file_list import Files, Source
 from latentcli.shards.sources.local import absolute, add_path, expand_glob, expand_path
+from latentcli.shards.sources.own_folders import refuse_shards
 from latentcli.shards.sources.remote import expand_url, folder_of, is_pattern, look_up
+from latentcli.shards.sources.scan import Scan
 from latentcli.shards.storage.paths import is_remote, path_of
 
 PIPE = "pipe:"
 """In front of a shell command whose output is a tar."""
-MOST_NAMES = 1_000_000
-"""Names that the braces of one source may stand for."""
-
-_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)[}.]")
+LIST = "@"
+"""In front of a list's path."""
+STDIN_LIST = "@-"
+"""The list on standard input."""
 # Parts that are empty, `.` or `..`, and slashes at the end.
 _ODD_PARTS = re.compile(r"/\.{0,2}(?:/|$)")
 
 
-def expand_source(source: str, suffixes: frozenset[str], *, allow_pipe: bool = False) -> Source:
+def expand_source(source: str, scan: Scan) -> Source:
     """Files of a folder (recursive), file, glob, brace list, @list or URL of such, or a pipe.
 
-    `suffixes` are lower case with the dot. They choose among the files of folders and globs; a
-    file that is named itself is taken whatever its suffix. What exists under the very name is
-    never a pattern. UsageError where there is no file, and for pipe:COMMAND unless it is allowed.
+    What exists under the very name is never a pattern. UsageError where there is no file, where it
+    is a latent store, and for pipe:COMMAND unless it is allowed.
     """
     if not source:
         raise UsageError("a source is empty: name a folder, a file, a glob or @list.txt.")
+    found = _expanded(source, scan)
+    refuse_shards(found.anchor)
+    return found
+
+
+def _expanded(source: str, scan: Scan) -> Source:
     if source.startswith(PIPE):
-        return _pipes(source, allow_pipe)
-    if source.startswith("@"):
-        return _list(source, suffixes, allow_pipe)
+        return _pipes(source, scan.allow_pipe)
+    if source.startswith(LIST):
+        return _list(source, scan)
     if is_remote(source):
-        return _url(source, suffixes)
+        return _url(source, scan)
     named = local_name(source)
     path = absolute(named)
     if posixpath.lexists(path):
-        return expand_path(source, path, suffixes)
+        return expand_path(source, path, scan)
     names = brace_names(named)
     if names is not None:
-        return joined(source, _each(names, suffixes))
+        return joined(source, _each(source, names, scan))
     if glob.has_magic(named):
-        return expand_glob(named, suffixes)
+        return expand_glob(named, scan)
     raise UsageError(
         f"{source} does not exist. A source is a folder, a file, a quoted glob or brace list, a URL"
         " of one of these, or @list.txt with one path a line."
@@ -60,30 +68,8 @@ def local_name(source: str) -> str:
     return str(path_of(source)) if source.lower().startswith(("file://", "local://")) else source
 
 
-def brace_names(source: str) -> list[str] | None:
-    """What shards-{000..099}.tar stands for, in order; None where a text has no such braces.
-
-    UsageError where these are more than MOST_NAMES.
-    """
-    if "{" not in source:
-        return None
-    import braceexpand
-
-    names = list[str]()
-    # A range is made as a whole before its first name comes out, so it is measured before.
-    endless = any(abs(int(b) - int(a)) > MOST_NAMES for a, b in _RANGE.findall(source))
-    try:
-        if not endless:
-            names = list(islice(braceexpand.braceexpand(source), MOST_NAMES + 1))
-    except ValueError:
-        return None
-    if endless or len(names) > MOST_NAMES:
-        raise UsageError(f"the braces of {source} stand for more than {MOST_NAMES:,} names.")
-    return None if names == [source] else names
-
-
-def _each(names: Sequence[str], suffixes: frozenset[str]) -> Iterator[Source]:
-    """Sources of brace names; one error for all that do not exist."""
+def _each(source: str, names: Sequence[str], scan: Scan) -> Iterator[Source]:
+    """Sources of brace names, the files among them as one; one error for all that do not exist."""
     paths = [absolute(name) for name in names]
     missing = [
         name
@@ -92,11 +78,16 @@ def _each(names: Sequence[str], suffixes: frozenset[str]) -> Iterator[Source]:
     ]
     if missing:
         raise _missing(missing, names)
+    files, folders = Files(), list[str]()
     for name, path in zip(names, paths, strict=True):
-        if posixpath.lexists(path):
-            yield expand_path(name, path, suffixes)
+        if not posixpath.lexists(path):
+            yield expand_glob(name, scan)
+        elif posixpath.isdir(path):
+            yield expand_path(name, path, scan)
         else:
-            yield expand_glob(name, suffixes)
+            folders.append(add_path(files, path, scan))
+    if folders:
+        yield scan.named(Source(source, common_anchor(folders), files, named=True))
 
 
 def _missing(missing: Sequence[str], names: Sequence[str]) -> UsageError:
@@ -143,47 +134,69 @@ def _pipes(source: str, allow_pipe: bool) -> Source:
     return Source(source, None, files, named=True)
 
 
-def _url(source: str, suffixes: frozenset[str]) -> Source:
+def _url(source: str, scan: Scan) -> Source:
     names = brace_names(source)
     if names is None or path_of(source).exists():
-        return expand_url(source, suffixes)
+        return expand_url(source, scan)
     files, missing = look_up([name for name in names if not is_pattern(name)])
     if missing:
         raise _missing(missing, names)
-    sources = [expand_url(name, suffixes) for name in names if is_pattern(name)]
+    sources = [expand_url(name, scan) for name in names if is_pattern(name)]
     if len(files):
         anchor = common_anchor(map(folder_of, files.paths))
-        sources.append(Source(source, anchor, files, named=True))
+        sources.append(scan.named(Source(source, anchor, files, named=True)))
     return joined(source, sources)
 
 
-def _list(source: str, suffixes: frozenset[str], allow_pipe: bool) -> Source:
-    """Files of a list. A line whose file is gone stays an input, which then fails at read."""
+def _list(source: str, scan: Scan) -> Source:
+    """Files of a list. A name whose file is gone stays an input, which then fails at read."""
     name = source[1:]
     path = name if is_remote(name) else absolute(local_name(name))
+    data = _stdin() if source == STDIN_LIST else _list_bytes(path, name)
+    names = list(map(os.fsdecode, _names_of(data, name, null=scan.null)))
+    if not names:
+        each = "one path a line" if not scan.null else "paths that end with a NUL"
+        raise UsageError(f"the list {name} names no file: it needs {each}.")
+    del data
+    folder = folder_of(path) if is_remote(path) else posixpath.dirname(path)
+    return scan.named(_listed(source, folder, names, scan.without_patterns()))
+
+
+def _list_bytes(path: str, name: str) -> bytes:
     try:
-        lines = path_of(path).read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+        return path_of(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise UsageError(f"the list {name} cannot be read: {error.strerror}.") from error
-    if any(b"\0" in line for line in lines):
-        raise UsageError(f"{name} is no list of paths: it holds binary data.")
-    names = [os.fsdecode(line) for line in lines if line.strip() and not line.startswith(b"#")]
-    if not names:
-        raise UsageError(f"the list {name} names no file: it needs one path a line.")
-    del lines
-    folder = folder_of(path) if is_remote(path) else posixpath.dirname(path)
-    return _listed(source, folder, names, suffixes, allow_pipe)
 
 
-def _listed(
-    text: str, folder: str, names: Iterable[str], suffixes: frozenset[str], allow_pipe: bool
-) -> Source:
+def _stdin() -> bytes:
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        raise UsageError(
+            "@- reads a list of paths from standard input, which is closed or a terminal here; try"
+            " find . -name '*.jpg' | latentcli ..."
+        )
+    return sys.stdin.buffer.read()
+
+
+def _names_of(data: bytes, name: str, *, null: bool) -> list[bytes]:
+    """The names in a list; one a line, unless they end with a NUL."""
+    if null:
+        return [name for name in data.split(b"\0") if name]
+    if b"\0" in data:
+        raise UsageError(
+            f"{name} is no list with a path a line: it holds binary data. A list of paths that end"
+            " with a NUL, as find -print0 writes it, needs --null (-0)."
+        )
+    return [line for line in data.splitlines() if line.strip() and not line.startswith(b"#")]
+
+
+def _listed(text: str, folder: str, names: Iterable[str], scan: Scan) -> Source:
     files, urls = Files(), list[str]()
     anchors: set[str] = set()
     sources = []
     for line in names:
         if line.startswith(PIPE):
-            sources.append(_pipes(line, allow_pipe))
+            sources.append(_pipes(line, scan.allow_pipe))
             continue
         name = line if line.startswith("/") or "://" not in line else local_name(line)
         if is_remote(name):
@@ -193,11 +206,11 @@ def _listed(
         else:
             path = posixpath.join(folder, name)
             path = absolute(path) if _ODD_PARTS.search(path) else path
-            anchors.add(add_path(files, path, suffixes))
+            anchors.add(add_path(files, path, scan))
     listed = Source(text, common_anchor(anchors), files, named=True)
     if not urls and not sources:
         return listed
-    sources += [expand_url(url, suffixes) for url in urls if url.endswith("/")]
+    sources += [expand_url(url, scan) for url in urls if url.endswith("/")]
     there, missing = look_up([url for url in urls if not url.endswith("/")])
     for url in missing:
         there.add(url)

@@ -125,6 +125,16 @@ class FoundInputs(Sequence[FoundInput]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def first(self, count: int) -> FoundInputs:
+        """The first inputs in the order of their keys."""
+        return FoundInputs(
+            self.files.pick(range(min(count, len(self)))),
+            self.keys[:count],
+            packed=self.packed,
+            anchor=self.anchor,
+            roots=self.roots,
+        )
+
     def clear(self) -> None:
         """Lets all inputs go: they take memory, and a job has them in its store by then."""
         self.files, self.keys = Files(), []

@@ -6,15 +6,19 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from operator import lt
 
 from latentcli.core.errors import UsageError
 from latentcli.core.types import InputRow
-from latentcli.shards.keys import TAR_SUFFIXES, tar_keys, tar_stem, unique_keys
-from latentcli.shards.sources.expand import PIPE, expand_source, joined
+from latentcli.shards.keys import TAR_SUFFIXES, folders_of, tar_keys, tar_stem, unique_keys
+from latentcli.shards.sources.expand import LIST, PIPE, expand_source, joined, local_name
 from latentcli.shards.sources.file_list import FoundInput, FoundInputs, Source
+from latentcli.shards.sources.left_out import LeftOut
+from latentcli.shards.sources.local import absolute
 from latentcli.shards.sources.remote import is_web
+from latentcli.shards.sources.scan import Scan
 from latentcli.shards.storage.paths import is_remote
 
 _WORDS = re.compile(r"[^\s'\"|;&<>()]+")
@@ -30,16 +34,35 @@ def find_inputs(
     dot. UsageError where a source does not exist or gives no input, and for a pipe: that is not
     allowed.
     """
-    return inputs_of(expand_sources(sources, suffixes, allow_pipe=allow_pipe))
+    return inputs_of(expand_sources(sources, Scan(suffixes, allow_pipe=allow_pipe)))
 
 
-def expand_sources(
-    sources: Sequence[str], suffixes: frozenset[str], *, allow_pipe: bool = False
-) -> list[Source]:
+def expand_sources(sources: Sequence[str], scan: Scan) -> list[Source]:
     """The files of each source; UsageError as `find_inputs`."""
     if not sources:
         raise UsageError("no source given: name a folder, a file, a glob or @list.txt.")
-    return [expand_source(source, suffixes, allow_pipe=allow_pipe) for source in sources]
+    # What lies in two sources is left out once.
+    again = replace(scan, left_out=LeftOut())
+    within = within_others(sources)
+    return [
+        expand_source(source, again if i in within else scan) for i, source in enumerate(sources)
+    ]
+
+
+def within_others(sources: Sequence[str]) -> set[int]:
+    """Places of the sources whose names say that they lie in another one, or are an earlier one."""
+    named = [source.rstrip("/") if is_remote(source) else _absolute(source) for source in sources]
+    places = {name: i for i, name in reversed(list(enumerate(named)))}
+    return {
+        i
+        for i, name in enumerate(named)
+        if places[name] != i or not folders_of([name]).isdisjoint(places)
+    }
+
+
+def _absolute(source: str) -> str:
+    is_word = source.startswith((PIPE, LIST, "-"))
+    return source if is_word else absolute(local_name(source))
 
 
 def inputs_of(expanded: Sequence[Source], *, packed: bool = False) -> FoundInputs:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import glob
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
-from typing import TypeVar
 
 from latentcli.core.errors import UsageError
+from latentcli.shards.sources.errors import no_inputs, no_match
 from latentcli.shards.sources.file_list import Files, Source
-from latentcli.shards.sources.local import matches, no_inputs, no_match
+from latentcli.shards.sources.heads import REMOTE_LIMIT, Doubtful
+from latentcli.shards.sources.own_output import own_files
+from latentcli.shards.sources.remote_walk import Listed, below, matching, telling, visible
+from latentcli.shards.sources.scan import Scan
 from latentcli.shards.storage.paths import RemotePath, RemoteStat, path_of
 
 LISTED_FROM = 16
@@ -21,13 +24,9 @@ SECOND = 10**9
 _AT_ONCE = 16
 _WEB = ("http://", "https://")
 
-Found = tuple[RemotePath, RemoteStat]
-Result = TypeVar("Result")
-Other = TypeVar("Other")
 
-
-def expand_url(source: str, suffixes: frozenset[str]) -> Source:
-    """A file, the files below a folder, or those that a glob matches; suffixes as for folders.
+def expand_url(source: str, scan: Scan) -> Source:
+    """A file, or what is wanted below a folder or of what a glob matches.
 
     Web servers have files only, and no globs. UsageError where there is none, or the storage
     refuses.
@@ -35,17 +34,17 @@ def expand_url(source: str, suffixes: frozenset[str]) -> Source:
     path = remote(source)
     found = None if source.endswith("/") and not is_web(source) else _file(path)
     if found is not None:
-        return Source(source, folder_of(path.url), _files([(path, found)]), named=True)
+        files = _files([(path, found)])
+        return scan.named(Source(source, folder_of(path.url), files, named=True))
     if is_pattern(source):
-        return _glob(source, suffixes)
-    below = [] if is_web(source) else list(_telling(path, path.find, []))
-    if not below:
+        return _glob(source, scan)
+    listing = [] if is_web(source) else below(path)
+    if not listing:
         raise UsageError(f"{source} does not exist: there is no file and no folder of this name.")
-    skip = len(path.url) + 1
-    files = _files(item for item in below if not _is_hidden(item[0].url[skip:]))
-    files = files.where(lambda url: url.lower().endswith(tuple(suffixes)))
+    before = scan.left_out.counts.copy()
+    files = _wanted(visible(path, listing, scan), path.url, scan)
     if not len(files):
-        raise no_inputs(source, suffixes)
+        raise no_inputs(source, scan, before)
     return Source(source, path.url, files)
 
 
@@ -61,7 +60,7 @@ def look_up(urls: Sequence[str]) -> tuple[Files, list[str]]:
             single += wanted
             continue
         here = set(wanted)
-        for path, info in _telling(remote(folder), remote(folder).entries, []):
+        for path, info in telling(remote(folder), remote(folder).entries, []):
             if info is not None and path.url in here:
                 known[path.url] = info
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -96,60 +95,48 @@ def remote(url: str) -> RemotePath:
     return path
 
 
-def _glob(source: str, suffixes: frozenset[str]) -> Source:
+def _glob(source: str, scan: Scan) -> Source:
     scheme, _, rest = source.partition("://")
     parts = rest.split("/")
     literal = list(takewhile(lambda part: not glob.has_magic(part), parts))
     if not literal:
         raise UsageError(f"{source} has a wildcard in the name of its bucket; write the name.")
     anchor = remote(f"{scheme}://{'/'.join(literal)}")
-    found = _files(_matching(anchor, parts[len(literal) :]))
-    files = found.where(lambda url: url.lower().endswith(tuple(suffixes)))
+    before = scan.left_out.counts.copy()
+    found = list(matching(anchor, parts[len(literal) :], scan))
+    files = _wanted(found, anchor.url, scan)
     if not len(files):
-        raise no_match(source, len(found), suffixes)
+        raise no_match(source, len(found), scan, before)
     return Source(source, anchor.url, files)
 
 
-def _matching(folder: RemotePath, patterns: Sequence[str]) -> Iterator[Found]:
-    """Folder by folder, and with one listing of everything from a ** on."""
-    if patterns[0] == "**":
-        skip = len(folder.url) + 1
-        for path, info in _telling(folder, folder.find, []):
-            names = path.url[skip:]
-            if not _is_hidden(names) and matches(names.split("/"), patterns):
-                yield path, info
-        return
-    for path, stat in _telling(folder, folder.entries, []):
-        if not matches([path.name], patterns[:1]) or _is_hidden(path.name, patterns[0]):
-            continue
-        if len(patterns) == 1 and stat is not None:
-            yield path, stat
-        elif len(patterns) > 1 and stat is None:
-            yield from _matching(path, patterns[1:])
-
-
-def _is_hidden(names: str, pattern: str = "") -> bool:
-    """Whether any part is hidden, unless a pattern asks for such names."""
-    return (names.startswith(".") or "/." in names) and not pattern.startswith(".")
-
-
-def _files(found: Iterable[Found]) -> Files:
-    files = Files()
-    for path, info in found:
-        # A listing may be more exact than the look-up of one file, which tells whole seconds.
-        files.add(path.url, info.st_size, max(info.st_mtime_ns // SECOND * SECOND, -1))
+def _wanted(listed: Iterable[Listed], source: str, scan: Scan) -> Files:
+    """What is wanted of some files below a source."""
+    files, doubtful, skip = Files(), Doubtful(), len(source) + 1
+    listed = list(listed)
+    marked = [file for file in listed if file.marked]
+    own = own_files([f.path.url for f in marked], [f.info.st_size for f in marked])
+    for path, info, is_marked in listed:
+        size, time = info.st_size, whole_seconds(info)
+        is_own = is_marked and next(own)
+        if scan.takes(*(path.url, path.url[skip:], doubtful), own=is_own, size=size, mtime_ns=time):
+            files.add(path.url, size, time)
+    for item in scan.pictures(doubtful, REMOTE_LIMIT):
+        files.add(*item)
     return files
 
 
+def _files(found: Iterable[tuple[RemotePath, RemoteStat]]) -> Files:
+    files = Files()
+    for path, info in found:
+        files.add(path.url, info.st_size, whole_seconds(info))
+    return files
+
+
+def whole_seconds(info: RemoteStat) -> int:
+    """The time of a file; a listing may be more exact than the look-up of one file."""
+    return max(info.st_mtime_ns // SECOND * SECOND, -1)
+
+
 def _file(path: RemotePath) -> RemoteStat | None:
-    return _telling(path, path.stat, None)
-
-
-def _telling(path: RemotePath, call: Callable[[], Result], missing: Other) -> Result | Other:
-    """The call's result, or `missing` where nothing is there; UsageError for other trouble."""
-    try:
-        return call()
-    except FileNotFoundError:
-        return missing
-    except OSError as error:
-        raise UsageError(f"{path} cannot be listed: {error.strerror}.") from error
+    return telling(path, path.stat, None)

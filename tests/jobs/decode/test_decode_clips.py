@@ -30,6 +30,7 @@ from latentcli.images.codec import to_float, to_uint8
 from latentcli.jobs.inference.engine import sample_noise
 from latentcli.jobs.loader.clip_frames import frame_key
 from latentcli.models.registry import load_model
+from latentcli.shards.sources.own_output import MARK
 
 ODD = 11
 VARIABLE = [0, 40, 41, 140, 1140, 1173, 5000]
@@ -55,7 +56,7 @@ def folder(tmp_path_factory):
 
 def test_every_frame_comes_back_as_a_video(clip, store, tmp_path):
     told = decode(store, tmp_path)
-    assert list(tree(tmp_path)) == ["odd.mp4"]
+    assert list(tree(tmp_path)) == [MARK, "odd.mp4"]
     assert frames_of(tmp_path / "odd.mp4") == frames_of(clip)
     assert [number for number, _ in frames_of(clip)] == list(range(ODD))
     assert (told["media"], told["decoded"], told["frames"], told["failed"]) == ("clips", 1, ODD, 0)
@@ -101,7 +102,7 @@ def test_one_shard_alone(folder, tmp_path):
     encode(folder, tmp_path / "store", MODEL, samples_per_shard=2)
     told = decode(tmp_path / "store" / "shards" / "000001.safetensors", tmp_path / "out")
     assert (told["media"], told["decoded"], told["frames"]) == ("clips", 2, NUMBERS[2] + NUMBERS[3])
-    assert sorted(tree(tmp_path / "out")) == ["c02.mp4", "c03.mp4"]
+    assert sorted(tree(tmp_path / "out")) == [MARK, "c02.mp4", "c03.mp4"]
     assert frames_of(tmp_path / "out" / "c03.mp4") == frames_of(folder / "c03.mp4")
 
 
@@ -110,7 +111,7 @@ def test_existing_clips_are_skipped(folder, tmp_path):
     encode(folder, store, MODEL)
     decode(store, out)
     (out / "c01.mp4").unlink()
-    kept = {path: path.stat().st_ino for path in out.iterdir()}
+    kept = {path: path.stat().st_ino for path in out.glob("[!.]*")}
     told = decode(store, out, skip_existing=True)
     assert (told["decoded"], told["skipped"], told["frames"]) == (1, len(NUMBERS) - 1, NUMBERS[1])
     assert {path: path.stat().st_ino for path in kept} == kept

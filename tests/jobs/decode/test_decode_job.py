@@ -127,11 +127,11 @@ def test_moments_give_the_same_pictures(moments_store, tmp_path, reference):
 def test_formats(mixed_store, tmp_path, reference, format, suffix):
     decode(mixed_store, tmp_path / "good", seed=5, format=format, quality=100)
     decode(mixed_store, tmp_path / "poor", seed=5, format=format, quality=20)
-    good = sorted((tmp_path / "good").rglob("*.*"))
+    good = sorted((tmp_path / "good").rglob("[!.]*.*"))
     assert len(good) == 23 and {path.suffix for path in good} == {suffix}
     assert Image.open(good[0]).format == format.upper()
     size = {
-        name: sum(path.stat().st_size for path in (tmp_path / name).rglob("*.*"))
+        name: sum(path.stat().st_size for path in (tmp_path / name).rglob("[!.]*.*"))
         for name in ("good", "poor")
     }
     assert size["poor"] < size["good"]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import uuid
+from typing import Any
 
 import fsspec
 import pytest
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.loader.find_media import FoundMedia, find_media, is_clip
+from latentcli.jobs.loader import find_media as find_media_module
+from latentcli.jobs.loader import left_out
+from latentcli.jobs.loader.find_media import Choice, FoundMedia, find_media, is_clip
 from latentcli.jobs.loader.readers import TarReader
 from latentcli.jobs.runtime.reporter import Reporter
 
@@ -27,10 +33,13 @@ def data(tmp_path):
     return tmp_path
 
 
-def find(data, *sources: str, media: str = "auto", **options: bool) -> tuple[FoundMedia, list[str]]:
+def find(
+    data, *sources: str, media: str = "auto", allow_pipe: bool = False, **options: Any
+) -> tuple[FoundMedia, list[str]]:
     notes: list[str] = []
     whole = [name if ":" in name else str(data / name) for name in sources]
-    return find_media(whole, media, Reporter(note=notes.append), **options), notes
+    reporter, choice = Reporter(note=notes.append), Choice(**options)
+    return find_media(whole, media, reporter, allow_pipe, choice), notes
 
 
 def keys(found: FoundMedia) -> list[str]:
@@ -126,6 +135,120 @@ def test_tars_and_pictures_in_one_list_are_refused(data):
 def test_a_command_together_with_pictures_is_refused(data):
     with pytest.raises(UsageError, match="is a tar of samples"):
         find(data, "pictures", "pipe:make-one", allow_pipe=True)
+
+
+def test_all_that_is_left_out_is_told(data):
+    (data / "all/photo").write_bytes(b"\xff\xd8\xff\xe0")
+    for name in ("b.svg", "c.zip", "d.txt", ".e"):
+        (data / "all" / name).touch()
+    found, notes = find(data, "all")
+    assert (keys(found), found.left_out) == (["a", "photo"], 2)
+    by = {".mp4": 1, ".svg": 1, ".tar": 1, ".txt": 1, ".zip": 1, "hidden_files": 1}
+    assert found.left_out_by == by
+    assert notes[2:] == [
+        "Not taken as inputs: 1 .svg (pictures of a kind that is not read); 1 .zip (archives:"
+        " unpack them first); 1 hidden file; 1 other file (.txt)."
+    ]
+
+
+def test_pictures_that_an_extra_would_bring_are_told_with_it(data, monkeypatch):
+    unread = {".heic": "pip install 'latentcli[heif]' reads them"}
+    monkeypatch.setattr(find_media_module, "UNREAD", unread)
+    monkeypatch.setattr(left_out, "UNREAD", unread)
+    monkeypatch.setitem(find_media_module.SUFFIXES, "auto", frozenset({".jpg"}))
+    (data / "pictures/c.heic").touch()
+    _, notes = find(data, "pictures")
+    assert "1 .heic (pip install 'latentcli[heif]' reads them)" in notes[0]
+
+
+def test_pictures_beside_clips_are_counted(data):
+    pytest.importorskip("av")
+    found, _ = find(data, "all", media="clips")
+    assert (keys(found), found.left_out_by) == (["a"], {".jpg": 1, ".tar": 1})
+
+
+def test_a_limit_takes_the_first_keys(data):
+    found, notes = find(data, "pictures", "mixed", "all/a.jpg", limit=2)
+    assert keys(found) == ["all/a", "mixed/a"]
+    assert found.inputs.anchor == str(data) and len(found.inputs.files) == 2
+    assert found.left_out_by == {".tar": 2, "over_limit": 2}
+    assert notes[-1] == "--limit takes the first 2 of 4 inputs."
+    assert find(data, "pictures", limit=2)[0].left_out_by == {}
+    packed, _ = find(data, "tars", limit=2)
+    assert (keys(packed), packed.packed, packed.inputs.packed) == (["0", "1"], True, True)
+
+
+def test_patterns_choose_among_files_of_every_kind(data):
+    found, notes = find(data, "all", exclude=("*.tar",), include=("a.*", "*.gif"))
+    assert (keys(found), found.left_out_by) == (["a"], {".mp4": 1, "excluded": 1})
+    assert "--include *.gif matches nothing in the sources." in notes
+    assert keys(find(data, "mixed", include=("*.tar",))[0]) == ["0", "1"]
+    with pytest.raises(UsageError, match="what is there: 2 files by --include or --exclude"):
+        find(data, "pictures", include=("*.gif",))
+    with pytest.raises(UsageError, match="--include and --exclude leave none of 1 files"):
+        find(data, "mixed/a.jpg", exclude=("a*",))
+
+
+@pytest.mark.parametrize("name", ["list", "-"])
+def test_lists_with_any_names(data, monkeypatch, name):
+    odd = [" spaces .jpg", "# no comment.jpg", "new\nline.jpg"]
+    for each in odd:
+        (data / "pictures" / each).touch()
+    listed = b"".join(f"pictures/{each}\0".encode() for each in (*odd, "a.jpg"))
+    (data / "list").write_bytes(listed)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed)))
+    monkeypatch.chdir(data)
+    found = find_media([f"@{name}"], "auto", choice=Choice(null=True)).inputs
+    expected = [f"{data}/pictures/{each}" for each in (*odd, "a.jpg")]
+    assert sorted(item.path for item in found) == sorted(expected)
+    assert found.anchor == f"{data}/pictures"
+
+
+def test_a_list_on_standard_input(data, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.jpg\n# b\nb.png\n")))
+    monkeypatch.chdir(data / "pictures")
+    assert keys(find_media(["@-"], "auto")) == ["a", "b"]
+    with pytest.raises(UsageError, match="the list - names no file"):
+        find_media(["@-"], "auto")
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UsageError, match=r"standard input, which is closed.*find"):
+        find_media(["@-"], "auto")
+
+
+def test_how_lists_end_their_names_is_told(data):
+    (data / "list").write_bytes(b"pictures/a.jpg\0pictures/b.png\0")
+    with pytest.raises(UsageError, match=r"find -print0 writes it, needs --null \(-0\)"):
+        find_media([f"@{data}/list"], "auto")
+    with pytest.raises(UsageError, match=r"--null \(-0\) says how lists end"):
+        find(data, "pictures", null=True)
+    (data / "empty").write_bytes(b"\0\0")
+    with pytest.raises(UsageError, match="needs paths that end with a NUL"):
+        find_media([f"@{data}/empty"], "auto", choice=Choice(null=True))
+
+
+def test_many_that_are_not_opened_are_told(data, monkeypatch):
+    monkeypatch.setattr("latentcli.shards.sources.local.LOCAL_LIMIT", 4)
+    monkeypatch.setattr("latentcli.shards.sources.heads.SAMPLE", 2)
+    for i in range(6):
+        (data / f"pictures/{i}").touch()
+    _, notes = find(data, "pictures")
+    assert notes[1].startswith("4 files without a suffix of pictures were not opened")
+
+
+def test_closed_folders_are_named(data, monkeypatch):
+    whole = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied")
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found, notes = find(data, "tars")
+    assert (keys(found), found.left_out_by) == (["0", "1"], {"unreadable_folders": 1})
+    assert notes == [
+        f"1 folder is closed to this user, and so is what may be in there: {data}/tars/sub."
+    ]
 
 
 def test_folder_of_nothing(data):

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
+from typing import Any
 
 import fsspec
 import pytest
 
 from latentcli.core.errors import UsageError
-from latentcli.shards.sources import expand as sources
+from latentcli.shards.sources import braces
 from latentcli.shards.sources.expand import common_anchor, expand_source
+from latentcli.shards.sources.file_list import Source
 from latentcli.shards.sources.find_inputs import find_inputs
 from latentcli.shards.sources.remote import LISTED_FROM
+from latentcli.shards.sources.scan import Scan
 
 TARS = frozenset({".tar", ".tar.gz"})
 BOTH = TARS | {".jpg"}
 
 
+def expand(source: object, suffixes: frozenset[str] = TARS, **options: Any) -> Source:
+    return expand_source(str(source), Scan(suffixes, **options))
+
+
 def paths(source: object, suffixes: frozenset[str] = TARS, **options: bool) -> list[str]:
-    return sorted(expand_source(str(source), suffixes, **options).files.paths)
+    return sorted(expand(source, suffixes, **options).files.paths)
 
 
 @pytest.fixture
@@ -69,9 +76,9 @@ def test_braces(tars, monkeypatch):
     assert paths("{a,b}/x.tar") == [f"{tars}/a/x.tar", f"{tars}/b/x.tar"]
     assert paths("{a,b}/*.tar*") == [f"{tars}/a/x.tar", f"{tars}/b/x.tar", f"{tars}/b/y.tar.gz"]
     assert paths("{a,b}") == paths("{a,b}/*")
-    found = expand_source("{a,b}/x.tar", TARS)
+    found = expand("{a,b}/x.tar")
     assert (found.named, found.anchor) == (True, str(tars))
-    assert not expand_source("{a,b}", TARS).named
+    assert not expand("{a,b}").named
 
 
 def test_a_file_of_that_very_name_is_no_brace_list(tars):
@@ -94,9 +101,9 @@ def test_a_file_of_that_very_name_is_no_brace_list(tars):
 )
 def test_what_is_not_there_is_said(tars, monkeypatch, source, words):
     monkeypatch.chdir(tars)
-    monkeypatch.setattr(sources, "MOST_NAMES", 1000)
+    monkeypatch.setattr(braces, "MOST_NAMES", 1000)
     with pytest.raises(UsageError) as caught:
-        expand_source(source, TARS)
+        expand(source)
     assert all(word in str(caught.value) for word in words)
 
 
@@ -107,11 +114,11 @@ def test_pipes_are_taken_as_they_are_where_they_are_allowed():
     found = find_inputs([command], TARS, allow_pipe=True)
     assert [(item.size, item.mtime_ns) for item in found] == [(-1, -1)] * 3
     with pytest.raises(UsageError, match="no command"):
-        expand_source("pipe: ", TARS, allow_pipe=True)
+        expand("pipe: ", allow_pipe=True)
 
 
 def test_remote_folder_is_listed_at_once(bucket, calls):
-    found = expand_source(bucket, TARS)
+    found = expand(bucket)
     assert found.files.paths == [
         *(f"{bucket}/{i:03d}.tar" for i in range(12)),
         f"{bucket}/a/x.tar",
@@ -125,9 +132,9 @@ def test_remote_folder_is_listed_at_once(bucket, calls):
 
 
 def test_remote_file(bucket):
-    found = expand_source(f"{bucket}/b/x.tar", TARS)
+    found = expand(f"{bucket}/b/x.tar")
     assert (found.files.paths, found.anchor) == ([f"{bucket}/b/x.tar"], f"{bucket}/b")
-    listed = expand_source(bucket, TARS).files
+    listed = expand(bucket).files
     assert found.files.times[0] == listed.times[listed.paths.index(f"{bucket}/b/x.tar")]
 
 
@@ -169,13 +176,13 @@ def test_many_remote_names_are_looked_up_by_one_listing(bucket, calls):
 )
 def test_what_is_not_in_the_storage_is_said(bucket, name, words):
     with pytest.raises(UsageError) as caught:
-        expand_source(f"{bucket}/{name}", TARS)
+        expand(f"{bucket}/{name}")
     assert all(word in str(caught.value) for word in words)
 
 
 def test_a_folder_without_inputs_is_said(bucket):
     with pytest.raises(UsageError, match=r"holds no inputs: looked for files ending in \.jpg"):
-        expand_source(bucket, frozenset({".jpg"}))
+        expand(bucket, frozenset({".jpg"}))
 
 
 def test_list_of_paths_and_urls(tars, bucket):
@@ -200,7 +207,7 @@ def test_list_of_paths_and_urls(tars, bucket):
     assert found[f"{bucket}/gone.tar"].size == -1 and found[f"{bucket}/000.tar"].size == 7
     listed.write_text("pipe:cat x.tar\na/x.tar\n")
     with pytest.raises(UsageError, match="--allow-pipe"):
-        expand_source(f"@{listed}", TARS)
+        expand(f"@{listed}")
     assert paths(f"@{listed}", allow_pipe=True) == [f"{tars}/a/x.tar", "pipe:cat x.tar"]
 
 
@@ -208,7 +215,7 @@ def test_list_in_the_storage(bucket):
     fsspec.filesystem("memory").pipe(f"{bucket}/list.txt", b"a/x.tar\n000.tar\n")
     assert paths(f"@{bucket}/list.txt") == [f"{bucket}/000.tar", f"{bucket}/a/x.tar"]
     with pytest.raises(UsageError, match=r"the list .*gone\.txt cannot be read"):
-        expand_source(f"@{bucket}/gone.txt", TARS)
+        expand(f"@{bucket}/gone.txt")
 
 
 def test_lines_of_a_list_lead_to_the_same_file_once(tars):
@@ -257,4 +264,4 @@ def test_a_remote_file_of_that_very_name_is_no_brace_list(bucket):
 
 def test_times_of_remote_files_are_whole_seconds(bucket):
     """A listing knows them more exactly than the look-up of one file: nothing has changed then."""
-    assert {time % 10**9 for time in expand_source(bucket, TARS).files.times} == {0}
+    assert {time % 10**9 for time in expand(bucket).files.times} == {0}

@@ -17,6 +17,7 @@ from latentcli.shards.sources.find_inputs import (
     find_inputs,
     inputs_of,
 )
+from latentcli.shards.sources.scan import Scan
 
 SUFFIXES = frozenset({".jpg", ".png"})
 
@@ -218,10 +219,8 @@ def test_inputs_are_a_sequence():
 
 def tar_inputs(*sources: str, **options: bool) -> dict[str, str]:
     """Paths by key."""
-    suffixes = frozenset({".tar"})
-    return {
-        i.key: i.path for i in inputs_of(expand_sources(sources, suffixes, **options), packed=True)
-    }
+    scan = Scan(frozenset({".tar"}), **options)
+    return {i.key: i.path for i in inputs_of(expand_sources(sources, scan), packed=True)}
 
 
 def test_keys_of_tars(tmp_path):
