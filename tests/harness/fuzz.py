@@ -141,13 +141,13 @@ def write_pictures(folder: Path, count: int, seed: int) -> int:
 
 
 def write_tars(folder: Path, tars: Iterable[StrangeTar]) -> dict[str, StrangeTar]:
-    """The tars, by path."""
+    """The tars, by name in their folder."""
     written = {}
     for tar in tars:
         path = folder / tar.name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(tar.data)
-        written[str(path)] = tar
+        written[tar.name] = tar
     return written
 
 
