@@ -81,13 +81,21 @@ def duplicate(path: AnyPath, name: str) -> None:
         temporary = path.with_name(temporary_name(name))
         temporary.unlink(missing_ok=True)
         try:
-            temporary.hardlink_to(path)
-        except OSError:  # not every file system has links
-            shutil.copyfile(path, temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-        temporary.replace(target)
+            _link_or_copy(path, temporary)
+            temporary.replace(target)
+        finally:
+            # Where both were one file already, the system leaves both names.
+            temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def _link_or_copy(path: Path, other: Path) -> None:
+    try:
+        other.hardlink_to(path)
+    except OSError:  # not every file system has links
+        shutil.copyfile(path, other)
+        with other.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def temporary_name(name: str) -> str:

@@ -233,10 +233,13 @@ def _write_fields(
     fields: Mapping[str, Mapping[str, Any]],
     current: CommitRecord | None,
 ) -> FieldsDigest | None:
-    if not fields:
-        return None
     taken = None if current is None or current.fields is None else current.fields.file
     name = _free_name(unit, FIELDS, taken)
+    if not fields:
+        if taken == shard_name(unit, FIELDS):
+            # By its second name `settle` finds a file that no record will name any more.
+            duplicate(store / SHARDS / taken, name)
+        return None
     digest = write_fields(store / SHARDS / name, fields.items())
     return FieldsDigest(name, digest.bytes, digest.sha256)
 
@@ -262,9 +265,9 @@ def settle_unit(store: AnyPath, record: CommitRecord, roots: Roots) -> CommitRec
         settled = replace(settled, fields=replace(record.fields, file=shard_name(unit, FIELDS)))
     if settled != record:
         write_record(store, settled, roots)
-    left = [second_name(unit, suffix), second_name(unit, FIELDS)]
-    left += [shard_name(unit, FIELDS)] * (record.fields is None)
-    _delete(store, left)
+    # The second names go last: by them `settle` finds a unit that is to be settled.
+    left = [shard_name(unit, FIELDS)] * (record.fields is None)
+    _delete(store, [*left, second_name(unit, suffix), second_name(unit, FIELDS)])
     return settled
 
 

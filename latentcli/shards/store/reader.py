@@ -147,7 +147,7 @@ class StoreReader:
         path = self._beside
         if self.manifest is not None:
             name = self._fields.get(unit)
-            path = None if name is None else self.path / SHARDS / name
+            path = None if name is None else self._place(name, shard_name(unit, FIELDS))
         if path is not None and path not in self._fields_files:
             self._fields_files[path] = FieldsFile(path)
         return None if path is None else self._fields_files[path]
@@ -208,11 +208,19 @@ class StoreReader:
         return _recent(self._records, unit, lambda: self._rows(unit), _OPEN_RECORDS)
 
     def _shard(self, unit: int) -> _Shard:
-        path = self.path
-        if self.manifest is not None:
-            name = self._moving.get(unit) or shard_name(unit, self.manifest.suffix)
-            path = path / SHARDS / name
-        return _recent(self._shards, unit, lambda: _Shard(open_shard(path)), _OPEN_SHARDS)
+        def opened() -> _Shard:
+            if self.manifest is None:
+                return _Shard(open_shard(self.path))
+            usual = shard_name(unit, self.manifest.suffix)
+            return _Shard(open_shard(self._place(self._moving.get(unit, usual), usual)))
+
+        return _recent(self._shards, unit, opened, _OPEN_SHARDS)
+
+    def _place(self, recorded: str, usual: str) -> AnyPath:
+        """A file of a unit by the name that its record had for it, or by the usual one."""
+        path = self.path / SHARDS / recorded
+        # It may have got its usual name since the record was read.
+        return path if recorded == usual or path.exists() else self.path / SHARDS / usual
 
     def __getstate__(self) -> dict[str, Any]:
         fresh: dict[str, Any] = {"_shards": OrderedDict(), "_records": OrderedDict()}

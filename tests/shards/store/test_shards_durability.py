@@ -31,6 +31,14 @@ def test_killed_at_random_moments(tmp_path):
     assert drive("random", tmp_path) >= 5
 
 
+def test_killed_while_units_are_written_anew(tmp_path):
+    assert drive("rewriting", tmp_path) > 100
+
+
+def test_killed_while_units_are_written_anew_where_there_are_no_links(tmp_path):
+    assert drive("without-links", tmp_path) > 40
+
+
 def test_two_runs_give_the_same_bytes(tmp_path):
     run_job(tmp_path / "a")
     run_job(tmp_path / "elsewhere" / "b")
