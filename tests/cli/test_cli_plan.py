@@ -22,6 +22,9 @@ DOCUMENT = {
     "inputs_are_guess": False,
     "to_encode": 3,
     "already_encoded": 2,
+    "texts": 0,
+    "filtered": 0,
+    "looked_at": 0,
     "shards": 1,
     "bytes": 2048,
     "reasons": {
@@ -58,6 +61,14 @@ def test_what_would_be_done_and_what_it_costs() -> None:
         "Time: about 2 h 00 min on 2 devices (4.00 device-hours), from 1 image at 10.0",
         "images/s.",
         "Store: s (1 shard to write)",
+    ]
+
+
+def test_texts_that_have_changed():
+    lines = shown(texts=2)
+    assert lines[4:6] == [
+        "Captions or fields of 2 shards have changed; they are taken without encoding.",
+        "To be written: about 2.0 KiB.",
     ]
 
 

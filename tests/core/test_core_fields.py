@@ -259,6 +259,8 @@ def test_members_are_fields_again(document, text):
 
 def test_members_are_few_and_equal():
     assert members_of_fields({}) == ()
+    assert members_of_fields({"text": "a"}) == (Member("json", b'{"caption":null,"text":"a"}'),)
+    assert fields_of_members(members_of_fields({"text": "a"})) == {"text": "a"}
     assert members_of_fields({"caption": "猫"}) == (Member("txt", "猫".encode()),)
     assert members_of_fields({"b": "ä", "caption": "c", "a": [1, 2]}) == (
         Member("txt", b"c"),

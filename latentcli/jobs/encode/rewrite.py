@@ -130,11 +130,11 @@ def fields_of(task: Rewriting) -> dict[str, Fields]:
     file = task.record.fields
     old = None if file is None else FieldsFile(task.store / SHARDS / file.file)
     found: dict[str, Fields] = {}
-    for (was, _), row in zip(task.pairs, task.rows, strict=True):
+    for was, row in task.pairs:
         fields = task.fields.get(row.key)
         if fields is None and old is not None:
             fields = old.get(was.key)
-        if fields and row.status == "ok":
+        if fields:
             found[row.key] = fields
     return found
 

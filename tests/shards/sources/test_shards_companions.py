@@ -162,14 +162,14 @@ def test_a_stamp_changes_with_time_place_and_mode(tree):
 
 
 def test_rows_that_change_places_are_noticed(tmp_path):
-    rows = b'{"file_name": "a/1.jpg", "x": 1}\n', b'{"file_name": "1.jpg", "x": 2}\n'
-    write(tmp_path, {"metadata.jsonl": rows[0], "a/metadata.jsonl": rows[1]})
-    csv = b"file_name,x\n"
-    write(tmp_path, {"b/metadata.csv": csv + b"1.jpg,1\n", "metadata.csv": csv + b"b/1.jpg,2\n"})
-    before = stamps_of(tmp_path, ["a/1.jpg", "b/1.jpg"])
-    write(tmp_path, {"b/metadata.csv": csv + b"1.jpg,2\n", "metadata.csv": csv + b"b/1.jpg,1\n"})
-    after = stamps_of(tmp_path, ["a/1.jpg", "b/1.jpg"])
-    assert before["a/1.jpg"] == after["a/1.jpg"] and before["b/1.jpg"] != after["b/1.jpg"]
+    """The nearer row has precedence, so the same two rows in other places say something else."""
+    rows = [json.dumps({"file_name": f"{tmp_path}/a/1.jpg", "x": x}).encode() for x in (1, 2)]
+    near, far = "a/metadata.jsonl", "metadata.jsonl"
+    write(tmp_path, {near: rows[0], far: rows[1]})
+    before, fields = stamps_of(tmp_path, ["a/1.jpg"]), fields_of(tmp_path, "a/1.jpg")
+    write(tmp_path, {near: rows[1], far: rows[0]})
+    assert stamps_of(tmp_path, ["a/1.jpg"]) != before
+    assert (fields, fields_of(tmp_path, "a/1.jpg")) == ([{"x": 1}], [{"x": 2}])
 
 
 def test_a_moved_folder_keeps_its_stamps(tree, tmp_path_factory):
