@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy, decode_image
+from latentcli.images.codec import DecodePolicy, decode_image
+from latentcli.images.formats import IMAGE_SUFFIXES
 from latentcli.images.preprocess import PreprocessSpec, preprocess
 from latentcli.jobs.config import BUNDLED_MODEL
 from latentcli.jobs.inference.encode_batch import encode_batch

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import UsageError
-from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy, decode_image
+from latentcli.images.codec import DecodePolicy, decode_image
+from latentcli.images.formats import IMAGE_SUFFIXES
 from latentcli.images.preprocess import PreprocessSpec, preprocess
 
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")

@@ -28,7 +28,7 @@ from PIL import Image
 from latentcli.core.errors import SampleError, UsageError
 from latentcli.images.clip_frames import Clock
 from latentcli.images.clips import CLIP_SUFFIXES, ClipInfo, Frame, open_clip
-from latentcli.images.codec import IMAGE_SUFFIXES
+from latentcli.images.formats import IMAGE_SUFFIXES
 
 PLENTY = 10_000_000
 

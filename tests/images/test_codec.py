@@ -23,7 +23,8 @@ from harness.picture_files import (
 from PIL import Image, ImageCms
 
 from latentcli.core.errors import UsageError
-from latentcli.images.codec import ALPHAS, IMAGE_SUFFIXES, DecodedImage, DecodePolicy, decode_image
+from latentcli.images.codec import ALPHAS, DecodedImage, DecodePolicy, decode_image
+from latentcli.images.formats import IMAGE_SUFFIXES
 
 EXACT_FORMATS = {
     ".png": {},

@@ -9,7 +9,6 @@ from harness.picture_files import scene
 
 from latentcli.core.errors import SampleError, UsageError
 from latentcli.images.codec import (
-    IMAGE_SUFFIXES,
     SUFFIX_OF,
     DecodePolicy,
     decode_image,
@@ -17,6 +16,7 @@ from latentcli.images.codec import (
     to_float,
     to_uint8,
 )
+from latentcli.images.formats import IMAGE_SUFFIXES
 
 PIXELS = torch.from_numpy(scene()).permute(2, 0, 1)
 SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff", "webp": b"RIFF"}

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import LatentCliError, UsageError
-from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy
+from latentcli.images.codec import DecodePolicy
+from latentcli.images.formats import IMAGE_SUFFIXES
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.job import run_encode

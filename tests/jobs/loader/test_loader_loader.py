@@ -17,7 +17,8 @@ from jobkit import toy_pictures, tree
 from PIL import Image
 
 from latentcli.core.types import InputRow, Member, Row
-from latentcli.images.codec import IMAGE_SUFFIXES, DecodePolicy
+from latentcli.images.codec import DecodePolicy
+from latentcli.images.formats import IMAGE_SUFFIXES
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.loader.loader import FEW_INPUTS, open_chunks, pick_workers
 from latentcli.jobs.loader.prepare import TASK_SIZE, Intake, RawSample, Recipe, Task, unit_tasks
