@@ -30,7 +30,7 @@ def plan_tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
     if document["texts"]:
         shards = words.count(document["texts"], "shard")
         yield f"Captions or fields of {shards} have changed; they are taken without encoding."
-    if document["filtered"]:
+    if document.get("filtered"):
         yield (
             f"The filters leave out {document['filtered']:,} of the"
             f" {words.count(document['looked_at'], 'input')} that were looked at."

@@ -97,10 +97,9 @@ class CommitRecord:
                 raise ValueError(f"status is {row.status!r}, expected {' or '.join(_STATUSES)}")
         counts = counts_of(record.rows)
         if counts != {name: getattr(record, name) for name in counts}:
-            told = (f"{getattr(record, name)} {name}" for name in counts)
-            raise ValueError(
-                f"it counts {', '.join(told)}, but lists {', '.join(map(str, counts.values()))}"
-            )
+            told = ", ".join(f"{getattr(record, name)} {name}" for name in counts)
+            found = ", ".join(map(str, counts.values()))
+            raise ValueError(f"it counts {told}, but lists {found}")
         if len({row.key for row in record.rows}) != len(record.rows):
             raise ValueError("it lists a key twice")
         return record
