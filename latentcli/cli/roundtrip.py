@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from latentcli.cli import words
@@ -11,9 +11,6 @@ from latentcli.cli.output import Output, say_bundled
 from latentcli.core.errors import StoreError
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.failures import check_failed
-
-NAMED = 8
-"""Failed inputs that the summary names."""
 
 
 @command(RoundtripJob)
@@ -43,15 +40,4 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     for name, key in {"Pictures": "saved", "Figures of each image": "csv", "Page": "page"}.items():
         if document.get(key):
             yield f"{name}: {document[key]}"
-    yield from failures(document)
-
-
-def failures(document: Mapping[str, Any]) -> Iterator[str]:
-    """Which inputs failed and why; no other file of this command tells it."""
-    failed = document["failures"]
-    if failed:
-        yield f"{words.count(len(failed), 'input')} failed:"
-    for failure in failed[:NAMED]:
-        yield f"  {failure['key']}: {failure['error']}"
-    if len(failed) > NAMED:
-        yield f"  and {len(failed) - NAMED:,} more; --json and --report have them all"
+    yield from words.failures(document)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from latentcli.jobs.runtime import bottleneck
@@ -84,30 +82,12 @@ def slowest(document: Mapping[str, Any]) -> Iterator[str]:
 
 def failures(document: Mapping[str, Any]) -> Iterator[str]:
     """How many inputs failed, where they are listed, and the commonest three reasons."""
-    listed = document.get("failures")
+    listed, reasons = document["failures"], Counter(document["reasons"])
     if not listed:
         return
-    reasons = Counter(document.get("reasons") or (reason(row) for row in rows_of(listed)))
-    where = f", listed in {listed}" if isinstance(listed, str) else ""
-    yield f"{count(document['failed'], 'input')} failed{where}:"
+    where = f"listed in {listed}" if isinstance(listed, str) else "which --json lists"
+    yield f"{count(document['failed'], 'input')} failed, {where}:"
     for text, number in reasons.most_common(3):
         yield f"  {number:,} x {text}"
     if len(reasons) > 3:
         yield f"  and {count(len(reasons) - 3, 'other reason')}"
-
-
-def rows_of(listed: str | Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The failure rows of a document: they stand in it, or in the failures.jsonl that it names."""
-    if not isinstance(listed, str):
-        yield from listed
-        return
-    try:
-        with Path(listed).open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-    except (OSError, ValueError):
-        return  # the summary still says how many failed and where the list should be
-
-
-def reason(row: Mapping[str, Any]) -> str:
-    """Stage and reason of a failure row."""
-    return f"{row['stage']}: {row['error']}" if row.get("stage") else str(row.get("error"))

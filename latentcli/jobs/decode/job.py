@@ -252,6 +252,7 @@ def document(run: DecodeRun, seconds: float) -> dict[str, Any]:
         "skipped": len(run.skipped),
         "failed": len(failures),
         "failures": failures,
+        "reasons": run.failures.reasons.counts(),
         "seconds": round(seconds, 3),
         **meter.paces(),
         "device": run.engine.device_name,

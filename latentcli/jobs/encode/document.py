@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from latentcli.core.reasons import Reasons
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.worklist import Work
 from latentcli.shards.layout import FAILURES
@@ -13,7 +13,7 @@ from latentcli.shards.store.commit import CommitRecord
 from latentcli.shards.store.manifest import Manifest
 
 SHOWN_REASONS = 100
-"""Reasons of failure that the document counts."""
+"""Groups of reasons of failure that the document counts."""
 
 
 @dataclass(slots=True)
@@ -23,12 +23,14 @@ class Counts:
     todo: frozenset[int]
     encoded: int = 0
     frames: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: Reasons = field(default_factory=Reasons)
     """Why inputs failed, of all units."""
 
     def add(self, record: CommitRecord) -> None:
         """Takes in a unit of the store."""
-        self.reasons.update(f"{r.stage}: {r.error}" for r in record.rows if r.status != "ok")
+        for row in record.rows:
+            if row.status == "failed":
+                self.reasons.add(f"{row.stage}: {row.error}", row.key, row.source)
         if record.unit in self.todo:
             self.encoded += record.encoded
             shapes = (row.latent_shape or () for row in record.rows)
@@ -61,7 +63,7 @@ def document(
         "geometry": run.engine.model.spec.geometry,
         "self_check": final.self_check,
         "failures": str(store / FAILURES) if totals.failed else None,
-        "reasons": dict(counts.reasons.most_common(SHOWN_REASONS)),
+        "reasons": counts.reasons.counts(SHOWN_REASONS),
         "ranks": run.team.rank.world,
     }
 

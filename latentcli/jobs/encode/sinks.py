@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from latentcli.core.reasons import Reasons
 from latentcli.core.types import Picture, Row
 from latentcli.jobs.encode.first_inputs import CHECKED_INPUTS
 from latentcli.jobs.encode.plan import EncodePlan
@@ -87,6 +88,8 @@ class TarStreamSink(Sink):
     """encoded, failed, and the frames of clips."""
     failures: list[Row] = field(default_factory=list)
     """The first ones."""
+    reasons: Reasons = field(default_factory=Reasons)
+    """Of all."""
     settled: int = 0
     """Rows of the unit at hand that are written, or failed."""
 
@@ -126,6 +129,7 @@ class TarStreamSink(Sink):
             self.counts["frames"] += shape[0] if len(shape) == 4 else 0
             return
         self.counts["failed"] += 1
+        self.reasons.add(f"{row.stage}: {row.error}", row.key, row.source)
         if len(self.failures) < SHOWN_FAILURES:
             self.failures.append(row)
 

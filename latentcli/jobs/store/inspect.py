@@ -59,7 +59,7 @@ def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[s
         "frames": sum(shape[0] * n for shape, n in contents.sizes.items()) if clips else None,
         "failed": contents.failed,
         "latent_sizes": {"x".join(map(str, shape)): n for shape, n in contents.sizes.most_common()},
-        "failures": dict(contents.reasons.most_common(10)),
+        "failures": contents.reasons.counts(10),
         "metadata": dict(store.metadata),
     }
     return found if store.manifest is None else store.manifest.to_json() | found

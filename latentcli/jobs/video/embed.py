@@ -231,6 +231,7 @@ def document(run: Embedding) -> dict[str, Any]:
         "clips": run.clips,
         "failed": len(run.failures.noted),
         "failures": run.failures.noted,
+        "reasons": run.failures.reasons.counts(),
         "dropped_frames": run.dropped,
         "extractor": run.extractor.name,
         "weights_sha256": run.extractor.sha256,
