@@ -45,7 +45,8 @@ def facts(snapshot: Snapshot) -> list[str]:
     parts = [counted(snapshot)]
     # The rate of the first moments is that of one batch, and may be wrong a hundredfold.
     if snapshot.finished or snapshot.done >= snapshot.rate * SETTLED:
-        if snapshot.rate > 0:
+        # How quickly inputs fail says nothing.
+        if snapshot.rate > 0 and snapshot.done > snapshot.failed:
             parts.append(rate(snapshot.rate, snapshot.noun))
         if snapshot.eta is not None and not snapshot.finished:
             parts.append(f"{duration(snapshot.eta)} to go")

@@ -57,19 +57,23 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
 
 def summary(document: Mapping[str, Any]) -> Iterable[str]:
     """What was done, where it is, what failed and what to do next."""
-    store = document["store"]
     yield words.outcome("encoded", document)
-    if store == "-":
-        yield f"Standard output: a tar stream of {words.size(document['bytes'])}."
+    yield place(document)
+    if document["encoded"]:
         yield from words.slowest(document)
-        yield from words.failures(document)
-        return
-    yield (
-        f"Store: {store} ({words.count(document['shards'], 'shard')},"
+    yield from words.failures(document)
+    store = document["store"]
+    if store != "-" and document["encoded"] + document["skipped"]:
+        yield "Next:"
+        yield f"  {words.command('decode', store)}"
+        yield f"  {words.command('inspect', store)}"
+
+
+def place(document: Mapping[str, Any]) -> str:
+    """Where the latents are, and how large they are."""
+    if document["store"] == "-":
+        return f"Standard output: a tar stream of {words.size(document['bytes'])}."
+    return (
+        f"Store: {document['store']} ({words.count(document['shards'], 'shard')},"
         f" {words.size(document['bytes'])}, {document['geometry']}, {document['latent_space']})"
     )
-    yield from words.slowest(document)
-    yield from words.failures(document)
-    yield "Next:"
-    yield f"  {words.command('decode', store)}"
-    yield f"  {words.command('inspect', store)}"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from latentcli.jobs.runtime import bottleneck
+from latentcli.jobs.runtime.advice import WORDS
 
 
 def count(number: int, noun: str) -> str:
@@ -71,13 +71,12 @@ def outcome(verb: str, document: Mapping[str, Any]) -> str:
 
 
 def slowest(document: Mapping[str, Any]) -> Iterator[str]:
-    """The bottleneck in words, where one is known: the limit, or else what took longest."""
+    """What limited a job and what would help, or else what took longest, where one is known."""
     stage, reason = document.get("bottleneck"), document.get("bottleneck_reason")
     if reason:
         yield f"{reason}."
-    elif stage in bottleneck.ADVICE:
-        meaning = bottleneck.slowest(stage, document.get("media") == "clips")
-        yield f"The slowest stage was {stage}: {meaning}."
+    elif stage in WORDS:
+        yield f"The slowest stage was {stage}: {WORDS[stage]}."
 
 
 def failures(document: Mapping[str, Any]) -> Iterator[str]:

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from latentcli.cli.console import console_on
 from latentcli.cli.display import Display, LiveDisplay, PlainDisplay, display_for, facts, picture
-from latentcli.jobs.runtime.bottleneck import Interval, Reading, Setting, thread_groups
+from latentcli.jobs.runtime.advice import Setting
+from latentcli.jobs.runtime.bottleneck import Interval, Reading, thread_groups
 from latentcli.jobs.runtime.meter import Meter, Snapshot
 
 SCRIPT = """
@@ -37,7 +38,7 @@ with Output().reporter() as reporter:
 """
 SENTENCE = (
     "decode_image is the limit: 1.9 of 2 workers busy; the model is idle 61%;"
-    " more workers or smaller sources would help"
+    " more --workers or smaller sources would help"
 )
 
 
@@ -203,7 +204,7 @@ def test_the_picture_at_80_columns() -> None:
         "  encode       ━━━━━━                39% 120/s",
         "  write        ╸                      5% 120/s",
         "decode_image is the limit: 1.9 of 2 workers busy; the model is idle 61%; more",
-        "workers or smaller sources would help",
+        "--workers or smaller sources would help",
     ]
 
 

@@ -49,3 +49,29 @@ def test_decode_groups_as_encode_does(cli: Run, tiny_model: Path) -> None:
     assert made.code == 3
     assert f"2 inputs failed, which --json lists:\n  2 x {reason}\n" in made.err
     assert cli(*words, "--json").document["reasons"] == {reason: 2}
+
+
+def test_a_job_in_which_all_failed_is_not_praised(cli: Run, toy: list[str]) -> None:
+    for path in Path("images").iterdir():
+        path.write_text("no picture")
+    made = cli("encode", "images", *toy, "--size", 32, "-o", "out")
+    assert made.code == 3
+    lines = made.err.splitlines()
+    assert lines[0] == "encode 4/4, 4 failed"
+    assert lines[1].startswith("Encoded 0 images with ") and lines[1].endswith("; 4 failed.")
+    assert not any(word in made.err for word in ("images/s", "slowest", "Next:", "decode out"))
+
+
+def test_decode_in_which_all_failed_is_not_praised(cli: Run, tiny_model: Path) -> None:
+    save_file({"bad": torch.zeros(4, 2, 2)}, "f.safetensors")
+    made = cli("decode", "f.safetensors", "--model", tiny_model, "-o", "back", "--device", "cpu")
+    assert made.code == 3
+    assert "images/s" not in made.err and "slowest" not in made.err
+    assert "error: 1 of 1 input failed and none may" in made.err
+
+
+def test_one_failed_input_is_one_input(cli: Run, toy: list[str]) -> None:
+    (Path("images") / "bad.png").write_text("no picture")
+    made = cli("encode", "images", *toy, "--size", 32, "-o", "out", "--max-bad", "0%")
+    assert made.code == 3
+    assert "error: The job stopped: 1 input failed, and --max-bad 0% allows 0 of 5." in made.err

@@ -83,7 +83,7 @@ def test_encode_summary() -> None:
     assert list(summary(ENCODED)) == [
         "Encoded 1,200 images with fcdm_nano in 1 min 15 s (16.0 images/s); 1 was encoded before.",
         "Store: my pictures.latents (2 shards, 3.0 MiB, f16c128, latentcli/fcdm_nano#whitened)",
-        "The slowest stage was decode_image: decoding the image files; more --workers would help.",
+        "The slowest stage was decode_image: decoding the files.",
         "Next:",
         "  latentcli decode 'my pictures.latents'",
         "  latentcli inspect 'my pictures.latents'",
@@ -91,7 +91,7 @@ def test_encode_summary() -> None:
 
 
 def test_the_limit_is_told_where_it_is_known() -> None:
-    reason = "decode_image is the limit: 1.9 of 2 workers busy; more workers would help"
+    reason = "decode_image is the limit: 1.9 of 2 workers busy; more --workers would help"
     assert list(words.slowest(ENCODED | {"bottleneck_reason": reason})) == [f"{reason}."]
     (fallback,) = words.slowest(ENCODED | {"bottleneck_reason": None})
     assert fallback.startswith("The slowest stage was decode_image: ")

@@ -18,6 +18,7 @@ from latentcli.jobs.loader.loader import MANY, pick_workers
 from latentcli.jobs.loader.prepare import Intake
 from latentcli.jobs.loader.reader import Reader
 from latentcli.jobs.loader.readers import READERS
+from latentcli.jobs.runtime.machine import cores
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import StopRequest
@@ -111,6 +112,7 @@ def run_of(
         gpu=engine.accelerator.gpu,
         threads={"read": 1} if plan.packed else {},
         ranks=team.rank.world,
+        cores=max(cores() // team.rank.sharing, 1),
         shared=whole if team.rank.world > 1 else None,
     )
     return EncodeRun(

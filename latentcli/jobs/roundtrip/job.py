@@ -153,16 +153,16 @@ def meter_of(
     job: RoundtripJob, found: FoundMedia, compared_models: list[ComparedModel], reporter: Reporter
 ) -> Meter:
     """The meter of this job's kind of input."""
-    total = len(found.inputs)
+    total, gpu = len(found.inputs), compared_models[0].encoder.accelerator.gpu
     if found.media == "clips":
-        return Meter("roundtrip", total, reporter.progress, noun="frames")
+        return Meter("roundtrip", total, reporter.progress, noun="frames", gpu=gpu)
     return Meter(
         "roundtrip",
         None if found.packed else total,
         reporter.progress,
         workers=pick_workers(job.workers, MANY if found.packed else total),
         threads={"read": 1} if found.packed else {},
-        gpu=compared_models[0].encoder.accelerator.gpu,
+        gpu=gpu,
     )
 
 
