@@ -23,6 +23,7 @@ from latentcli.cli.output import Output, asked
 from latentcli.cli.plan import plan
 from latentcli.cli.roundtrip import roundtrip
 from latentcli.cli.slurm import slurm
+from latentcli.cli.variables import check_variables
 from latentcli.cli.verify import verify
 from latentcli.cli.video import video_distance, video_embed
 from latentcli.core.errors import Interrupted, LatentCliError
@@ -42,10 +43,12 @@ EPILOG = (
     " 75 interrupted (the same command goes on)."
 )
 
+HELP = ["-h", "--help"]
+
 app = typer.Typer(
     name=NAME,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP},
     epilog=EPILOG,
 )
 for command in COMMANDS:
@@ -110,6 +113,8 @@ def run(words: list[str], out: Output) -> None:
     """Parses and runs. Not through Typer's own main, which ends a job silently on EPIPE."""
     root = get_command(app)
     with root.make_context(NAME, words, obj=out) as context:
+        if not {*HELP} & {*words}:  # which tells the right names
+            check_variables(root, os.environ)
         root.invoke(context)
 
 
