@@ -96,7 +96,7 @@ def check_measured(run: Roundtrip, found: FoundMedia) -> None:
     if not run.rows.count:
         first = run.failures.noted[0]
         raise LatentCliError(
-            f"None of the {len(found.inputs):,} inputs could be used; the first, {first['key']}:"
+            f"No input could be used; the first of {len(found.inputs):,}, {first['key']}:"
             f" {first['error']}."
         )
     if not any(len(values) for values in run.model_figures[0].figures.values()):

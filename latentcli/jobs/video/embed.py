@@ -94,7 +94,7 @@ def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str
         if not spool.count:
             first = run.failures.noted[0]
             raise LatentCliError(
-                f"None of the {len(inputs)} clips could be used; the first, {first['key']}:"
+                f"No clip could be used; the first of {len(inputs):,}, {first['key']}:"
                 f" {first['error']}."
             )
         write_features(Path(job.output), spool, metadata(run))
