@@ -22,7 +22,7 @@ from itertools import product
 
 from latentcli.core.errors import Interrupted, LatentCliError, UsageError
 from latentcli.jobs.cluster.environment import LAUNCHED, is_launched
-from latentcli.jobs.runtime.machine import cores
+from latentcli.jobs.runtime.machine import carried, cores
 from latentcli.jobs.runtime.signals import STOPPING, handled
 
 OPTION = "--devices"
@@ -88,8 +88,12 @@ def pick_devices(devices: str, gpus: int, visible: str | None) -> tuple[int, str
             " processes: --devices 2 --device cpu."
         )
     count = gpus if text == "all" else int(text)
-    if count < 1 or 0 < gpus < count:
-        raise UsageError(f"--devices is {text}; it must be at least 1 and at most {gpus or 'any'}.")
+    most = gpus or carried()
+    if not 1 <= count <= most:
+        there = f"GPUs here: {gpus}" if gpus else f"CPU cores here: {cores()}"
+        raise UsageError(
+            f"--devices is {text}; it must be at least 1 and at most {most} ({there})."
+        )
     return count, None
 
 

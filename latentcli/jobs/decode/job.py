@@ -117,7 +117,7 @@ def prepared(
         noun="frames" if clips else "images",
         gpu=engine.accelerator.gpu,
         options=faster_options(job, engine, format),
-        groups=threads_of_decode(job, source, format),
+        groups=threads_of_decode(job, source, format, reporter),
     )
     return DecodeRun(
         *(job, source, engine, output, meter, stop, format),
@@ -144,13 +144,15 @@ def failures_of(job: DecodeJob, source: LatentSource) -> Failures:
     return Failures(job.on_error, job.max_bad, source.count, "files so far stay", "--skip-existing")
 
 
-def threads_of_decode(job: DecodeJob, source: LatentSource, format: str) -> tuple[ThreadGroup, ...]:
+def threads_of_decode(
+    job: DecodeJob, source: LatentSource, format: str, reporter: Reporter
+) -> tuple[ThreadGroup, ...]:
     """Which threads do which stages: one of them writes a video frame by frame, as it decodes."""
     if source.clips is not None and format == "mp4":
         return (ThreadGroup(("read", "decode", "encode_image", "write")),)
     return (
         ThreadGroup(("read", "decode")),
-        ThreadGroup(("encode_image", "write"), writer_threads(job)),
+        ThreadGroup(("encode_image", "write"), writer_threads(job, reporter.note)),
     )
 
 

@@ -96,7 +96,9 @@ def run_of(
 ) -> EncodeRun:
     """What the stream of this process works with, to encode the units `todo`."""
     total = sum(inputs.count(unit) for unit in todo)
-    workers = pick_workers(job.workers, MANY if plan.packed else total, team.rank.sharing)
+    workers = pick_workers(
+        job.workers, MANY if plan.packed else total, team.rank.sharing, reporter.note
+    )
     counted = not plan.packed and plan.clips is None
 
     def whole(done: int, failed: int) -> tuple[int, int]:

@@ -160,7 +160,7 @@ def meter_of(
         "roundtrip",
         None if found.packed else total,
         reporter.progress,
-        workers=pick_workers(job.workers, MANY if found.packed else total),
+        workers=pick_workers(job.workers, MANY if found.packed else total, note=reporter.note),
         threads={"read": 1} if found.packed else {},
         gpu=gpu,
     )

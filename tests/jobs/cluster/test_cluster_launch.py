@@ -15,6 +15,7 @@ import pytest
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.cluster.environment import is_launched
 from latentcli.jobs.cluster.launch import exit_code, launch, pick_devices, without_devices
+from latentcli.jobs.runtime.machine import carried, cores
 
 PARENT = """
 import os, sys
@@ -254,7 +255,8 @@ def test_devices_of_gpus():
         ("some", 4, "give all, a number"),
         ("", 4, "give all, a number"),
         ("0", 4, "at least 1"),
-        ("5", 4, "at most 4"),
+        ("5", 4, r"at most 4 \(GPUs here: 4\)"),
+        ("999", 0, rf"at most {carried()} \(CPU cores here: {cores()}\)"),
         ("0,4", 4, "0 to 3"),
         ("1,1", 4, "each once"),
         ("all", 0, "--devices 2 --device cpu"),
