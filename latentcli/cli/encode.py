@@ -12,10 +12,14 @@ from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output, say_bundled
 from latentcli.cli.plan_tables import plan_tables
+from latentcli.core.errors import StoreError, TooManyFailures
 from latentcli.jobs.cluster.environment import is_launched
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.failures import check_failed
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
+
+FORESEEN = {error.exit_code: error for error in (StoreError, TooManyFailures)}
+"""What a plan ends with, as the job would, by exit code."""
 
 
 @command(EncodeJob)
@@ -50,6 +54,8 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
         return
     if job.dry_run:
         out.show(document, data=plan_tables)
+        if document["exit_code"]:
+            raise FORESEEN[document["exit_code"]](document["error"])
         return
     out.show(document, summary=summary)
     check_failed(document["failed"], document["inputs"], job.max_bad)

@@ -77,14 +77,18 @@ class Failures:
             )
 
 
-def check_failed(failed: int, inputs: int, max_bad: str | None) -> None:
-    """TooManyFailures where more inputs failed than --max-bad allows; without it, none may."""
+def check_failed(
+    failed: int, inputs: int, max_bad: str | None, rest: str = "Everything else is done."
+) -> None:
+    """TooManyFailures where more inputs failed than --max-bad allows; without it, none may.
+
+    `rest` says what is with the others.
+    """
     allowed = allowed_failures(max_bad, inputs)
     if failed > allowed:
         rule = f"--max-bad {max_bad} allows {allowed:,}"
         if max_bad is None:
             rule = "none may: --max-bad allows some"
         raise TooManyFailures(
-            f"{failed:,} of {inputs:,} input{'' if inputs == 1 else 's'} failed and {rule}."
-            " Everything else is done."
+            f"{failed:,} of {inputs:,} input{'' if inputs == 1 else 's'} failed and {rule}. {rest}"
         )

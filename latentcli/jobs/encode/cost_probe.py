@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,7 +22,7 @@ from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.find_media import SUFFIXES
 from latentcli.jobs.loader.prepare import Prepared, RawSample
 from latentcli.jobs.loader.readers import READERS, prepared_samples
-from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.meter import Meter, ignore
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.latents.pack import pack
 from latentcli.latents.schema import split_name
@@ -62,9 +62,16 @@ class Probe:
 
 
 def probed(
-    engine: Engine, plan: EncodePlan, rows: Iterable[InputRow], stop: StopRequest
+    engine: Engine,
+    plan: EncodePlan,
+    rows: Iterable[InputRow],
+    stop: StopRequest,
+    failed: Callable[[Row], object] = ignore,
 ) -> Probe | None:
-    """Prepares and encodes the first of these inputs; None where none of them can be encoded."""
+    """Prepares and encodes the first of these inputs; None where none of them can be encoded.
+
+    `failed` is shown the rows of those that cannot be read.
+    """
     reader = READERS[plan.kind](SUFFIXES[plan.media], Meter("plan", None), stop.check)
     samples = prepared_samples(reader, rows, plan.recipe)
     start = time.perf_counter()
@@ -75,6 +82,9 @@ def probed(
         others = {raw.row.key: raw.others for raw, _ in taken}
     preparing = time.perf_counter() - start
     pictures = [(row, pixels) for row, pixels in prepared if pixels is not None]
+    for row, pixels in prepared:
+        if pixels is None:
+            failed(row)
     seconds, tensors = encode_probe(engine, plan, pictures, stop) if pictures else (0.0, {})
     done = {split_name(name)[0] for name in tensors}
     if not done:
