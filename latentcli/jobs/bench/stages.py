@@ -49,6 +49,7 @@ def bench_stages(job: BenchJob, reporter: Reporter) -> dict[str, Any]:
     if len(job.models) > 1:
         raise UsageError("bench --stages takes one --model.")
     encode = encode_job(job)
+    reporter.status("Loading the model")
     engine = engine_of(encode)
     refuse_decoder(engine)
     found = find_inputs(job.sources, IMAGE_SUFFIXES)

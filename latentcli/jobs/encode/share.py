@@ -79,6 +79,7 @@ def lead(
     """Prepares the store, has `encode` encode the units, and finishes it; the --json document."""
     with opened_store(plan, reporter) as (lock, before):
         manifest, sums = replace(before, status="running"), StoreSums(ChannelSums())
+        reporter.status("Finding what is left to do")
         work = plan_work(
             *(plan.store, manifest.spec_hash, found.inputs, plan.samples_per_shard),
             *(job.retry, reporter),
@@ -92,7 +93,9 @@ def lead(
             # A store that is added to is not complete until it is finished again.
             write_manifest(plan.store, manifest)
         if work.todo and job.self_check and manifest.self_check is None:
+            reporter.status("Checking the model on a few inputs")
             manifest = check_once(manifest, engine, plan, work.inputs, reporter)
+        reporter.status("Starting")
         sink = StoreSink(lock.check)
         run = run_of(
             *(job, engine, plan, manifest, work.inputs, work.todo, team, stop, reporter, sink)

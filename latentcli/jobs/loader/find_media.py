@@ -56,6 +56,7 @@ def find_media(
     video files. It is refused where it is named itself. UsageError as `find_inputs`, and for clips
     without PyAV.
     """
+    reporter.status("Looking for inputs")
     expanded = expand_sources(sources, SUFFIXES[media] | packed_suffixes(), allow_pipe=allow_pipe)
     kinds = Counter(kind_of(path) for source in expanded for path in source.files.paths)
     packed = [kind for kind in kinds if READERS[kind].packed]

@@ -32,6 +32,7 @@ def inspect_store(
     where = path_of(path)
     if not where.exists():
         raise StoreError(f"There is no {path}: name a store folder or one of its shards.")
+    reporter.status("Reading the store")
     store, contents = ReadableStore(where), StoreContents()
     for unit in store.units():
         contents.add(unit)

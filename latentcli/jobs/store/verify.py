@@ -54,6 +54,7 @@ def run_verify(job: VerifyJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     store = path_of(job.store)
     manifest = read_manifest(store)
     repaired: list[int] = []
+    reporter.status("Reading the shards")
     with StoreLock(store) if job.repair else nullcontext():
         found = list(verify_shards(store, stored_parts(manifest.spec)))
         if job.repair:
@@ -109,6 +110,7 @@ def take_back(store: AnyPath, problems: Iterable[Problem]) -> list[int]:
 def encode_again(job: VerifyJob, manifest: Manifest, reporter: Reporter) -> dict[str, Any]:
     """Encodes inputs spread over the store once more and compares them with what is stored."""
     spec = manifest.spec
+    reporter.status("Loading the model")
     engine = load_engine(
         manifest.model["name"],
         weights=job.weights,
