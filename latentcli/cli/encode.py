@@ -13,7 +13,7 @@ from latentcli.cli.command import command
 from latentcli.cli.output import Output, say_bundled
 from latentcli.cli.plan_tables import plan_tables
 from latentcli.core.errors import StoreError, TooManyFailures
-from latentcli.jobs.cluster.environment import is_launched
+from latentcli.jobs.cluster.environment import is_launched, rank_of
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.failures import check_failed
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
@@ -40,13 +40,15 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
         check_stdin()
     shared = job.engine == "local" and not job.dry_run
     if job.devices is not None and shared and not is_launched(os.environ):
-        from latentcli.jobs.cluster.launch import launch
-        from latentcli.jobs.inference.accelerator import devices_to_share
+        with out.reporter():
+            from latentcli.jobs.cluster.launch import launch
+            from latentcli.jobs.inference.accelerator import devices_to_share
 
-        gpus, variable = devices_to_share(job.device)
+            gpus, variable = devices_to_share(job.device)
         raise typer.Exit(launch(out.words, job.devices, gpus, variable, os.environ))
     say_bundled(out, given)
-    with reserved_stdout(out.stdout_is_taken), out.reporter() as reporter:
+    leads = rank_of(os.environ).leader
+    with reserved_stdout(out.stdout_is_taken), out.reporter(leads=leads) as reporter:
         from latentcli.jobs.encode.job import run_encode
 
         document = run_encode(job, reporter)

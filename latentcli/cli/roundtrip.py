@@ -17,10 +17,10 @@ from latentcli.jobs.failures import check_failed
 def roundtrip(out: Output, job: RoundtripJob, given: frozenset[str]) -> None:
     """Encode and decode images or clips in memory, and measure how well they come back."""
     say_bundled(out, given)
-    from latentcli.jobs.roundtrip.job import run_roundtrip
-    from latentcli.reports.roundtrip_tables import roundtrip_tables
-
     with out.reporter() as reporter:
+        from latentcli.jobs.roundtrip.job import run_roundtrip
+        from latentcli.reports.roundtrip_tables import roundtrip_tables
+
         document = run_roundtrip(job, reporter)
     out.show(document, data=roundtrip_tables, summary=summary)
     refuse(document, job.max_bad)

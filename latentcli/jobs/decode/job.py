@@ -72,9 +72,11 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
         if reads:
             check = stop.check if stdout is None else stdout.check
             source = stack.enter_context(open_piped(job.latents, check))
-        else:
-            source = open_latents(path_of(job.store), job.latents)
-        run = prepared(job, source, stop, reporter)
+        with stop.at_once():
+            reporter.status("Opening the latents")
+            if not reads:
+                source = open_latents(path_of(job.store), job.latents)
+            run = prepared(job, source, stop, reporter)
         if stdout is not None:
             decode_to_stdout(run, stdout, decoded_groups)
         else:
@@ -99,6 +101,7 @@ def prepared(
         load_av("write")
     model = model_for(job, source)
     check_preset_space(source, model, force=job.force)
+    reporter.status("Loading the model")
     engine = load_engine(
         model,
         weights=job.weights,

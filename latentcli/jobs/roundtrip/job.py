@@ -54,6 +54,7 @@ def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, A
     check_clip_options(job, found.media)
     if found.media == "clips":
         refuse_for_clips(job, found)
+    reporter.status("Loading the models")
     compared_models = load_compared_models(job)
     measures, sets = open_metrics(job, compared_models)
     preprocess = preprocess_spec(job, divisor(compared_models))

@@ -81,6 +81,7 @@ def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str
     if job.model is not None:
         refuse_decoder_preset(job.model)
     inputs = find_clips(job, reporter)
+    reporter.status("Loading the networks")
     where = pick_device(job.device)
     where.prepare()
     extractor = load_extractor(job.weights, where.device, job.frames, job.size)
@@ -88,7 +89,8 @@ def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str
     spool = FeatureSpool(extractor.network.config.dim)
     with closing(spool), stop_on_signals("Nothing was kept.") as stop:
         failures = Failures(job.on_error, job.max_bad, len(inputs), "nothing was kept")
-        model = load_autoencoder(job)
+        with stop.at_once():
+            model = load_autoencoder(job)
         run = Embedding(job, where, extractor, model, meter, stop, spool, failures)
         embed_clips(run, inputs)
         if not spool.count:

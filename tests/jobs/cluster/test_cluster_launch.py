@@ -38,6 +38,7 @@ rank = int(os.environ["RANK"])
 came = []
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, lambda number, frame: came.append(number))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
 names = ("WORLD_SIZE", "LOCAL_RANK", "OMP_NUM_THREADS", "LATENTCLI_LAUNCHED", "LATENTCLI_DEVICES",
          "TORCHELASTIC_USE_AGENT_STORE", "MASTER_PORT", "MINE")
 told = {name: os.environ.get(name) for name in names} | {"words": sys.argv[1:]}
