@@ -3,8 +3,10 @@
 Everything is loaded on first use, so `import latentcli` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
+
+TYPE_CHECKING = False
+"""As typing has it, whose import alone would double what this one costs."""
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,6 +29,8 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from latentcli.jobs.store.dataset import LatentDataset
     from latentcli.jobs.store.latent_store import LatentStore, open_store
     from latentcli.models.registry import load_model
@@ -36,4 +40,6 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'latentcli' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_HOMES[name]), name)

@@ -1,6 +1,6 @@
 """Runs the `latentcli` command for `python -m latentcli`."""
 
-from latentcli.cli.app import main
+from latentcli.cli.start import start
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(start())

@@ -89,6 +89,7 @@ HEAVY = ("torch", "numpy", "PIL", "safetensors", "huggingface_hub", "webdataset"
 LIGHT_MODULES = (
     "latentcli",
     "latentcli.cli.app",
+    "latentcli.cli.start",
     "latentcli.core.errors",
     "latentcli.core.types",
     "latentcli.jobs.config",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -24,10 +25,12 @@ from latentcli.cli.plan import plan
 from latentcli.cli.roundtrip import roundtrip
 from latentcli.cli.slurm import slurm
 from latentcli.cli.sync import sync
+from latentcli.cli.variables import check_variables
 from latentcli.cli.verify import verify
 from latentcli.cli.video import video_distance, video_embed
 from latentcli.core.errors import Interrupted, LatentCliError
-from latentcli.jobs.runtime.signals import stop_at_once
+from latentcli.jobs.runtime.process import stopped_by
+from latentcli.jobs.runtime.signals import StopRequest, stop_at_once
 
 NAME = "latentcli"
 COMMANDS = (
@@ -36,6 +39,7 @@ COMMANDS = (
 )
 SUBCOMMANDS = {models: (show,)}
 """Commands that have further ones below them, and run alone too."""
+AGAIN = "Run the same command again."
 EPILOG = (
     "Every option can also be set by a variable, such as LATENTCLI_BATCH_SIZE for --batch-size."
     " Options beat variables, which beat the job file, which beats defaults."
@@ -43,10 +47,12 @@ EPILOG = (
     " 75 interrupted (the same command goes on)."
 )
 
+HELP = ["-h", "--help"]
+
 app = typer.Typer(
     name=NAME,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP},
     epilog=EPILOG,
 )
 for command in COMMANDS:
@@ -95,22 +101,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Output(asked("json", words, os.environ), asked("quiet", words, os.environ), tuple(words))
     debug = asked("debug", words, os.environ)
     logging.getLogger(NAME).setLevel(logging.ERROR if out.quiet else logging.WARNING)
-    try:
-        with stop_at_once():
+    with stop_at_once(AGAIN) as stop:
+        out.check = stop.check
+        try:
             run(without_debug(words) or ["--help"], out)
-    except typer.Exit as end:
-        return end.exit_code
-    except (Exception, KeyboardInterrupt) as error:
-        if debug:
-            traceback.print_exc()
-        return out.fail(*explain(error))
+        except typer.Exit as end:
+            return end.exit_code
+        except (Exception, KeyboardInterrupt) as error:
+            if debug:
+                traceback.print_exc()
+            return out.fail(*explain(heeded(error, stop)))
     return 0
+
+
+def heeded(error: BaseException, stop: StopRequest) -> BaseException:
+    """The error, or what a signal is told as that came out of an import as something else."""
+    if stop.signal is None or isinstance(error, LatentCliError):
+        return error
+    return Interrupted(f"{stopped_by(stop.signal)} {AGAIN}")
 
 
 def run(words: list[str], out: Output) -> None:
     """Parses and runs. Not through Typer's own main, which ends a job silently on EPIPE."""
     root = get_command(app)
     with root.make_context(NAME, words, obj=out) as context:
+        if not {*HELP} & {*words}:  # which tells the right names
+            check_variables(root, os.environ)
         root.invoke(context)
 
 
@@ -125,8 +141,7 @@ def explain(error: BaseException) -> tuple[str, int, str | None]:
     if isinstance(error, LatentCliError):
         return str(error), error.exit_code, None
     if isinstance(error, KeyboardInterrupt):
-        name = error.args[0] if error.args else "SIGINT"
-        return f"Stopped by {name}. Run the same command again.", Interrupted.exit_code, None
+        return f"{stopped_by(signal.SIGINT)} {AGAIN}", Interrupted.exit_code, None
     if hasattr(error, "format_message"):  # Typer's own; its classes moved between versions
         context = getattr(error, "ctx", None)
         usage = context.get_usage().strip() if context else None

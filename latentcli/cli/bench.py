@@ -17,10 +17,10 @@ def bench(out: Output, job: BenchJob, given: frozenset[str]) -> None:
     if job.stages and not job.sources:
         raise UsageError(missing(NO_SOURCES, "bench"))
     say_bundled(out, given)
-    from latentcli.jobs.bench.job import run_bench
-    from latentcli.reports.bench_tables import bench_tables, stages_tables
-
     with out.reporter() as reporter:
+        from latentcli.jobs.bench.job import run_bench
+        from latentcli.reports.bench_tables import bench_tables, stages_tables
+
         document = run_bench(job, reporter)
     tables = stages_tables if job.stages else bench_tables
     out.show(document, data=tables, summary=words.slowest)

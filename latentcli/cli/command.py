@@ -122,7 +122,7 @@ def annotation(option: Option) -> Any:
 def argument(option: Option) -> Any:
     """What is typed without a flag."""
     return typer.Argument(
-        metavar=option.metavar or option.key.upper(), help=option.help, show_default=False
+        metavar=option.metavar or option.key.upper(), help=shown(option.help), show_default=False
     )
 
 
@@ -130,7 +130,7 @@ def setting(option: Option) -> Any:
     """An option with its flags, variable, panel and choices."""
     return typer.Option(
         *option.flags,
-        help=option.help,
+        help=shown(option.help),
         metavar=metavar(option),
         envvar=variable(option.key) if option.variable else None,
         show_envvar=False,
@@ -138,6 +138,11 @@ def setting(option: Option) -> Any:
         rich_help_panel=option.section or None,
         autocompletion=(lambda: list(option.choices)) if option.choices else None,
     )
+
+
+def shown(text: str) -> str:
+    """A text as the help shows it: rich takes what stands in brackets for markup, and drops it."""
+    return text.replace("[", r"\[")
 
 
 def metavar(option: Option) -> str | None:

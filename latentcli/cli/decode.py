@@ -34,5 +34,6 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     what = "Clips" if document.get("media") == "clips" else "Pictures"
     piped = document["output"] == "-"
     yield f"{what}: {'a tar stream on standard output' if piped else document['output']}"
-    yield from words.slowest(document)
+    if document["decoded"]:
+        yield from words.slowest(document)
     yield from words.failures(document)

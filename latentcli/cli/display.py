@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from threading import Timer
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,6 +23,8 @@ LIVE_PERIOD = 0.125
 PLAIN_PERIOD = 5.0
 LIMIT_PERIOD = 60.0
 """Seconds before a log names what limits the job, and between two such lines."""
+STATUS_PATIENCE = 10.0
+"""Seconds that one step before the first figures takes before a log is told of it."""
 SETTLED = 1.0
 """Seconds after which a rate says something."""
 
@@ -36,6 +39,9 @@ class Display:
     def note(self, text: str) -> None:
         """Shows one sentence."""
 
+    def status(self, text: str) -> None:
+        """Shows what the job is at until the next status, or its first figures."""
+
     def progress(self, snapshot: Snapshot) -> None:
         """Shows where the job is, unless it did so a moment ago."""
 
@@ -45,7 +51,8 @@ def facts(snapshot: Snapshot) -> list[str]:
     parts = [counted(snapshot)]
     # The rate of the first moments is that of one batch, and may be wrong a hundredfold.
     if snapshot.finished or snapshot.done >= snapshot.rate * SETTLED:
-        if snapshot.rate > 0:
+        # How quickly inputs fail says nothing.
+        if snapshot.rate > 0 and snapshot.done > snapshot.failed:
             parts.append(rate(snapshot.rate, snapshot.noun))
         if snapshot.eta is not None and not snapshot.finished:
             parts.append(f"{duration(snapshot.eta)} to go")
@@ -121,12 +128,15 @@ class LiveDisplay(Display):
         self.live.start()
 
     def close(self) -> None:
-        if self.last is not None:
-            self.live.update(picture(self.last, closing=True))
+        self.live.update(Group() if self.last is None else picture(self.last, closing=True))
         self.live.stop()
 
     def note(self, text: str) -> None:
         self.console.print(Text(text, overflow="fold"))
+
+    def status(self, text: str) -> None:
+        if self.last is None:
+            self.live.update(Text(f"{text} ...", overflow="ellipsis", no_wrap=True), refresh=True)
 
     def progress(self, snapshot: Snapshot) -> None:
         self.last = snapshot
@@ -144,10 +154,13 @@ class PlainDisplay(Display):
         console: Console,
         period: float = PLAIN_PERIOD,
         clock: Callable[[], float] = time.monotonic,
+        patience: float = STATUS_PATIENCE,
     ) -> None:
         self.console = console
         self.period = period
         self.clock = clock
+        self.patience = patience
+        self.waiting: Timer | None = None
         self.last: Snapshot | None = None
         self.printed: Snapshot | None = None
         self.limit: str | None = None
@@ -157,14 +170,30 @@ class PlainDisplay(Display):
         self.began = self.judged = self.clock()
 
     def close(self) -> None:
+        self.wait_no_more()
         if self.last is not None and self.last is not self.printed:
             self.show(self.last)
 
     def note(self, text: str) -> None:
         self.console.print(Text(text), soft_wrap=True)
 
+    def status(self, text: str) -> None:
+        """Only what takes long is told: of a quick job it would be noise."""
+        self.wait_no_more()
+        if self.last is None:
+            self.waiting = Timer(self.patience, self.note, [f"{text} ..."])
+            self.waiting.daemon = True
+            self.waiting.start()
+
+    def wait_no_more(self) -> None:
+        """Forgets a status that was not told yet."""
+        if self.waiting is not None:
+            self.waiting.cancel()
+            self.waiting = None
+
     def progress(self, snapshot: Snapshot) -> None:
         self.last = snapshot
+        self.wait_no_more()
         if self.clock() - self.began >= self.period:
             self.show(snapshot)
             self.judge(snapshot)

@@ -13,10 +13,14 @@ from latentcli.cli.caption_words import caption_lines
 from latentcli.cli.command import command
 from latentcli.cli.output import Output, say_bundled
 from latentcli.cli.plan_tables import plan_tables
-from latentcli.jobs.cluster.environment import is_launched
+from latentcli.core.errors import StoreError, TooManyFailures
+from latentcli.jobs.cluster.environment import is_launched, rank_of
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.failures import check_failed
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
+
+FORESEEN = {error.exit_code: error for error in (StoreError, TooManyFailures)}
+"""What a plan ends with, as the job would, by exit code."""
 
 
 @command(EncodeJob)
@@ -37,13 +41,15 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
         check_stdin()
     shared = job.engine == "local" and not job.dry_run
     if job.devices is not None and shared and not is_launched(os.environ):
-        from latentcli.jobs.cluster.launch import launch
-        from latentcli.jobs.inference.accelerator import devices_to_share
+        with out.reporter():
+            from latentcli.jobs.cluster.launch import launch
+            from latentcli.jobs.inference.accelerator import devices_to_share
 
-        gpus, variable = devices_to_share(job.device)
+            gpus, variable = devices_to_share(job.device)
         raise typer.Exit(launch(out.words, job.devices, gpus, variable, os.environ))
     say_bundled(out, given)
-    with reserved_stdout(out.stdout_is_taken), out.reporter() as reporter:
+    leads = rank_of(os.environ).leader
+    with reserved_stdout(out.stdout_is_taken), out.reporter(leads=leads) as reporter:
         from latentcli.jobs.encode.job import run_encode
 
         document = run_encode(job, reporter)
@@ -51,6 +57,8 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
         return
     if job.dry_run:
         out.show(document, data=plan_tables)
+        if document["exit_code"]:
+            raise FORESEEN[document["exit_code"]](document["error"])
         return
     out.show(document, summary=summary)
     check_failed(document["failed"], document["inputs"], job.max_bad)
@@ -58,24 +66,26 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
 
 def summary(document: Mapping[str, Any]) -> Iterable[str]:
     """What was done, where it is, what failed and what to do next."""
-    store = document["store"]
     yield words.outcome("encoded", document)
-    if store == "-":
-        yield f"Standard output: a tar stream of {words.size(document['bytes'])}."
+    yield place(document)
+    if document["encoded"]:
         yield from words.slowest(document)
-        yield from words.failures(document)
-        yield from words.filtered(document)
-        yield from words.left_out(document)
-        return
-    yield (
-        f"Store: {store} ({words.count(document['shards'], 'shard')},"
-        f" {words.size(document['bytes'])}, {document['geometry']}, {document['latent_space']})"
-    )
     yield from caption_lines(document)
-    yield from words.slowest(document)
     yield from words.failures(document)
     yield from words.filtered(document)
     yield from words.left_out(document)
-    yield "Next:"
-    yield f"  {words.command('decode', store)}"
-    yield f"  {words.command('inspect', store)}"
+    store = document["store"]
+    if store != "-" and document["encoded"] + document["skipped"]:
+        yield "Next:"
+        yield f"  {words.command('decode', store)}"
+        yield f"  {words.command('inspect', store)}"
+
+
+def place(document: Mapping[str, Any]) -> str:
+    """Where the latents are, and how large they are."""
+    if document["store"] == "-":
+        return f"Standard output: a tar stream of {words.size(document['bytes'])}."
+    return (
+        f"Store: {document['store']} ({words.count(document['shards'], 'shard')},"
+        f" {words.size(document['bytes'])}, {document['geometry']}, {document['latent_space']})"
+    )

@@ -17,10 +17,10 @@ SHOWN = 5
 @command(InspectJob)
 def inspect(out: Output, job: InspectJob, given: frozenset[str]) -> None:
     """Describe a latent store: model, latent space, totals, statistics, failures."""
-    from latentcli.jobs.store.inspect import inspect_store
-    from latentcli.reports.tables import store_tables
-
     with out.reporter() as reporter:
+        from latentcli.jobs.store.inspect import inspect_store
+        from latentcli.reports.tables import store_tables
+
         document = inspect_store(job.store, job.report, job.report_samples, reporter)
     out.show(document, data=store_tables, summary=summary)
 

@@ -117,10 +117,11 @@ def unknown_key(path: Path, section: str, key: str, options: Iterable[Option], v
     return f"{path}: [{section}] has no key {key!r} for {verb}{hint}; {keys}."
 
 
-def suggestion(name: str, allowed: Iterable[str]) -> str:
-    """', did you mean ...?' or nothing."""
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def suggestion(name: str, allowed: Iterable[str], prefix: str = "") -> str:
+    """' (did you mean ...?)' or nothing; a prefix that all names have makes none of them alike."""
+    bare = [one.removeprefix(prefix) for one in allowed]
+    close = difflib.get_close_matches(name.removeprefix(prefix), bare, n=1)
+    return f" (did you mean {prefix + close[0]!r}?)" if close else ""
 
 
 def typed(value: Any, option: Option, place: str) -> Any:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from latentcli.core.errors import LatentCliError
 from latentcli.core.json_values import finite
 from latentcli.jobs.config import BUNDLED_MODEL
+from latentcli.jobs.runtime.meter import Snapshot, ignore
 from latentcli.jobs.runtime.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class Output:
     """The command line."""
     stdout_is_taken: bool = False
     """Whether stdout is a tar stream; the JSON document is then a message, and goes to stderr."""
+    check: Callable[[], None] = lambda: None
+    """Raises where the command is to stop; called before status and progress are shown."""
     documented: bool = field(default=False, init=False)
     """Whether the JSON document is out."""
 
@@ -65,14 +69,30 @@ class Output:
         return console_on(stream)
 
     @contextmanager
-    def reporter(self) -> Iterator[Reporter]:
-        """What a job speaks through while it runs."""
-        from latentcli.cli.display import display_for
+    def reporter(self, *, leads: bool = True) -> Iterator[Reporter]:
+        """What a job speaks through while it runs; code that is loaded within is waited for.
 
-        display = display_for(self.stderr, self.quiet)
+        A process that does not lead its job has notes alone.
+        """
+        from latentcli.cli.display import PlainDisplay, display_for
+
+        display = display_for(self.stderr, self.quiet) if leads else PlainDisplay(self.stderr)
+        if not leads:
+            yield Reporter(note=ignore if self.quiet else display.note)
+            return
+
+        def status(text: str) -> None:
+            self.check()
+            display.status(text)
+
+        def progress(snapshot: Snapshot) -> None:
+            self.check()
+            display.progress(snapshot)
+
         display.start()
         try:
-            yield Reporter(note=display.note, progress=display.progress)
+            status("Loading")
+            yield Reporter(display.note, progress, status)
         finally:
             display.close()
 
@@ -107,7 +127,8 @@ class Output:
             self.stderr.out(usage, highlight=False)
         self.stderr.out(f"error: {message}", highlight=False)
         if self.as_json and not self.documented:
-            self._document({"error": message, "exit_code": exit_code})
+            with suppress(LatentCliError):  # one error is enough
+                self._document({"error": message, "exit_code": exit_code})
         return exit_code
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from latentcli.cli import words
@@ -12,18 +12,15 @@ from latentcli.core.errors import StoreError
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.failures import check_failed
 
-NAMED = 8
-"""Failed inputs that the summary names."""
-
 
 @command(RoundtripJob)
 def roundtrip(out: Output, job: RoundtripJob, given: frozenset[str]) -> None:
     """Encode and decode images or clips in memory, and measure how well they come back."""
     say_bundled(out, given)
-    from latentcli.jobs.roundtrip.job import run_roundtrip
-    from latentcli.reports.roundtrip_tables import roundtrip_tables
-
     with out.reporter() as reporter:
+        from latentcli.jobs.roundtrip.job import run_roundtrip
+        from latentcli.reports.roundtrip_tables import roundtrip_tables
+
         document = run_roundtrip(job, reporter)
     out.show(document, data=roundtrip_tables, summary=summary)
     refuse(document, job.max_bad)
@@ -43,17 +40,6 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     for name, key in {"Pictures": "saved", "Figures of each image": "csv", "Page": "page"}.items():
         if document.get(key):
             yield f"{name}: {document[key]}"
-    yield from failures(document)
+    yield from words.failures(document)
     yield from words.filtered(document)
     yield from words.left_out(document)
-
-
-def failures(document: Mapping[str, Any]) -> Iterator[str]:
-    """Which inputs failed and why; no other file of this command tells it."""
-    failed = document["failures"]
-    if failed:
-        yield f"{words.count(len(failed), 'input')} failed:"
-    for failure in failed[:NAMED]:
-        yield f"  {failure['key']}: {failure['error']}"
-    if len(failed) > NAMED:
-        yield f"  and {len(failed) - NAMED:,} more; --json and --report have them all"

@@ -15,10 +15,10 @@ from latentcli.jobs.config import VerifyJob
 @command(VerifyJob)
 def verify(out: Output, job: VerifyJob, given: frozenset[str]) -> None:
     """Re-check a store: every digest and count, and a few inputs encoded again."""
-    from latentcli.jobs.store.verify import run_verify
-    from latentcli.reports.tables import verify_tables
-
     with out.reporter() as reporter:
+        from latentcli.jobs.store.verify import run_verify
+        from latentcli.reports.tables import verify_tables
+
         document = run_verify(job, reporter)
     out.show(document, data=verify_tables)
     if not document["ok"]:

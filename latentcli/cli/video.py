@@ -18,9 +18,9 @@ def video_embed(out: Output, job: VideoEmbedJob, given: frozenset[str]) -> None:
     """Turn clips into VideoMAE V2 features, one per group of frames, for video-distance."""
     if not job.output:
         raise UsageError("Say where the features go: -o FEATURES.safetensors.")
-    from latentcli.jobs.video.embed import run_video_embed
-
     with out.reporter() as reporter:
+        from latentcli.jobs.video.embed import run_video_embed
+
         document = run_video_embed(job, reporter)
     out.show(document, summary=embedded)
     check_failed(document["failed"], document["clips"] + document["failed"], job.max_bad)
@@ -51,10 +51,11 @@ def video_distance(out: Output, job: VideoDistanceJob, given: frozenset[str]) ->
             "Give two files of features, such as originals.safetensors reconstructed.safetensors;"
             " latentcli video-embed makes them."
         )
-    from latentcli.jobs.video.distance import run_video_distance
-    from latentcli.reports.tables import facts_table
+    with out.reporter():
+        from latentcli.jobs.video.distance import run_video_distance
+        from latentcli.reports.tables import facts_table
 
-    document = run_video_distance(job)
+        document = run_video_distance(job)
     facts = {
         "distance": f"{document['distance']:.6g}",
         "covariances": document["compat"],

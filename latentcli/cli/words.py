@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from latentcli.jobs.loader.left_out import left_out_words
-from latentcli.jobs.runtime import bottleneck
+from latentcli.jobs.runtime.advice import WORDS
 
 
 def count(number: int, noun: str) -> str:
@@ -78,23 +76,21 @@ def outcome(verb: str, document: Mapping[str, Any]) -> str:
 
 
 def slowest(document: Mapping[str, Any]) -> Iterator[str]:
-    """The bottleneck in words, where one is known: the limit, or else what took longest."""
+    """What limited a job and what would help, or else what took longest, where one is known."""
     stage, reason = document.get("bottleneck"), document.get("bottleneck_reason")
     if reason:
         yield f"{reason}."
-    elif stage in bottleneck.ADVICE:
-        meaning = bottleneck.slowest(stage, document.get("media") == "clips")
-        yield f"The slowest stage was {stage}: {meaning}."
+    elif stage in WORDS:
+        yield f"The slowest stage was {stage}: {WORDS[stage]}."
 
 
 def failures(document: Mapping[str, Any]) -> Iterator[str]:
     """How many inputs failed, where they are listed, and the commonest three reasons."""
-    listed = document.get("failures")
+    listed, reasons = document["failures"], Counter(document["reasons"])
     if not listed:
         return
-    reasons = Counter(document.get("reasons") or (reason(row) for row in rows_of(listed)))
-    where = f", listed in {listed}" if isinstance(listed, str) else ""
-    yield f"{count(document['failed'], 'input')} failed{where}:"
+    where = f"listed in {listed}" if isinstance(listed, str) else "which --json lists"
+    yield f"{count(document['failed'], 'input')} failed, {where}:"
     for text, number in reasons.most_common(3):
         yield f"  {number:,} x {text}"
     if len(reasons) > 3:
@@ -113,20 +109,3 @@ def left_out(document: Mapping[str, Any]) -> Iterator[str]:
     """What the sources hold that was no input, where there was any."""
     if told := left_out_words(document.get("left_out_by", {})):
         yield f"Not taken as inputs: {told}."
-
-
-def rows_of(listed: str | Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The failure rows of a document: they stand in it, or in the failures.jsonl that it names."""
-    if not isinstance(listed, str):
-        yield from listed
-        return
-    try:
-        with Path(listed).open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-    except (OSError, ValueError):
-        return  # the summary still says how many failed and where the list should be
-
-
-def reason(row: Mapping[str, Any]) -> str:
-    """Stage and reason of a failure row."""
-    return f"{row['stage']}: {row['error']}" if row.get("stage") else str(row.get("error"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
 from latentcli.core.errors import LatentCliError, TooManyFailures, UsageError
+from latentcli.core.reasons import Reasons
 
 FEWEST_SEEN = 1000
 """Inputs that a share of --max-bad is taken of at least, while their number is not known."""
@@ -40,10 +41,13 @@ class Failures:
     """Inputs that came so far."""
     noted: list[dict[str, str]] = field(default_factory=list)
     """Key and error of each, as the --json document has them."""
+    reasons: Reasons = field(default_factory=Reasons)
+    """The same in groups."""
 
     def add(self, key: str, source: str, why: str, error: str | None = None) -> None:
         """Notes an input, with `why` or another error, and judges it."""
         self.noted.append({"key": key, "error": error or why})
+        self.reasons.add(why, key, source)
         self.judge(len(self.noted), source, why)
 
     def judge(self, failed: int, source: str, why: str) -> None:
@@ -65,20 +69,26 @@ class Failures:
         if failed > allowed and allowed < inputs:
             go_on = f" to go on with {self.again}" if self.again else ""
             raise TooManyFailures(
-                f"The job stopped: {failed:,} inputs failed, and --max-bad {max_bad} allows"
+                f"The job stopped: {failed:,} input{'' if failed == 1 else 's'} failed, and"
+                f" --max-bad {max_bad} allows"
                 f" {allowed:,} of {inputs:,}. The last was {source}, at {why}."
                 f" {self.kept[0].upper()}{self.kept[1:]}; see what is wrong with the inputs, or"
                 f" give a larger --max-bad{go_on}."
             )
 
 
-def check_failed(failed: int, inputs: int, max_bad: str | None) -> None:
-    """TooManyFailures where more inputs failed than --max-bad allows; without it, none may."""
+def check_failed(
+    failed: int, inputs: int, max_bad: str | None, rest: str = "Everything else is done."
+) -> None:
+    """TooManyFailures where more inputs failed than --max-bad allows; without it, none may.
+
+    `rest` says what is with the others.
+    """
     allowed = allowed_failures(max_bad, inputs)
     if failed > allowed:
         rule = f"--max-bad {max_bad} allows {allowed:,}"
         if max_bad is None:
             rule = "none may: --max-bad allows some"
         raise TooManyFailures(
-            f"{failed:,} of {inputs:,} inputs failed and {rule}. Everything else is done."
+            f"{failed:,} of {inputs:,} input{'' if inputs == 1 else 's'} failed and {rule}. {rest}"
         )

@@ -42,8 +42,12 @@ def on_terminal(
     lines: int = 24,
     cwd: Path | None = None,
     variables: Mapping[str, str] | None = None,
+    look: Callable[[bytes], object] = lambda shown: None,
 ) -> tuple[int, str, str]:
-    """(exit code, stdout, what a terminal on stderr got) of a process."""
+    """(exit code, stdout, what a terminal on stderr got) of a process.
+
+    `look` is shown all that the terminal has got so far, each time that something comes.
+    """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
@@ -61,6 +65,7 @@ def on_terminal(
         if not part:
             break
         shown += part
+        look(shown)
     os.close(master)
     assert process.stdout is not None
     out = process.stdout.read().decode()

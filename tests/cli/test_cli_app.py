@@ -158,6 +158,17 @@ def test_help_tells_the_defaults_and_the_choices(verb: str) -> None:
         assert re.search(told, text), (field.name, text)
 
 
+@pytest.mark.parametrize("verb", ["encode", "roundtrip", "slurm"])
+def test_help_shows_what_stands_in_brackets(
+    cli: Run, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    texts = [f"{option.metavar} {option.help}" for option in options_of(JOBS[verb]).values()]
+    words = [word for text in texts for word in re.findall(r"[^\s(]*\[[^\s),;]*", text)]
+    shown = cli(verb, "--help").out
+    assert words and all(word in shown for word in words)
+
+
 def test_help_tells_the_defaults_that_a_job_finds_by_itself() -> None:
     from latentcli.jobs.inference.accelerator import Cpu, Cuda
     from latentcli.jobs.loader.find_media import PER_SHARD

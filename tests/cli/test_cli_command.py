@@ -80,7 +80,9 @@ def test_a_field_is_an_option_a_variable_and_a_key(
     assert (cli(*bake).document["loaves"], cli(*bake).document["toppings"]) == (4, ["poppy"])
     monkeypatch.setenv("LATENTCLI_LOAVES", "5")
     monkeypatch.setenv("LATENTCLI_TOPPING", "salt")
-    monkeypatch.setenv("LATENTCLI_COOK", "wood")
+    monkeypatch.setenv("LATENTCLI_COOK", "wood")  # an option without a variable
+    assert "LATENTCLI_COOK, which is no variable of latentcli" in cli(*bake).err
+    monkeypatch.delenv("LATENTCLI_COOK")
     found = cli(*bake).document
     assert (found["loaves"], found["toppings"], found["cook"]) == (5, ["salt"], "gas")
     found = cli(*bake, "--loaves", 6, "--seeds", "1,2", "--seeds", 3, "--steam").document

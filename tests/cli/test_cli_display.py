@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import threading
 import time
 from typing import Any
 
@@ -14,7 +15,8 @@ from rich.console import Console
 
 from latentcli.cli.console import console_on
 from latentcli.cli.display import Display, LiveDisplay, PlainDisplay, display_for, facts, picture
-from latentcli.jobs.runtime.bottleneck import Interval, Reading, Setting, thread_groups
+from latentcli.jobs.runtime.advice import Setting
+from latentcli.jobs.runtime.bottleneck import Interval, Reading, thread_groups
 from latentcli.jobs.runtime.meter import Meter, Snapshot
 
 SCRIPT = """
@@ -37,7 +39,7 @@ with Output().reporter() as reporter:
 """
 SENTENCE = (
     "decode_image is the limit: 1.9 of 2 workers busy; the model is idle 61%;"
-    " more workers or smaller sources would help"
+    " more --workers or smaller sources would help"
 )
 
 
@@ -113,6 +115,7 @@ def test_quiet_shows_nothing() -> None:
     assert type(display) is Display
     display.start()
     display.note("a")
+    display.status("b")
     display.progress(snapshot(1))
     display.close()
     assert stream.getvalue() == ""
@@ -140,6 +143,58 @@ def test_a_short_job_has_one_line() -> None:
         display.progress(snapshot(done, total=3))
     display.close()
     assert stream.getvalue() == "encode 3/3, 10.0 images/s\n"
+
+
+def test_a_status_stands_until_there_are_figures() -> None:
+    stream = io.StringIO()
+    display = LiveDisplay(Console(file=stream, force_terminal=True, width=80))
+    display.start()
+    display.status("Looking for inputs")
+    assert "Looking for inputs ..." in stream.getvalue()
+    display.progress(snapshot(1))
+    shown = len(stream.getvalue())
+    display.status("Too late")
+    display.close()
+    assert "Too late" not in stream.getvalue()
+    assert "Looking" not in stream.getvalue()[shown:]
+
+
+class Heard(io.StringIO):
+    """A stream that tells when something is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = threading.Event()
+
+    def flush(self) -> None:
+        if self.getvalue():
+            self.written.set()
+
+
+def test_a_log_is_told_of_a_step_that_takes_long() -> None:
+    stream = Heard()
+    display = PlainDisplay(console_on(stream), patience=0.0)
+    display.start()
+    display.status("Looking for inputs")
+    assert stream.written.wait(60)
+    display.close()
+    assert stream.getvalue() == "Looking for inputs ...\n"
+
+
+def test_a_log_is_not_told_of_steps_that_are_over() -> None:
+    stream = Heard()
+    display = PlainDisplay(console_on(stream), patience=3600.0)
+    display.start()
+    timers = []
+    for step in ("Loading", "Looking for inputs"):
+        display.status(step)
+        timers.append(display.waiting)
+    display.progress(snapshot(1))
+    display.status("Too late")
+    assert display.waiting is None
+    for timer in timers:
+        timer.join(60)  # cancelled, so it ends without having said anything
+    assert stream.getvalue() == ""
 
 
 def test_long_notes_are_not_wrapped_in_a_file() -> None:
@@ -203,7 +258,7 @@ def test_the_picture_at_80_columns() -> None:
         "  encode       ━━━━━━                39% 120/s",
         "  write        ╸                      5% 120/s",
         "decode_image is the limit: 1.9 of 2 workers busy; the model is idle 61%; more",
-        "workers or smaller sources would help",
+        "--workers or smaller sources would help",
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ ENCODED: dict[str, Any] = {
     "geometry": "f16c128",
     "latent_space": "latentcli/fcdm_nano#whitened",
     "failures": None,
+    "reasons": {},
 }
 
 
@@ -83,7 +83,7 @@ def test_encode_summary() -> None:
     assert list(summary(ENCODED)) == [
         "Encoded 1,200 images with fcdm_nano in 1 min 15 s (16.0 images/s); 1 was encoded before.",
         "Store: my pictures.latents (2 shards, 3.0 MiB, f16c128, latentcli/fcdm_nano#whitened)",
-        "The slowest stage was decode_image: decoding the image files; more --workers would help.",
+        "The slowest stage was decode_image: decoding the files.",
         "Next:",
         "  latentcli decode 'my pictures.latents'",
         "  latentcli inspect 'my pictures.latents'",
@@ -91,7 +91,7 @@ def test_encode_summary() -> None:
 
 
 def test_the_limit_is_told_where_it_is_known() -> None:
-    reason = "decode_image is the limit: 1.9 of 2 workers busy; more workers would help"
+    reason = "decode_image is the limit: 1.9 of 2 workers busy; more --workers would help"
     assert list(words.slowest(ENCODED | {"bottleneck_reason": reason})) == [f"{reason}."]
     (fallback,) = words.slowest(ENCODED | {"bottleneck_reason": None})
     assert fallback.startswith("The slowest stage was decode_image: ")
@@ -104,26 +104,26 @@ def test_nothing_left_to_do() -> None:
     assert not any("slowest" in line for line in rest)
 
 
-def test_failures_are_grouped_by_reason(tmp_path: Path) -> None:
-    path = tmp_path / "failures.jsonl"
-    reasons = ["bad"] * 3 + ["worse"] * 2 + ["odd", "strange", "rare"]
-    rows = [{"key": str(i), "stage": "read", "error": e} for i, e in enumerate(reasons)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told = list(words.failures({"failed": 8, "failures": str(path)}))
+def test_failures_are_told_by_reason() -> None:
+    reasons = {"read: odd": 1, "read: bad": 3, "read: worse": 2, "read: rare": 1, "read: other": 1}
+    told = list(words.failures({"failed": 8, "failures": "failures.jsonl", "reasons": reasons}))
     assert told == [
-        f"8 inputs failed, listed in {path}:",
+        "8 inputs failed, listed in failures.jsonl:",
         "  3 x read: bad",
         "  2 x read: worse",
         "  1 x read: odd",
         "  and 2 other reasons",
     ]
-    path.unlink()
-    assert len(list(words.failures({"failed": 8, "failures": str(path)}))) == 1
 
 
 def test_failures_in_the_document() -> None:
-    told = words.failures({"failed": 1, "failures": [{"key": "a", "error": "no file"}]})
-    assert list(told) == ["1 input failed:", "  1 x no file"]
+    failures = [{"key": "a", "error": "read: no file"}]
+    told = words.failures({"failed": 1, "failures": failures, "reasons": {"read: no file": 1}})
+    assert list(told) == ["1 input failed, which --json lists:", "  1 x read: no file"]
+
+
+def test_without_failures_nothing_is_said() -> None:
+    assert not list(words.failures({"failed": 0, "failures": None, "reasons": {}}))
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def run_bench(job: BenchJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     if job.chart is not None:
         check_chart(job.chart)
     texts = model_texts(job)
+    reporter.status("Loading the models")
     engines = {name: bench_engine(job, text) for name, text in texts.items()}
     reasons = left_out(engines, cases)
     models, checks = check_all(job, texts, engines, cases, reporter)

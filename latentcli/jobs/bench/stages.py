@@ -50,6 +50,7 @@ def bench_stages(job: BenchJob, reporter: Reporter) -> dict[str, Any]:
     if len(job.models) > 1:
         raise UsageError("bench --stages takes one --model.")
     encode = encode_job(job)
+    reporter.status("Loading the model")
     engine = engine_of(encode)
     refuse_decoder(engine)
     found = find_inputs(job.sources, IMAGE_SUFFIXES)
@@ -59,7 +60,7 @@ def bench_stages(job: BenchJob, reporter: Reporter) -> dict[str, Any]:
         path = Path(folder) / "inputs.jsonl"
         write_inputs(path, assign_units(found, PER_SHARD["images"]))
         intake = Intake(InputList.open(path), recipe)
-        workers = pick_workers(job.workers, len(found))
+        workers = pick_workers(job.workers, len(found), note=reporter.note)
         reporter.note(f"The image stages alone, {len(found)} inputs, {workers} workers.")
         images_alone, pictures = time_images(intake, workers, batch_size * MODEL_BATCHES)
         reporter.note("The model alone.")

@@ -22,8 +22,9 @@ from itertools import product
 
 from latentcli.core.errors import Interrupted, LatentCliError, UsageError
 from latentcli.jobs.cluster.environment import LAUNCHED, is_launched
-from latentcli.jobs.runtime.machine import cores
-from latentcli.jobs.runtime.signals import STOPPING, handled
+from latentcli.jobs.runtime.machine import carried, cores
+from latentcli.jobs.runtime.process import STOPPING, stopped_by
+from latentcli.jobs.runtime.signals import handled, held_back
 
 OPTION = "--devices"
 LOOK = 0.1
@@ -64,8 +65,7 @@ def launch(
         codes = run_ranks(count, [*command, *without_devices(words)], variables, came)
     code = exit_code(codes, came)
     if code == Interrupted.exit_code and code not in codes:  # none of them lived to tell it
-        name = signal.Signals(came[0]).name
-        raise Interrupted(f"Stopped by {name}. Run the same command again.")
+        raise Interrupted(f"{stopped_by(came[0])} Run the same command again.")
     return code
 
 
@@ -88,8 +88,12 @@ def pick_devices(devices: str, gpus: int, visible: str | None) -> tuple[int, str
             " processes: --devices 2 --device cpu."
         )
     count = gpus if text == "all" else int(text)
-    if count < 1 or 0 < gpus < count:
-        raise UsageError(f"--devices is {text}; it must be at least 1 and at most {gpus or 'any'}.")
+    most = gpus or carried()
+    if not 1 <= count <= most:
+        there = f"GPUs here: {gpus}" if gpus else f"CPU cores here: {cores()}"
+        raise UsageError(
+            f"--devices is {text}; it must be at least 1 and at most {most} ({there})."
+        )
     return count, None
 
 
@@ -120,7 +124,7 @@ def run_ranks(
 ) -> list[int]:
     """Runs `python words` as each rank and hands on the signals of `came`; the exit codes.
 
-    LatentCliError where a rank cannot be started.
+    LatentCliError where a rank cannot be started, Interrupted where one of `came` is there before.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -135,10 +139,13 @@ def run_ranks(
         shared = {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port)}
         shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
         shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}  # how torch says that it is served
+        if came:
+            raise Interrupted(f"{stopped_by(came[0])} Run the same command again.")
         for rank in map(str, range(count)):
             env = {**variables, **shared, "RANK": rank, "LOCAL_RANK": rank}
             out = subprocess.DEVNULL if ranks else None
-            ranks.append(subprocess.Popen(command, env=env, stdout=out, start_new_session=True))
+            with held_back():
+                ranks.append(subprocess.Popen(command, env=env, stdout=out, start_new_session=True))
     except (OSError, RuntimeError) as error:  # torch's DistError is one of the latter
         reason = str(error).partition("\n")[0]
         raise LatentCliError(f"The processes could not be run: {reason}") from error

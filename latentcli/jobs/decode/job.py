@@ -40,7 +40,7 @@ from latentcli.jobs.decode.to_stdout import decode_to_stdout, refuse_skipping
 from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.batch_size import latent_values
 from latentcli.jobs.inference.capabilities import check_state, refuse_encoder
-from latentcli.jobs.inference.engine import inference_config, load_engine
+from latentcli.jobs.inference.engine import Engine, inference_config, load_engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.runtime.bottleneck import ThreadGroup
@@ -72,9 +72,11 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
         if reads:
             check = stop.check if stdout is None else stdout.check
             source = stack.enter_context(open_piped(job.latents, check))
-        else:
-            source = open_latents(path_of(job.store), job.latents)
-        run = prepared(job, source, stop, reporter)
+        with stop.at_once():
+            reporter.status("Opening the latents")
+            if not reads:
+                source = open_latents(path_of(job.store), job.latents)
+            run = prepared(job, source, stop, reporter)
         if stdout is not None:
             decode_to_stdout(run, stdout, decoded_groups)
         else:
@@ -99,6 +101,7 @@ def prepared(
         load_av("write")
     model = model_for(job, source)
     check_preset_space(source, model, force=job.force)
+    reporter.status("Loading the model")
     engine = load_engine(
         model,
         weights=job.weights,
@@ -116,12 +119,23 @@ def prepared(
         *("decode", source.frames if clips else source.count, reporter.progress),
         noun="frames" if clips else "images",
         gpu=engine.accelerator.gpu,
-        groups=threads_of_decode(job, source, format),
+        options=faster_options(job, engine, format),
+        groups=threads_of_decode(job, source, format, reporter),
     )
     return DecodeRun(
         *(job, source, engine, output, meter, stop, format),
         *(SplitOnOom(reporter.note), failures_of(job, source)),
     )
+
+
+def faster_options(job: DecodeJob, engine: Engine, format: str) -> dict[str, str]:
+    """Stage to an option that would make it faster, of those that the job has not taken."""
+    options = {}
+    if engine.model.is_diffusion and job.steps > 1:
+        options["decode"] = "fewer --steps"
+    if format in ("png", "webp"):
+        options["encode_image"] = "--format jpeg"
+    return options
 
 
 def failures_of(job: DecodeJob, source: LatentSource) -> Failures:
@@ -133,13 +147,15 @@ def failures_of(job: DecodeJob, source: LatentSource) -> Failures:
     return Failures(job.on_error, job.max_bad, source.count, "files so far stay", "--skip-existing")
 
 
-def threads_of_decode(job: DecodeJob, source: LatentSource, format: str) -> tuple[ThreadGroup, ...]:
+def threads_of_decode(
+    job: DecodeJob, source: LatentSource, format: str, reporter: Reporter
+) -> tuple[ThreadGroup, ...]:
     """Which threads do which stages: one of them writes a video frame by frame, as it decodes."""
     if source.clips is not None and format == "mp4":
         return (ThreadGroup(("read", "decode", "encode_image", "write")),)
     return (
         ThreadGroup(("read", "decode")),
-        ThreadGroup(("encode_image", "write"), writer_threads(job)),
+        ThreadGroup(("encode_image", "write"), writer_threads(job, reporter.note)),
     )
 
 
@@ -252,6 +268,7 @@ def document(run: DecodeRun, seconds: float) -> dict[str, Any]:
         "skipped": len(run.skipped),
         "failed": len(failures),
         "failures": failures,
+        "reasons": run.failures.reasons.counts(),
         "seconds": round(seconds, 3),
         **meter.paces(),
         "device": run.engine.device_name,

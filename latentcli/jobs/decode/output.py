@@ -20,8 +20,8 @@ from latentcli.jobs.decode.latents import LatentSource
 from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
-from latentcli.jobs.runtime.machine import cores
-from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.machine import cores, within_reach
+from latentcli.jobs.runtime.meter import Meter, ignore
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.shards.sources.own_output import make_own_folder
 from latentcli.shards.storage.atomic_write import atomic_write, write_error
@@ -84,9 +84,9 @@ def make_parent(path: Path, output: Path) -> None:
         raise write_error(path, error) from error
 
 
-def writer_threads(job: DecodeJob) -> int:
-    """Threads that compress and write pictures."""
-    return job.workers or min(cores(), MOST_THREADS)
+def writer_threads(job: DecodeJob, note: Callable[[str], object] = ignore) -> int:
+    """Threads that compress and write pictures; `note` is told where they are fewer than asked."""
+    return within_reach(job.workers or min(cores(), MOST_THREADS), note=note)
 
 
 @contextmanager

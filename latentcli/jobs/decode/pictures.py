@@ -11,7 +11,7 @@ from latentcli.core.errors import SampleError
 from latentcli.jobs.decode.latents import own_latents
 from latentcli.jobs.decode.output import DecodeRun
 from latentcli.jobs.inference.engine import decode_batch
-from latentcli.jobs.inference.split_on_oom import Parts
+from latentcli.jobs.inference.split_on_oom import Parts, too_large
 
 
 def decode_fitting(
@@ -35,11 +35,6 @@ def decode_fitting(
         with run.meter.stage("decode", count):
             fitted = run.split_on_oom.fit(decode, (3, height, width), count, whole=whole)
     except torch.OutOfMemoryError as error:
-        what = f"a {'frame' if frames else 'picture'} of {width}x{height}"
-        if whole and count > 1:
-            what = (
-                f"{count} frames of {width}x{height} that the model decodes together; give it fewer"
-                " with --num-frames"
-            )
-        raise SampleError("decode", f"the device ran out of memory on {what}") from error
+        what, together = "frame" if frames else "picture", count if whole else 1
+        raise SampleError("decode", too_large(what, width, height, together)) from error
     return fitted["pictures"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,7 +21,7 @@ from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.prepare import Prepared, RawSample
 from latentcli.jobs.loader.readers import prepared_samples
-from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.meter import Meter, ignore
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.latents.pack import pack
 from latentcli.latents.schema import split_name
@@ -71,11 +71,17 @@ class Probe:
 
 
 def probed(
-    engine: Engine, plan: EncodePlan, rows: Iterable[InputRow], stop: StopRequest, looked: Looked
+    engine: Engine,
+    plan: EncodePlan,
+    rows: Iterable[InputRow],
+    stop: StopRequest,
+    looked: Looked,
+    failed: Callable[[Row], object] = ignore,
 ) -> Probe | None:
     """Prepares and encodes the first of these inputs; None where none of them can be encoded.
 
-    `looked` is told how many they are.
+    `looked` is told how many they are, and `failed` is shown the rows of those that cannot be
+    read.
     """
     reader = plan.reader(Meter("plan", None), stop.check)
     samples = prepared_samples(reader, rows, plan.recipe)
@@ -89,6 +95,9 @@ def probed(
     looked.count = len(prepared)
     looked.filtered = sum(row.status == FILTERED for row, _ in prepared)
     pictures = [(row, pixels) for row, pixels in prepared if pixels is not None]
+    for row, pixels in prepared:
+        if pixels is None and row.status != FILTERED:
+            failed(row)
     seconds, tensors = encode_probe(engine, plan, pictures, stop) if pictures else (0.0, {})
     done = {split_name(name)[0] for name in tensors}
     if not done:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from latentcli.core.reasons import Reasons
 from latentcli.core.types import FILTERED
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.texts import captions_document
@@ -16,7 +17,7 @@ from latentcli.shards.store.commit import CommitRecord
 from latentcli.shards.store.manifest import Manifest
 
 SHOWN_REASONS = 100
-"""Reasons of failure that the document counts."""
+"""Groups of reasons of failure that the document counts."""
 
 
 @dataclass(slots=True)
@@ -28,16 +29,18 @@ class Counts:
     """Units of which only some inputs were encoded: the indices of these."""
     encoded: int = 0
     frames: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: Reasons = field(default_factory=Reasons)
     """Why inputs failed, of all units."""
     filters: Counter[str] = field(default_factory=Counter)
     """Why inputs were left out by the filters, of all units."""
 
     def add(self, record: CommitRecord) -> None:
         """Takes in a unit of the store."""
-        lost = [row for row in record.rows if row.status != "ok"]
-        self.reasons.update(f"{row.stage}: {row.error}" for row in lost if row.status != FILTERED)
-        self.filters.update(row.error or "" for row in lost if row.status == FILTERED)
+        for row in record.rows:
+            if row.status == FILTERED:
+                self.filters[row.error or ""] += 1
+            elif row.status != "ok":
+                self.reasons.add(f"{row.stage}: {row.error}", row.key, row.source)
         if record.unit in self.todo:
             chosen = self.parts.get(record.unit)
             rows = record.rows if chosen is None else [record.rows[i] for i in chosen]
@@ -76,7 +79,7 @@ def document(
         "geometry": run.engine.model.spec.geometry,
         "self_check": final.self_check,
         "failures": str(store / FAILURES) if totals.failed else None,
-        "reasons": dict(counts.reasons.most_common(SHOWN_REASONS)),
+        "reasons": counts.reasons.counts(SHOWN_REASONS),
         "filtered": totals.filtered,
         "filter_reasons": dict(counts.filters.most_common()),
         "ranks": run.team.rank.world,

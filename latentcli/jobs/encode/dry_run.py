@@ -7,13 +7,16 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from latentcli.core.types import InputRow
+from latentcli.core.errors import LatentCliError, StoreError, TooManyFailures
+from latentcli.core.types import InputRow, Row
 from latentcli.jobs.cluster.launch import pick_devices
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.captions import with_captions
 from latentcli.jobs.encode.cost_probe import PROBED, Looked, Probe, probed
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.survey import REASONS, Ask, Reason, Survey, survey
+from latentcli.jobs.encode.worklist import refuse_commands
+from latentcli.jobs.failures import check_failed
 from latentcli.jobs.inference.accelerator import devices_to_share
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.find_media import FoundMedia
@@ -22,7 +25,7 @@ from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.shards.sources.find_inputs import unit_rows
 from latentcli.shards.store.manifest import differing_fields, read_manifest, spec_hash
 from latentcli.shards.store.roots import read_roots
-from latentcli.shards.store.writer import is_new
+from latentcli.shards.store.writer import check_folder, is_new
 
 SHOWN_FIELDS = 16
 """Differing fields of a spec that are listed."""
@@ -36,11 +39,13 @@ def plan_document(
 ) -> dict[str, Any]:
     """The --json document of `plan` and `encode --dry-run`.
 
-    StoreError where the folder holds something else than a store, or one of other inputs;
-    UsageError where there are no such devices.
+    `error` and `exit_code` are what encode would end with, as far as is known. StoreError where the
+    folder holds something else than a store, or one of other inputs; UsageError where there are no
+    such devices, and for shell commands that are not allowed.
     """
     devices = devices_of(job)
     refused = differences(plan)
+    bad: list[Row] = []
     seen, job = None, with_captions(job, read_roots(plan.store))
     if not refused:
         hashed = spec_hash(plan.manifest.spec)
@@ -51,10 +56,14 @@ def plan_document(
     stop.check()
     probe, looked = None, Looked()
     if seen is not None and seen.todo and plan.clips is None:
+        if plan.packed and not job.allow_pipe:
+            refuse_commands(rows_to_do(seen, found, plan))
         rows = rows_to_do(seen, found, plan) if plan.packed else spread_rows(seen, found)
-        probe = probed(engine, plan, rows, stop, looked)
+        probe = probed(engine, plan, rows, stop, looked, bad.append)
     samples = samples_to_do(seen, found, plan, probe) if seen is not None else 0
     shards = len(seen.todo) if seen else 0
+    failed = len(bad) + (seen.failed if seen else 0)
+    end = end_of(job, plan, failed, samples + (seen.samples if seen else 0))
     return {
         "dry_run": True,
         "store": str(plan.store),
@@ -76,7 +85,23 @@ def plan_document(
         "looked_at": looked.count,
         "filtered": looked.filtered,
         "left_out_by": found.left_out_by,
+        "failed": failed,
+        "error": None if end is None else str(end),
+        "exit_code": 0 if end is None else end.exit_code,
     }
+
+
+def end_of(job: EncodeJob, plan: EncodePlan, failed: int, inputs: int) -> LatentCliError | None:
+    """What encode would end with, as far as is known now; None where it would be well.
+
+    `failed` inputs are known to fail, of `inputs` (of tars, samples).
+    """
+    try:
+        check_folder(plan.store, plan.manifest.spec)
+        check_failed(failed, inputs, job.max_bad, "Encode would end so too.")
+    except (StoreError, TooManyFailures) as error:
+        return error
+    return None
 
 
 def differences(plan: EncodePlan) -> list[dict[str, Any]]:

@@ -53,7 +53,8 @@ def run_encode(job: EncodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     ):
         if rank.leader:
             return run_alone_or_first(job, team, stop, reporter)
-        engine = engine_of(job)
+        with stop.at_once():
+            engine = engine_of(job)
         other = (
             f"Process {rank.rank} was started with other options or weights than process 0:"
             " start all of them with the same command."
@@ -67,16 +68,17 @@ def run_alone_or_first(
 ) -> dict[str, Any]:
     """The job of the only process, or of the first of several."""
     began = time.perf_counter()
-    found = media_of(job, reporter, job.allow_pipe)
-    check_clip_options(job, found.media)
-    check_packed_options(job, found, reporter)
-    stop.check()
-    engine = engine_of(job)
-    stop.check()
-    job = with_model_defaults(job, engine)
-    plan = plan_encode(job, engine, found.media, found.kind)
-    if job.dry_run:
-        return plan_document(job, engine, plan, found, stop)
+    with stop.at_once():
+        found = media_of(job, reporter, job.allow_pipe)
+        check_clip_options(job, found.media)
+        check_packed_options(job, found, reporter)
+        reporter.status("Loading the model")
+        engine = engine_of(job)
+        job = with_model_defaults(job, engine)
+        plan = plan_encode(job, engine, found.media, found.kind)
+        if job.dry_run:
+            reporter.status("Comparing the inputs with the store, and trying a few")
+            return plan_document(job, engine, plan, found, stop)
     return lead(job, engine, plan, found, team, stop, reporter, encode_in_team, began)
 
 
@@ -90,8 +92,9 @@ def run_pipe(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
         advice = "Run the same pipeline again; what is committed is passed over."
     reads, writes = STDIN in job.sources, job.output == STDOUT
     with stop_on_signals(advice) as stop, standard_ends(reads, writes, stop.check) as stdout:
-        engine = engine_of(job)
-        stop.check()
+        with stop.at_once():
+            reporter.status("Loading the model")
+            engine = engine_of(job)
         job = with_model_defaults(job, engine)
         if stdout is not None:
             return encode_to_stdout(job, engine, stdout, stop, reporter)

@@ -78,18 +78,21 @@ def run_ray(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
     ray = ray_at_hand()
     began = time.perf_counter()
     with stop_on_signals("Run the same command again to finish the rest.") as stop:
-        found = media_of(job, reporter, job.allow_pipe)
+        with stop.at_once():
+            found = media_of(job, reporter, job.allow_pipe)
         check_clip_options(job, found.media)
         check_packed_options(job, found, reporter)
         ours = not ray.is_initialized()
         if ours:
+            reporter.status("Joining the Ray cluster")
             join_cluster(ray)
         try:
             stop.listen()  # Ray's own handler of SIGTERM aborts the process
             stop.check()
             job = settled_on(job, ray.cluster_resources())
-            engine = engine_of(replace(job, device="cpu"))
-            stop.check()
+            with stop.at_once():
+                reporter.status("Loading the model")
+                engine = engine_of(replace(job, device="cpu"))
             job = with_batch_size(with_model_defaults(job, engine), engine)
             plan = plan_encode(job, engine, found.media, found.kind)
             encode = partial(encode_on_actors, ray)

@@ -19,6 +19,7 @@ from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.loader import MANY, pick_workers
 from latentcli.jobs.loader.prepare import Intake
 from latentcli.jobs.loader.reader import Reader
+from latentcli.jobs.runtime.machine import cores
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import StopRequest
@@ -104,7 +105,9 @@ def run_of(
     job = with_captions(job, work.inputs.roots)
     companions = companions_of(job.captions, work.inputs.roots, packed=plan.packed)
     total = work.inputs_to_encode
-    workers = pick_workers(job.workers, MANY if plan.packed else total, team.rank.sharing)
+    workers = pick_workers(
+        job.workers, MANY if plan.packed else total, team.rank.sharing, reporter.note
+    )
     counted = not plan.packed and plan.clips is None
 
     def whole(done: int, failed: int) -> tuple[int, int]:
@@ -120,6 +123,7 @@ def run_of(
         gpu=engine.accelerator.gpu,
         threads={"read": 1} if plan.packed else {},
         ranks=team.rank.world,
+        cores=max(cores() // team.rank.sharing, 1),
         shared=whole if team.rank.world > 1 else None,
     )
     return EncodeRun(

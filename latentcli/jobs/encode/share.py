@@ -88,6 +88,7 @@ def lead(
         manifest = replace(before, status="running", format_version=FORMAT_VERSION)
         job = with_captions(job, read_roots(plan.store))
         sums, ask = StoreSums(ChannelSums()), ask_of(job)
+        reporter.status("Finding what is left to do")
         work = plan_work(
             *(plan.store, manifest.spec_hash, found.inputs, plan.samples_per_shard, ask, reporter),
             seen=sums.add,
@@ -101,7 +102,9 @@ def lead(
         for _ in rewrite_all(plan.store, manifest, work.inputs, work.outdated):
             stop.check()
         if work.todo and job.self_check and manifest.self_check is None:
+            reporter.status("Checking the model on a few inputs")
             manifest = check_once(manifest, engine, plan, work.inputs, reporter)
+        reporter.status("Starting")
         sink = StoreSink(lock.check)
         run = run_of(*(job, engine, plan, manifest, work, team, stop, reporter, sink))
         note_counts(run, work.captions)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from latentcli.core.reasons import Reasons
 from latentcli.core.types import FILTERED, Picture, Row
 from latentcli.jobs.encode.first_inputs import CHECKED_INPUTS
 from latentcli.jobs.encode.plan import EncodePlan
@@ -98,6 +99,8 @@ class TarStreamSink(Sink):
     """The first ones."""
     filters: Counter[str] = field(default_factory=Counter)
     """Inputs that the filters left out, by reason."""
+    reasons: Reasons = field(default_factory=Reasons)
+    """Of all."""
     settled: int = 0
     """Rows of the unit at hand that are written, or failed."""
 
@@ -141,6 +144,7 @@ class TarStreamSink(Sink):
             self.filters[row.error or ""] += 1
             return
         self.counts["failed"] += 1
+        self.reasons.add(f"{row.stage}: {row.error}", row.key, row.source)
         if len(self.failures) < SHOWN_FAILURES:
             self.failures.append(row)
 

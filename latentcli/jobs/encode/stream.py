@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +19,7 @@ from latentcli.jobs.encode.unit import EncodedUnit
 from latentcli.jobs.inference.accelerator import DeviceTimer
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.encode_batch import encode_on_device
+from latentcli.jobs.inference.split_on_oom import too_large
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.loader import open_chunks, timed
 from latentcli.jobs.loader.prepare import Chunk, Task
@@ -109,17 +110,20 @@ def encode_into(
     pixels = torch.stack([picture.pixels for picture in batch])
     rows = [picture.row for picture in batch]
     timer = DeviceTimer(run.engine.accelerator)
-    try:
-        with timer:
-            parts = encode_fitting(run, pixels, [row.key for row in rows])
-    except torch.OutOfMemoryError:
-        height, width = pixels.shape[-2:]
-        reason = f"the device ran out of memory on a picture of {width}x{height}"
-        for row in rows:
-            unit.rows[row.key] = replace(row, status="failed", stage="encode", error=reason)
-            fail(run, unit.rows[row.key])
+    parts = None
+    with suppress(torch.OutOfMemoryError), timer:
+        parts = encode_fitting(run, pixels, [row.key for row in rows])
+    if parts is not None:
+        writer.submit(collect, run, unit, rows, parts, timer)
         return
-    writer.submit(collect, run, unit, rows, parts, timer)
+    if len(batch) > 1:  # only those fail that do not fit alone
+        for picture in batch:
+            encode_into(run, unit, [picture], writer)
+        return
+    height, width = pixels.shape[-2:]
+    reason = too_large("picture", width, height)
+    unit.rows[rows[0].key] = replace(rows[0], status="failed", stage="encode", error=reason)
+    fail(run, unit.rows[rows[0].key])
 
 
 def encode_fitting(run: EncodeRun, pixels: Tensor, keys: Sequence[str]) -> dict[str, Tensor]:

@@ -75,6 +75,7 @@ def encode_to_stdout(
             {"key": row.key, "source": row.source, "stage": row.stage, "error": row.error}
             for row in sink.failures
         ],
+        "reasons": sink.reasons.counts(),
         **left_out,
     }
 

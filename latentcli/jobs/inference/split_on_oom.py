@@ -62,6 +62,20 @@ class SplitOnOom:
             )
 
 
+def too_large(what: str, width: int, height: int, together: int = 1) -> str:
+    """Why a picture or a frame (`what`) failed for which a device had no memory.
+
+    `together` is how many frames a model that knows time decodes at once.
+    """
+    size = f"of {width}x{height}"
+    if together > 1:
+        return (
+            f"the device ran out of memory on {together} frames {size} that the model decodes"
+            " together; give it fewer with --num-frames"
+        )
+    return f"the device ran out of memory on a {what} {size}"
+
+
 def joined(pieces: Sequence[Parts]) -> Parts:
     """The parts of all pieces together."""
     if len(pieces) == 1:

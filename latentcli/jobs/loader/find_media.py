@@ -94,6 +94,7 @@ def find_media(
     if choice.null and not any(source.startswith(LIST) for source in sources):
         raise UsageError("--null (-0) says how lists end their names; name one: @list.txt or @-.")
     scan = scan_of(media, choice, allow_pipe)
+    reporter.status("Looking for inputs")
     expanded = expand_sources(sources, scan)
     if not any(len(source.files) for source in expanded):
         raise UsageError(

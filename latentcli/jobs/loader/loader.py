@@ -16,8 +16,8 @@ from latentcli.jobs.loader.prepare import (
     prepare,
     prepare_sample,
 )
-from latentcli.jobs.runtime.machine import cores
-from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.machine import cores, within_reach
+from latentcli.jobs.runtime.meter import Meter, ignore
 
 FEW_INPUTS = 64
 """Below this, starting worker processes costs more than they save."""
@@ -27,13 +27,16 @@ TIME_LIMIT = 120.0
 """Seconds that one input may take."""
 
 
-def pick_workers(choice: int | None, inputs: int, beside: int = 1) -> int:
+def pick_workers(
+    choice: int | None, inputs: int, beside: int = 1, note: Callable[[str], object] = ignore
+) -> int:
     """Loader processes: the choice, or one per core up to 8, or none for a few inputs.
 
-    `beside` is how many processes of the job share the cores.
+    `beside` is how many processes of the job share the cores; `note` is told where these do not
+    carry the choice, and fewer are started.
     """
     if choice is not None:
-        return choice
+        return within_reach(choice, beside, note)
     return 0 if inputs < FEW_INPUTS else max(min(cores() // beside, 8), 1)
 
 

@@ -12,7 +12,8 @@ from latentcli.jobs.loader.prepare import Chunk, Intake, Task
 from latentcli.jobs.loader.reorder_buffer import ReorderBuffer
 from latentcli.jobs.loader.supervisor import Deaths, PoolState, Supervisor
 from latentcli.jobs.loader.worker_handle import Assignment
-from latentcli.jobs.runtime.signals import STOPPING
+from latentcli.jobs.runtime.process import STOPPING
+from latentcli.jobs.runtime.signals import held_back
 
 QUEUED = 16
 """Inputs that a worker has in hand or waiting, unless one task has more."""
@@ -95,14 +96,11 @@ class Pool:
 @contextmanager
 def blocked_signals() -> Iterator[None]:
     """Threads started in here, and their processes, never see the signals that end a job."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    try:
+    with held_back():
         resource_tracker.ensure_running()
         # Its start unblocks two of them.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -203,18 +203,26 @@ class Outbox:
 def run_worker(wire: socket.socket, intake: Intake) -> None:
     """Prepares what is ordered until the parent closes its end, ends this process, or dies."""
     settle()
-    descriptor = os.memfd_create("latentcli-worker")
-    os.ftruncate(descriptor, mmap.PAGESIZE)
-    page, reads = Page(descriptor), ReadAhead()
-    socket.send_fds(wire, [b"\0"], [descriptor])
-    os.close(descriptor)
-    threading.Thread(target=receive, args=(wire, intake, reads), daemon=True).start()
     try:
+        page, reads = shared_page(wire), ReadAhead()
+        threading.Thread(target=receive, args=(wire, intake, reads), daemon=True).start()
         work(wire, intake.recipe, reads, page)
     except ConnectionError:
         os._exit(0)  # the parent has gone
     except Exception as error:
-        send_all(wire, [message_of(Broken(portable(error)))])
+        with suppress(ConnectionError):
+            send_all(wire, [message_of(Broken(portable(error)))])
+
+
+def shared_page(wire: socket.socket) -> Page:
+    """A page that the parent has too."""
+    descriptor = os.memfd_create("latentcli-worker")
+    try:
+        os.ftruncate(descriptor, mmap.PAGESIZE)
+        socket.send_fds(wire, [b"\0"], [descriptor])
+        return Page(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def work(wire: socket.socket, recipe: Recipe, reads: ReadAhead, page: Page) -> None:

@@ -11,11 +11,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from latentcli.core.errors import SampleError
 from latentcli.jobs.config import RoundtripJob
-from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer
+from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer, is_out_of_memory
 from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.inference.engine import decode_on_device, sample_noise
-from latentcli.jobs.inference.split_on_oom import SplitOnOom
+from latentcli.jobs.inference.split_on_oom import SplitOnOom, too_large
 from latentcli.jobs.roundtrip.models import ComparedModel
 from latentcli.jobs.runtime.meter import Meter, ignore
 from latentcli.metrics.measures import Measure
@@ -84,7 +85,8 @@ def compare(
 
     `images` are uint8 [N, 3, H, W] on the device; with `frames`, consecutive ones of a clip. What
     one model encodes is encoded once, however many decode it, and noise is drawn once. Nothing
-    leaves the device. torch.OutOfMemoryError where it cannot hold one picture's work.
+    leaves the device. torch.OutOfMemoryError where it cannot hold one picture's work, SampleError
+    where it cannot hold the frames that a temporal decoder sees at once.
     """
     latents: dict[int, Tensor] = {}
     results: list[Result] = []
@@ -141,12 +143,18 @@ def decode(
         return {"pictures": pictures}
 
     step = chunk_of(job, compared) if frames else None
-    if step is not None:
-        starts = range(0, len(keys), step)
+    height, width = (side * engine.model.spec.downscale for side in latents.shape[2:])
+    fitting = comparison.split_on_oom("decode", engine)
+    if step is None:
+        return fitting.fit(some, (3, height, width), len(keys))["pictures"]
+    starts = range(0, len(keys), step)
+    try:
         return torch.cat([some(slice(i, i + step))["pictures"] for i in starts])
-    f = engine.model.spec.downscale
-    shape = (3, latents.shape[2] * f, latents.shape[3] * f)
-    return comparison.split_on_oom("decode", engine).fit(some, shape, len(keys))["pictures"]
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        together = min(step, len(keys))
+        raise SampleError("decode", too_large("frame", width, height, together)) from error
 
 
 def chunk_of(job: RoundtripJob, compared: ComparedModel) -> int | None:

@@ -57,6 +57,7 @@ def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, A
     check_packed_options(job, found, reporter)
     if found.media == "clips":
         refuse_for_clips(job, found)
+    reporter.status("Loading the models")
     compared_models = load_compared_models(job)
     measures, sets = open_metrics(job, compared_models)
     preprocess = preprocess_spec(job, divisor(compared_models))
@@ -105,7 +106,7 @@ def check_measured(run: Roundtrip, found: FoundMedia) -> None:
     if not run.rows.count:
         first = run.failures.noted[0]
         raise LatentCliError(
-            f"None of the {len(found.inputs):,} inputs could be used; the first, {first['key']}:"
+            f"No input could be used; the first of {len(found.inputs):,}, {first['key']}:"
             f" {first['error']}."
         )
     if not any(len(values) for values in run.model_figures[0].figures.values()):
@@ -163,16 +164,16 @@ def meter_of(
     job: RoundtripJob, found: FoundMedia, compared_models: list[ComparedModel], reporter: Reporter
 ) -> Meter:
     """The meter of this job's kind of input."""
-    total = len(found.inputs)
+    total, gpu = len(found.inputs), compared_models[0].encoder.accelerator.gpu
     if found.media == "clips":
-        return Meter("roundtrip", total, reporter.progress, noun="frames")
+        return Meter("roundtrip", total, reporter.progress, noun="frames", gpu=gpu)
     return Meter(
         "roundtrip",
         None if found.packed else total,
         reporter.progress,
-        workers=pick_workers(job.workers, MANY if found.packed else total),
+        workers=pick_workers(job.workers, MANY if found.packed else total, note=reporter.note),
         threads={"read": 1} if found.packed else {},
-        gpu=compared_models[0].encoder.accelerator.gpu,
+        gpu=gpu,
     )
 
 

@@ -18,6 +18,7 @@ from latentcli.core.types import FILTERED, InputRow, Picture
 from latentcli.images.codec import encode_image
 from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.batch_size import batch_elements
+from latentcli.jobs.inference.split_on_oom import too_large
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.clip_frames import (
     ClipFrame,
@@ -127,13 +128,24 @@ def compare_images(
             run.stop.check()
             named = [name for name, _ in batch]
             pixels = torch.stack([picture.pixels for _, picture in batch])
-            try:
-                bad = take_batch(run, pixels, named, frames=False)
-            except SampleError as error:
-                bad = [(name, error) for name in named]
+            bad = take_pictures(run, pixels, named)
             for name, problem in bad:
                 run.fail(name.key, name.source, problem.stage, problem.reason)
             run.comparison.meter.advance(len(batch) - len(bad))
+
+
+def take_pictures(
+    run: Roundtrip, pixels: Tensor, named: Sequence[Name]
+) -> list[tuple[Name, SampleError]]:
+    """`take_batch`; where the device has no memory, each picture is tried alone."""
+    try:
+        return take_batch(run, pixels, named, frames=False)
+    except SampleError as error:
+        problem = SampleError(error.stage, error.reason)  # without what its frames hold on to
+    if len(named) == 1:
+        return [(named[0], problem)]
+    alone = (take_pictures(run, pixels[i : i + 1], named[i : i + 1]) for i in range(len(named)))
+    return [bad for each in alone for bad in each]
 
 
 def compare_clips(run: Roundtrip, inputs: InputList, recipe: ClipRecipe) -> None:
@@ -228,7 +240,7 @@ def take_batch(
         results = compare(run.comparison, images, [name.key for name in named], frames=frames)
     except torch.OutOfMemoryError as error:
         height, width = pixels.shape[2:]
-        reason = f"the device ran out of memory on a picture of {width}x{height}"
+        reason = too_large("frame" if frames else "picture", width, height)
         raise SampleError("encode or decode", reason) from error
     sound = finite_ones(results)
     if not all(sound):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from latentcli.jobs.runtime.advice import Limit, Setting, advice
+
 IMAGE_STAGES = ("read", "decode_image", "preprocess")
 MODEL_STAGES = ("encode", "decode")
 TURNS = (*MODEL_STAGES, "metrics")
@@ -16,56 +18,6 @@ OVERFULL = 1.25
 """Above this share more must run at once than was said, or the work is older than the interval."""
 ENOUGH = 2.0
 """Seconds without which there is nothing to judge by."""
-
-ADVICE = {
-    "read": ("reading the files", "faster storage or more workers"),
-    "decode_image": ("decoding the image files", "more workers or smaller sources"),
-    "preprocess": ("resizing the images", "more workers or smaller sources"),
-    "encode": ("the model itself", "a GPU, bf16 or a larger --batch-size"),
-    "decode": ("the model itself", "a GPU, bf16, fewer --steps or a larger --batch-size"),
-    "encode_image": ("compressing the pictures", "more --workers or --format jpeg"),
-    "metrics": ("measuring the pictures", "more CPU cores or a smaller --size"),
-    "autoencoder": ("the model itself", "a GPU, bf16 or a smaller --model"),
-    "resize": ("resizing the frames", "more CPU cores or clips of fewer pixels"),
-    "features": ("the network of the features", "a GPU or a larger --stride"),
-    "write": ("writing", "faster storage"),
-}
-"""Stage to what it is in words, and to what would help where it is the limit."""
-ADVICE_WITHOUT_LIMIT = {
-    "read": "faster storage or more --workers",
-    "decode_image": "more --workers",
-    "preprocess": "more --workers",
-    "resize": "clips of fewer pixels",
-    "write": "a faster disk",
-}
-"""The same where it only took longest."""
-SLOWEST_OF_CLIPS = {
-    "decode_image": "decoding the video, which uses every core already",
-    "preprocess": "resizing the frames; a clip of fewer pixels would help",
-    "encode_image": "compressing the frames; --format jpeg takes less time than png or mp4",
-}
-"""Stage to what is said of it where it took longest in a job of clips."""
-ADVICE_ON = {
-    False: {
-        "encode": "a GPU or a smaller model",
-        "decode": "a GPU, fewer --steps or a smaller model",
-    },
-    True: {
-        "encode": "bf16, a larger --batch-size or more GPUs",
-        "decode": "bf16, fewer --steps, a larger --batch-size or more GPUs",
-    },
-}
-"""The same where it is known whether the model runs on a GPU."""
-ADVICE_WITHOUT_CORES = dict.fromkeys(
-    ("decode_image", "preprocess"), "more CPU cores or smaller sources"
-)
-"""The same where every core has a worker already."""
-ADVICE_FOR_CLIPS = ADVICE_WITHOUT_CORES | {"encode_image": "--format jpeg"}
-"""The same for clips, whose decoder uses every core by itself."""
-ADVICE_FOR_A_READER = {"read": "faster storage"}
-"""The same where it is not the image workers that read, but one thread."""
-ADVICE_FOR_TARS = {"read": "faster storage or more ranks"}
-"""The same where that thread does nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +60,6 @@ class StageView:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What the advice depends on besides the stages."""
-
-    gpu: bool | None = None
-    """Whether the model runs on one; None where nobody said."""
-    cores: int | None = None
-    """CPU cores that the job may use, where known."""
-    clips: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Verdict:
     """The stage that limits a job, and what can be done about it."""
 
@@ -131,11 +72,13 @@ class Verdict:
     """Share of the time that the model did nothing; None where there is no model."""
     figures: str
     advice: str
+    """Empty where nothing is known to help."""
 
     @property
     def sentence(self) -> str:
         """All of it in words, without a full stop."""
-        return f"{self.stage} is the limit: {self.figures}; {self.advice} would help"
+        helps = f"; {self.advice} would help" if self.advice else ""
+        return f"{self.stage} is the limit: {self.figures}{helps}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +132,7 @@ class Interval:
             group.threads,
             idle,
             figures(self, group, stage, idle),
-            advice(group, stage, self.setting),
+            advice(stage, Limit(group.threads, self.setting)),
         )
 
 
@@ -250,26 +193,3 @@ def figures(interval: Interval, group: ThreadGroup, stage: str, idle: float | No
     if group.threads > 1 or (group.noun == "worker" and not interval.setting.clips):
         text = f"{busy:.1f} of {group.threads} {group.noun}{'s' * (group.threads > 1)} busy"
     return text if idle is None else f"{text}; the model is idle {idle:.0%}"
-
-
-def advice(group: ThreadGroup, stage: str, setting: Setting) -> str:
-    """What would help where `stage` is the limit."""
-    crowded = setting.cores is not None and group.threads >= setting.cores
-    alone = group.noun == "thread" and "decode_image" not in group.stages
-    table = (
-        {name: helps for name, (_, helps) in ADVICE.items()}
-        | ({} if setting.gpu is None else ADVICE_ON[setting.gpu])
-        | (ADVICE_WITHOUT_CORES if crowded else {})
-        | (ADVICE_FOR_CLIPS if setting.clips else {})
-        | (ADVICE_FOR_A_READER if alone else {})
-        | (ADVICE_FOR_TARS if group.stages == ("read",) and alone else {})
-    )
-    return table.get(stage, "less of it")
-
-
-def slowest(stage: str, clips: bool) -> str:
-    """What it means that `stage`, a key of ADVICE, took longest though nothing was the limit."""
-    if clips and stage in SLOWEST_OF_CLIPS:
-        return SLOWEST_OF_CLIPS[stage]
-    what, helps = ADVICE[stage]
-    return f"{what}; {ADVICE_WITHOUT_LIMIT.get(stage, helps)} would help"

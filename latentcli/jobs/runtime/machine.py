@@ -1,9 +1,15 @@
-"""Counts the machine's cores, and keeps freed memory for the next batch."""
+"""Counts the machine's cores and what they carry, and keeps freed memory for the next batch."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
+
+PER_CORE = 4
+"""Processes or threads that share a core at most: some wait for storage, but not endlessly many."""
+FEWEST_CORES = 2
+"""Counted where there are fewer: two of a kind are always allowed to wait for each other."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _LARGEST_BLOCK = 128 * 2**20, 32 * 2**20
@@ -28,3 +34,25 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def carried() -> int:
+    """Processes or threads of a job that this machine's cores carry."""
+    return PER_CORE * max(cores(), FEWEST_CORES)
+
+
+def within_reach(
+    workers: int, beside: int = 1, note: Callable[[str], object] = lambda text: None
+) -> int:
+    """`workers`, or as many as the machine carries where these are fewer, and then a note.
+
+    `beside` is how many processes of the job share the machine.
+    """
+    most = max(carried() // beside, 1)
+    if workers <= most:
+        return workers
+    note(
+        f"--workers {workers:,} is more than this machine carries (CPU cores: {cores():,});"
+        f" {most:,} are started."
+    )
+    return most

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from latentcli.jobs.runtime.advice import Setting
 from latentcli.jobs.runtime.bottleneck import IMAGE_STAGES as IMAGE_STAGES
 from latentcli.jobs.runtime.bottleneck import (
     Interval,
     Reading,
-    Setting,
     StageView,
     ThreadGroup,
     Verdict,
@@ -110,6 +110,8 @@ class Meter:
     """Stages that share threads in another way than is usual."""
     gpu: bool | None = None
     """Whether the model runs on one, for the advice; None where nobody said."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Stage to an option of this job that makes it faster, for the advice."""
     shared: Callable[[int, int], tuple[int, int]] | None = None
     """Takes this rank's new (done, failed) and gives the whole job's so far."""
     ranks: int = 1
@@ -255,7 +257,7 @@ class Meter:
         return None if verdict is None else verdict.sentence
 
     def _window(self, before: Reading | None, now: Reading) -> Interval:
-        setting = Setting(self.gpu, self.cores, self.noun == "frames")
+        setting = Setting(self.gpu, self.cores, self.noun == "frames", self.options)
         return Interval(before or now, now, self._groups, setting)
 
     def snapshot(self) -> Snapshot:

@@ -1,4 +1,4 @@
-"""Defines how a job reports to whoever runs it: notes in words, progress in figures."""
+"""Defines how a job reports to whoever runs it: notes and status in words, progress in figures."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from latentcli.jobs.runtime.meter import Listener, ignore
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Two callables; a job never prints."""
+    """Three callables; a job never prints."""
 
     note: Callable[[str], None] = ignore
     """One plain sentence that a person should see, such as which model is used and why."""
     progress: Listener = ignore
     """Called after every batch."""
+    status: Callable[[str], None] = ignore
+    """What the job is at before it has figures, such as "Loading the model"."""
 
 
 SILENT = Reporter()

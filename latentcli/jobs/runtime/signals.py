@@ -6,15 +6,19 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import FrameType
 
 from latentcli.core.errors import Interrupted
+from latentcli.jobs.runtime.process import STOPPING, stopped_by
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 ECHO = 1.0
 """Seconds within which the same signal again is the same request: launchers pass on what a whole
 group of processes has got already."""
+
+_outer: ContextVar[StopRequest | None] = ContextVar("outer", default=None)
+"""The request of the `stop_at_once` that this runs in."""
 
 
 @dataclass(slots=True)
@@ -26,14 +30,44 @@ class StopRequest:
     signal: int | None = None
     came: float = 0.0
     """When, on the monotonic clock."""
+    eager: bool = False
+    """Whether there is nothing to finish, so that a signal raises KeyboardInterrupt."""
     listen: Callable[[], None] = field(default=lambda: None)
     """Sets the handlers once more, where a library has set its own."""
 
     def check(self) -> None:
         """Interrupted where a signal has come; called between batches."""
         if self.signal is not None:
-            name = signal.Signals(self.signal).name
-            raise Interrupted(f"Stopped by {name}. {self.advice}")
+            raise Interrupted(f"{stopped_by(self.signal)} {self.advice}")
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """Handles a signal; a second one ends the process at once."""
+        now = time.monotonic()
+        if self.signal == number and now - self.came < ECHO:
+            return
+        if self.signal is not None:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.signal, self.came = number, now
+        if self.eager:
+            raise KeyboardInterrupt(signal.Signals(number).name)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A signal ends the block wherever it is: Interrupted, as of `check`.
+
+        For what may take long and has nothing to finish: a scan, the loading of a model.
+        """
+        self.eager = True
+        try:
+            self.check()
+            yield
+        except KeyboardInterrupt:
+            self.check()
+            raise
+        finally:
+            self.eager = False
+        self.check()  # code that is not ours may have caught it
 
 
 @contextmanager
@@ -52,18 +86,20 @@ def handled(
 
 
 @contextmanager
-def stop_at_once() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 raise KeyboardInterrupt with their name, as SIGINT does without one.
+def stop_at_once(advice: str) -> Iterator[StopRequest]:
+    """SIGINT, SIGTERM and SIGUSR1 raise KeyboardInterrupt with their name, and set the request.
 
-    For the time in which a job loads its code and has nothing to finish. Outside the main thread
-    nothing is changed.
+    For the time in which a job loads its code and has nothing to finish. Imports may turn the
+    exception into another one, or drop it: the request, and that of a `stop_on_signals` within,
+    know of the signal all the same. Outside the main thread nothing is changed.
     """
-
-    def handle(number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    with handled(handle, (signal.SIGTERM, signal.SIGUSR1)):
-        yield
+    request = StopRequest(advice, eager=True)
+    token = _outer.set(request)
+    try:
+        with handled(request.handle):
+            yield request
+    finally:
+        _outer.reset(token)
 
 
 @contextmanager
@@ -73,21 +109,28 @@ def stop_on_signals(advice: str) -> Iterator[StopRequest]:
     Outside the main thread no handler can be set, and the request never comes.
     """
     request = StopRequest(advice)
-
-    def handle(number: int, _: FrameType | None) -> None:
-        now = time.monotonic()
-        if request.signal == number and now - request.came < ECHO:
-            return
-        if request.signal is not None:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        request.signal, request.came = number, now
+    outer = _outer.get()
+    if outer is not None and outer.signal is not None:
+        request.signal, request.came = outer.signal, outer.came
 
     def listen() -> None:
         with suppress(ValueError):
             for number in STOPPING:
-                signal.signal(number, handle)
+                signal.signal(number, request.handle)
 
     request.listen = listen
-    with handled(handle):
+    with handled(request.handle):
         yield request
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Threads and processes that are started in the block begin with the stopping signals blocked.
+
+    A process of latentcli takes them as soon as it can tell of them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

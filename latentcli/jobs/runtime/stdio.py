@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from latentcli.core.errors import LatentCliError, UsageError
+from latentcli.jobs.runtime.process import CLOSED
 
 if TYPE_CHECKING:
     from latentcli.shards.storage.atomic_write import Bytes
@@ -62,7 +63,7 @@ def wait_for(handle: int, event: int, check: Callable[[], None]) -> None:
 
 def check_stdin() -> None:
     """UsageError where standard input is closed or a terminal."""
-    if sys.stdin is None or sys.stdin.closed:
+    if 0 in CLOSED or sys.stdin is None or sys.stdin.closed:
         raise UsageError("Standard input is closed; - reads a tar stream from it.")
     if sys.stdin.isatty():
         raise UsageError(
@@ -169,7 +170,7 @@ def reserved_stdout(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    if sys.stdout is None or sys.stdout.closed:
+    if 1 in CLOSED or sys.stdout is None or sys.stdout.closed:
         raise UsageError("Standard output is closed; -o - writes a tar stream to it.")
     if os.isatty(1):
         raise UsageError(

@@ -6,14 +6,11 @@ from array import array
 from collections import Counter
 from typing import Any
 
+from latentcli.core.reasons import Reasons
 from latentcli.core.types import FILTERED, Row
 from latentcli.jobs.store.damaged_reader import UnitRead
 from latentcli.latents.stats import ChannelSums
 
-MOST_REASONS = 1000
-"""Reasons of failure that are kept apart; later ones count as others of their stage."""
-EXAMPLES = 3
-"""Keys named for a reason."""
 SHOWN_REASONS, SHOWN_SIZES, SHOWN_SHARDS = 50, 500, 40
 
 
@@ -25,12 +22,10 @@ class StoreContents:
         self.failed = 0
         self.sizes: Counter[tuple[int, ...]] = Counter()
         """Of the latents, (C, h, w), and (T, C, h, w) of clips."""
-        self.reasons: Counter[str] = Counter()
+        self.reasons = Reasons()
         """`<stage>: <error>` of the inputs that failed."""
         self.filters: Counter[str] = Counter()
         """Why inputs were left out by the filters of the job."""
-        self.examples: dict[str, list[str]] = {}
-        """A few keys by reason."""
         self.shards = array("q")
         """Bytes of each."""
         self.numbers = array("q")
@@ -68,23 +63,17 @@ class StoreContents:
             self.filters[row.error or ""] += 1
             return
         self.failed += 1
-        reason = f"{row.stage}: {row.error}"
-        if reason not in self.reasons and len(self.reasons) >= MOST_REASONS:
-            reason = f"{row.stage}: other reasons"
-        self.reasons[reason] += 1
-        keys = self.examples.setdefault(reason, [])
-        if len(keys) < EXAMPLES:
-            keys.append(row.key)
+        self.reasons.add(f"{row.stage}: {row.error}", row.key, row.source)
 
     def to_json(self, downscale: int) -> dict[str, Any]:
         """Sizes in latent cells and in pixels, failures by reason, and the shards."""
         return {
             "buckets": self._buckets(downscale),
             "failures": [
-                {"reason": reason, "count": count, "keys": self.examples[reason]}
-                for reason, count in self.reasons.most_common(SHOWN_REASONS)
+                {"reason": group.text, "count": group.count, "keys": group.keys}
+                for group in self.reasons.most_common()[:SHOWN_REASONS]
             ],
-            "failure_reasons": len(self.reasons),
+            "failure_reasons": len(self.reasons.groups),
             "shards": self._shards(),
         }
 

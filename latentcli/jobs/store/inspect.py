@@ -34,6 +34,7 @@ def inspect_store(
     where = path_of(path)
     if not where.exists():
         raise StoreError(f"There is no {path}: name a store folder or one of its shards.")
+    reporter.status("Reading the store")
     store, contents = ReadableStore(where), StoreContents()
     for unit in store.units():
         contents.add(unit)
@@ -61,7 +62,7 @@ def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[s
         "frames": sum(shape[0] * n for shape, n in contents.sizes.items()) if clips else None,
         "failed": contents.failed,
         "latent_sizes": {"x".join(map(str, shape)): n for shape, n in contents.sizes.most_common()},
-        "failures": dict(contents.reasons.most_common(10)),
+        "failures": contents.reasons.counts(10),
         "filtered": contents.filters.total(),
         "filter_reasons": dict(contents.filters.most_common()),
         "metadata": dict(store.metadata),

@@ -56,6 +56,7 @@ def run_verify(job: VerifyJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     store = path_of(job.store)
     manifest = read_manifest(store)
     repaired: list[int] = []
+    reporter.status("Reading the shards")
     with StoreLock(store) if job.repair else nullcontext():
         found = list(verify_shards(store, stored_parts(manifest.spec)))
         if job.repair:
@@ -117,6 +118,7 @@ def encode_again(job: VerifyJob, manifest: Manifest, reporter: Reporter) -> dict
     Inputs that are gone or changed say nothing of the store, and are only counted.
     """
     spec = manifest.spec
+    reporter.status("Loading the model")
     engine = load_engine(
         manifest.model["name"],
         weights=job.weights,

@@ -82,6 +82,7 @@ def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str
     if job.model is not None:
         refuse_decoder_preset(job.model)
     inputs = find_clips(job, reporter)
+    reporter.status("Loading the networks")
     where = pick_device(job.device)
     where.prepare()
     extractor = load_extractor(job.weights, where.device, job.frames, job.size)
@@ -89,13 +90,14 @@ def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str
     spool = FeatureSpool(extractor.network.config.dim)
     with closing(spool), stop_on_signals("Nothing was kept.") as stop:
         failures = Failures(job.on_error, job.max_bad, len(inputs), "nothing was kept")
-        model = load_autoencoder(job)
+        with stop.at_once():
+            model = load_autoencoder(job)
         run = Embedding(job, where, extractor, model, meter, stop, spool, failures)
         embed_clips(run, inputs)
         if not spool.count:
             first = run.failures.noted[0]
             raise LatentCliError(
-                f"None of the {len(inputs)} clips could be used; the first, {first['key']}:"
+                f"No clip could be used; the first of {len(inputs):,}, {first['key']}:"
                 f" {first['error']}."
             )
         write_features(Path(job.output), spool, metadata(run))
@@ -233,6 +235,7 @@ def document(run: Embedding) -> dict[str, Any]:
         "clips": run.clips,
         "failed": len(run.failures.noted),
         "failures": run.failures.noted,
+        "reasons": run.failures.reasons.counts(),
         "dropped_frames": run.dropped,
         "extractor": run.extractor.name,
         "weights_sha256": run.extractor.sha256,

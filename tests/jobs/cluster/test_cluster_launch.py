@@ -15,6 +15,7 @@ import pytest
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.cluster.environment import is_launched
 from latentcli.jobs.cluster.launch import exit_code, launch, pick_devices, without_devices
+from latentcli.jobs.runtime.machine import carried, cores
 
 PARENT = """
 import os, sys
@@ -37,6 +38,7 @@ rank = int(os.environ["RANK"])
 came = []
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, lambda number, frame: came.append(number))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
 names = ("WORLD_SIZE", "LOCAL_RANK", "OMP_NUM_THREADS", "LATENTCLI_LAUNCHED", "LATENTCLI_DEVICES",
          "TORCHELASTIC_USE_AGENT_STORE", "MASTER_PORT", "MINE")
 told = {name: os.environ.get(name) for name in names} | {"words": sys.argv[1:]}
@@ -254,7 +256,8 @@ def test_devices_of_gpus():
         ("some", 4, "give all, a number"),
         ("", 4, "give all, a number"),
         ("0", 4, "at least 1"),
-        ("5", 4, "at most 4"),
+        ("5", 4, r"at most 4 \(GPUs here: 4\)"),
+        ("999", 0, rf"at most {carried()} \(CPU cores here: {cores()}\)"),
         ("0,4", 4, "0 to 3"),
         ("1,1", 4, "each once"),
         ("all", 0, "--devices 2 --device cpu"),

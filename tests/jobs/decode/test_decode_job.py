@@ -53,6 +53,16 @@ def test_the_document(mixed_store, tmp_path, reference):
     assert tree(tmp_path / "out") == tree(reference)
 
 
+def test_only_options_that_are_left_are_advised(mixed_store, tmp_path):
+    seen = []
+    listen = Reporter(progress=seen.append)
+    decode(mixed_store, tmp_path / "png", listen, steps=2)
+    options = {"decode": "fewer --steps", "encode_image": "--format jpeg"}
+    assert seen[-1].whole.setting.options == options
+    decode(mixed_store, tmp_path / "jpeg", listen, format="jpeg")
+    assert seen[-1].whole.setting.options == {}
+
+
 def test_pictures_are_what_the_model_gives(mixed_store, model, reference):
     from latentcli.images.codec import to_uint8
     from latentcli.jobs.inference.engine import sample_noise

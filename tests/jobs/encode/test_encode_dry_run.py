@@ -219,7 +219,7 @@ def test_a_signal_ends_the_probe(tmp_path, monkeypatch, tars):
 
 
 def test_with_devices_it_is_still_a_plan(folder, tmp_path):
-    words = ("--model", LINEAR, "--device", "cpu", "--devices", 2)
+    words = ("--model", LINEAR, "--device", "cpu", "--devices", 2, "--max-bad", 1)
     told = cli("plan", folder, "-o", tmp_path / "store", *words, "--json")
     assert told.returncode == 0, told.stderr
     assert json.loads(told.stdout)["devices"] == 2
@@ -247,4 +247,4 @@ def test_the_command(folder, store):
     shown = cli("encode", *words, "--dry-run")
     assert "Nothing to encode: 12 images, all done before." in shown.stdout
     other = cli("plan", *words, "--flip", "both")
-    assert other.returncode == 0 and "latents.flip: None there, True now" in other.stdout
+    assert other.returncode == 1 and "latents.flip: None there, True now" in other.stdout

@@ -17,7 +17,7 @@ from harness.s3 import MISSING
 from harness.stores import look
 
 from latentcli.core.errors import Interrupted
-from latentcli.jobs.runtime.signals import STOPPING
+from latentcli.jobs.runtime.process import STOPPING
 
 GRACE = 60.0
 """Seconds in which a job must have ended, on a machine that does much else."""

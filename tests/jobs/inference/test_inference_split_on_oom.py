@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import clipkit
+import numpy as np
 import pytest
 import torch
 from encodekit import LINEAR, pictures, watch
 from jobkit import encode, failures_of, latents_of, rows_of
+from PIL import Image
 
+from latentcli.images.codec import to_float
+from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.inference.accelerator import is_out_of_memory
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
+from latentcli.jobs.roundtrip.job import run_roundtrip
 from latentcli.jobs.runtime.reporter import Reporter
+from latentcli.models.linear import LinearAutoencoder
 
 SIZES = ((64, 48),) * 13 + ((48, 64),) * 2
 WORDS = {"batch_size": 8, "samples_per_shard": 13}
@@ -71,8 +78,6 @@ def test_each_shape_has_its_own_size(folder, tmp_path, monkeypatch):
 def test_a_picture_that_does_not_fit_alone_fails(folder, tmp_path, monkeypatch):
     wide = pictures(tmp_path / "in", ((64, 48), (64, 64), (64, 48), (64, 64)))
     encode_linear = watch(monkeypatch).done  # installs the wrapper that the next one wraps
-    from latentcli.models.linear import LinearAutoencoder
-
     inner = LinearAutoencoder.encode
 
     def square_is_too_much(self, images):
@@ -90,6 +95,47 @@ def test_a_picture_that_does_not_fit_alone_fails(folder, tmp_path, monkeypatch):
     monkeypatch.undo()
     again = encode(wide, tmp_path / "store", LINEAR, batch_size=8, retry="failed")
     assert (again["failed"], len(latents_of(tmp_path / "store"))) == (0, 4)
+
+
+def too_much_for(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Memory runs out wherever this picture is, and wherever there are several."""
+    pixels = torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy())
+    refused, encode_linear = to_float(pixels.permute(2, 0, 1)), LinearAutoencoder.encode
+
+    def limited(self: LinearAutoencoder, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > 1 or torch.equal(images[0], refused):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode_linear(self, images)
+
+    monkeypatch.setattr(LinearAutoencoder, "encode", limited)
+
+
+def test_only_the_picture_of_a_batch_fails_that_does_not_fit_alone(folder, tmp_path, monkeypatch):
+    too_much_for(monkeypatch, folder / "0002.png")
+    told = encode(folder, tmp_path / "store", LINEAR, **WORDS)
+    assert (told["encoded"], told["failed"]) == (14, 1)
+    failed = failures_of(tmp_path / "store")
+    assert {key: row["error"] for key, row in failed.items()} == {
+        "0002": "the device ran out of memory on a picture of 64x48"
+    }
+    monkeypatch.undo()
+    encode(folder, tmp_path / "whole", LINEAR, **WORDS)
+    whole, partly = latents_of(tmp_path / "whole"), latents_of(tmp_path / "store")
+    assert whole.keys() - partly.keys() == {"0002/latent"}
+    assert all(torch.equal(whole[name], partly[name]) for name in partly)
+
+
+def test_roundtrip_loses_no_other_picture_either(folder, monkeypatch):
+    too_much_for(monkeypatch, folder / "0002.png")
+    job = RoundtripJob(sources=(str(folder),), models=(LINEAR,), device="cpu", workers=0)
+    told = run_roundtrip(replace(job, batch_size=8))
+    assert (told["images"], told["failed"]) == (14, 1)
+    assert told["failures"] == [
+        {
+            "key": "0002",
+            "error": "encode or decode: the device ran out of memory on a picture of 64x48",
+        }
+    ]
 
 
 def test_errors_of_other_kinds_end_the_job(folder, tmp_path, monkeypatch):

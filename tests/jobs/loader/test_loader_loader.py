@@ -22,7 +22,7 @@ from latentcli.images.formats import IMAGE_SUFFIXES
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.loader.loader import FEW_INPUTS, open_chunks, pick_workers
 from latentcli.jobs.loader.prepare import TASK_SIZE, Intake, RawSample, Recipe, Task, unit_tasks
-from latentcli.jobs.runtime.machine import cores
+from latentcli.jobs.runtime.machine import carried, cores
 from latentcli.shards.sources.find_inputs import assign_units, find_inputs
 from latentcli.shards.store.input_list import InputList, write_inputs
 
@@ -149,3 +149,4 @@ def test_workers_are_picked_by_need():
     assert pick_workers(None, FEW_INPUTS) == min(cores(), 8)
     assert pick_workers(0, 10**6) == 0
     assert pick_workers(3, 1) == 3
+    assert pick_workers(999, 10**6) == carried() and pick_workers(999, 1, 2) == carried() // 2

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from multiprocessing import resource_tracker
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,18 @@ def taken(source, count, **options):
     with open_chunks(source, all_tasks(source), count, **options) as chunks:
         found = list(chunks)
     return {row.key: (row, pixels) for chunk in found for row, pixels in chunk.pictures()}
+
+
+def test_a_worker_whose_parent_went_while_it_started_ends_in_silence(tmp_path, paths, capfd):
+    ours, theirs = socket.socketpair()
+    source = intake(tmp_path, paths, size=(16, 16))
+    orphan = get_context("spawn").Process(target=worker.run_worker, args=(theirs, source))
+    ours.close()
+    with theirs:
+        orphan.start()
+    orphan.join()
+    assert orphan.exitcode == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_an_input_that_hangs_or_ends_its_process_costs_itself_only(tmp_path, paths):

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from latentcli.images.codec import to_float, to_uint8
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.roundtrip.job import run_roundtrip
 from latentcli.models.registry import load_model
+from latentcli.models.tiny_temporal import TemporalTinyDecoder
 
 PSNR_TOLERANCE = 0.02
 """dB: a value on the edge between two levels may fall either way in another batch."""
@@ -57,6 +59,26 @@ def store(clip, video, tmp_path):
 def in_chunks(net: torch.nn.Module, latents: torch.Tensor, step: int) -> torch.Tensor:
     """uint8 [T, 3, H, W], `step` frames at once by the model's own method."""
     return torch.cat([to_uint8(net.decode_frames(part)) for part in latents.split(step)])
+
+
+def test_frames_that_do_not_fit_together_name_the_option(clip, video, monkeypatch):
+    inner = TemporalTinyDecoder.decode_frames
+
+    def limited(self, latents, *args, **words):
+        if len(latents) > 4:
+            raise RuntimeError("CUDA error: out of memory")
+        return inner(self, latents, *args, **words)
+
+    monkeypatch.setattr(TemporalTinyDecoder, "decode_frames", limited)
+    words = {"models": ("svd",), "decoders": ("tae_temporal",), "device": "cpu"}
+    job = RoundtripJob(sources=(str(clip),), **words)
+    with pytest.raises(LatentCliError) as told:
+        run_roundtrip(job)
+    assert str(told.value).endswith(
+        "decode: the device ran out of memory on 8 frames of 64x64 that the model decodes together;"
+        " give it fewer with --num-frames."
+    )
+    assert run_roundtrip(replace(job, num_frames=4))["failed"] == 0
 
 
 @pytest.mark.parametrize("name", ["svd", "tae_temporal"])
@@ -167,7 +189,7 @@ def test_a_failing_clip_contributes_nothing(tmp_path):
     assert among["failures"][0]["error"].startswith("decode_image: clip is cut short after")
     with pytest.raises(LatentCliError, match=r"c00cut\.mp4 failed at decode_image"):
         roundtrip(mixed, MODEL, on_error="stop")
-    with pytest.raises(LatentCliError, match="None of the 1 inputs could be used"):
+    with pytest.raises(LatentCliError, match="No input could be used; the first of 1, "):
         roundtrip(mixed / "c00cut.mp4", MODEL)
 
 

@@ -124,7 +124,7 @@ def test_a_size_is_told(model, tmp_path):
 
 def test_only_bad_inputs_are_an_error(tmp_path, model):
     (tmp_path / "a.jpg").write_bytes(b"")
-    with pytest.raises(LatentCliError, match=r"None of the 1 inputs.*empty"):
+    with pytest.raises(LatentCliError, match=r"No input could be used; the first of 1, .*empty"):
         roundtrip(tmp_path, model)
 
 

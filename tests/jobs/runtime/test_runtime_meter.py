@@ -172,7 +172,7 @@ def test_the_verdict_of_the_whole_job():
     assert found.bottleneck_reason() == verdict.sentence
     assert verdict.sentence == (
         "decode_image is the limit: 1.9 of 2 workers busy; the model is idle 61%;"
-        " more workers or smaller sources would help"
+        " more --workers or smaller sources would help"
     )
 
 

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
 from latentcli.core.errors import Interrupted
-from latentcli.jobs.runtime.signals import STOPPING, stop_at_once, stop_on_signals
+from latentcli.jobs.runtime.process import STOPPING
+from latentcli.jobs.runtime.signals import held_back, stop_at_once, stop_on_signals
 
 TWICE = """
 import os, signal, sys, time
@@ -67,11 +69,50 @@ def test_a_library_may_set_its_own_handler_in_between(number):
 @pytest.mark.parametrize("number", STOPPING)
 def test_before_there_is_work_a_signal_ends_the_process_in_good_order(number):
     before = {n: signal.getsignal(n) for n in STOPPING}
-    with pytest.raises(KeyboardInterrupt) as caught, stop_at_once():
+    with pytest.raises(KeyboardInterrupt) as caught, stop_at_once("Once more.") as stop:
         os.kill(os.getpid(), number)
         signal.sigtimedwait([], 1)
-    assert caught.value.args == (() if number == signal.SIGINT else (number.name,))
+    assert caught.value.args == (number.name,) and stop.signal == number
     assert {n: signal.getsignal(n) for n in STOPPING} == before
+
+
+def test_a_signal_that_an_import_dropped_is_not_lost():
+    with stop_at_once("Once more."):
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 1)
+        with stop_on_signals("Go on.") as stop, pytest.raises(Interrupted, match="Go on"):
+            stop.check()
+    with stop_on_signals("Go on.") as stop:
+        stop.check()
+
+
+def test_where_there_is_nothing_to_finish_a_signal_ends_the_block_at_once():
+    passed = False
+    with stop_on_signals("Once more.") as stop:
+        with pytest.raises(Interrupted, match=r"Stopped by SIGTERM\. Once more"), stop.at_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 1)
+            passed = True
+        assert not passed and not stop.eager
+
+
+def test_a_signal_that_such_a_block_caught_ends_it_where_it_is_left():
+    with (
+        stop_on_signals("Once more.") as stop,
+        pytest.raises(Interrupted),
+        stop.at_once(),
+        suppress(KeyboardInterrupt),
+    ):
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.sigtimedwait([], 1)
+
+
+def test_signals_are_held_back_from_what_is_started():
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with held_back():
+        assert set(STOPPING) <= signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == blocked
 
 
 def test_outside_the_main_thread_nothing_is_asked():

@@ -148,7 +148,7 @@ def test_a_clip_that_breaks_leaves_nothing(embed, tmp_path):
         TooManyFailures, match=r"--max-bad 0 allows 0 of 3\. The last was \S+c00cut"
     ):
         embed(source, max_bad="0")
-    with pytest.raises(LatentCliError, match="None of the 1 clips could be used; the first, c00"):
+    with pytest.raises(LatentCliError, match="No clip could be used; the first of 1, c00"):
         embed(source / "c00cut.mp4")
 
 

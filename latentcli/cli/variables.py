@@ -1,0 +1,45 @@
+"""Refuses LATENTCLI_ variables that nothing reads: mostly, a name is mistyped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from latentcli.cli.jobfile import suggestion
+from latentcli.core.errors import UsageError
+
+PREFIX = "LATENTCLI_"
+OTHERS = {
+    "LATENTCLI_WEIGHTS": "Folder that holds a folder of weights for each preset.",
+    "LATENTCLI_SILENCE_SECONDS": "After so long without a sign of life a rank counts as gone.",
+    "LATENTCLI_RETRY_SECONDS": "So long remote storage is tried again where an error may pass.",
+    "LATENTCLI_LEASE_SECONDS": "Between two signs of life of a job on remote storage.",
+    "LATENTCLI_LAUNCHED": "Set for the processes that --devices starts.",
+    "LATENTCLI_REQUIRE_CUDA": "Of the tests: without a CUDA device they fail.",
+    "LATENTCLI_SHARED": "Of the tests: where golden numbers and photographs are.",
+    "LATENTCLI_CHROMIUM": "Of the tests: the browser that opens the reports.",
+}
+"""Variables that are no options. Those of the options are named by the commands themselves."""
+
+
+def check_variables(root: Any, environment: Mapping[str, str]) -> None:
+    """UsageError for variables that neither a command below `root`, Typer's, nor OTHERS has.
+
+    An empty variable counts as not set, as it does for options.
+    """
+    known = {*OTHERS, *variables_of(root)}
+    ours = {name for name, value in environment.items() if name.startswith(PREFIX) and value}
+    unknown = sorted(ours - known)
+    if unknown:
+        told = ", ".join(f"{name}{suggestion(name, known, PREFIX)}" for name in unknown)
+        what = "is no variable" if len(unknown) == 1 else "are no variables"
+        raise UsageError(
+            f"The environment sets {told}, which {what} of latentcli. Correct the name or unset it."
+        )
+
+
+def variables_of(command: Any) -> Iterator[str]:
+    """The variables of a command's options, and of the commands below it."""
+    yield from (option.envvar for option in command.params if option.envvar)
+    for below in getattr(command, "commands", {}).values():
+        yield from variables_of(below)

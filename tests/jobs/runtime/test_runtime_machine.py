@@ -1,0 +1,48 @@
+"""How many processes and threads a machine carries, and what is said of more."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from jobkit import decode, encode
+
+from latentcli.jobs.runtime import machine
+from latentcli.jobs.runtime.machine import carried, cores, within_reach
+from latentcli.jobs.runtime.reporter import Reporter
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A machine of one core, which carries two processes."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(machine, "PER_CORE", 1)
+
+
+def test_a_few_a_core_are_carried():
+    assert carried() == 4 * max(cores(), 2)
+    assert within_reach(carried()) == carried() and within_reach(0) == 0
+
+
+def test_more_are_capped_with_a_note():
+    notes: list[str] = []
+    assert within_reach(10**4, note=notes.append) == carried()
+    assert within_reach(carried(), 2, notes.append) == carried() // 2
+    assert within_reach(3, 10**4, notes.append) == 1
+    assert notes[0] == (
+        f"--workers 10,000 is more than this machine carries (CPU cores: {cores()});"
+        f" {carried()} are started."
+    )
+    assert len(notes) == 3
+
+
+def test_encode_and_decode_start_no_more_than_that(mixed, model, tmp_path, small):
+    notes: list[str] = []
+    told = encode(mixed, tmp_path / "store", model, Reporter(note=notes.append), workers=999)
+    assert told["workers"] == 2 and told["encoded"] == 23
+    seen = []
+    listen = Reporter(note=notes.append, progress=seen.append)
+    assert decode(tmp_path / "store", tmp_path / "out", listen, workers=999)["decoded"] == 23
+    threads = {view.name: view.threads for view in seen[-1].whole.views()}
+    assert threads["encode_image"] == 2
+    assert [note.split(" is more")[0] for note in notes] == ["--workers 999"] * 2
