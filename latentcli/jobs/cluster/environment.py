@@ -59,12 +59,8 @@ def rank_of(environment: Mapping[str, str]) -> Rank:
 
     UsageError where the variables contradict each other or are no numbers.
     """
-    if "RANK" in environment and "WORLD_SIZE" in environment:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    elif in_step(environment):
-        tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
-        names = ("SLURM_PROCID", tasks, "SLURM_LOCALID")
-    else:
+    names = names_of(environment)
+    if not names:
         return Rank(0, 1, 0)
     rank, world, local = (number(environment, name, 0) for name in names)
     sharing = max(number(environment, "LOCAL_WORLD_SIZE", 1), 1) if world > 1 else 1
@@ -75,6 +71,31 @@ def rank_of(environment: Mapping[str, str]) -> Rank:
             " number of processes. Start the job with torchrun or srun, or unset them."
         )
     return Rank(rank, world, local, sharing)
+
+
+def names_of(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The variables of rank, number of processes and local rank; none where no launcher set any."""
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        return ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    if in_step(environment):
+        tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
+        return ("SLURM_PROCID", tasks, "SLURM_LOCALID")
+    return ()
+
+
+def conclusion(environment: Mapping[str, str]) -> str:
+    """From what a process knows that there are others, and what to do where there are none.
+
+    Empty where --devices started it, as that started the others too.
+    """
+    names = names_of(environment)[:2]
+    if not names or LAUNCHED in environment:
+        return ""
+    said = " and ".join(f"{name}={environment[name]}" for name in names)
+    return (
+        f"{said} say that there are {environment[names[1]]} processes; if this is the only one,"
+        f" unset {' and '.join(names)}."
+    )
 
 
 def is_launched(environment: Mapping[str, str]) -> bool:

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from latentcli.core.errors import Interrupted, LatentCliError, UsageError
-from latentcli.jobs.cluster.environment import Rank, rendezvous_of
+from latentcli.jobs.cluster.environment import Rank, conclusion, rendezvous_of
+from latentcli.jobs.cluster.missing_ranks import MissingRanks
 from latentcli.jobs.cluster.rendezvous import POLL, connect
 from latentcli.jobs.cluster.team import Team
+from latentcli.jobs.runtime.meter import ignore
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -51,10 +53,17 @@ class Pulse:
 class TcpTeam(Team):
     """A team of several processes, as one of them has it."""
 
-    def __init__(self, rank: Rank, store: Store, silence: float = SILENCE) -> None:
+    def __init__(
+        self,
+        rank: Rank,
+        store: Store,
+        silence: float = SILENCE,
+        missing: MissingRanks | None = None,
+    ) -> None:
         self.rank = rank
         self._store = store
         self._silence = silence
+        self._missing = missing or MissingRanks()
         self._lock = threading.Lock()
         self._lost: LatentCliError | None = None
         self._end: tuple[str | None, int] | None = None
@@ -145,11 +154,17 @@ class TcpTeam(Team):
         try:
             while True:
                 self._add(f"beat/{self.rank.rank}", 1)
+                if self.rank.leader and self._missing.due:
+                    self._missing.tell(self.rank.world, self._absent())
                 self._lost = self._lost or self._trouble(leader)
                 if self._closing.wait(min(0.5, self._silence / 10)):
                     return
         except LatentCliError as error:
             self._lost = self._lost or error
+
+    def _absent(self) -> list[int]:
+        """Ranks that have never been here."""
+        return [rank for rank in range(self.rank.world) if not self._has(f"host/{rank}")]
 
     def _trouble(self, leader: Pulse) -> LatentCliError | None:
         """What keeps this rank from going on."""
@@ -182,9 +197,9 @@ class TcpTeam(Team):
         return Interrupted(message) if interrupted else LatentCliError(message)
 
     def _silent(self, rank: int) -> LatentCliError:
-        return LatentCliError(
-            f"{self._name(rank)} has not been heard of for {self._silence:g} s; {ADVICE}."
-        )
+        why = self._missing.why if rank in self._absent() else ""
+        heard = f"{self._name(rank)} has not been heard of for {self._silence:g} s"
+        return LatentCliError(f"{heard}. {why} Or {ADVICE}." if why else f"{heard}; {ADVICE}.")
 
     def _name(self, rank: int) -> str:
         host = f" on {self._text(f'host/{rank}')}" if self._has(f"host/{rank}") else ""
@@ -213,18 +228,24 @@ class TcpTeam(Team):
 
 @contextmanager
 def join_team(
-    rank: Rank, environment: Mapping[str, str], waiting: Callable[[], None] = lambda: None
+    rank: Rank,
+    environment: Mapping[str, str],
+    waiting: Callable[[], None] = lambda: None,
+    note: Callable[[str], object] = ignore,
 ) -> Iterator[Team]:
     """The team of this process; an error that ends the block is passed to the others.
 
-    `waiting` is called about five times a second until the leader is there, and may raise.
-    LatentCliError where the processes do not find each other within ten minutes.
+    `waiting` is called about five times a second until the leader is there, and may raise; `note`
+    is told of ranks that do not come. LatentCliError where the processes do not find each other
+    within ten minutes.
     """
     if rank.world == 1:
         yield Team(rank)
         return
-    store = connect(rank, rendezvous_of(environment), waiting)
-    team = TcpTeam(rank, store, silence_of(environment))
+    missing = MissingRanks(conclusion(environment), note)
+    silence, at = silence_of(environment), rendezvous_of(environment)
+    store = connect(rank, at, waiting if rank.leader else missing.watching(waiting, rank.world))
+    team = TcpTeam(rank, store, silence, missing)
     try:
         yield team
     except BaseException as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from latentcli.core.errors import UsageError
 from latentcli.core.options import check_options
-from latentcli.jobs.cluster.environment import rank_of
+from latentcli.jobs.cluster.environment import conclusion, rank_of
 from latentcli.jobs.cluster.tcp_team import join_team
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
@@ -45,11 +45,11 @@ def run_encode(job: EncodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
         return run_ray(job, reporter)
     rank = rank_of(os.environ)
     if job.dry_run and rank.world > 1:
-        raise UsageError("A plan is made by one process: leave out torchrun or srun.")
+        raise UsageError(alone("A plan is made by one process"))
     job = replace(job, device=own_device(job.device, rank.local, rank.world))
     with (
         stop_on_signals("Run the same command again to finish the rest.") as stop,
-        join_team(rank, os.environ, stop.check) as team,
+        join_team(rank, os.environ, stop.check, reporter.note) as team,
     ):
         if rank.leader:
             return run_alone_or_first(job, team, stop, reporter)
@@ -61,6 +61,11 @@ def run_encode(job: EncodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
         )
         follow(with_model_defaults(job, engine), engine, team, stop, other, claimed)
     return {}
+
+
+def alone(what: str) -> str:
+    """The message where several processes were started for what only one can do."""
+    return f"{what}: leave out torchrun or srun. {conclusion(os.environ)}".rstrip()
 
 
 def run_alone_or_first(
@@ -86,7 +91,7 @@ def run_pipe(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
     """The job where standard input or output is one end of it; UsageError where that cannot be."""
     check_pipe(job)
     if rank_of(os.environ).world > 1:
-        raise UsageError("A pipe is read and written by one process: leave out torchrun or srun.")
+        raise UsageError(alone("A pipe is read and written by one process"))
     advice = "Run the pipeline again from its beginning."
     if job.sources == (STDIN,) and job.output != STDOUT:
         advice = "Run the same pipeline again; what is committed is passed over."

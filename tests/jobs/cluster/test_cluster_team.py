@@ -185,22 +185,6 @@ def test_the_leaders_death_is_noticed(member, tmp_path):
     assert "has lost the others" in outcome[1]["error"]
 
 
-@pytest.fixture
-def agent():
-    """The variables of a launcher that serves the meeting place, in this process."""
-    from torch.distributed import TCPStore
-
-    server = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    yield {
-        "RANK": "0",
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": str(server.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "LATENTCLI_SILENCE_SECONDS": "3",
-    }
-
-
 def test_a_restart_below_one_launcher_starts_afresh(agent):
     """The launcher's store keeps what earlier starts have claimed."""
     for _ in range(2):

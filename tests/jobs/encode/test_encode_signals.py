@@ -115,8 +115,9 @@ def test_interrupted_while_it_starts(job_of, number):
     process.send_signal(number)
     errors = process.communicate(timeout=GRACE)[1].decode()
     assert process.returncode == Interrupted.exit_code, errors
-    assert errors.startswith(f"error: Stopped by {number.name}. Run the same command again")
-    assert len(errors.splitlines()) == 1
+    *status, line = errors.splitlines()
+    assert line.startswith(f"error: Stopped by {number.name}. Run the same command again")
+    assert status in ([], ["Loading ..."])  # on a machine that is busy with other things
     assert cleared(job) == []
 
 
