@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from latentcli.core.types import InputRow
-from latentcli.shards.sources.digests import digests_of
+from latentcli.shards.sources.digests import digests_of, is_readable
+from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.file_list import FoundInputs
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.input_list import InputList
@@ -26,22 +27,28 @@ class Listed:
     sha256: str | None
 
 
-def altered(inputs: Sequence[Listed], sizes: Sequence[int]) -> list[bool]:
+def altered(inputs: Sequence[Listed], sizes: Sequence[int]) -> list[bool | None]:
     """Of each input, whether its bytes are not those that were encoded; `sizes` are today's.
 
-    Another size says so at once. Where no digest was recorded, or the input cannot be read,
-    nothing speaks for the old bytes.
+    Another size says so at once. Where no digest was recorded, nothing speaks for the old bytes.
+    None where the input is there and cannot be read: that says nothing of its bytes.
     """
-    same_size = [
-        item.sha256 is not None and item.row.size in (size, -1)
+    sure = [
+        item.sha256 is None or item.row.size not in (size, -1)
         for item, size in zip(inputs, sizes, strict=True)
     ]
-    read = [item.row.source for item, same in zip(inputs, same_size, strict=True) if same]
+    read = [item.row.source for item, other in zip(inputs, sure, strict=True) if not other]
     digests = digests_of(read)
-    return [
-        next(digests) != item.sha256 if same else True
-        for item, same in zip(inputs, same_size, strict=True)
-    ]
+    verdicts = list[bool | None]()
+    for item, size, other in zip(inputs, sizes, sure, strict=True):
+        source, missing = item.row.source, size < 0 <= item.row.size
+        if other:
+            verdicts.append(None if missing or not is_readable(source) else True)
+        else:
+            digest = next(digests)
+            unread = digest is None and not source.startswith(PIPE)
+            verdicts.append(None if unread else digest != item.sha256)
+    return verdicts
 
 
 def renamed(gone: Sequence[Listed], found: FoundInputs, new: Iterable[int]) -> dict[int, Listed]:

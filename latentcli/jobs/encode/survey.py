@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from latentcli.core.caption_counts import CaptionCounts
 from latentcli.core.errors import StoreError
@@ -139,6 +140,10 @@ class _Look:
     rekeyed: list[tuple[InputRow, int]] = field(default_factory=list)
     """Rows whose inputs were found under other keys, and their places."""
     gone: list[Listed] = field(default_factory=list)
+    whole: set[int] = field(default_factory=set)
+    """Units that are encoded as a whole."""
+    outdated: set[int] = field(default_factory=set)
+    texts: set[int] = field(default_factory=set)
 
 
 @contextmanager
@@ -193,7 +198,7 @@ def survey(
     settle_names(look)
     add_new(look, samples_per_shard)
     now.todo.sort()
-    now.outdated.sort()
+    now.outdated, now.texts = sorted(look.outdated), sorted(look.texts)
     return now
 
 
@@ -213,42 +218,41 @@ def stamps_of(now: Survey, found: FoundInputs, ask: Ask) -> array[int] | None:
 
 def look_at(look: _Look, state: UnitState) -> None:
     """Takes in one unit."""
-    now, ask = look.survey, look.ask
-    there, other = places(look, state), list[int]()
-    files = look.found.files
-    for index, (row, at) in enumerate(zip(state.inputs, there, strict=True)):
-        if at is None:
-            continue
-        if (files.sizes[at], files.times[at]) != (row.size, row.mtime_ns):
-            other.append(index)
-        if look.rekey and look.found.keys[at] != row.key:
-            look.rekeyed.append((row, at))
+    now, ask, inputs = look.survey, look.ask, state.inputs
+    there = places(look, state)
     if state.state in (LEFT, DAMAGED):
         take_unit(look, state, there)
-        lost = [row for row, at in zip(state.inputs, there, strict=True) if at is None]
+        note_keys(look, state, there)
+        lost = [row for row, at in zip(inputs, there, strict=True) if at is None]
         look.gone += [Listed(row, None) for row in lost]
-        now.add(state.state, [row.key for row in state.inputs if row not in lost])
+        here = [row.key for row, at in zip(inputs, there, strict=True) if at is not None]
+        now.add(state.state, here)
         return
     if state.state == OUTDATED:
-        now.outdated.append(state.unit)
+        look.outdated.add(state.unit)
     items = listed(state)
+    verdicts = changes(look, items, there)
+    # What cannot be read now is not to take the place of what was encoded.
+    unread = {i for i, other in verdicts.items() if other is None and state.has_latent(i)}
+    there = [None if i in unread else at for i, at in enumerate(there)]
+    note_keys(look, state, there)
     look.gone += [items[i] for i, at in enumerate(there) if at is None]
-    changed = changes(look, items, there, other)
+    changed = {i for i, other in verdicts.items() if other is not False} - unread
     reasons = reasons_of(state, there, changed)
     again = [i for i, reason in enumerate(reasons) if reason in RETRIES[ask.retry]]
     for name in ("done", "changed", "failed", "filtered"):
-        now.add(name, [state.inputs[i].key for i, reason in enumerate(reasons) if reason == name])
-    if again and (look.found.packed or ask.whole):
+        now.add(name, [inputs[i].key for i, reason in enumerate(reasons) if reason == name])
+    if again and (look.found.packed or (ask.whole and None not in there)):
         take_unit(look, state, there)
         return
     if again:
         now.todo.append(state.unit)
         now.parts[state.unit] = tuple(again)
         now.to_encode += len(again)
-    now.kept += [state.inputs[i] for i in sorted(changed) if i not in again]
+    now.kept += [inputs[i] for i in sorted(changed) if i not in again]
     now.failed += state.failed - sum(reasons[i] == "failed" for i in again)
     now.samples += len(state.rows) - len(again)
-    refresh(look, state, there, [i for i in other if i not in changed or i in again])
+    refresh(look, state, there, kept=changed.difference(again), again=set(again))
 
 
 def places(look: _Look, state: UnitState) -> list[int | None]:
@@ -256,22 +260,32 @@ def places(look: _Look, state: UnitState) -> list[int | None]:
     return [look.match.position(row) for row in state.inputs]
 
 
-def changes(
-    look: _Look, items: Sequence[Listed], there: Sequence[int | None], other: Sequence[int]
-) -> set[int]:
-    """The indices of a unit's inputs whose bytes are not those that were encoded.
+def note_keys(look: _Look, state: UnitState, there: Sequence[int | None]) -> None:
+    """Notes which inputs of a unit were found under other keys."""
+    if look.rekey:
+        keys = look.found.keys
+        rows = zip(state.inputs, there, strict=True)
+        look.rekeyed += [(row, at) for row, at in rows if at is not None and keys[at] != row.key]
 
-    `other` have another size or time than the list says.
+
+def changes(
+    look: _Look, items: Sequence[Listed], there: Sequence[int | None]
+) -> dict[int, bool | None]:
+    """By index, of the inputs of a unit that have another size or time: whether they have changed.
+
+    None where that is not known, as an input cannot be read.
     """
-    files = look.found.files
-    asked = [i for i, at in enumerate(there) if at is not None and look.ask.compare == "digest"]
-    asked = asked or list(other)
-    sizes = [files.sizes[at] for i in asked if (at := there[i]) is not None]
-    if look.survey.moved and look.ask.compare == "stat":
+    by_stat = look.ask.compare == "stat"
+    asked = {
+        i: look.found.files.sizes[at]
+        for i, (item, at) in enumerate(zip(items, there, strict=True))
+        if at is not None and not (by_stat and looks_same(look, item.row, at))
+    }
+    if look.survey.moved and by_stat:
         # A copy has the times of its making.
-        return {i for i, size in zip(asked, sizes, strict=True) if size != items[i].row.size}
-    verdicts = altered([items[i] for i in asked], sizes)
-    return {i for i, verdict in zip(asked, verdicts, strict=True) if verdict}
+        return {i: None if n < 0 else n != items[i].row.size for i, n in asked.items()}
+    verdicts = altered([items[i] for i in asked], list(asked.values()))
+    return dict(zip(asked, verdicts, strict=True))
 
 
 def reasons_of(state: UnitState, there: Sequence[int | None], changed: set[int]) -> list[str]:
@@ -294,10 +308,11 @@ def reasons_of(state: UnitState, there: Sequence[int | None], changed: set[int])
 def take_unit(look: _Look, state: UnitState, there: Sequence[int | None]) -> None:
     """A unit is encoded as a whole: its rows are listed as they are now."""
     now = look.survey
+    look.whole.add(state.unit)
     now.todo.append(state.unit)
     now.to_encode += len(state.inputs)
     fresh = {
-        row.source: row_now(look, row, at)
+        row.source: row_now(look, row, at, sha256=None)
         for row, at in zip(state.inputs, there, strict=True)
         if at is not None
     }
@@ -308,31 +323,50 @@ def take_unit(look: _Look, state: UnitState, there: Sequence[int | None]) -> Non
         now.again.add(state.unit)
 
 
-def row_now(look: _Look, row: InputRow, at: int) -> InputRow:
+def row_now(look: _Look, row: InputRow, at: int, **more: Any) -> InputRow:
     """A row with the size, time and stamp that its input has now."""
-    files, stamps = look.found.files, look.stamps
-    stamp = row.stamp if stamps is None else stamps[at]
-    return replace(row, size=files.sizes[at], mtime_ns=files.times[at], stamp=stamp)
+    files, stamp = look.found.files, stamp_now(look, row, at)
+    return replace(row, size=files.sizes[at], mtime_ns=files.times[at], stamp=stamp, **more)
+
+
+def stamp_now(look: _Look, row: InputRow, at: int) -> int:
+    """What the captions and other fields of an input are told by now."""
+    return row.stamp if look.stamps is None else look.stamps[at]
+
+
+def looks_same(look: _Look, row: InputRow, at: int) -> bool:
+    """Whether an input has the size and time that are listed."""
+    files = look.found.files
+    return files.sizes[at] == row.size and files.times[at] == row.mtime_ns
 
 
 def refresh(
-    look: _Look, state: UnitState, there: Sequence[int | None], other: Sequence[int]
+    look: _Look,
+    state: UnitState,
+    there: Sequence[int | None],
+    *,
+    kept: Collection[int],
+    again: Collection[int],
 ) -> None:
-    """Notes which rows of a unit say something else once all is done."""
-    now, stamps = look.survey, look.stamps
-    rows = {i: at for i in other if (at := there[i]) is not None}
-    if stamps is not None:
-        texts = {
-            i: at
-            for i, (row, at) in enumerate(zip(state.inputs, there, strict=True))
-            if at is not None and stamps[at] != row.stamp
-        }
-        if texts:
-            now.texts.append(state.unit)
-        rows |= texts
-    now.at_end |= {
-        state.inputs[i].source: row_now(look, state.inputs[i], at) for i, at in rows.items()
-    }
+    """Notes which rows of a unit say something else once all is done.
+
+    Inputs that are `kept`, though they have changed, stay listed as they were; those that are
+    encoded `again` are known by their names from then on.
+    """
+    for i, (row, at) in enumerate(zip(state.inputs, there, strict=True)):
+        if at is None:
+            continue
+        stamp = stamp_now(look, row, at)
+        if stamp != row.stamp:
+            look.texts.add(state.unit)
+        elif i not in again and looks_same(look, row, at):
+            continue
+        if i in kept:
+            fresh = replace(row, stamp=stamp)
+        else:
+            fresh = row_now(look, row, at, sha256=None if i in again else row.sha256)
+        if fresh != row:
+            look.survey.at_end[row.source] = fresh
 
 
 def settle_names(look: _Look) -> None:
@@ -345,39 +379,39 @@ def settle_names(look: _Look) -> None:
     now.add("renamed", [found.keys[at] for at in sorted(pairs)])
     for at, item in pairs.items():
         look.match.take(at, item.row)
-    wanted = [(item.row, at) for at, item in sorted(pairs.items())] + look.rekeyed
-    free = free_names(look, wanted)
+    free = free_names(look, [(item.row, at) for at, item in sorted(pairs.items())] + look.rekeyed)
     for at, item in pairs.items():
-        key = found.keys[at] if (item.row, at) in free else item.row.key
-        named = replace(row_now(look, item.row, at), key=key, source=found.files.paths[at])
+        key = found.keys[at] if at in free else item.row.key
+        named = row_now(look, item.row, at, key=key, source=found.files.paths[at])
         name_row(look, item.row, replace(named, stamp=item.row.stamp, sha256=item.sha256), at)
     for row, at in look.rekeyed:
-        if (row, at) in free:
+        if at in free:
             name_row(look, row, replace(now.at_once.get(row.source, row), key=found.keys[at]), at)
 
 
-def free_names(look: _Look, wanted: list[tuple[InputRow, int]]) -> list[tuple[InputRow, int]]:
-    """Those of the rows whose new key no other row keeps; the others keep their own."""
-    while blocked := [(r, at) for r, at in wanted if not look.match.is_free(look.found.keys[at])]:
-        for row, _ in blocked:
-            look.match.keep(row)
-        wanted = [item for item in wanted if item not in blocked]
-    return wanted
+def free_names(look: _Look, wanted: list[tuple[InputRow, int]]) -> set[int]:
+    """The places of those rows whose new key no other row keeps; the others keep their own."""
+    while blocked := {at for _, at in wanted if not look.match.is_free(look.found.keys[at])}:
+        for row, at in wanted:
+            if at in blocked:
+                look.match.keep(row)
+        wanted = [(row, at) for row, at in wanted if at not in blocked]
+    return {at for _, at in wanted}
 
 
 def name_row(look: _Look, old: InputRow, new: InputRow, at: int) -> None:
     """A row gets another name before anything is encoded; its unit is written anew."""
     now = look.survey
     now.at_once[old.source] = new
+    stamp = stamp_now(look, new, at)
     at_end = now.at_end.pop(old.source, new)
-    stamp = new.stamp if look.stamps is None else look.stamps[at]
-    at_end = replace(at_end, key=new.key, source=new.source, sha256=new.sha256, stamp=stamp)
+    at_end = replace(at_end, key=new.key, source=new.source, stamp=stamp)
     if at_end != new:
         now.at_end[new.source] = at_end
-        if stamp != new.stamp and new.unit not in now.texts:
-            now.texts.append(new.unit)
-    if new.unit not in now.outdated and new.unit not in now.again:
-        now.outdated.append(new.unit)
+        if stamp != new.stamp:
+            look.texts.add(new.unit)
+    # What is encoded as a whole has no shard that could be written anew.
+    (now.again if new.unit in look.whole else look.outdated).add(new.unit)
 
 
 def add_new(look: _Look, samples_per_shard: int) -> None:

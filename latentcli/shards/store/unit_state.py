@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -54,6 +55,13 @@ class UnitState:
     def filtered_inputs(self) -> frozenset[str]:
         """Keys of the inputs that a filter refused; none of tars, which are taken as a whole."""
         return frozenset(row.key for row in self.rows if row.status == FILTERED)
+
+    def has_latent(self, index: int) -> bool:
+        """Whether an input has a latent; of a tar, whether any of its samples has."""
+        rows = self.rows
+        if self.record is None or self.record.source is None:
+            rows = rows[index : index + 1]
+        return any(row.status == "ok" for row in rows)
 
     @property
     def digests(self) -> Sequence[str | None]:
@@ -116,23 +124,36 @@ def is_current(record: CommitRecord, inputs: Sequence[InputRow]) -> bool:
 def row_pairs(record: CommitRecord, inputs: Sequence[InputRow]) -> Sequence[tuple[Row, Row]] | None:
     """Rows of a record for these inputs, in their order: as they are, and under today's names.
 
-    An input is known by its source, or by its digest where it has another name by now. None where
-    one of them is not in the record.
+    An input is known by its source, or by its digest where it has another name by now: of rows of
+    equal digests the first is meant that is no other input's. None where one is not in the record.
     """
     if record.source is not None:
         return _tar_pairs(record, inputs)
     if is_current(record, inputs):
         return [(row, row) for row in record.rows]
-    by_source = {row.source: row for row in record.rows}
-    by_digest = {row.sha256: row for row in record.rows if row.sha256}
+    rest = {row.source: row for row in record.rows}
+    own = {item.source: rest.pop(item.source) for item in inputs if _is_row(rest, item)}
+    by_digest = defaultdict[str | None, list[Row]](list)
+    for left in reversed(rest.values()):
+        by_digest[left.sha256].append(left)
     pairs = []
     for item in inputs:
-        row = by_source.get(item.source) or by_digest.get(item.sha256 or "")
+        row = own.get(item.source)
+        if row is None:
+            same = by_digest[item.sha256] if item.sha256 else []
+            # An input that was renamed and then encoded again: the list has yet to say so.
+            row = same.pop() if same else rest.get(item.source)
         if row is None:
             return None
-        same = _names(row) == _names(item)
-        pairs.append((row, row if same else replace(row, key=item.key, source=item.source)))
+        named = _names(row) == _names(item)
+        pairs.append((row, row if named else replace(row, key=item.key, source=item.source)))
     return pairs
+
+
+def _is_row(rows: Mapping[str, Row], item: InputRow) -> bool:
+    """Whether the row of an input's source is the input's: another input may have that name now."""
+    row = rows.get(item.source)
+    return row is not None and item.sha256 in (None, row.sha256)
 
 
 _names = attrgetter("key", "source")

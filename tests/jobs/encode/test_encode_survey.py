@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from latentcli.jobs.loader.find_media import find_media
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.shards.layout import record_path, shard_path
 from latentcli.shards.storage.paths import AnyPath, path_of
-from latentcli.shards.store.commit import Contents, TarOrigin, commit_unit
+from latentcli.shards.store.commit import Contents, TarOrigin, commit_unit, read_record
+from latentcli.shards.store.unit_state import row_pairs
 
 SPEC, PER_SHARD = "5" * 64, 4
 BAD = "a07"
@@ -257,6 +259,72 @@ def test_keys_are_those_of_a_new_store(job):
     seen = job.look()
     assert seen.reasons["gone"].examples == ("a00.jpg",)
     assert [row.key for row in seen.at_once.values()] == ["a00"]
+
+
+def test_keys_of_what_is_not_encoded_yet_are_those_of_a_new_store(job):
+    job.encode(1)
+    job.write("a00.png", "another")
+    work = job.plan()
+    assert (work.outdated, work.todo) == ((), (0, 2, 3))
+    assert [row.key for row in work.inputs.rows(0)] == ["a00.jpg", "a01", "a02", "a03"]
+
+
+def test_what_cannot_be_read_keeps_its_latent_and_is_told(job):
+    job.encode()
+    for name, target in (("a00.jpg", "/proc/self/mem"), ("a01.jpg", "nowhere"), ("a02.jpg", ".")):
+        (job.folder / name).unlink()
+        (job.folder / name).symlink_to(target)
+    (job.folder / "a07.jpg").unlink()
+    (job.folder / "a07.jpg").symlink_to("/proc/self/mem")
+    for options in ({}, {"compare": "digest"}, {"retry": "failed"}):
+        seen = job.look(**options)
+        assert seen.reasons["gone"].examples == ("a00", "a01", "a02")
+        # There is no latent that could be lost.
+        assert (counts(seen), seen.parts) == ({"done": 6, "changed": 1, "gone": 3}, {1: (3,)})
+        assert [row.key for row in seen.at_end.values()] == ["a07"]
+
+
+def test_whole_shards_lose_nothing_that_is_gone(job):
+    job.encode()
+    (job.folder / "a00.jpg").unlink()
+    job.write("a01.jpg", "longer than it was before")
+    assert job.look(whole=True).parts == {0: (1,)}
+
+
+def test_another_input_may_get_the_old_name_before_the_shard_is_written_anew(job):
+    job.encode()
+    (job.folder / "a00.jpg").rename(job.folder / "z.jpg")
+    job.plan()
+    (job.folder / "a01.jpg").rename(job.folder / "a00.jpg")
+    work = job.plan()
+    pairs = row_pairs(read_record(job.store, 0, work.inputs.roots), work.inputs.rows(0))
+    assert [(old.key, row.key) for old, row in pairs[:2]] == [("a00", "z"), ("a01", "a00")]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_input_that_is_encoded_again_is_known_by_its_name(job, whole):
+    job.encode()
+    (job.folder / "a00.jpg").rename(job.folder / "z.jpg")
+    assert job.encode().inputs.rows(0)[0].sha256 is not None
+    job.write("z.jpg", "longer than it was before")
+    job.encode(whole=whole)
+    assert job.plan().inputs.rows(0)[0].sha256 is None
+
+
+def test_many_names_at_once(job):
+    """Each is looked for among all of them: that must not take the square of the time."""
+    many = [f"b{i:05d}.jpg" for i in range(8000)]
+    for name in many:
+        job.write(name, name)
+    plan_work(job.store, SPEC, job.found(), 1000, Ask(), SILENT)
+    job.encode()
+    (job.folder / "sub").mkdir()
+    for name in many:
+        (job.folder / name).rename(job.folder / "sub" / name)
+    began = time.process_time()
+    seen = job.look()
+    assert time.process_time() - began < 2
+    assert (counts(seen)["renamed"], len(seen.outdated)) == (8000, 9)
 
 
 def test_a_key_that_is_still_taken_is_not_given_twice(job):
