@@ -3,7 +3,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import random
+import shutil
+import uuid
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,13 @@ from safetensors.torch import load_file, save_file
 from storekit import tree
 
 from latentcli.core.errors import StoreError
-from latentcli.shards.storage.atomic_write import atomic_write, remove_temporary, write_error
+from latentcli.shards.storage.atomic_write import (
+    atomic_write,
+    duplicate,
+    remove_temporary,
+    write_error,
+)
+from latentcli.shards.storage.paths import path_of
 from latentcli.shards.tensors.dtypes import dtypes
 from latentcli.shards.tensors.file import SafetensorsFile
 from latentcli.shards.tensors.write import write_safetensors
@@ -160,6 +169,65 @@ def test_refused_writes_say_why(tmp_path):
     quota = str(write_error(Path("x"), OSError(errno.EDQUOT, "")))
     assert "quota" in quota and "make room" in quota
     assert "read-only" in str(write_error(Path("x"), OSError(errno.EROFS, "")))
+
+
+def no_links(*_):
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_second_name(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"new")
+    other.write_bytes(b"old")
+    open_before = other.open("rb")
+    for _ in range(2):
+        duplicate(one, "other")
+        assert tree(tmp_path) == {"one": b"new", "other": b"new"}
+    assert open_before.read() == b"old"
+    assert one.samefile(other) == links
+    one.unlink()
+    assert other.read_bytes() == b"new"
+    duplicate(other, "one")
+    assert tree(tmp_path) == {"one": b"new", "other": b"new"}
+
+
+def test_a_second_name_that_is_refused_leaves_what_was_there(tmp_path, monkeypatch):
+    for name in ("one", "other"):
+        (tmp_path / name).write_bytes(name.encode())
+    before = tree(tmp_path)
+    with pytest.raises(StoreError, match="folder cannot be written: Is a directory"):
+        (tmp_path / "folder").mkdir()
+        duplicate(tmp_path / "one", "folder")
+    (tmp_path / "folder").rmdir()
+    with pytest.raises(StoreError, match="other cannot be written: No such file"):
+        duplicate(tmp_path / "none", "other")
+    monkeypatch.setattr(os, "link", no_links)
+
+    def half(source, target):
+        Path(target).write_bytes(b"o")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", half)
+    with pytest.raises(StoreError, match="the disk is full"):
+        duplicate(tmp_path / "one", "other")
+    assert tree(tmp_path) == before
+
+
+def test_a_second_name_in_remote_storage():
+    folder = path_of(f"memory://{uuid.uuid4().hex}/a b")
+    atomic_write(folder / "one", [b"new"])
+    atomic_write(folder / "other", [b"old"])
+    duplicate(folder / "one", "other")
+    duplicate(folder / "one", "third")
+    (folder / "one").unlink()
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert found == {"other": b"new", "third": b"new"}
+    with pytest.raises(StoreError, match="third cannot be written"):
+        duplicate(folder / "one", "third")
+    assert (folder / "third").read_bytes() == b"new"
 
 
 def test_remove_temporary_takes_nothing_else(tmp_path):

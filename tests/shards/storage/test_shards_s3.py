@@ -21,7 +21,7 @@ from harness import s3
 from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow
 from latentcli.shards.storage import byte_stream, remote_path
-from latentcli.shards.storage.atomic_write import atomic_write
+from latentcli.shards.storage.atomic_write import atomic_write, duplicate
 from latentcli.shards.storage.byte_stream import open_stream
 from latentcli.shards.storage.paths import path_of
 from latentcli.shards.store.input_list import InputList, write_inputs
@@ -77,6 +77,28 @@ def test_files_and_folders(store):
     odd.unlink(missing_ok=True)
     with pytest.raises(FileNotFoundError):
         odd.unlink()
+
+
+def test_a_copy_inside_a_folder(store, proxy):
+    folder = store / "odd [1] %41+é"
+    atomic_write(folder / "000000.1.tar", [DATA])
+    atomic_write(folder / "000000.tar", [b"old"])
+    proxy.fail("500", 2, "PUT")
+    duplicate(folder / "000000.1.tar", "000000.tar")
+    assert proxy.broken == 2
+    assert names(folder) == ["000000.1.tar", "000000.tar"]
+    (folder / "000000.1.tar").unlink()
+    assert (folder / "000000.tar").read_bytes() == DATA
+    assert (folder / "000000.tar").stat().st_size == len(DATA)
+    with pytest.raises(FileNotFoundError):
+        (folder / "000000.1.tar").copy_to("000000.tar")
+    with pytest.raises(StoreError, match=r"000000\.tar cannot be written"):
+        duplicate(folder / "000000.1.tar", "000000.tar")
+    proxy.fail("500", ALWAYS, "PUT")
+    with pytest.raises(StoreError, match="the copy failed 6 times"):
+        duplicate(folder / "000000.tar", "000001.tar")
+    proxy.heal()
+    assert names(folder) == ["000000.tar"]
 
 
 def test_nothing_that_another_process_did_is_missed(store):
@@ -231,7 +253,7 @@ def test_an_upload_in_parts_is_seen_when_it_is_complete_or_not_at_all(
 WRITE = """
 import sys
 from latentcli.shards.storage.paths import path_of
-from latentcli.shards.storage.atomic_write import atomic_write
+from latentcli.shards.storage.atomic_write import atomic_write, duplicate
 for i in range(100):
     atomic_write(path_of(sys.argv[1]) / f"{i}", [bytes([i]) * 3_000_000])
     print(i, flush=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow
 from latentcli.shards.sources.find_inputs import assign_units
 from latentcli.shards.store.input_list import InputList, write_inputs
+from latentcli.shards.store.roots import Roots, write_roots
 
 
 @given(st.lists(st.tuples(st.text(), st.binary(max_size=6)), max_size=12), st.integers(1, 5))
@@ -54,6 +56,32 @@ def test_units_may_have_no_inputs(tmp_path):
     assert (inputs.units, inputs.numbers) == (5, [1, 4])
     assert [inputs.count(unit) for unit in range(5)] == [0, 2, 0, 0, 1]
     assert inputs.rows(0) == inputs.rows(3) == []
+
+
+units_of = st.lists(st.integers(0, 9), max_size=12).map(sorted)
+
+
+@given(units_of, st.sampled_from([Roots(), Roots(("/in", "s3://b"))]))
+def test_any_units_may_have_lost_all_inputs(tmp_path_factory, units, roots):
+    store = tmp_path_factory.mktemp("store")
+    write_roots(store, roots)
+    rows = [
+        InputRow(f"k{i}", f"{'/in' if i % 2 else 's3://b'}/{i}", unit, i, -1, "ab" * (i % 3), i % 2)
+        for i, unit in enumerate(units)
+    ]
+    rows = [replace(row, sha256=row.sha256 or None) for row in rows]
+    write_inputs(store / "inputs.jsonl", rows, roots)
+    inputs = InputList.open(store / "inputs.jsonl")
+    assert list(inputs) == rows and len(inputs) == len(rows)
+    assert inputs.units == (units[-1] + 1 if units else 0)
+    assert inputs.numbers == sorted(set(units))
+    for unit in range(inputs.units):
+        of_unit = [row for row in rows if row.unit == unit]
+        assert inputs.rows(unit) == of_unit and inputs.count(unit) == len(of_unit)
+        assert inputs.rows(unit, 1, 1) == of_unit[1:2]
+    text = (store / "inputs.jsonl").read_text()
+    assert ("/in" in text or "s3://" in text) == bool(rows and not roots.paths)
+    assert pickle.loads(pickle.dumps(inputs)).numbers == inputs.numbers
 
 
 GOOD = b'{"key": "a", "source": "/a", "unit": 0, "size": 1, "mtime_ns": 2}\n'
