@@ -37,5 +37,6 @@ def _table(head: bytes, start: int, entries: int, entry: str) -> bytes:
 
 
 def _number(order: str, kind: int, value: bytes) -> int:
-    number = struct.unpack_from(order + _LETTERS[kind], value)[0] if kind in _LETTERS else 0
-    return int(number)
+    form = order + _LETTERS.get(kind, "")
+    fits = kind in _LETTERS and struct.calcsize(form) <= len(value)
+    return int(struct.unpack_from(form, value)[0]) if fits else 0

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from harness.picture_files import save, scene
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from latentcli.images import formats
@@ -93,6 +95,12 @@ def test_a_camera_file_is_no_plain_tiff(tags: dict[int, object], big_endian: boo
     assert picture_by_bytes(raw[:40]) == ".tif"
 
 
+@given(start=st.sampled_from([b"", *(head[:12] for head in HEADS)]), rest=st.binary(max_size=200))
+def test_any_bytes_are_a_format_or_none(start: bytes, rest: bytes) -> None:
+    suffix = picture_by_bytes(start + rest)
+    assert suffix is None or format_of(suffix) is not None
+
+
 def test_each_suffix_has_one_format() -> None:
     suffixes = [suffix for row in FORMATS for suffix in row.suffixes]
     assert len(suffixes) == len(set(suffixes))
@@ -130,3 +138,12 @@ def test_asking_loads_nothing_heavy() -> None:
     )
     loaded = {name.partition(".")[0] for name in ran.stdout.split()}
     assert not loaded & {"PIL", "numpy", "torch", *EXTRAS.values()}
+
+
+def test_the_page_names_every_suffix_that_is_read() -> None:
+    page = (Path(formats.__file__).parents[2] / "docs" / "pictures.md").read_text(encoding="utf-8")
+    for row in FORMATS:
+        shown = row.suffixes if row.reader != "raw" else (".dng", ".cr2", ".cr3", ".nef")
+        if row.reader != "never":
+            assert not [suffix for suffix in shown if f"`{suffix}`" not in page]
+    assert all(f"latentcli[{extra}]" in page for extra in EXTRAS)

@@ -59,6 +59,17 @@ def test_alpha() -> None:
     assert decoded.notes == ("alpha on black",)
 
 
+@pytest.mark.parametrize("mode", ["RGBa", "RGBa;16"])
+def test_premultiplied_alpha_is_taken_out(mode: str) -> None:
+    flat = np.full((32, 32, 4), (100, 50, 20, 128), np.uint8)
+    stored = flat if mode == "RGBa" else flat.astype(np.uint16) * 257
+    seen = np.array([100, 50, 20]) * 255 / 128
+    dropped = np.asarray(decode(heic(stored, mode), alpha="drop").image)[16, 16]
+    assert np.abs(dropped - seen).max() <= 4
+    on_white = np.asarray(decode(heic(stored, mode)).image)[16, 16]
+    assert np.abs(on_white - ([100, 50, 20] + np.array(255 - 128))).max() <= 2
+
+
 @pytest.mark.parametrize("bits", [10, 12])
 def test_more_bits_are_rounded_to_8(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pillow_heif.options, "SAVE_HDR_TO_12_BIT", bits == 12)

@@ -8,7 +8,7 @@ import numpy as np
 import pillow_jxl
 import pytest
 from harness.colours import in_srgb
-from harness.picture_files import save, scene
+from harness.picture_files import SRGB_D50, rgb_profile, save, scene
 from PIL import Image
 
 from latentcli.core.errors import SampleError
@@ -134,6 +134,34 @@ def test_whether_it_moves(fields: str, is_animated: bool) -> None:
 def test_large_pictures_are_refused_by_their_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pillow_jxl, "Decoder", lambda **_: pytest.fail("decoded"))
     assert "96x64, 6,144 pixels" in reason(PICTURE, max_pixels=6143)
+
+
+def test_linear_light_in_8_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder gives colours of any depth in 8 bits, which is too coarse for linear light."""
+    linear, real = rgb_profile(SRGB_D50, "Linear", 1.0), pillow_jxl.Decoder
+
+    def decoder(**options: int):
+        def decode_it(data: bytes):
+            first, info, stored, _, boxes = real(**options)(data)
+            return first, info, stored, linear, boxes
+
+        return decode_it
+
+    monkeypatch.setattr(pillow_jxl, "Decoder", decoder)
+    assert "holds linear light" in reason(PICTURE)
+
+
+def test_a_panic_of_the_decoder_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no Exception, and would end the process."""
+
+    class PanicException(BaseException):
+        pass
+
+    def decoder(**options: int):
+        raise PanicException("not yet implemented")
+
+    monkeypatch.setattr(pillow_jxl, "Decoder", decoder)
+    assert reason(PICTURE) == "JPEG XL file is cut short, damaged or of an unsupported kind"
 
 
 @pytest.mark.parametrize("keep", [3, 10, len(PICTURE) // 2, len(PICTURE) - 1])
