@@ -15,7 +15,7 @@ from latentcli.core.errors import SampleError
 from latentcli.images.codec import DecodedImage, DecodePolicy, decode_image
 
 END = b"\xff\xd9"
-PICTURE = Image.fromarray(scene(200, 150))
+PICTURE = Image.fromarray(scene(201, 151))
 OPTIONS = {
     "plain": {},
     "progressive": {"progressive": True},
@@ -24,11 +24,16 @@ OPTIONS = {
     "progressive full colour": {"progressive": True, "subsampling": 0},
     "progressive restarts": {"progressive": True, "restart_marker_blocks": 3},
     "optimised": {"optimize": True},
+    "half colour": {"subsampling": 1},
+    "RGB as it is": {"keep_rgb": True},
 }
 FILES = {name: save(PICTURE, "JPEG", quality=90, **more) for name, more in OPTIONS.items()}
 FILES["grey"] = save(PICTURE.convert("L"), "JPEG", quality=90)
 FILES["progressive grey"] = save(PICTURE.convert("L"), "JPEG", quality=90, progressive=True)
 FILES["inks"] = save(PICTURE.convert("CMYK"), "JPEG", quality=90)
+# The byte of Adobe's segment that says how colours are coded: 2 is YCCK.
+INKS_AT = FILES["inks"].index(b"Adobe") + 11
+FILES["luma, chroma and ink"] = FILES["inks"][:INKS_AT] + b"\x02" + FILES["inks"][INKS_AT + 1 :]
 FILES["progressive inks"] = save(PICTURE.convert("CMYK"), "JPEG", quality=90, progressive=True)
 
 
@@ -65,7 +70,7 @@ def test_the_pixels_are_those_of_pillow(name: str) -> None:
     decoded = decode(FILES[name])
     expected = Image.open(io.BytesIO(FILES[name])).convert("RGB")
     assert np.array_equal(np.asarray(decoded.image), np.asarray(expected))
-    assert decoded.notes == (("CMYK to RGB without a profile",) if "inks" in name else ())
+    assert decoded.notes == (("CMYK to RGB without a profile",) if "ink" in name else ())
 
 
 @pytest.mark.parametrize("name", FILES)
