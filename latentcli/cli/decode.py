@@ -23,9 +23,21 @@ def decode(out: Output, job: DecodeJob, given: frozenset[str]) -> None:
         from latentcli.jobs.decode.job import run_decode
 
         document = run_decode(job, reporter)
+    if not document:  # another process of this job has it
+        return
     out.show(document, summary=summary)
-    inputs = document["decoded"] + document["skipped"] + document["failed"]
-    check_failed(document["failed"], inputs, job.max_bad)
+    refuse(document, job.max_bad)
+
+
+def refuse(document: Mapping[str, Any], max_bad: str | None) -> None:
+    """TooManyFailures where more failed, or is missing from the store, than --max-bad allows.
+
+    Latents that are missing give no picture either: a script must not take a part for the whole.
+    """
+    failed, missing = document["failed"], document["missing"]
+    inputs = document["decoded"] + document["skipped"] + failed + missing
+    what = "failed or are missing from the store" if missing else "failed"
+    check_failed(failed + missing, inputs, max_bad, what=what, advice=document["advice"] or "")
 
 
 def summary(document: Mapping[str, Any]) -> Iterable[str]:
@@ -36,3 +48,5 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     yield f"{what}: {'a tar stream on standard output' if piped else document['output']}"
     yield from words.slowest(document)
     yield from words.failures(document)
+    if document["missing"]:
+        yield f"{words.count(document['missing'], 'input')} missing from the store."

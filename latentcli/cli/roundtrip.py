@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output, say_bundled
 from latentcli.core.errors import StoreError
+from latentcli.jobs.cluster.environment import refuse_ranks
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.failures import check_failed
 
@@ -19,6 +21,7 @@ NAMED = 8
 @command(RoundtripJob)
 def roundtrip(out: Output, job: RoundtripJob, given: frozenset[str]) -> None:
     """Encode and decode images or clips in memory, and measure how well they come back."""
+    refuse_ranks("roundtrip", os.environ)
     say_bundled(out, given)
     from latentcli.jobs.roundtrip.job import run_roundtrip
     from latentcli.reports.roundtrip_tables import roundtrip_tables

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 from latentcli.core.errors import LatentCliError, TooManyFailures, UsageError
 
@@ -38,7 +39,7 @@ class Failures:
     """What goes on from there; None where nothing does."""
     seen: int = 0
     """Inputs that came so far."""
-    noted: list[dict[str, str]] = field(default_factory=list)
+    noted: list[dict[str, Any]] = field(default_factory=list)
     """Key and error of each, as the --json document has them."""
 
     def add(self, key: str, source: str, why: str, error: str | None = None) -> None:
@@ -72,13 +73,19 @@ class Failures:
             )
 
 
-def check_failed(failed: int, inputs: int, max_bad: str | None) -> None:
-    """TooManyFailures where more inputs failed than --max-bad allows; without it, none may."""
+def check_failed(
+    failed: int, inputs: int, max_bad: str | None, *, what: str = "failed", advice: str = ""
+) -> None:
+    """TooManyFailures where more inputs failed than --max-bad allows; without it, none may.
+
+    `what` is said of them, and `advice` is a sentence of what to do.
+    """
     allowed = allowed_failures(max_bad, inputs)
     if failed > allowed:
         rule = f"--max-bad {max_bad} allows {allowed:,}"
         if max_bad is None:
             rule = "none may: --max-bad allows some"
         raise TooManyFailures(
-            f"{failed:,} of {inputs:,} inputs failed and {rule}. Everything else is done."
+            f"{failed:,} of {inputs:,} inputs {what} and {rule}. Everything else is done."
+            f"{advice and ' '}{advice}"
         )

@@ -103,10 +103,6 @@ def run_of(
     workers = pick_workers(job.workers, MANY if plan.packed else total, team.rank.sharing)
     counted = not plan.packed and plan.clips is None
 
-    def whole(done: int, failed: int) -> tuple[int, int]:
-        """What the whole team has done."""
-        return team.add("done", done), team.add("bad", failed)
-
     meter = Meter(
         "encode",
         total if counted else None if plan.packed else 0,
@@ -116,7 +112,7 @@ def run_of(
         gpu=engine.accelerator.gpu,
         threads={"read": 1} if plan.packed else {},
         ranks=team.rank.world,
-        shared=whole if team.rank.world > 1 else None,
+        shared=team.progress if team.rank.world > 1 else None,
     )
     return EncodeRun(
         *(job, engine, plan, manifest, work.inputs, work.parts, stop, meter, team, sink),
