@@ -77,7 +77,7 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     if writes:
         refuse_skipping(job.skip_existing)
     else:
-        try_folder("-o", str(folder_of(job)))
+        try_folder("-o", job.output or str(folder_of(job)))
     with (
         stop_on_signals(advice(job)) as stop,
         standard_ends(reads, writes, stop.check) as stdout,
@@ -111,7 +111,9 @@ def advice(job: DecodeJob) -> str:
 def folder_of(job: DecodeJob) -> Path:
     """Where the files go, given or not."""
     name = "stdin" if job.store == STDIN else PurePath(job.store.rstrip("/")).stem
-    return Path(job.output or f"{name or 'latents'}.images")
+    folder = path_of(job.output or f"{name or 'latents'}.images")
+    assert isinstance(folder, Path)  # try_folder refuses remote ones
+    return folder
 
 
 def prepared(

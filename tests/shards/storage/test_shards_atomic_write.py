@@ -4,6 +4,8 @@ import errno
 import hashlib
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,12 @@ from safetensors.torch import load_file, save_file
 from storekit import tree
 
 from latentcli.core.errors import StoreError
-from latentcli.shards.storage.atomic_write import atomic_write, remove_temporary, write_error
+from latentcli.shards.storage.atomic_write import (
+    atomic_write,
+    remove_temporary,
+    temporary_name,
+    write_error,
+)
 from latentcli.shards.tensors.dtypes import dtypes
 from latentcli.shards.tensors.file import SafetensorsFile
 from latentcli.shards.tensors.write import write_safetensors
@@ -160,6 +167,33 @@ def test_refused_writes_say_why(tmp_path):
     quota = str(write_error(Path("x"), OSError(errno.EDQUOT, "")))
     assert "quota" in quota and "make room" in quota
     assert "read-only" in str(write_error(Path("x"), OSError(errno.EROFS, "")))
+
+
+def test_the_longest_name_that_a_file_system_takes(tmp_path):
+    """The name of the temporary file is short, so that it is no limit."""
+    for name in ("k" * 250 + ".png", "\u00e4" * 127):
+        assert atomic_write(tmp_path / name, [b"x"]).bytes == 1
+        assert (tmp_path / name).read_bytes() == b"x"
+    with pytest.raises(StoreError, match="longer than the file system allows"):
+        atomic_write(tmp_path / ("k" * 256), [b"x"])
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_temporary_names_are_of_one_process_and_one_file():
+    code = (
+        "import os, sys; os.getpid = lambda: 1; import socket; socket.gethostname = lambda: 'same'"
+        "\nfrom latentcli.shards.storage.atomic_write import temporary_name as name"
+        "\nprint(name('a'), name('a'), name('b'), name('\\udcff' * 300))"
+    )
+    told = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    first, again, other, odd = told[0].stdout.split()
+    assert first == again != other and max(map(len, (first, odd))) < 100
+    # Containers may have equal hosts and process numbers.
+    assert first not in told[1].stdout
+    assert len(temporary_name("n" * 1000)) < 100 and temporary_name("n").startswith(".tmp-")
 
 
 def test_remove_temporary_takes_nothing_else(tmp_path):
