@@ -102,7 +102,7 @@ def read_latent(store: LatentStore, key: str, unit: int) -> Tensor:
 def read_others(store: LatentStore, key: str, unit: int) -> tuple[Member, ...]:
     """What came with a sample."""
     with reading_sample(store, unit):
-        return store.others(key, unit)
+        return store.others(key, unit=unit)
 
 
 def read_frames(store: LatentStore, key: str, unit: int, start: int, stop: int) -> Tensor:

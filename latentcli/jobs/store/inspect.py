@@ -56,6 +56,7 @@ def inspect_store(
 def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[str, Any]:
     """The document without a report."""
     clips = store.metadata.get("media") == "clips"
+    sources = sources_of(store)
     found = {
         "store": path,
         "media": "clips" if clips else "images",
@@ -69,9 +70,18 @@ def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[s
     }
     if store.manifest is None:
         return found
-    listed = (store.path / INPUTS).exists()
-    sources = state_of_sources(store.path, store.manifest).to_json() if listed else None
     return store.manifest.to_json() | found | {"sources": sources}
+
+
+def sources_of(store: ReadableStore) -> dict[str, Any] | None:
+    """What has become of the inputs; None where there is no list of them that can be read."""
+    if store.manifest is None or not (store.path / INPUTS).exists():
+        return None
+    try:
+        return state_of_sources(store.path, store.manifest).to_json()
+    except StoreError as error:
+        store.damage.add(error)
+        return None
 
 
 def gaps(store: ReadableStore) -> dict[str, Any]:
