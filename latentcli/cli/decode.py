@@ -36,7 +36,7 @@ def refuse(document: Mapping[str, Any], max_bad: str | None) -> None:
     """
     failed, missing = document["failed"], document["missing"]
     inputs = document["decoded"] + document["skipped"] + failed + missing
-    what = "failed or are missing from the store" if missing else "failed"
+    what = " or ".join(["failed"] * bool(failed) + ["are missing from the store"] * bool(missing))
     check_failed(failed + missing, inputs, max_bad, what=what, advice=document["advice"] or "")
 
 

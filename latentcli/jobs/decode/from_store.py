@@ -19,15 +19,15 @@ from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.presence import AGAIN
 
 
-def open_store_latents(path: AnyPath) -> LatentSource:
+def open_store_latents(path: AnyPath, *, closely: bool = True) -> LatentSource:
     """The latents of a store or a shard.
 
     Samples of damaged units are among them, where a commit record tells what was there; reading
-    one raises SampleError. StoreError where there is no store; IncompleteStore where nothing of
-    it can be read.
+    one raises SampleError. Whether all records are sound is found out `closely`, by reading them.
+    StoreError where there is no store; IncompleteStore where nothing of it can be read.
     """
     store = LatentStore(path)
-    there = store.look_closely()
+    there = store.look_closely() if closely else store.presence
     if not there.units and not there.is_whole:
         raise IncompleteStore(f"Nothing of {path} can be read ({there.describe()}). {AGAIN}")
     metadata = store.metadata

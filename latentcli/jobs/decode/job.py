@@ -88,7 +88,8 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
             check = stop.check if stdout is None else stdout.check
             source = stack.enter_context(open_piped(job.latents, check))
         else:
-            source = open_latents(path_of(job.store), job.latents)
+            # The units come from the first process: the others need not read all records.
+            source = open_latents(path_of(job.store), job.latents, closely=rank.leader)
         if source.gaps and rank.leader:
             reporter.note(f"{source.path} is not whole: {source.gaps}. {AGAIN}")
         source = agreed(job, source, team, stop)

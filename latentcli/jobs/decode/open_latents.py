@@ -10,8 +10,11 @@ from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.tensors.file import SafetensorsFile
 
 
-def open_latents(path: AnyPath, state: str | None) -> LatentSource:
-    """The source; `state` is for files that do not say it. StoreError where there is nothing."""
+def open_latents(path: AnyPath, state: str | None, *, closely: bool = True) -> LatentSource:
+    """The source; `state` is for files that do not say it, `closely` as `open_store_latents`.
+
+    StoreError where there is nothing.
+    """
     if not path.exists():
         raise StoreError(
             f"There is no {path}: name a store folder, one of its shards, a .safetensors file, or -"
@@ -24,4 +27,4 @@ def open_latents(path: AnyPath, state: str | None) -> LatentSource:
         file = SafetensorsFile(path)
         if file.metadata.get("format") != "latentcli":
             return open_tensors(file, state or "whitened")
-    return open_store_latents(path)
+    return open_store_latents(path, closely=closely)

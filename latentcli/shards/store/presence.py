@@ -58,7 +58,8 @@ class Presence:
         if self.left:
             more = f" and {len(self.left) - _SHOWN:,} more" if len(self.left) > _SHOWN else ""
             names = ", ".join(map(str, self.left[:_SHOWN]))
-            parts.append(f"not encoded, or their files are gone: units {names}{more}")
+            noun = "unit" if len(self.left) == 1 else "units"
+            parts.append(f"{noun} {names}{more}: not encoded, or the files are gone")
         elif self.missing and not self.damaged:
             parts.append("units of the store have no commit record")
         if not self.is_known:

@@ -57,8 +57,8 @@ def test_a_unit_that_is_not_there(store):
     there = reader.presence
     assert keys(reader) == ["img/0000", "img/0001", "img/0002", "img/0008", "img/0009"]
     assert (list(there.left), there.missing, there.unreadable) == ([1], 4, 0)
-    assert not there.is_whole and "units 1" in there.describe()
-    with pytest.raises(StoreError, match=r"no key 'img/0005', but it is not whole .*units 1"):
+    assert not there.is_whole and "unit 1: not encoded" in there.describe()
+    with pytest.raises(StoreError, match=r"no key 'img/0005', but it is not whole .*unit 1"):
         reader.tensors("img/0005")
 
 
@@ -113,7 +113,7 @@ def test_many_damaged_units_are_told_in_a_few_words(store, tmp_path):
         record_path(tmp_path / "many", unit).unlink()
     said = StoreReader(tmp_path / "many").presence.describe()
     assert said.count(" is gone;") == 3 and "2 more damaged units" in said
-    assert said.endswith("units 6, 7, 8 and 1 more")
+    assert said.endswith("units 6, 7, 8 and 1 more: not encoded, or the files are gone")
 
 
 def test_a_running_store_misses_what_is_listed(store):
