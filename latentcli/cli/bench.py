@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+
 from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.jobfile import missing
 from latentcli.cli.output import Output, say_bundled
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.bench.config import BenchJob
+from latentcli.jobs.cluster.environment import refuse_ranks
 from latentcli.jobs.settings import NO_SOURCES
 
 
 @command(BenchJob)
 def bench(out: Output, job: BenchJob, given: frozenset[str]) -> None:
     """Time encode and decode of models, or with --stages each stage of a whole encode job."""
+    refuse_ranks("bench", os.environ)
     if job.stages and not job.sources:
         raise UsageError(missing(NO_SOURCES, "bench"))
     say_bundled(out, given)

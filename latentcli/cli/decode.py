@@ -23,9 +23,21 @@ def decode(out: Output, job: DecodeJob, given: frozenset[str]) -> None:
         from latentcli.jobs.decode.job import run_decode
 
         document = run_decode(job, reporter)
+    if not document:  # another process of this job has it
+        return
     out.show(document, summary=summary)
-    inputs = document["decoded"] + document["skipped"] + document["failed"]
-    check_failed(document["failed"], inputs, job.max_bad)
+    refuse(document, job.max_bad)
+
+
+def refuse(document: Mapping[str, Any], max_bad: str | None) -> None:
+    """TooManyFailures where more failed, or is missing from the store, than --max-bad allows.
+
+    Latents that are missing give no picture either: a script must not take a part for the whole.
+    """
+    failed, missing = document["failed"], document["missing"]
+    inputs = document["decoded"] + document["skipped"] + failed + missing
+    what = " or ".join(["failed"] * bool(failed) + ["are missing from the store"] * bool(missing))
+    check_failed(failed + missing, inputs, max_bad, what=what, advice=document["advice"] or "")
 
 
 def summary(document: Mapping[str, Any]) -> Iterable[str]:
@@ -37,3 +49,5 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     if document["decoded"]:
         yield from words.slowest(document)
     yield from words.failures(document)
+    if document["missing"]:
+        yield f"{words.count(document['missing'], 'input')} missing from the store."

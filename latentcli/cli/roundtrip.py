@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output, say_bundled
 from latentcli.core.errors import StoreError
+from latentcli.jobs.cluster.environment import refuse_ranks
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.failures import check_failed
 
@@ -16,6 +18,7 @@ from latentcli.jobs.failures import check_failed
 @command(RoundtripJob)
 def roundtrip(out: Output, job: RoundtripJob, given: frozenset[str]) -> None:
     """Encode and decode images or clips in memory, and measure how well they come back."""
+    refuse_ranks("roundtrip", os.environ)
     say_bundled(out, given)
     with out.reporter() as reporter:
         from latentcli.jobs.roundtrip.job import run_roundtrip

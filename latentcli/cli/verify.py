@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,14 @@ from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.core.errors import StoreError
+from latentcli.jobs.cluster.environment import refuse_ranks
 from latentcli.jobs.config import VerifyJob
 
 
 @command(VerifyJob)
 def verify(out: Output, job: VerifyJob, given: frozenset[str]) -> None:
     """Re-check a store: every digest and count, and a few inputs encoded again."""
+    refuse_ranks("verify", os.environ)
     with out.reporter() as reporter:
         from latentcli.jobs.store.verify import run_verify
         from latentcli.reports.tables import verify_tables

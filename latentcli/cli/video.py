@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.core.errors import UsageError
+from latentcli.jobs.cluster.environment import refuse_ranks
 from latentcli.jobs.failures import check_failed
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
@@ -16,6 +18,7 @@ from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 @command(VideoEmbedJob)
 def video_embed(out: Output, job: VideoEmbedJob, given: frozenset[str]) -> None:
     """Turn clips into VideoMAE V2 features, one per group of frames, for video-distance."""
+    refuse_ranks("video-embed", os.environ)
     if not job.output:
         raise UsageError("Say where the features go: -o FEATURES.safetensors.")
     with out.reporter() as reporter:

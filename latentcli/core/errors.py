@@ -47,6 +47,12 @@ class StoreError(LatentCliError):
     """A latent store or shard is missing, damaged, or made with another spec."""
 
 
+class IncompleteStore(StoreError):
+    """A store has damaged or missing units; what is there was read, if that was allowed."""
+
+    exit_code = 3
+
+
 class SelfCheckError(LatentCliError):
     """The first real inputs do not come back as pictures: the job would write a wrong cache."""
 

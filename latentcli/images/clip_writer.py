@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
 import os
 from contextlib import suppress
@@ -57,7 +58,10 @@ class ClipWriter:
             raise ValueError(f"frame rate {frame_rate} and time base {time_base} must be above 0")
         _check_holds(size, frame_rate, time_base)
         self._path = path
-        self._temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        # The name itself may be as long as the file system allows.
+        name = path.name.encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(name, digest_size=8).hexdigest()
+        self._temporary = path.with_name(f".tmp-{os.getpid()}-{digest}")
         self._size, self._rate, self._base = size, frame_rate, time_base
         self._crf = 51 * math.sqrt(1 - quality / 100)
         self._av: Any = load_av("write")

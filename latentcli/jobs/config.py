@@ -188,8 +188,9 @@ class DecodeJob(DecodeSettings, ModelSettings):
 
     store: str = option(
         "",
-        "Folder or URL of a store, one of its shards, a safetensors file of latents, or - for a"
-        " tar stream of latents on stdin.",
+        "Folder or URL of a store, one of its shards, a safetensors file of latents, a latent of"
+        " kohya's sd-scripts (.npz) or ComfyUI (.latent), or - for a tar stream of latents on"
+        " stdin.",
         needed=NO_STORE,
         argument=True,
         section="read",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 from latentcli.core.errors import LatentCliError, TooManyFailures, UsageError
 from latentcli.core.reasons import Reasons
@@ -39,7 +40,7 @@ class Failures:
     """What goes on from there; None where nothing does."""
     seen: int = 0
     """Inputs that came so far."""
-    noted: list[dict[str, str]] = field(default_factory=list)
+    noted: list[dict[str, Any]] = field(default_factory=list)
     """Key and error of each, as the --json document has them."""
     reasons: Reasons = field(default_factory=Reasons)
     """The same in groups."""
@@ -78,11 +79,18 @@ class Failures:
 
 
 def check_failed(
-    failed: int, inputs: int, max_bad: str | None, rest: str = "Everything else is done."
+    failed: int,
+    inputs: int,
+    max_bad: str | None,
+    rest: str = "Everything else is done.",
+    *,
+    what: str = "failed",
+    advice: str = "",
 ) -> None:
     """TooManyFailures where more inputs failed than --max-bad allows; without it, none may.
 
-    `rest` says what is with the others.
+    `rest` says what is with the others, `what` is said of the failed ones, and `advice` is a
+    sentence of what to do.
     """
     allowed = allowed_failures(max_bad, inputs)
     if failed > allowed:
@@ -90,5 +98,6 @@ def check_failed(
         if max_bad is None:
             rule = "none may: --max-bad allows some"
         raise TooManyFailures(
-            f"{failed:,} of {inputs:,} input{'' if inputs == 1 else 's'} failed and {rule}. {rest}"
+            f"{failed:,} of {inputs:,} input{'' if inputs == 1 else 's'} {what} and {rule}. {rest}"
+            f"{advice and ' '}{advice}"
         )

@@ -155,6 +155,7 @@ def store_facts(document: Values) -> dict[str, str | None]:
         "weights": f"sha256 {sha256}",
         "latent space": document.get("latent_space") or metadata.get("latent_space"),
         "latents": f"f{latent['downscale']}c{latent['channels']}" if latent else None,
+        "incomplete": document.get("incomplete"),
         "encoded": f"{document['encoded']:,}",
         "failed": f"{document['failed']:,}",
         "left out by filters": filters_text(document),

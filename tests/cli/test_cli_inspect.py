@@ -29,7 +29,32 @@ def test_a_report_is_written_and_told(cli: Run, store: Path, tmp_path: Path) -> 
     assert "report" not in cli("inspect", store, "--json").document
 
 
+def test_a_damaged_store_is_described_and_refused(cli: Run, store: Path, tmp_path: Path) -> None:
+    """What is there is shown; the exit code says that it is not all, unless a job is at work."""
+    (shard,) = (store / "shards").glob("*.safetensors")
+    whole = shard.read_bytes()
+    shard.unlink()
+    shown = cli("inspect", store)
+    assert shown.code == 3 and "000000.safetensors is gone" in shown.out
+    assert "The same encode command makes damaged and missing units again." in shown.err
+    document = cli("inspect", store, "--json").document
+    assert (document["encoded"], document["missing"]) == (0, 0)
+    assert document["damaged"]["count"] == 1 and "is gone" in document["incomplete"]
+    shard.write_bytes(b"\xff" * 8 + whole[8:])
+    shown = cli("inspect", store, "--report", tmp_path / "report")
+    assert shown.code == 3 and "verify --repair" in shown.err
+    shard.write_bytes(whole)
+    assert cli("inspect", store).code == 0
+    shard.with_suffix(".json").unlink()
+    assert cli("inspect", store).code == 3
+    manifest = store / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"complete"', '"running"'))
+    running = cli("inspect", store, "--json")
+    assert running.code == 0 and running.document["missing"] == 4
+
+
 def test_a_folder_with_other_things_is_refused(cli: Run, store: Path) -> None:
     refused = cli("inspect", store, "--report", store)
     assert refused.code == 2 and "holds other things" in refused.err
     assert cli("inspect", store, "--report-samples", 5).code == 2
+    assert cli("inspect", store / "none", "--report", "/sys/latentcli").code == 2

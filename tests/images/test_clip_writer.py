@@ -53,6 +53,11 @@ def read(path: Path) -> tuple[ClipInfo, list[Frame]]:
         return clip.info, list(clip)
 
 
+def test_the_longest_name_that_a_file_system_takes(tmp_path):
+    path = write(tmp_path / ("n" * 251 + ".mp4"), [chart(), chart()], [0, 1])
+    assert len(read(path)[1]) == 2 and list(tmp_path.iterdir()) == [path]
+
+
 def chart() -> np.ndarray:
     rows = np.array(COLOURS, np.uint8).reshape(4, 4, 3)
     return rows.repeat(48, axis=0).repeat(48, axis=1)

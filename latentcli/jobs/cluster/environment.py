@@ -103,6 +103,14 @@ def is_launched(environment: Mapping[str, str]) -> bool:
     return LAUNCHED in environment or rank_of(environment).world > 1
 
 
+def refuse_ranks(verb: str, environment: Mapping[str, str]) -> None:
+    """UsageError for a command that would do all its work in each of several processes."""
+    if rank_of(environment).world > 1:
+        raise UsageError(
+            f"{verb} runs in one process, and this is one of several: leave out torchrun or srun."
+        )
+
+
 def in_step(environment: Mapping[str, str]) -> bool:
     """Whether srun started this process; a batch script or an salloc shell is one process."""
     step = environment.get("SLURM_STEP_ID", environment.get("SLURM_STEPID", ""))

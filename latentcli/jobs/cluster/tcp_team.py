@@ -30,7 +30,7 @@ SILENCE = 60.0
 LINGER = 30.0
 """Seconds that a process which stops early stays, so that the others can learn why."""
 PART = 1 << 20
-"""Characters of a plan per value: the server refuses values above 8 MiB."""
+"""Characters of a text per value: the server refuses values above 8 MiB."""
 ADVICE = "run the same command again to finish the rest"
 
 
@@ -73,10 +73,7 @@ class TcpTeam(Team):
         self._beats.start()
 
     def broadcast(self, plan: str) -> None:
-        parts = [plan[start : start + PART] for start in range(0, len(plan), PART)]
-        for index, part in enumerate(parts):
-            self._call("set", f"plan/{index}", part)
-        self._call("set", "plan", str(len(parts)))
+        self._put("plan", plan)
 
     def receive(self, waiting: Callable[[], None]) -> str:
         while not self._has("plan"):
@@ -87,7 +84,14 @@ class TcpTeam(Team):
                 raise self._failure(0, *end) or idle
             waiting()
             time.sleep(POLL)
-        return "".join(self._text(f"plan/{index}") for index in range(int(self._text("plan"))))
+        return self._whole("plan")
+
+    def report(self, text: str) -> None:
+        self._put(f"report/{self.rank.rank}", text)
+
+    def reports(self) -> list[str]:
+        names = [f"report/{rank}" for rank in range(1, self.rank.world)]
+        return [self._whole(name) for name in names if self._has(name)]
 
     def claim(self) -> int:
         self.check()
@@ -214,6 +218,16 @@ class TcpTeam(Team):
     def _text(self, key: str) -> str:
         text: str = self._call("get", key).decode()
         return text
+
+    def _put(self, key: str, text: str) -> None:
+        """Stores a text in parts; its key is there once all of them are."""
+        parts = [text[start : start + PART] for start in range(0, len(text), PART)]
+        for index, part in enumerate(parts):
+            self._call("set", f"{key}/{index}", part)
+        self._call("set", key, str(len(parts)))
+
+    def _whole(self, key: str) -> str:
+        return "".join(self._text(f"{key}/{index}") for index in range(int(self._text(key))))
 
     def _call(self, method: str, *args: Any) -> Any:
         try:

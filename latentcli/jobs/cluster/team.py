@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from latentcli.jobs.cluster.environment import Rank
@@ -27,6 +27,7 @@ class Team:
     _plan: str = ""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _totals: dict[str, int] = field(default_factory=dict)
+    _reports: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def broadcast(self, plan: str) -> None:
@@ -45,6 +46,26 @@ class Team:
         """The next of 0, 1, 2, ...; each is given to one rank only. Errors as of `check`."""
         with self._lock:
             return next(self._numbers)
+
+    def claimed(self, units: Sequence[int]) -> Iterator[int]:
+        """Those of some units that this process gets, one at a time as it asks for them.
+
+        All ranks must name the same ones.
+        """
+        while (number := self.claim()) < len(units):
+            yield units[number]
+
+    def report(self, text: str) -> None:
+        """The others, once and before they are done: gives the leader what it is to know."""
+        self._reports.append(text)
+
+    def reports(self) -> list[str]:
+        """The leader, when all are done: what they gave, by rank."""
+        return list(self._reports)
+
+    def progress(self, done: int, failed: int) -> tuple[int, int]:
+        """Adds what this rank has done; what the whole job has, as a Meter shows it."""
+        return self.add("done", done), self.add("bad", failed)
 
     def add(self, name: str, amount: int) -> int:
         """Adds to a total of the whole job; the new total."""

@@ -13,6 +13,7 @@ from latentcli.jobs.decode.output import (
     DecodeRun,
     check_safe,
     make_parent,
+    misshapen,
     save_picture,
     unsound,
     writing,
@@ -30,7 +31,7 @@ written to begin at 0."""
 def decode_clips(run: DecodeRun) -> None:
     """Clip after clip, chunk after chunk: no more than a chunk of frames is in memory."""
     assert run.source.clips is not None
-    for clip in run.source.clips():
+    for clip in run.source.clips(run.units()):
         run.stop.check()
         run.failures.seen += 1
         target = clip.key if run.format == "mp4" else frame_key(clip.key, 0)
@@ -38,6 +39,8 @@ def decode_clips(run: DecodeRun) -> None:
         try:
             if clip.problem is not None:
                 raise SampleError("read", clip.problem)
+            if (reason := misshapen(clip.shape)) is not None:
+                raise SampleError("read", reason)
             check_safe(run, target, clip.source)
             if run.job.skip_existing and is_written(run, clip):
                 run.skipped.append(clip.key)
@@ -47,7 +50,7 @@ def decode_clips(run: DecodeRun) -> None:
             run.lengths.append(clip.shape[0])
         except SampleError as error:
             run.meter.advance(clip.shape[0] - (run.meter.done - done), 1)
-            run.fail(clip.key, error)
+            run.fail(clip.key, error, clip.unit if error.stage == "read" else None)
 
 
 def is_written(run: DecodeRun, clip: LatentClip) -> bool:

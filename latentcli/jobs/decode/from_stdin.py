@@ -117,8 +117,8 @@ def source_of(first: Piped, samples: Iterator[Piped], state: str | None) -> Late
         model=metadata.get("model"),
         space=space or None,
         weights_sha256=metadata.get("weights_sha256") or None,
-        samples=lambda: (picture_of(sample, metadata) for sample in samples),
-        clips=(lambda: (clip_of(sample, metadata) for sample in samples)) if clips else None,
+        samples=lambda _: (picture_of(sample, metadata) for sample in samples),
+        clips=(lambda _: (clip_of(sample, metadata) for sample in samples)) if clips else None,
     )
 
 

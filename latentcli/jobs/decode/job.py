@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -16,6 +17,9 @@ from latentcli.core.errors import SampleError, UsageError
 from latentcli.core.options import check_options
 from latentcli.images.clips import load_av
 from latentcli.images.codec import SUFFIX_OF
+from latentcli.jobs.cluster.environment import rank_of
+from latentcli.jobs.cluster.tcp_team import join_team
+from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import DecodeJob
 from latentcli.jobs.decode.clips import decode_clips
 from latentcli.jobs.decode.from_stdin import open_piped
@@ -24,8 +28,8 @@ from latentcli.jobs.decode.latents import (
     LatentSource,
     check_preset_space,
     check_space,
-    open_latents,
 )
+from latentcli.jobs.decode.open_latents import open_latents
 from latentcli.jobs.decode.output import (
     DecodeRun,
     check_safe,
@@ -36,8 +40,10 @@ from latentcli.jobs.decode.output import (
     writing,
 )
 from latentcli.jobs.decode.pictures import decode_fitting
+from latentcli.jobs.decode.share import agreed, together
 from latentcli.jobs.decode.to_stdout import decode_to_stdout, refuse_skipping
 from latentcli.jobs.failures import Failures
+from latentcli.jobs.inference.accelerator import own_device
 from latentcli.jobs.inference.batch_size import latent_values
 from latentcli.jobs.inference.capabilities import check_state, refuse_encoder
 from latentcli.jobs.inference.engine import Engine, inference_config, load_engine
@@ -45,10 +51,12 @@ from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.runtime.bottleneck import ThreadGroup
 from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.places import try_folder
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT, standard_ends
 from latentcli.shards.storage.paths import path_of
+from latentcli.shards.store.presence import AGAIN
 
 
 def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
@@ -56,17 +64,24 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
 
     A latent or clip that cannot be decoded counts as failed and is named in `failures`; the rest
     goes on. LatentCliError at the first one with --on-error stop, TooManyFailures where --max-bad
-    is passed.
+    is passed. Under torchrun or srun this process does its share; only the first one has a
+    document, that of the others is empty.
     """
     check_options(job)
     inference_config(job)
     began = time.perf_counter()
+    rank = rank_of(os.environ)
     reads, writes = job.store == STDIN, job.output == STDOUT
+    if (reads or writes) and rank.world > 1:
+        raise UsageError("A pipe is read and written by one process: leave out torchrun or srun.")
     if writes:
         refuse_skipping(job.skip_existing)
+    else:
+        try_folder("-o", job.output or str(folder_of(job)))
     with (
         stop_on_signals(advice(job)) as stop,
         standard_ends(reads, writes, stop.check) as stdout,
+        join_team(rank, os.environ, stop.check) as team,
         ExitStack() as stack,
     ):
         if reads:
@@ -75,14 +90,18 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
         with stop.at_once():
             reporter.status("Opening the latents")
             if not reads:
-                source = open_latents(path_of(job.store), job.latents)
-            run = prepared(job, source, stop, reporter)
+                # The units come from the first process: the others need not read all records.
+                source = open_latents(path_of(job.store), job.latents, closely=rank.leader)
+            if source.gaps and rank.leader:
+                reporter.note(f"{source.path} is not whole: {source.gaps}. {AGAIN}")
+            source = agreed(job, source, team, stop)
+            run = prepared(job, source, team, stop, reporter if rank.leader else SILENT)
         if stdout is not None:
             decode_to_stdout(run, stdout, decoded_groups)
         else:
             make_folder(run.output)
             (decode_all if source.clips is None else decode_clips)(run)
-        return document(run, time.perf_counter() - began)
+        return together(run, document(run, time.perf_counter() - began))
 
 
 def advice(job: DecodeJob) -> str:
@@ -92,8 +111,16 @@ def advice(job: DecodeJob) -> str:
     return "Add --skip-existing to go on from here."
 
 
+def folder_of(job: DecodeJob) -> Path:
+    """Where the files go, given or not."""
+    name = "stdin" if job.store == STDIN else PurePath(job.store.rstrip("/")).stem
+    folder = path_of(job.output or f"{name or 'latents'}.images")
+    assert isinstance(folder, Path)  # try_folder refuses remote ones
+    return folder
+
+
 def prepared(
-    job: DecodeJob, source: LatentSource, stop: StopRequest, reporter: Reporter
+    job: DecodeJob, source: LatentSource, team: Team, stop: StopRequest, reporter: Reporter
 ) -> DecodeRun:
     """The model loaded and checked against the latents; UsageError where they do not fit."""
     format = file_format(job, source)
@@ -106,14 +133,12 @@ def prepared(
         model,
         weights=job.weights,
         revision=job.revision,
-        device=job.device,
+        device=own_device(job.device, team.rank.local, team.rank.world),
         dtype=job.dtype,
     )
     refuse_encoder(engine)
     check_state(job.latents, engine)
     check_space(source, engine, force=job.force)
-    name = "stdin" if job.store == STDIN else PurePath(job.store.rstrip("/")).stem
-    output = Path(job.output or f"{name or 'latents'}.images")
     clips = source.clips is not None
     meter = Meter(
         *("decode", source.frames if clips else source.count, reporter.progress),
@@ -121,10 +146,12 @@ def prepared(
         gpu=engine.accelerator.gpu,
         options=faster_options(job, engine, format),
         groups=threads_of_decode(job, source, format, reporter),
+        ranks=team.rank.world,
+        shared=team.progress if team.rank.world > 1 else None,
     )
     return DecodeRun(
-        *(job, source, engine, output, meter, stop, format),
-        *(SplitOnOom(reporter.note), failures_of(job, source)),
+        *(job, source, engine, folder_of(job), meter, stop, format),
+        *(SplitOnOom(reporter.note), failures_of(job, source), team),
     )
 
 
@@ -205,7 +232,7 @@ class Loaded:
 
 def wanted(run: DecodeRun) -> Iterator[Loaded]:
     """The samples to decode: sound ones whose picture is not there yet, or not asked to be kept."""
-    for sample in run.source.samples():
+    for sample in run.source.samples(run.units()):
         run.stop.check()
         run.failures.seen += 1
         try:
@@ -217,7 +244,7 @@ def wanted(run: DecodeRun) -> Iterator[Loaded]:
             loaded = load(run, sample)
         except SampleError as error:
             run.meter.advance(1, 1)
-            run.fail(sample.key, error)
+            run.fail(sample.key, error, sample.unit if error.stage == "read" else None)
         else:
             yield loaded
 
@@ -269,6 +296,8 @@ def document(run: DecodeRun, seconds: float) -> dict[str, Any]:
         "failed": len(failures),
         "failures": failures,
         "reasons": run.failures.reasons.counts(),
+        "missing": run.source.missing,
+        "incomplete": run.source.gaps or None,
         "seconds": round(seconds, 3),
         **meter.paces(),
         "device": run.engine.device_name,

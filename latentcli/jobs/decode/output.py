@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from latentcli.core.errors import SampleError, StoreError, UsageError
 from latentcli.images.codec import SUFFIX_OF, encode_image
+from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import DecodeJob
 from latentcli.jobs.decode.latents import LatentSource
 from latentcli.jobs.failures import Failures
@@ -22,7 +23,9 @@ from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.runtime.machine import cores, within_reach
 from latentcli.jobs.runtime.meter import Meter, ignore
+from latentcli.jobs.runtime.places import check_name
 from latentcli.jobs.runtime.signals import StopRequest
+from latentcli.jobs.runtime.stdio import STDOUT
 from latentcli.shards.sources.own_output import make_own_folder
 from latentcli.shards.storage.atomic_write import atomic_write, write_error
 
@@ -46,6 +49,7 @@ class DecodeRun:
     split_on_oom: SplitOnOom
     """How many pictures the device takes at once."""
     failures: Failures
+    team: Team
     lengths: list[int] = field(default_factory=list)
     """Frames of each clip that was decoded."""
     skipped: list[str] = field(default_factory=list)
@@ -55,9 +59,19 @@ class DecodeRun:
         """Where a key's picture or clip goes."""
         return self.output / f"{key}{SUFFIXES[self.format]}"
 
-    def fail(self, key: str, error: SampleError) -> None:
-        """Notes a sample that gives no file; the job ends here where its options say so."""
-        self.failures.add(key, key, f"{error.stage}: {error.reason}", error.reason)
+    def units(self) -> Iterator[int]:
+        """The units that this process decodes, as it asks for them."""
+        return self.team.claimed(self.source.units)
+
+    def fail(self, key: str, error: SampleError, unit: int | None = None) -> None:
+        """Notes a sample that gives no file; the job ends here where its options say so.
+
+        `unit` is the one of the store that the sample could not be read from.
+        """
+        where = {} if unit is None else {"unit": unit}
+        self.failures.noted.append({"key": key, "error": error.reason} | where)
+        failed = self.team.add("failed", 1)
+        self.failures.judge(failed, key, f"{error.stage}: {error.reason}")
 
 
 def make_folder(path: Path) -> None:
@@ -110,11 +124,14 @@ def writing(run: DecodeRun) -> Iterator[Callable[..., None]]:
 
 
 def check_safe(run: DecodeRun, key: str, source: str | None) -> None:
-    """SampleError where the picture or clip of a sample must not be written."""
+    """SampleError where the picture or clip of a sample must not or cannot be written."""
     parts = PurePosixPath(key).parts
     if not parts or key.startswith("/") or ".." in parts or "\0" in key:
         raise SampleError("write", "the key would leave the output folder")
     path = run.path(key)
+    # A tar stream takes names of any length.
+    if run.output != Path(STDOUT):
+        check_name(run.output, path)
     if source is not None and same_file(path, source):
         raise SampleError(
             "write", f"{path} is the file that the latent was made from; choose another -o"
@@ -137,6 +154,8 @@ def same_file(path: Path, source: str) -> bool:
 
 def unsound(latent: Tensor, engine: Engine) -> str | None:
     """Why a latent [..., C, h, w] cannot be decoded, or None."""
+    if (reason := misshapen(latent.shape)) is not None:
+        return reason
     channels, found = engine.model.spec.channels, latent.shape[-3]
     if found != channels:
         return f"the latent has {found} channels, the model takes {channels}"
@@ -146,6 +165,13 @@ def unsound(latent: Tensor, engine: Engine) -> str | None:
     if not torch.isfinite(latent).all():
         return "the latent has values that are not finite"
     return None
+
+
+def misshapen(shape: Sequence[int]) -> str | None:
+    """Why a latent of this shape, [..., C, h, w], is none, or None."""
+    if len(shape) >= 3 and 0 not in shape:
+        return None
+    return f"the latent has the shape {list(shape)}: it needs channels, height and width above 0"
 
 
 def write_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -84,7 +85,7 @@ def decode_to_stdout(run: DecodeRun, stdout: Stdout, decoded: Decoded) -> None:
     The end mark says that the job came to its end; samples that failed are not in the stream.
     """
     if run.source.clips is not None:
-        for clip in run.source.clips():
+        for clip in run.source.clips(run.units()):
             clip_to_stdout(run, stdout, clip)
     else:
         pictures_to_stdout(run, stdout, decoded)
@@ -99,7 +100,7 @@ def refuse_skipping(skip_existing: bool) -> None:
 
 def pictures_to_stdout(run: DecodeRun, stdout: Stdout, decoded: Decoded) -> None:
     """Pictures in the order of their latents; some wait for others of their size, not for long."""
-    samples = run.source.samples()
+    samples = run.source.samples(run.units())
     with writers(run) as pool:
         while True:
             first = next(samples, None)
@@ -108,13 +109,18 @@ def pictures_to_stdout(run: DecodeRun, stdout: Stdout, decoded: Decoded) -> None
             share = Share(run, stdout, len(run.failures.noted))
             stdout.idle = partial(share.put, wait=False)
             taken = share.take(itertools.chain([first], samples))
-            part = replace(run, source=replace(run.source, samples=taken.__iter__))
+            part = of_part(run, samples=lambda _, taken=taken: taken)
             for keys, pixels in decoded(part):
                 for key, picture in zip(keys, pixels, strict=True):
                     share.files[key] = pool.submit(encode_picture, run, picture)
                 share.put(wait=False)
             share.put(wait=True)
             stdout.idle = go_on
+
+
+def of_part(run: DecodeRun, **source: Any) -> DecodeRun:
+    """The same run over some samples that have been taken from its source."""
+    return replace(run, source=replace(run.source, units=(), **source))
 
 
 @contextmanager
@@ -162,8 +168,8 @@ def put(stdout: Stdout, key: str, members: Sequence[Member], taken: Collection[s
 def clip_to_stdout(run: DecodeRun, stdout: Stdout, clip: LatentClip) -> None:
     """One clip through a file of its own, since a video is not written from front to back."""
     with tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
-        source = replace(run.source, clips=lambda: iter([clip]))
-        decode_clips(replace(run, source=source, output=Path(folder)))
+        part = of_part(run, clips=lambda _: iter([clip]))
+        decode_clips(replace(part, output=Path(folder)))
         paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
         if not paths:
             return

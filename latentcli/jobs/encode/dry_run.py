@@ -97,7 +97,7 @@ def end_of(job: EncodeJob, plan: EncodePlan, failed: int, inputs: int) -> Latent
     `failed` inputs are known to fail, of `inputs` (of tars, samples).
     """
     try:
-        check_folder(plan.store, plan.manifest.spec)
+        check_folder(plan.store, plan.manifest)
         check_failed(failed, inputs, job.max_bad, "Encode would end so too.")
     except (StoreError, TooManyFailures) as error:
         return error

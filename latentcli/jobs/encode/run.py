@@ -110,10 +110,6 @@ def run_of(
     )
     counted = not plan.packed and plan.clips is None
 
-    def whole(done: int, failed: int) -> tuple[int, int]:
-        """What the whole team has done."""
-        return team.add("done", done), team.add("bad", failed)
-
     meter = Meter(
         "encode",
         total if counted else None if plan.packed else 0,
@@ -124,7 +120,7 @@ def run_of(
         threads={"read": 1} if plan.packed else {},
         ranks=team.rank.world,
         cores=max(cores() // team.rank.sharing, 1),
-        shared=whole if team.rank.world > 1 else None,
+        shared=team.progress if team.rank.world > 1 else None,
     )
     return EncodeRun(
         *(job, engine, plan, manifest, work.inputs, work.parts, stop, meter, team, sink),

@@ -196,5 +196,4 @@ def clips_of(run: EncodeRun, units: Iterable[int]) -> Iterator[ClipInput]:
 
 def claimed(run: EncodeRun, todo: Sequence[int]) -> Iterator[int]:
     """The units that this process gets, one at a time as it asks for them."""
-    while (number := run.team.claim()) < len(todo):
-        yield todo[number]
+    return run.team.claimed(todo)

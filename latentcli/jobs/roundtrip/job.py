@@ -33,9 +33,10 @@ from latentcli.jobs.roundtrip.models import (
 )
 from latentcli.jobs.roundtrip.output_paths import check_output_paths
 from latentcli.jobs.roundtrip.report import ReportWriter, encoder_groups
-from latentcli.jobs.roundtrip.rows import RowSpool, check_csv, csv_lines
+from latentcli.jobs.roundtrip.rows import RowSpool, csv_lines
 from latentcli.jobs.roundtrip.stream import Roundtrip, compare_clips, compare_images
 from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.places import try_file, try_folder
 from latentcli.jobs.runtime.report_folder import check_report_folder
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import stop_on_signals
@@ -125,7 +126,10 @@ def check(job: RoundtripJob) -> None:
     inference_config(job)
     check_models(job)
     check_output_paths(job)
-    check_csv(job.csv)
+    if job.csv is not None:
+        try_file("--csv", job.csv)
+    if job.save is not None:
+        try_folder("--save", job.save)
     if job.report is not None:
         check_report_folder(job.report)
     if not set(job.metrics) - {"rfid"}:

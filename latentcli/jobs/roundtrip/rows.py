@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latentcli.core.errors import StoreError, UsageError
+from latentcli.core.errors import StoreError
 from latentcli.core.json_values import rounded_value
-from latentcli.shards.storage.paths import path_of
 
 FIXED = ("key", "source", "width", "height")
 """What a row says of the picture itself."""
@@ -81,19 +80,6 @@ class RowSpool:
     def close(self) -> None:
         """Ends the use of the file."""
         self._file.close()
-
-
-def check_csv(path: str | None) -> None:
-    """UsageError where --csv names no file that can be made."""
-    if path is None:
-        return
-    target = path_of(path)
-    if isinstance(target, Path) and target.is_dir():
-        raise UsageError(f"--csv {path} is a folder; name a file.")
-    if isinstance(target, Path) and not target.parent.is_dir():
-        raise UsageError(f"--csv {path}: there is no folder {target.parent}; make it first.")
-    if isinstance(target, Path) and not os.access(target.parent, os.W_OK):
-        raise UsageError(f"--csv {path}: nothing can be written to {target.parent}.")
 
 
 def csv_lines(rows: Iterator[Row], models: Sequence[str], names: Sequence[str]) -> Iterator[bytes]:

@@ -43,6 +43,7 @@ from latentcli.jobs.roundtrip.compare import (
 from latentcli.jobs.roundtrip.figures import ModelFigures
 from latentcli.jobs.roundtrip.report import ReportWriter
 from latentcli.jobs.roundtrip.rows import RowSpool
+from latentcli.jobs.runtime.places import check_name
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.metrics.measures import SetMeasure
 from latentcli.metrics.temporal import ClipMeasure
@@ -113,12 +114,14 @@ def compare_images(
         for chunk in timed(chunks, run.comparison.meter):
             for row, pixels in chunk.pictures():
                 run.failures.seen += 1
-                if pixels is not None:
-                    yield Name(next(indices), row.key, row.source), Picture(row, pixels)
-                elif row.status == FILTERED:
+                if row.status == FILTERED:
                     run.leave_out(row.error)
-                else:
+                elif pixels is None:
                     run.fail(row.key, row.source, row.stage, row.error)
+                elif (problem := unsavable(run, row.key)) is not None:
+                    run.fail(row.key, row.source, problem.stage, problem.reason)
+                else:
+                    yield Name(next(indices), row.key, row.source), Picture(row, pixels)
 
     size = run.batch_size
     with open_chunks(
@@ -153,6 +156,8 @@ def compare_clips(run: Roundtrip, inputs: InputList, recipe: ClipRecipe) -> None
     meter = run.comparison.meter
     for number, row in enumerate(inputs):
         try:
+            if (problem := unsavable(run, frame_key(row.key, 0))) is not None:
+                raise problem
             with (
                 whole_or_nothing(run),
                 open_frames(row.source, recipe, meter, run.stop.check) as clip,
@@ -316,6 +321,19 @@ def keep(
                     save(Path(job.save), f"{compared.name}/{name.key}", picture)
     except StoreError as error:
         run.problems.append(str(error))
+
+
+def unsavable(run: Roundtrip, key: str) -> SampleError | None:
+    """Why no file can have a picture's name below --save, or None; before anything is done."""
+    if run.comparison.job.save is None:
+        return None
+    folder = Path(run.comparison.job.save)
+    try:
+        for compared in run.comparison.compared_models:
+            check_name(folder, folder / compared.name / f"{key}.png")
+    except SampleError as error:
+        return error
+    return None
 
 
 def save(folder: Path, name: str, picture: Tensor) -> None:

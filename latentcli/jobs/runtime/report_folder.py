@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from latentcli.core.errors import StoreError, UsageError
+from latentcli.jobs.runtime.places import try_folder
 from latentcli.shards.sources.own_output import REPORT_MARK, REPORT_NOTE
-from latentcli.shards.storage.paths import is_remote, path_of
+from latentcli.shards.storage.paths import path_of
 
 PAGE, FILES, MARK = "index.html", "files", REPORT_MARK
 """A report's page; the folder of its pictures; the note in it that tells whose folder it is."""
@@ -29,15 +30,12 @@ def report_folder(path: str | Path) -> Path:
 def check_report_folder(path: str | Path) -> Path:
     """The folder, of which nothing is changed yet.
 
-    UsageError where it holds anything but an earlier report, is a file or is remote; StoreError
-    where it cannot be looked into.
+    UsageError where it holds anything but an earlier report, is a file or is remote, or where
+    nothing can be written to it; StoreError where it cannot be looked into.
     """
-    if is_remote(str(path)):
-        raise UsageError(f"--report {path} is remote storage; name a folder of this machine.")
+    try_folder("--report", str(path))
     folder = path_of(str(path))
     assert isinstance(folder, Path)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--report {path} is a file; name a folder.")
     try:
         others = [entry.name for entry in folder.iterdir()] if folder.exists() else []
     except OSError as error:

@@ -14,10 +14,10 @@ from torch import Tensor
 from latentcli.core.errors import StoreError
 from latentcli.core.types import Row
 from latentcli.jobs.store.latent_store import latent_of
-from latentcli.shards.layout import recorded_units, shard_path
+from latentcli.shards.layout import shard_path
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import read_record
-from latentcli.shards.store.manifest import Manifest, read_manifest
+from latentcli.shards.store.presence import Presence
 from latentcli.shards.store.reader import StoreReader
 from latentcli.shards.store.shard_file import ShardFile, open_shard
 
@@ -64,23 +64,31 @@ class ReadableStore:
     def __init__(self, path: AnyPath) -> None:
         self.path = path
         self.damage = Damage()
-        self.manifest: Manifest | None = None if path.is_file() else read_manifest(path)
+        self._reader = StoreReader(path)
+        self.manifest = self._reader.manifest
         """None for a single shard."""
-        self._shard = StoreReader(path) if self.manifest is None else None
-        self.numbers = recorded_units(path) if self._shard is None else self._shard.units
+        self.numbers = self._reader.units
         """Of the units that there are, ascending."""
+        for unit, why in self.presence.damaged.items():
+            self.damage.add(f"Unit {unit}: {why}.")
         self._encoded = array("q", [0] * len(self.numbers))
         self.mirrored = False
         """Whether samples have latents of mirrored pictures too, which are not given out."""
-        self.metadata: dict[str, str] = dict(self._shard.metadata) if self._shard else {}
+        self.metadata: dict[str, str] = {} if self.manifest else dict(self._reader.metadata)
         """The strings by which the shards describe themselves; empty until `describe`."""
 
+    @property
+    def presence(self) -> Presence:
+        """What of the store is there."""
+        return self._reader.presence
+
     def units(self) -> Iterator[UnitRead]:
-        """All units whose records can be read, in order; also counts their samples."""
+        """All units that can be read, in order; also counts their samples."""
         for index, number in enumerate(self.numbers):
             try:
                 unit = self._unit(number)
             except StoreError as error:
+                self._reader.look_closely()
                 self.damage.add(error)
                 continue
             self._encoded[index] = sum(row.status == "ok" for row in unit.rows)
@@ -103,8 +111,9 @@ class ReadableStore:
         return sum(self._encoded)
 
     def _unit(self, number: int) -> UnitRead:
-        if self._shard is not None:
-            return UnitRead(number, list(self._shard.rows()), self.path.stat().st_size, None)
+        if self.manifest is None:
+            rows = self._reader.unit_rows(number)
+            return UnitRead(number, rows, self.path.stat().st_size, None)
         record = read_record(self.path, number)
         return UnitRead(number, record.rows, record.bytes, record.channels)
 

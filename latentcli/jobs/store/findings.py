@@ -79,7 +79,7 @@ def _job(report: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(
             "missing",
             f"{total - there:,} of the {total:,} inputs that the manifest counts are in no commit"
-            " record that can be read. latentcli verify names the units.",
+            " record, or no shard, that can be read. latentcli verify names the units.",
         )
     if report["status"] == "running":
         yield Finding("running", "The job is not finished; these are the latents so far.")

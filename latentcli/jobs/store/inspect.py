@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from latentcli.core.errors import StoreError, UsageError
-from latentcli.jobs.runtime.report_folder import PAGE, report_folder
+from latentcli.jobs.runtime.report_folder import PAGE, check_report_folder, report_folder
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.store.contents import StoreContents
 from latentcli.jobs.store.damaged_reader import ReadableStore
@@ -16,21 +16,25 @@ from latentcli.reports.store_page import store_page
 from latentcli.shards.layout import INPUTS
 from latentcli.shards.storage.atomic_write import writing
 from latentcli.shards.storage.paths import path_of
+from latentcli.shards.store.presence import AGAIN, repair_advice
 
 
 def inspect_store(
     path: str, report: str | None = None, samples: int | None = None, reporter: Reporter = SILENT
 ) -> dict[str, Any]:
-    """The --json document of `inspect`; StoreError where there is no store, or it is damaged.
+    """The --json document of `inspect`; StoreError where there is no store.
 
-    With `report`, a folder, a page with figures of the latents is written there, and they are the
-    document's "report"; it then names what is damaged. `samples` is the most samples that
-    are read for it, 0 for all, None for the usual number. UsageError for a wrong folder or number.
+    What is damaged or missing is told, and not counted. With `report`, a folder, a page with
+    figures of the latents is written there, and they are the document's "report". `samples` is the
+    most samples that are read for it, 0 for all, None for the usual number. UsageError for a wrong
+    folder or number.
     """
     if samples is not None and (samples < 0 or report is None):
         raise UsageError(
             f"--report-samples is {samples}; it is a number from 0 (all) on, and needs --report."
         )
+    if report is not None:
+        check_report_folder(report)
     where = path_of(path)
     if not where.exists():
         raise StoreError(f"There is no {path}: name a store folder or one of its shards.")
@@ -40,8 +44,6 @@ def inspect_store(
         contents.add(unit)
     store.describe()
     if report is None:
-        if store.damage.sentences:
-            raise StoreError(store.damage.sentences[0])
         return describe(path, store, contents)
     folder = report_folder(report)
     figures = measure_store(store, contents, folder, samples, reporter)
@@ -55,6 +57,7 @@ def inspect_store(
 def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[str, Any]:
     """The document without a report."""
     clips = store.metadata.get("media") == "clips"
+    sources = sources_of(store)
     found = {
         "store": path,
         "media": "clips" if clips else "images",
@@ -66,9 +69,40 @@ def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[s
         "filtered": contents.filters.total(),
         "filter_reasons": dict(contents.filters.most_common()),
         "metadata": dict(store.metadata),
+        **gaps(store),
     }
     if store.manifest is None:
         return found
-    listed = (store.path / INPUTS).exists()
-    sources = state_of_sources(store.path, store.manifest).to_json() if listed else None
     return store.manifest.to_json() | found | {"sources": sources}
+
+
+def sources_of(store: ReadableStore) -> dict[str, Any] | None:
+    """What has become of the inputs; None where there is no list of them that can be read."""
+    if store.manifest is None or not (store.path / INPUTS).exists():
+        return None
+    try:
+        return state_of_sources(store.path, store.manifest).to_json()
+    except StoreError as error:
+        store.damage.add(error)
+        return None
+
+
+def gaps(store: ReadableStore) -> dict[str, Any]:
+    """What of a store cannot be read; "advice" is None where there is nothing to do about it.
+
+    A job that is still writing is no damage.
+    """
+    there, damage = store.presence, store.damage
+    said = there.describe() or "; ".join(text.removesuffix(".") for text in damage.sentences[:1])
+    running = store.manifest is not None and store.manifest.status == "running"
+    advice = None
+    if there.damaged or there.without_fields or (there.missing and not running):
+        advice = AGAIN
+    elif damage.count:
+        advice = repair_advice(store.path)
+    return {
+        "damaged": {"count": damage.count, "problems": damage.sentences},
+        "missing": there.missing,
+        "incomplete": said or None,
+        "advice": advice,
+    }

@@ -14,16 +14,23 @@ from latentcli.shards.storage.paths import AnyPath, path_of
 from latentcli.shards.store.reader import StoreReader
 
 
-def open_store(path: str | AnyPath) -> LatentStore:
-    """A store's folder or URL, or one of its shards; StoreError where it is missing or damaged."""
-    return LatentStore(path)
+def open_store(path: str | AnyPath, *, check: str = "none") -> LatentStore:
+    """A store's folder or URL, or one of its shards; StoreError where it is missing or damaged.
+
+    `check` "open" compares each shard's digest with its commit record before its first use in a
+    process; of a single shard that is a UsageError.
+    """
+    return LatentStore(path, check)
 
 
 class LatentStore(StoreReader):
-    """Mapping from keys to latents, read from disk where asked for; safe to send to workers."""
+    """Mapping from keys to latents, read from disk where asked for; safe to send to workers.
 
-    def __init__(self, path: str | AnyPath) -> None:
-        super().__init__(path_of(path) if isinstance(path, str) else path)
+    `len` counts the latents that are there; what is damaged or missing, `presence` tells.
+    """
+
+    def __init__(self, path: str | AnyPath, check: str = "none") -> None:
+        super().__init__(path_of(path) if isinstance(path, str) else path, check)
 
     @property
     def state(self) -> str:
@@ -37,21 +44,23 @@ class LatentStore(StoreReader):
         """
         return latent_of(self.parts(key))
 
-    def parts(self, key: str) -> dict[str, Tensor]:
+    def parts(self, key: str, unit: int | None = None) -> dict[str, Tensor]:
         """All tensors of a key: latent, or the moments; class_token; times and clock of a clip."""
-        return unpack(self.tensors(key), key)
+        return unpack(self.tensors(key, unit), key)
 
-    def fields(self, key: str) -> dict[str, Any]:
+    def fields(self, key: str, unit: int | None = None) -> dict[str, Any]:
         """What belongs to a key beside its latent, `caption` first; {} where nothing does.
 
         The values are those of JSON. In a tar they are of its members txt, caption, json and cls.
         StoreError for an unknown key.
         """
-        return self.recorded_fields(key) or fields_of_members(self.others(key, is_of_fields))
+        recorded = self.recorded_fields(key, unit)
+        return recorded or fields_of_members(self.others(key, is_of_fields, unit))
 
     def __repr__(self) -> str:
         what = {k: self.metadata.get(k) for k in ("model", "latent_space")}
-        return f"LatentStore({str(self.path)!r}, {len(self)} latents, {what})"
+        but = "" if self.presence.is_whole else f"not whole ({self.presence.describe()}), "
+        return f"LatentStore({str(self.path)!r}, {len(self)} latents, {but}{what})"
 
 
 def latent_of(parts: Mapping[str, Tensor]) -> Tensor:

@@ -40,6 +40,7 @@ from latentcli.jobs.loader.clip_frames import (
 from latentcli.jobs.loader.find_media import find_media
 from latentcli.jobs.loader.readers import READERS
 from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.places import try_file
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
 from latentcli.jobs.video.config import PREPROCESS, VideoEmbedJob
@@ -79,6 +80,7 @@ def run_video_embed(job: VideoEmbedJob, reporter: Reporter = SILENT) -> dict[str
     check_options(job)
     inference_config(job)
     check_output(Path(job.output))
+    try_file("--output", job.output)
     if job.model is not None:
         refuse_decoder_preset(job.model)
     inputs = find_clips(job, reporter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -20,6 +21,10 @@ from latentcli.shards.storage.paths import AnyPath, RemotePath
 Bytes = bytes | memoryview
 
 TEMPORARY = ".tmp-"
+_HOST = 32
+"""Characters of the host's name in that of a temporary file, for whoever finds one."""
+_OWN = secrets.token_bytes(16)
+"""Tells this process, and its forks, from all others."""
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -28,6 +33,7 @@ _REASONS = {
     errno.EACCES: "there is no permission to write there",
     errno.EPERM: "there is no permission to write there",
     errno.EROFS: "the file system is read-only",
+    errno.ENAMETOOLONG: "the name is longer than the file system allows",
 }
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -99,8 +105,15 @@ def _link_or_copy(path: Path, other: Path) -> None:
 
 
 def temporary_name(name: str) -> str:
-    """The name of a file until it is complete: several machines may share a folder."""
-    return f"{TEMPORARY}{socket.gethostname().replace('/', '')}-{os.getpid()}-{name}"
+    """The name of a file until it is complete, short however long its own name is.
+
+    No two processes that share a folder give the same one: hosts may be containers of equal names
+    and equal process numbers, so a random part is in it too.
+    """
+    host = socket.gethostname().replace("/", "")[:_HOST]
+    name_bytes = name.encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(name_bytes, key=_OWN, digest_size=8).hexdigest()
+    return f"{TEMPORARY}{host}-{os.getpid()}-{digest}"
 
 
 def _upload(path: RemotePath, chunks: Iterable[Bytes]) -> FileDigest:
@@ -143,13 +156,17 @@ def _write(file: IO[bytes], chunks: Iterable[Bytes]) -> FileDigest:
     return FileDigest(size, sha256.hexdigest())
 
 
+def refusal(error: OSError) -> str:
+    """Why the system refuses to write, in words without a full stop."""
+    return _REASONS.get(error.errno or 0, error.strerror or str(error))
+
+
 def write_error(path: AnyPath, error: OSError) -> StoreError:
     """The sentence for a refused write: what, why, and what to do."""
-    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     cure = "make room" if error.errno in _NO_ROOM else "put that right"
     return StoreError(
-        f"{path} cannot be written: {reason}. What was committed before is safe; {cure} and run"
-        " the same command again to finish the rest."
+        f"{path} cannot be written: {refusal(error)}. What was committed before is safe; {cure} and"
+        " run the same command again to finish the rest."
     )
 
 

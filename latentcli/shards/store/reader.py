@@ -2,72 +2,61 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from latentcli.core.errors import StoreError
+from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.types import Member, Row
 from latentcli.shards.keys import KeyIndex
-from latentcli.shards.layout import FIELDS, SHARDS, recorded_units, shard_name
+from latentcli.shards.layout import FIELDS, SHARDS, file_names, recorded_units, shard_name
 from latentcli.shards.storage.json_fields import from_object, to_object
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import read_record
 from latentcli.shards.store.fields import FieldsFile
 from latentcli.shards.store.manifest import Manifest, read_manifest
+from latentcli.shards.store.open_shards import OpenShard, ShardCache
+from latentcli.shards.store.presence import Presence, presence_of, repair_advice
 from latentcli.shards.store.roots import Roots, read_roots
+from latentcli.shards.store.shard_digest import difference
 from latentcli.shards.store.shard_file import ShardFile, open_shard
 from latentcli.shards.tar.shard import TarShard
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_OPEN_SHARDS = 64
+CHECKS = ("none", "open")
+"""When a shard's digest is compared with its commit record: never, or before it is opened."""
 _OPEN_RECORDS = 8
-
-
-class _Shard:
-    """An open shard and its tensors' names by key."""
-
-    def __init__(self, file: ShardFile) -> None:
-        self.file = file
-        self.names: dict[str, list[str]] = {}
-        for name in file.names:
-            self.names.setdefault(name.rpartition("/")[0], []).append(name)
-
-
-Value = TypeVar("Value")
-
-
-def _recent(
-    cache: OrderedDict[int, Value], unit: int, make: Callable[[], Value], most: int
-) -> Value:
-    """The unit's entry of a cache that keeps the `most` lately used ones."""
-    if unit not in cache:
-        cache[unit] = make()
-        if len(cache) > most:
-            cache.popitem(last=False)
-    cache.move_to_end(unit)
-    return cache[unit]
 
 
 class StoreReader:
     """A store, or one shard of it as a store of one unit: rows and tensors by key.
 
-    Of a store that a job still writes to, the units done when it was opened are seen. Memory is
-    12 bytes a key, from the first look-up by key on, and a few open shards. A copy sent to another
-    process opens its own files. StoreError where there is no store or shard, or it is damaged.
+    Of a store that a job still writes to, the units done when it was opened are seen. Units that
+    are damaged or missing are passed over; `presence` tells of them. Memory is 12 bytes a key,
+    from the first look-up by key on, and a few open shards. A copy sent to another process opens
+    its own files.
+
+    With `check` "open" a shard's sha256 is compared with its commit record the first time that a
+    process opens it, which reads it once more; "none" trusts the disk. StoreError where there is
+    no store or shard, or it is damaged; UsageError for another `check`, and for one of a single
+    shard, which has no record.
     """
 
-    def __init__(self, path: AnyPath) -> None:
+    def __init__(self, path: AnyPath, check: str = "none") -> None:
         self.path = path
         self.manifest: Manifest | None = None if path.is_file() else read_manifest(path)
         """The store's description; None where a single shard was opened."""
-        self._shards: OrderedDict[int, _Shard] = OrderedDict()
+        self._check = _checked(check, path, self.manifest)
+        self._sound: set[tuple[int, int]] = set()
+        """Shards whose digest was found right, by process and unit."""
+        self._shards = ShardCache()
         self._records: OrderedDict[int, dict[str, Row]] = OrderedDict()
-        self.units = recorded_units(path) if self.manifest else [_shard_unit(open_shard(path))]
-        """Units that can be read, ascending."""
+        self._recorded = recorded_units(path) if self.manifest else [_shard_unit(open_shard(path))]
+        self._closely = False
         self._moving: dict[int, str] = {}
         """Names of shards that are about to take the place of others."""
         self._fields: dict[int, str] = {}
@@ -76,16 +65,72 @@ class StoreReader:
         self._roots = read_roots(path) if self.manifest else Roots()
 
     @cached_property
+    def presence(self) -> Presence:
+        """What of the store is there; all of it in a single shard.
+
+        A damaged commit record is known of once it was read, or all were by `look_closely`.
+        """
+        if self.manifest is None:
+            return Presence(self._recorded, sum(row.status == "ok" for row in self.rows()))
+        return presence_of(self.path, self.manifest, self._recorded)
+
+    def look_closely(self) -> Presence:
+        """`presence`, for which every commit record has been read."""
+        if self.manifest is not None and not self._closely:
+            self._closely = True
+            self.presence = presence_of(self.path, self.manifest, self._recorded, closely=True)
+        return self.presence
+
+    def misses_fields(self) -> bool:
+        """Whether a file of captions and other fields is gone, of the units read so far."""
+        names = set(file_names(self.path / SHARDS)) if self._fields else set[str]()
+        return not names.issuperset(self._fields.values())
+
+    @property
+    def units(self) -> Sequence[int]:
+        """Units that can be read, ascending."""
+        return self._recorded if self.manifest is None else self.presence.units
+
+    @cached_property
     def metadata(self) -> dict[str, str]:
-        """The strings by which the shards describe themselves; empty where nothing is done."""
-        # A tar of no samples says nothing.
-        found = (dict(self._shard(unit).file.metadata) for unit in self.units)
-        return next(filter(None, found), {})
+        """The strings by which the shards describe themselves; empty where nothing is done.
+
+        StoreError where every shard is damaged.
+        """
+        damage: StoreError | None = None
+        for unit in self.units:
+            try:
+                found = dict(self._shard(unit).file.metadata)
+            except StoreError as error:
+                damage = damage or error
+                continue
+            if found:  # a tar of no samples says nothing
+                return found
+        if damage is not None:
+            raise damage
+        return {}
 
     def rows(self) -> Iterator[Row]:
         """Rows of all inputs, failed ones too, in the order of the input list."""
+        return (row for _, rows in self.rows_by_unit() for row in rows)
+
+    def rows_by_unit(self) -> Iterator[tuple[int, list[Row]]]:
+        """(unit, its rows) of every unit that can be read, ascending.
+
+        One whose record turns out damaged is passed over, and told of in `presence` from then on.
+        """
         for unit in self.units:
-            yield from self._rows(unit).values()
+            try:
+                rows = self.unit_rows(unit)
+            except StoreError:
+                if self.manifest is None or unit not in self.look_closely().damaged:
+                    raise
+                continue
+            yield unit, rows
+
+    def unit_rows(self, unit: int) -> list[Row]:
+        """Rows of one unit, in order, read anew; also of a damaged one whose record is sound."""
+        return list(self._rows(unit).values())
 
     def keys(self) -> Iterator[str]:
         """Keys that have latents, in the order of the input list."""
@@ -95,7 +140,7 @@ class StoreReader:
         return self.keys()
 
     def __len__(self) -> int:
-        return self._encoded
+        return self.presence.encoded
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._find(key, lambda row: row.status == "ok") is not None
@@ -104,43 +149,51 @@ class StoreReader:
         """What became of an input; StoreError for an unknown key."""
         found = self._find(key, lambda row: True)
         if found is None:
-            raise StoreError(f"{self.path} has no key {key!r}.")
+            raise StoreError(f"{self.path} has no key {key!r}{self._but()}.")
         return found
 
-    def tensors(self, key: str) -> dict[str, Tensor]:
+    def _but(self) -> str:
+        """What may be why a key is not there."""
+        if self.presence.is_whole:
+            return ""
+        return f", but it is not whole ({self.presence.describe()})"
+
+    def tensors(self, key: str, unit: int | None = None) -> dict[str, Tensor]:
         """The tensors of a key by their full names; StoreError where it is unknown or failed.
 
         They are copies, so keeping them keeps no file open. Records are not read for this, which
-        makes it quick in any order.
+        makes it quick in any order. `unit` is that of the key, where it is known.
         """
-        for unit in self._index.units(key):
-            shard = self._shard(unit)
+        for number in self._units_of(key, unit):
+            shard = self._shard(number)
             if key in shard.names:
                 return {name: shard.file.tensor(name).clone() for name in shard.names[key]}
         row = self.row(key)
         raise StoreError(f"{key!r} has no latent in {self.path}: {row.stage}: {row.error}.")
 
-    def others(self, key: str, wanted: Callable[[str], bool] = bool) -> tuple[Member, ...]:
+    def others(
+        self, key: str, wanted: Callable[[str], bool] = bool, unit: int | None = None
+    ) -> tuple[Member, ...]:
         """The members passed on with a key, in their order; none where shards are no tars.
 
         Only those are read whose field is wanted.
         """
-        for unit in self._index.units(key):
-            shard = self._shard(unit)
+        for number in self._units_of(key, unit):
+            shard = self._shard(number)
             if key in shard.names and isinstance(shard.file, TarShard):
                 return shard.file.others(key, wanted)
         return ()
 
-    def recorded_fields(self, key: str) -> dict[str, Any]:
+    def recorded_fields(self, key: str, unit: int | None = None) -> dict[str, Any]:
         """The fields of a key that are in a file beside its shard; {} where it has none there.
 
         StoreError for an unknown key, or a damaged file. A file is read once a process, and then
         holds 20 bytes a key.
         """
-        units = self._index.units(key)
+        units = self._units_of(key, unit)
         if not units:
             self.row(key)
-        files = (self._fields_file(unit) for unit in units)
+        files = (self._fields_file(number) for number in units)
         return next((found for file in files if file and (found := file.get(key))), {})
 
     def _fields_file(self, unit: int) -> FieldsFile | None:
@@ -149,6 +202,8 @@ class StoreReader:
             name = self._fields.get(unit)
             path = None if name is None else self._place(name, shard_name(unit, FIELDS))
         if path is not None and path not in self._fields_files:
+            if self._check == "open":
+                self._compare(unit, "fields")
             self._fields_files[path] = FieldsFile(path)
         return None if path is None else self._fields_files[path]
 
@@ -158,33 +213,32 @@ class StoreReader:
         path = self.path.with_name(f"{self.path.stem}{FIELDS}")
         return path if self.manifest is None and path.is_file() else None
 
-    def frames(self, key: str, start: int, stop: int, part: str = "latent") -> Tensor:
+    def frames(
+        self, key: str, start: int, stop: int, part: str = "latent", unit: int | None = None
+    ) -> Tensor:
         """Frames `start` to `stop` of a clip's part, [n, C, h, w]; reads no more than those.
 
         StoreError where there is no such part.
         """
-        shard = self._holder(key, part)
+        shard = self._holder(key, part, unit)
         if shard is None:
             raise StoreError(f"{self.path} has no {part} of {key!r}.")
         return shard.file.rows(f"{key}/{part}", start, stop)
 
-    def has_part(self, key: str, part: str) -> bool:
+    def has_part(self, key: str, part: str, unit: int | None = None) -> bool:
         """Whether a key has a tensor of this name."""
-        return self._holder(key, part) is not None
+        return self._holder(key, part, unit) is not None
 
-    def _holder(self, key: str, part: str) -> _Shard | None:
-        shards = (self._shard(unit) for unit in self._index.units(key))
+    def _holder(self, key: str, part: str, unit: int | None) -> OpenShard | None:
+        shards = (self._shard(number) for number in self._units_of(key, unit))
         return next((s for s in shards if f"{key}/{part}" in s.names.get(key, ())), None)
 
-    @cached_property
-    def _encoded(self) -> int:
-        if self.manifest is not None and self.manifest.status == "complete":
-            return self.manifest.totals.encoded
-        return sum(1 for _ in self.keys())
+    def _units_of(self, key: str, unit: int | None) -> Sequence[int]:
+        return self._index.units(key) if unit is None else (unit,)
 
     @cached_property
     def _index(self) -> KeyIndex:
-        return KeyIndex((key, unit) for unit in self.units for key in self._rows(unit))
+        return KeyIndex((row.key, unit) for unit, rows in self.rows_by_unit() for row in rows)
 
     def _find(self, key: str, accept: Callable[[Row], bool]) -> Row | None:
         for unit in self._index.units(key):
@@ -205,16 +259,27 @@ class StoreReader:
         return {row.key: row for row in record.rows}
 
     def _record(self, unit: int) -> dict[str, Row]:
-        return _recent(self._records, unit, lambda: self._rows(unit), _OPEN_RECORDS)
+        """A unit's rows by key, of which the lately used ones are kept."""
+        if unit not in self._records:
+            self._records[unit] = self._rows(unit)
+            if len(self._records) > _OPEN_RECORDS:
+                self._records.popitem(last=False)
+        self._records.move_to_end(unit)
+        return self._records[unit]
 
-    def _shard(self, unit: int) -> _Shard:
-        def opened() -> _Shard:
-            if self.manifest is None:
-                return _Shard(open_shard(self.path))
+    def _shard(self, unit: int) -> OpenShard:
+        return self._shards.get(unit, self._open)
+
+    def _open(self, unit: int) -> ShardFile:
+        path = self.path
+        if self.manifest is not None:
             usual = shard_name(unit, self.manifest.suffix)
-            return _Shard(open_shard(self._place(self._moving.get(unit, usual), usual)))
-
-        return _recent(self._shards, unit, opened, _OPEN_SHARDS)
+            path = self._place(self._moving.get(unit, usual), usual)
+        place = os.getpid(), unit
+        if self._check == "open" and place not in self._sound:
+            self._compare(unit, "shard")
+            self._sound.add(place)
+        return open_shard(path)
 
     def _place(self, recorded: str, usual: str) -> AnyPath:
         """A file of a unit by the name that its record had for it, or by the usual one."""
@@ -222,9 +287,30 @@ class StoreReader:
         # It may have got its usual name since the record was read.
         return path if recorded == usual or path.exists() else self.path / SHARDS / usual
 
+    def _compare(self, unit: int, what: str) -> None:
+        """StoreError where a unit's shard, or its fields, are not what was written."""
+        record = read_record(self.path, unit)
+        name, size, sha256 = record.shard, record.bytes, record.sha256
+        if what == "fields" and record.fields is not None:
+            name, size, sha256 = record.fields.file, record.fields.bytes, record.fields.sha256
+        found = difference(self.path / SHARDS / name, size, sha256)
+        if found is not None:
+            raise StoreError(f"{found[1]} {repair_advice(self.path)}")
+
     def __getstate__(self) -> dict[str, Any]:
-        fresh: dict[str, Any] = {"_shards": OrderedDict(), "_records": OrderedDict()}
-        return self.__dict__ | fresh | {"_fields_files": {}}
+        fresh: dict[str, Any] = {"_records": OrderedDict(), "_fields_files": {}, "_sound": set()}
+        return self.__dict__ | fresh
+
+
+def _checked(check: str, path: AnyPath, manifest: Manifest | None) -> str:
+    if check not in CHECKS:
+        raise UsageError(f"check is {check!r}; allowed are {' and '.join(CHECKS)}.")
+    if check != "none" and manifest is None:
+        raise UsageError(
+            f"check={check!r} compares shards with their commit records, and {path} is a single"
+            " shard without one: open its store."
+        )
+    return check
 
 
 def _shard_unit(shard: ShardFile) -> int:

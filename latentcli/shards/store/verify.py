@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import CommitRecord, read_record
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.manifest import Manifest, Totals, read_manifest
+from latentcli.shards.store.shard_digest import difference
 from latentcli.shards.store.shard_file import ShardFile, open_shard
 from latentcli.shards.store.unit_state import is_current
 from latentcli.shards.store.writer import added
@@ -101,17 +101,9 @@ def _check_record(
 
 
 def _check_file(path: AnyPath, recorded: int, sha256: str, unit: int) -> Iterator[Problem]:
-    try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            if size != recorded:
-                what = f"{path} has {size} bytes, its commit record says {recorded}."
-                yield Problem("size", what, unit)
-            elif hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                what = f"{path} is not what was written: its sha256 differs from the record's."
-                yield Problem("digest", what, unit)
-    except OSError:
-        return  # opening the shard says it
+    found = difference(path, recorded, sha256)
+    if found is not None:
+        yield Problem(*found, unit)
 
 
 def _parts_by_key(shard: ShardFile) -> dict[str, dict[str, tuple[int, ...]]]:

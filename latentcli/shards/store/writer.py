@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,12 +26,13 @@ from latentcli.shards.store.manifest import (
     Totals,
     differing_fields,
     read_manifest,
-    spec_hash,
     write_manifest,
 )
 from latentcli.shards.store.roots import read_roots
 
 _SHOWN = 8
+_MODEL = "model."
+"""Fields of a spec that the model decides."""
 
 
 class ChannelFold(Protocol):
@@ -44,16 +45,16 @@ class ChannelFold(Protocol):
         """Per-channel mean and std, or None where no sums came."""
 
 
-def check_folder(store: AnyPath, spec: Mapping[str, Any]) -> bool:
+def check_folder(store: AnyPath, manifest: Manifest) -> bool:
     """Whether a job would start a new store here (true) or go on with one (false).
 
     Reads only. StoreError where the folder holds something else, or a store of another spec.
     """
     if is_new(store):
         return True
-    manifest = read_manifest(store)
-    if manifest.spec_hash != spec_hash(spec):
-        raise StoreError(_mismatch(store, manifest.spec, spec))
+    there = read_manifest(store)
+    if there.spec_hash != manifest.spec_hash:
+        raise StoreError(_mismatch(store, there, manifest))
     return False
 
 
@@ -79,20 +80,39 @@ def _check_empty(store: AnyPath) -> None:
         )
 
 
-def _mismatch(store: AnyPath, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    there, now = kind_of(old), kind_of(new)
+def _mismatch(store: AnyPath, old: Manifest, new: Manifest) -> str:
+    there, now = kind_of(old.spec), kind_of(new.spec)
     if there != now:
         return (
             f"{store} holds latents of {there}, and the inputs given now are {now}. Choose another"
             " output folder (-o); nothing was changed in it."
         )
-    fields = differing_fields(old, new)
+    fields = differing_fields(old.spec, new.spec)
+    if any(name.startswith(_MODEL) for name, *_ in fields):
+        return _other_model(store, old, new, [name for name, *_ in fields])
     shown = "; ".join(f"{name} is {a!r} there and {b!r} now" for name, a, b in fields[:_SHOWN])
     more = f"; and {len(fields) - _SHOWN} more" if len(fields) > _SHOWN else ""
     return (
         f"{store} was made with other options: {shown}{more}. Use the same options to go on with"
         " it, or another output folder (-o); nothing was changed in it."
     )
+
+
+def _other_model(store: AnyPath, old: Manifest, new: Manifest, fields: Sequence[str]) -> str:
+    """Names both models; how their networks differ says little to whoever gave another name."""
+    there, now = (_model_of(manifest) for manifest in (old, new))
+    others = [name for name in fields if not name.startswith(_MODEL)]
+    besides = f" Also different: {', '.join(others[:_SHOWN])}." if others else ""
+    return (
+        f"{store} was made with {there}, and the model is {now} now.{besides} Use the same model to"
+        " go on with it, or another output folder (-o); nothing was changed in it."
+    )
+
+
+def _model_of(manifest: Manifest) -> str:
+    """A model's name and the beginning of its weights' digest, as far as they are known."""
+    weights = str(manifest.model.get("weights_sha256") or "")[:12]
+    return f"{manifest.model.get('name')}{f' (weights {weights})' if weights else ''}"
 
 
 def kind_of(spec: Mapping[str, Any]) -> str:
@@ -111,7 +131,7 @@ def open_for_writing(store: AnyPath, manifest: Manifest) -> bool:
     Temporary files of a killed run are dropped, nothing else is ever deleted. Call it under the
     store's lock. StoreError as `check_folder`.
     """
-    new = check_folder(store, manifest.spec)
+    new = check_folder(store, manifest)
     with writing(store):
         store.mkdir(parents=True, exist_ok=True)
         if new:

@@ -64,6 +64,33 @@ def test_nothing_else_goes_into_the_folder_of_a_report(pictures, tmp_path):
     assert not list(report.iterdir())
 
 
+@pytest.mark.parametrize("option", ["csv", "save", "report"])
+@pytest.mark.parametrize("place", ["/sys/latentcli", "n" * 256, "file/below"])
+def test_places_are_tried_before_the_models_are_loaded(
+    pictures, tmp_path, option, place, monkeypatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=f"^--{option} "):
+        roundtrip(pictures, models=("taesdxl",), **{option: str(tmp_path / place)})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_that_cannot_be_saved_fail_and_the_rest_goes_on(tmp_path):
+    """Two pictures of one stem keep their suffix in their keys, which get one more as PNG."""
+    toy_pictures(tmp_path / "p", 2)
+    first = min((tmp_path / "p").rglob("*.*"))
+    for name in ("l" * 248 + ".gif", "l" * 248 + ".bmp", "f" * 251 + ".png"):
+        Image.open(first).save(tmp_path / "p" / name)
+    found = roundtrip(tmp_path / "p", save=str(tmp_path / "out"))
+    assert (found["images"], found["failed"], found["problems"]) == (3, 2, [])
+    assert {row["key"] for row in found["failures"]} == {"l" * 248 + s for s in (".gif", ".bmp")}
+    assert all("longer than the file system" in row["error"] for row in found["failures"])
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 3
+    assert roundtrip(tmp_path / "p")["images"] == 5  # nothing is saved
+
+
 def test_pictures_that_are_too_small_are_told(tmp_path):
     small = toy_pictures(tmp_path / "small", 2, [(64, 64)])
     with pytest.raises(LatentCliError, match=r"None of the 2 pictures .* at least 161 pixels"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections import Counter
 
 import pytest
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 
 import latentcli
 from latentcli import LatentDataset, LatentStore, open_store
-from latentcli.core.errors import StoreError, UsageError
+from latentcli.core.errors import IncompleteStore, StoreError, UsageError
 from latentcli.core.posterior import Posterior
 from latentcli.jobs.store.inspect import inspect_store
 
@@ -94,6 +95,72 @@ def test_a_dataset_in_two_workers(mixed_store):
         assert tuple(item["original_size"]) == row.original_size
         assert tuple(item["crop"]) == row.crop
     assert seen == Counter(list(store))
+
+
+def part_of(store, folder, *names):
+    """A copy of a store of which an upload or a copy left some shards' files out."""
+    shutil.copytree(store, folder)
+    for name in names:
+        (folder / "shards" / name).unlink()
+    return folder
+
+
+def test_a_partial_store_is_refused(mixed_store, tmp_path):
+    """Unit 1 of 7 is not there at all, and of unit 3 the shard is gone."""
+    names = ("000001.safetensors", "000001.json", "000003.safetensors")
+    part = part_of(mixed_store, tmp_path / "part", *names)
+    with pytest.raises(IncompleteStore) as told:
+        LatentDataset(part)
+    assert told.value.exit_code == 3
+    assert "8 of 23 samples are missing" in str(told.value)
+    assert "000003.safetensors is gone" in str(told.value) and "unit 1: not encoded" in str(
+        told.value
+    )
+    assert "same encode command" in str(told.value) and "allow_partial=True" in str(told.value)
+    store, dataset = open_store(part), LatentDataset(part, allow_partial=True)
+    assert len(store) == len(dataset) == len(list(store)) == 15
+    assert [item["key"] for item in dataset] == list(store)
+    assert "15 latents, not whole" in repr(store)
+
+
+def test_a_store_that_is_written_to_is_partial(mixed_store, tmp_path):
+    part = part_of(mixed_store, tmp_path / "part", "000006.json", "000006.safetensors")
+    manifest = json.loads((part / "manifest.json").read_text()) | {"status": "running"}
+    (part / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(IncompleteStore, match="1 of 23 samples are missing"):
+        LatentDataset(part)
+    assert len(LatentDataset(part, allow_partial=True)) == 22
+
+
+def test_a_damaged_record_makes_a_store_partial(mixed_store, tmp_path):
+    part = part_of(mixed_store, tmp_path / "part")
+    (part / "shards" / "000001.json").write_text("{}")
+    with pytest.raises(IncompleteStore, match=r"4 of 23 samples .*000001\.json is damaged"):
+        LatentDataset(part)
+    dataset = LatentDataset(part, allow_partial=True)
+    assert len(dataset) == len(dataset.store) == 19
+
+
+def test_workers_check_the_shards_that_they_open(mixed_store, tmp_path):
+    part = part_of(mixed_store, tmp_path / "part")
+    path = part / "shards" / "000002.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 4
+    path.write_bytes(data)
+    assert len([item["latent"] for item in LatentDataset(part)]) == 23
+    dataset = LatentDataset(part, check="open")
+    for context in ("fork", "spawn"):
+        loader = DataLoader(
+            dataset, batch_size=None, num_workers=1, multiprocessing_context=context
+        )
+        keys = []
+        with pytest.raises(StoreError, match=r"000002\.safetensors is not what was written"):
+            for item in loader:
+                keys.append(item["key"])
+        assert keys == dataset.keys[:8]
+    assert open_store(mixed_store, check="open")[dataset.keys[8]].shape
+    with pytest.raises(UsageError, match="check is 'often'"):
+        open_store(mixed_store, check="often")
 
 
 def test_items(mixed_store, moments_store):

@@ -160,6 +160,7 @@ def test_a_clip_that_breaks_leaves_nothing(embed, tmp_path):
         ({"preprocess": "other"}, "--preprocess is 'other'; allowed are cdfvd, published"),
         ({"batch_size": 0}, "--batch-size is 0; it must be at least 1"),
         ({"output": "x.npy"}, "must end in .safetensors"),
+        ({"output": "/sys/x.safetensors"}, "nothing can be written to /sys"),
         ({"revision": "main"}, "--revision belongs to a --model"),
         ({"model_weights": "w"}, "--model-weights belongs to a --model"),
         ({"model": "tae192"}, "is a decoder alone"),

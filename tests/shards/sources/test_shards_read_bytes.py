@@ -161,15 +161,6 @@ def test_unknown_and_failed_keys(store):
         StoreReader(store / "shards")
 
 
-def test_few_shards_stay_open(store, monkeypatch):
-    monkeypatch.setattr("latentcli.shards.store.reader._OPEN_SHARDS", 4)
-    reader = StoreReader(store)
-    for key in encoded():
-        reader.tensors(key)
-    assert len(reader._shards) == 4 < len(reader.units)
-    assert not reader._records
-
-
 def test_a_copy_for_another_process(store):
     reader = StoreReader(store)
     first = reader.tensors("img/0001")

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from latentcli.shards.storage.atomic_write import (
     atomic_write,
     duplicate,
     remove_temporary,
+    temporary_name,
     write_error,
 )
 from latentcli.shards.storage.paths import path_of
@@ -228,6 +231,33 @@ def test_a_second_name_in_remote_storage():
     with pytest.raises(StoreError, match="third cannot be written"):
         duplicate(folder / "one", "third")
     assert (folder / "third").read_bytes() == b"new"
+
+
+def test_the_longest_name_that_a_file_system_takes(tmp_path):
+    """The name of the temporary file is short, so that it is no limit."""
+    for name in ("k" * 250 + ".png", "\u00e4" * 127):
+        assert atomic_write(tmp_path / name, [b"x"]).bytes == 1
+        assert (tmp_path / name).read_bytes() == b"x"
+    with pytest.raises(StoreError, match="longer than the file system allows"):
+        atomic_write(tmp_path / ("k" * 256), [b"x"])
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_temporary_names_are_of_one_process_and_one_file():
+    code = (
+        "import os, sys; os.getpid = lambda: 1; import socket; socket.gethostname = lambda: 'same'"
+        "\nfrom latentcli.shards.storage.atomic_write import temporary_name as name"
+        "\nprint(name('a'), name('a'), name('b'), name('\\udcff' * 300))"
+    )
+    told = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    first, again, other, odd = told[0].stdout.split()
+    assert first == again != other and max(map(len, (first, odd))) < 100
+    # Containers may have equal hosts and process numbers.
+    assert first not in told[1].stdout
+    assert len(temporary_name("n" * 1000)) < 100 and temporary_name("n").startswith(".tmp-")
 
 
 def test_remove_temporary_takes_nothing_else(tmp_path):

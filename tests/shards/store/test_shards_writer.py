@@ -263,27 +263,39 @@ def test_a_foreign_folder_is_never_touched(tmp_path):
     with pytest.raises(StoreError, match="is a file"):
         run_job(tmp_path / "thesis.tex")
     with pytest.raises(StoreError, match="is a file"):
-        check_folder(tmp_path / "thesis.tex", {})
+        check_folder(tmp_path / "thesis.tex", manifest())
     assert tree(tmp_path) == before
 
 
 def test_another_spec_is_refused_by_name(store):
     before = tree(store)
-    other = manifest(size=32, model={"name": "other", "revision": None})
     with pytest.raises(StoreError) as caught:
-        open_for_writing(store, other)
-    assert "model.name is 'toy' there and 'other' now; size is 16 there and 32 now." in str(
-        caught.value
-    )
+        open_for_writing(store, manifest(size=32, filter="box"))
+    assert "filter is None there and 'box' now; size is 16 there and 32 now." in str(caught.value)
     assert "-o" in str(caught.value)
     assert tree(store) == before
     many = manifest(**{f"option{i}": i for i in range(20)})
     with pytest.raises(StoreError, match="and 12 more"):
-        check_folder(store, many.spec)
+        check_folder(store, many)
+
+
+def test_another_model_is_refused_with_both_named(store):
+    before = tree(store)
+    spec = {"family": "other", "weights_sha256": "b" * 64}
+    told = {"name": "other", "weights_sha256": "b" * 64}
+    other = replace(manifest(model=spec), model=told)
+    with pytest.raises(
+        StoreError, match=r"was made with toy, and the model is other \(weights b{12}\)"
+    ):
+        open_for_writing(store, other)
+    both = replace(manifest(model=spec, size=32), model=told)
+    with pytest.raises(StoreError, match=r"Also different: size\. Use the same model"):
+        open_for_writing(store, both)
+    assert tree(store) == before
 
 
 def test_new_old_and_empty_folders(tmp_path, store):
-    assert check_folder(tmp_path / "new", manifest().spec)
+    assert check_folder(tmp_path / "new", manifest())
     assert not (tmp_path / "new").exists()
     assert open_for_writing(tmp_path / "new", replace(manifest(), status="complete"))
     assert read_manifest(tmp_path / "new").status == "running"

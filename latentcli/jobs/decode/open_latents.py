@@ -1,0 +1,30 @@
+"""Opens what `decode` can read: a store, a shard, a safetensors file, or a file of another tool."""
+
+from __future__ import annotations
+
+from latentcli.core.errors import StoreError
+from latentcli.jobs.decode.foreign import open_foreign, open_tensors
+from latentcli.jobs.decode.from_store import open_store_latents
+from latentcli.jobs.decode.latents import LatentSource
+from latentcli.shards.storage.paths import AnyPath
+from latentcli.shards.tensors.file import SafetensorsFile
+
+
+def open_latents(path: AnyPath, state: str | None, *, closely: bool = True) -> LatentSource:
+    """The source; `state` is for files that do not say it, `closely` as `open_store_latents`.
+
+    StoreError where there is nothing.
+    """
+    if not path.exists():
+        raise StoreError(
+            f"There is no {path}: name a store folder, one of its shards, a .safetensors file, or -"
+            " for a tar stream."
+        )
+    if path.is_file() and path.suffix != ".tar":
+        foreign = open_foreign(path, state)
+        if foreign is not None:
+            return foreign
+        file = SafetensorsFile(path)
+        if file.metadata.get("format") != "latentcli":
+            return open_tensors(file, state or "whitened")
+    return open_store_latents(path, closely=closely)
