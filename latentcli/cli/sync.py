@@ -18,9 +18,9 @@ def sync(out: Output, job: SyncJob, given: frozenset[str]) -> None:
     Inputs that are gone are dropped, those with another name keep their latents under it, and
     captions are read again. It needs neither the model nor a GPU.
     """
-    from latentcli.jobs.encode.sync import run_sync
-
     with out.reporter() as reporter:
+        from latentcli.jobs.encode.sync import run_sync
+
         document = run_sync(job, reporter)
     out.show(document, summary=summary)
 

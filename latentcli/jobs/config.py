@@ -205,7 +205,8 @@ class DecodeJob(DecodeSettings, ModelSettings):
     )
     workers: int | None = option(
         None,
-        "Threads that compress and write pictures. Default: one per CPU core, up to 8.",
+        "Threads that compress and write pictures; at most 4 per CPU core. Default: one per core,"
+        " up to 8.",
         section="read",
         least=0,
     )
