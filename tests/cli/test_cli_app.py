@@ -23,7 +23,14 @@ from latentcli.core.errors import Interrupted, SelfCheckError
 from latentcli.core.options import SECTIONS, options_of
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.cluster.slurm_script import SlurmJob
-from latentcli.jobs.config import DecodeJob, EncodeJob, InspectJob, RoundtripJob, VerifyJob
+from latentcli.jobs.config import (
+    DecodeJob,
+    EncodeJob,
+    InspectJob,
+    RoundtripJob,
+    SyncJob,
+    VerifyJob,
+)
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
 NAMES = [command.__name__.replace("_", "-") for command in COMMANDS]
@@ -35,6 +42,7 @@ JOBS = {
     "verify": VerifyJob,
     "inspect": InspectJob,
     "slurm": SlurmJob,
+    "sync": SyncJob,
     "video-embed": VideoEmbedJob,
     "video-distance": VideoDistanceJob,
 }
@@ -153,7 +161,7 @@ def test_help_tells_the_defaults_and_the_choices(verb: str) -> None:
             continue
         default = re.escape(shown_default(field.default))
         told = (
-            rf"{default} \(default|\(default\).*{default}|Default: {default}\b|{default}.*default"
+            rf"{default} \(default|\(default\).*{default}|Default: {default}(?!\w)|{default}.*default"
         )
         assert re.search(told, text), (field.name, text)
 
@@ -195,6 +203,7 @@ def test_one_spelling_and_one_text_for_each_option() -> None:
     several = {name for name, found in texts.items() if len(found) > 1}
     differing = {"--model", "--workers", "--output", "--latents", "--batch-size", "--format"}
     of_groups = {"--weights", "--frames", "--size", "--force", "--baseline", "--report"}
+    of_groups |= {"--dry-run"}
     assert several == differing | of_groups
 
 
