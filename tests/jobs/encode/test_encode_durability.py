@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from latentcli.core.errors import StoreError
 from latentcli.shards.store.lock import StoreLock
 from latentcli.shards.store.verify import verify_shards
 
+JOBS = Path(__file__).parent.parent
 KILLS = ("start-up", "shards", "shards", "finish")
 
 
@@ -54,6 +57,28 @@ def test_killed_three_times_on_tars(path, model, tmp_path):
         assert sum(where is not None for where in struck) >= 2, struck
         assert restarted(job, tmp_path / "store") == []
         assert list(verify_shards(tmp_path / "store")) == []
+
+
+def killed_while_rewriting(folder: Path, form: str, first: int, step: int) -> int:
+    driver = [sys.executable, JOBS / "rewrite_driver.py", form, str(first), str(step), folder]
+    path = os.pathsep.join([str(JOBS), str(JOBS.parent)])
+    done = subprocess.run(
+        driver, capture_output=True, text=True, env=environment() | {"PYTHONPATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize(("form", "first"), [("safetensors", 0), ("webdataset", 2)])
+def test_killed_while_units_are_written_anew(form, first, tmp_path):
+    assert killed_while_rewriting(tmp_path, form, first, 4) > 15
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("form", ["safetensors", "webdataset"])
+def test_killed_at_every_change_while_units_are_written_anew(form, tmp_path):
+    assert killed_while_rewriting(tmp_path, form, 0, 1) > 60
 
 
 def test_one_of_two_ranks_is_killed(model, tmp_path):
