@@ -62,9 +62,7 @@ def narrowed(wide: Wide, space: ColourSpace | None) -> Image.Image:
     """
     values = wide.values
     count = values.shape[2] if values.ndim == 3 else 1
-    colours = (
-        values[..., 0] if count == 2 else values[..., : min(count, 3)] if count > 1 else values
-    )
+    colours = _without_alpha(values)
     narrow = convert(np.ascontiguousarray(colours), space) if space else _rounded(colours)
     image = Image.fromarray(narrow)
     if count in (2, 4):
@@ -73,6 +71,13 @@ def narrowed(wide: Wide, space: ColourSpace | None) -> Image.Image:
         opaque = (values != np.asarray(wide.transparent)).reshape(*values.shape[:2], -1).any(axis=2)
         image.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
     return image
+
+
+def _without_alpha(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """[H, W] of grey, [H, W, 3] of RGB."""
+    if values.ndim == 2:
+        return values
+    return values[..., 0] if values.shape[2] < 3 else values[..., :3]
 
 
 def _rounded(wide: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
