@@ -102,7 +102,9 @@ def readable(life: Life, known: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def live(home: Path, seed: int, *, steps: int, pictures: int, killing: bool) -> tuple[Life, list[str]]:
+def live(
+    home: Path, seed: int, *, steps: int, pictures: int, killing: bool
+) -> tuple[Life, list[str]]:
     """One life: the dataset, and what was wrong at the first step where anything was."""
     chance = random.Random(seed)
     form = chance.choice(["safetensors", "webdataset"])

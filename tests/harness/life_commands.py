@@ -107,5 +107,3 @@ def kill(life: Life, command: str) -> bool:
     if process.exitcode not in (0, -signal.SIGKILL):
         raise RuntimeError(f"{command} ended with {process.exitcode}")
     return process.exitcode != 0
-
-

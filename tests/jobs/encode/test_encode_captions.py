@@ -119,6 +119,19 @@ def test_another_mode_gives_other_captions(pictures, model, tmp_path, form):
     assert not any(fields(store).values())
 
 
+def test_a_changed_picture_whose_text_changed_too_is_still_to_be_encoded(pictures, model, tmp_path):
+    store, own = tmp_path / "store", pictures / "000"
+    run(pictures, store, model)
+    shutil.copy(own / "000004.jpg", own / "000000.jpg")
+    (own / "000000.txt").write_text("another cat")
+    found = run_sync(SyncJob(store=str(store)))
+    assert (found["changed"], found["texts"]) == (1, 1)
+    assert fields(store)["000000"]["caption"] == "another cat"
+    assert run(pictures, store, model)["encoded"] == 1
+    opened = open_store(store)
+    assert opened["000/000000"].equal(opened["000/000004"])
+
+
 def test_a_changed_picture_keeps_the_captions_of_its_shard(pictures, model, tmp_path):
     store, own = tmp_path / "store", pictures / "000"
     run(pictures, store, model)
