@@ -12,13 +12,21 @@ import shutil
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.life_actions import ACTIONS, add
-from harness.life_commands import AFTER_A_MOVE, COMMANDS, OUTPUTS, ROUNDS, encode, kill
+from harness.life_commands import (
+    AFTER_A_COPY,
+    AFTER_A_MOVE,
+    COMMANDS,
+    OUTPUTS,
+    ROUNDS,
+    encode,
+    kill,
+)
 from harness.life_folder import Life
 from latentcli import open_store
 from latentcli.shards.store.verify import verify_shards
@@ -121,9 +129,7 @@ def ages(life: Life, steps: int, pictures: int, killing: bool) -> Iterable[list[
     life.told += [add(life) for _ in range(pictures)]
     encode(life)
     for _ in range(steps):
-        before = life.moves
-        act(life)
-        commands = life.chance.choice(AFTER_A_MOVE if life.moves > before else ROUNDS)
+        commands = life.chance.choice(act(life))
         victim = life.chance.randrange(len(commands)) if killing else -1
         for number, command in enumerate(commands):
             life.told.append(f"$ {command}")
@@ -137,11 +143,15 @@ def ages(life: Life, steps: int, pictures: int, killing: bool) -> Iterable[list[
         yield from outputs(life)
 
 
-def act(life: Life) -> None:
-    """What a user does between two commands."""
+def act(life: Life) -> Sequence[Sequence[str]]:
+    """What a user does between two rounds of commands; the rounds that may follow."""
+    moves, copies = life.moves, life.copies
     number = life.chance.randint(1, 4)
     for action in life.chance.choices(list(ACTIONS), list(ACTIONS.values()), k=number):
         life.told.append(action(life))
+    if life.copies > copies:
+        return AFTER_A_COPY
+    return AFTER_A_MOVE if life.moves > moves else ROUNDS
 
 
 def outputs(life: Life) -> Iterable[list[str]]:

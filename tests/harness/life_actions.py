@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.life_folder import FORMATS, SUFFIXES, TEXTS, Life, is_picture
+from harness.life_folder import FORMATS, SUFFIXES, TEXTS, UNUSUAL, Life, is_picture
 
 FEWEST = 4
 """Pictures that are never deleted."""
@@ -105,14 +105,14 @@ def rename_folder(life: Life) -> str:
 
 def delete(life: Life) -> str:
     path = life.picked()
-    if len(life.pictures()) <= FEWEST:
+    if len([other for other in life.pictures() if other.exists()]) <= FEWEST:
         return "delete nothing"
     path.unlink()
     return f"delete {life.name(path)}"
 
 
 def delete_folder(life: Life) -> str:
-    pictures = life.pictures()
+    pictures = [path for path in life.pictures() if path.exists()]
     free = [
         folder
         for folder in life.folders()
@@ -155,7 +155,7 @@ def touch(life: Life) -> str:
 
 def break_one(life: Life) -> str:
     """A picture by its name that cannot be read."""
-    named = [path for path in life.pictures() if path.suffix not in ("", ".jpg_large")]
+    named = [path for path in life.pictures() if path.exists() and path.suffix not in UNUSUAL]
     if len(named) <= FEWEST:
         return "break nothing"
     path = life.chance.choice(named)
@@ -232,6 +232,7 @@ def move(life: Life) -> str:
         shutil.copytree(life.data, target, symlinks=True, copy_function=copy)
         shutil.rmtree(life.data)
         how = f"copy, with {'the same' if keeps else 'other'} times,"
+        life.copies += not keeps
     life.data = target
     return f"{how} to {target.name}"
 

@@ -64,6 +64,7 @@ COMMANDS: dict[str, Callable[[Life], dict[str, Any]]] = {
     "encode": encode,
     "encode --whole-shards": lambda life: encode(life, whole_shards=True),
     "encode --retry failed": lambda life: encode(life, retry="failed"),
+    "encode --compare digest": lambda life: encode(life, compare="digest"),
     "encode -o ./other.latents": encode_inside,
     "sync": sync,
     "sync SRC": lambda life: sync(life, named=True),
@@ -78,6 +79,11 @@ ROUNDS = (
 )
 """Commands after which a store is what a new one would be."""
 AFTER_A_MOVE = ROUNDS[1:]
+AFTER_A_COPY = (
+    ("sync SRC", "encode --compare digest"),
+    ("encode --compare digest", "sync", "encode"),
+)
+"""A copy whose files have the times of their copying hides what changed at the same size."""
 OUTPUTS = ("decode", "encode -o ./other.latents")
 """Commands that write into the dataset's folder what is no input."""
 

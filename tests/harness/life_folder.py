@@ -25,6 +25,8 @@ FORMATS = {
 """How pictures are written whose names end so."""
 SUFFIXES = (".png", ".jpg", ".webp") * 3 + tuple(FORMATS)
 """Endings of new pictures, usual ones more often."""
+UNUSUAL = (".jpg_large", "")
+"""Of these, the ones that say nothing."""
 TEXTS = (".txt", ".caption", ".json")
 STORE = "own.latents"
 """Name of a store that is in its dataset's own folder."""
@@ -48,6 +50,8 @@ class Life:
     made: int = 0
     """What has been made so far; numbers in names are this."""
     moves: int = 0
+    copies: int = 0
+    """Of the moves, those that gave all files other times."""
     decodes: int = 0
     kills: int = 0
     told: list[str] = field(default_factory=list)
@@ -100,8 +104,8 @@ class Life:
         return [path for path in self.paths() if path.suffix in TEXTS and path.is_file()]
 
     def picked(self) -> Path:
-        """One of the pictures."""
-        return self.chance.choice(self.pictures())
+        """One of the pictures; no link that leads nowhere."""
+        return self.chance.choice([path for path in self.pictures() if path.exists()])
 
     def folder(self) -> Path:
         """A folder of the dataset, perhaps a new one."""
@@ -124,12 +128,15 @@ class Life:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is one by its name, or by its first bytes where its name does not say it."""
-    if path.name.startswith(".") or not path.is_file():
+    """Whether a file is one by its name, or by its first bytes where its name does not say it.
+
+    A link that leads nowhere is one by its name.
+    """
+    if path.name.startswith(".") or path.suffix not in FORMATS or path.is_dir():
         return False
-    if path.suffix in FORMATS and path.suffix not in ("", ".jpg_large"):
+    if path.suffix not in UNUSUAL:
         return True
-    if path.suffix not in FORMATS:
+    if not path.is_file():
         return False
     head = path.read_bytes()[:12]
     return head.startswith(HEADS) or head[4:8] == BOX
@@ -137,4 +144,5 @@ def is_picture(path: Path) -> bool:
 
 def is_ours(path: Path) -> bool:
     """Whether `decode` wrote a picture that lies where it was written."""
-    return (path.parent / ".latentcli").exists() and MADE_BY.encode() in path.read_bytes()
+    marked = path.is_file() and (path.parent / ".latentcli").exists()
+    return marked and MADE_BY.encode() in path.read_bytes()

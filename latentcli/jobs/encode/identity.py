@@ -112,6 +112,12 @@ def _is_moved(
     return same > 0 and 2 * same >= len(known)
 
 
+def has_times(inputs: InputList, found: FoundInputs) -> bool:
+    """Whether any input has the time that the list has of it, as a folder that is renamed keeps."""
+    times = dict(zip(found.files.paths, found.files.times, strict=True))
+    return any(times.get(row.source) == row.mtime_ns for row in inputs)
+
+
 def with_digests(
     store: AnyPath, spec_hash: str, inputs: InputList, rows: Iterable[InputRow]
 ) -> Iterator[Listed]:

@@ -13,7 +13,7 @@ from latentcli.core.caption_counts import CaptionCounts
 from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow
 from latentcli.jobs.encode.captions import companions_of
-from latentcli.jobs.encode.identity import Listed, altered, listed, located, renamed
+from latentcli.jobs.encode.identity import Listed, altered, has_times, listed, located, renamed
 from latentcli.jobs.runtime.meter import ignore
 from latentcli.shards.layout import INPUTS
 from latentcli.shards.sources.companions import Companions
@@ -79,6 +79,8 @@ class Survey:
     """Where the inputs lie today."""
     moved: bool = False
     """Whether they have moved since the store was written."""
+    copied: bool = False
+    """Whether they have moved, and none of them has the time that the list has of it."""
     todo: list[int] = field(default_factory=list)
     """Units to encode, those of new inputs as well."""
     parts: dict[int, tuple[int, ...]] = field(default_factory=dict)
@@ -189,6 +191,7 @@ def survey(
     rekey = ask.rekey and same and not found.packed
     roots = replace(roots, captions=ask.captions or roots.captions)
     now = Survey(frozen, roots.with_roots(found.roots, found.anchor), moved)
+    now.copied = moved and not has_times(frozen, found)
     now.stamps = stamps_of(now, found, ask)
     look = _Look(now, found, Match(found, rekey=rekey), rekey, ask, now.stamps)
     for state in unit_states(store, spec_hash, frozen):
@@ -281,8 +284,8 @@ def changes(
         for i, (item, at) in enumerate(zip(items, there, strict=True))
         if at is not None and not (by_stat and looks_same(look, item.row, at))
     }
-    if look.survey.moved and by_stat:
-        # A copy has the times of its making.
+    if look.survey.copied and by_stat:
+        # The times are those of the copying, and say nothing.
         return {i: None if n < 0 else n != items[i].row.size for i, n in asked.items()}
     verdicts = altered([items[i] for i in asked], list(asked.values()))
     return dict(zip(asked, verdicts, strict=True))

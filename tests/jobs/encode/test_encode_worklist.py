@@ -180,6 +180,17 @@ def test_a_moved_dataset_goes_on(model, tmp_path):
     assert all(torch.equal(latents[name], fresh[name]) for name in fresh)
 
 
+def test_what_changed_in_a_renamed_dataset_is_encoded_again(model, tmp_path):
+    pictures, store = toy_pictures(tmp_path / "pictures", 9), tmp_path / "store"
+    last = pictures / "000" / "000008.jpg"
+    data = last.read_bytes()
+    encode(pictures, store, model)
+    last.write_bytes(data[:-20] + bytes(18) + data[-2:])
+    pictures.rename(tmp_path / "photos")
+    found = encode(tmp_path / "photos", store, model)
+    assert (found["encoded"], found["skipped"], found["gone"]) == (1, 8, 0)
+
+
 def test_a_store_of_other_inputs_is_not_added_to(model, tmp_path):
     store = tmp_path / "store"
     encode(toy_pictures(tmp_path / "a", 3), store, model)
