@@ -11,8 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 
 import numpy as np
 
-TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar")
-"""Of tars of samples, lower case."""
+# fmt: off
+TAR_SUFFIXES = (
+    ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz", ".tar",
+)
+# fmt: on
+"""Of tars of samples, compressed ones too; lower case."""
 PARQUET_SUFFIXES = (".parquet",)
 ARROW_SUFFIXES = (".arrow",)
 JSONL_SUFFIXES = (".ndjson", ".jsonl")

@@ -62,6 +62,8 @@ def test_a_free_tar_key_is_neither_above_nor_below_another(old, new):
 
 def test_tar_keys():
     assert tar_keys(["x/000.tar", "x/001.tar.gz", "y.TGZ"]) == ["x/000", "x/001", "y"]
+    packed = ["a.tar.zst", "b.tzst", "c.tar.xz", "d.txz", "e.tar.bz2", "f.tbz2"]
+    assert tar_keys(packed) == ["a", "b", "c", "d", "e", "f"]
     assert tar_keys(["a.tar", "a.tgz", "b.tar"]) == ["a.tar", "a.tgz", "b"]
     assert tar_keys(["a.tar", "a/b.tar", "a.b.tar"]) == ["a.tar", "a/b", "a.b"]
     assert tar_keys(["a.tar", "a.tar/b.tar"]) == ["a", "a.tar/b"]

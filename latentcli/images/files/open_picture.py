@@ -19,6 +19,7 @@ from PIL import (  # noqa: F401 - each plugin registers its format
 )
 
 from latentcli.core.errors import SampleError
+from latentcli.core.first_bytes import described
 from latentcli.images.files.avif import read_avif
 from latentcli.images.files.bmp import read_bmp
 from latentcli.images.files.heif import read_heif
@@ -47,18 +48,6 @@ READERS: Mapping[str, Callable[[bytes], Stored]] = {
 }
 """The suffix that stands for a format -> what reads it."""
 
-_LOOKS_LIKE: tuple[tuple[bytes, str], ...] = (
-    (b"<!doctype html", "an HTML page"),
-    (b"<html", "an HTML page"),
-    (b"<?xml", "an XML document"),
-    (b"version https://git-lfs", "a Git LFS pointer, whose real file was not fetched"),
-    (b"%pdf", "a PDF document"),
-    (b"pk\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "a gzip file"),
-    (b"riff", "a RIFF file such as WAV or AVI"),
-    (b"{", "a JSON document"),
-)
-
 
 def open_picture(data: bytes) -> Stored:
     """The header of a picture file; SampleError where it is damaged, or no picture that is read."""
@@ -74,18 +63,4 @@ def open_picture(data: bytes) -> Stored:
         # It has no signature: anything may look like one.
         return read_plain(data, "TGA")
     except SampleError:
-        raise SampleError("decode_image", f"not a picture: {_describe(data)}") from None
-
-
-def _describe(data: bytes) -> str:
-    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for prefix, name in _LOOKS_LIKE:
-        if head.startswith(prefix):
-            return f"it looks like {name}"
-    if data[4:8] == b"ftyp":
-        return f"it looks like a video ({data[8:12]!r})"
-    if not any(data[:4096]):
-        return "it begins with nothing but zero bytes"
-    if data[:64].isascii() and data[:64].decode().replace("\n", " ").strip().isprintable():
-        return f"it looks like text ({data[:32].decode()!r})"
-    return f"it begins with the bytes {data[:8].hex(' ')}"
+        raise SampleError("decode_image", f"not a picture: {described(data)}") from None

@@ -7,7 +7,8 @@ import stat
 from io import BufferedReader
 
 from latentcli.core.errors import SampleError
-from latentcli.shards.storage.byte_stream import without_waiting
+from latentcli.shards.storage.byte_stream import open_stream, without_waiting
+from latentcli.shards.storage.decompress import compression_of
 from latentcli.shards.storage.paths import RemotePath, path_of
 from latentcli.shards.tar.member import member_bytes, split_member
 
@@ -20,6 +21,9 @@ def read_bytes(source: str, limit: int | None = None) -> bytes:
     name, member = split_member(source)
     where = path_of(name)
     try:
+        if member is not None and compression_of(where.name) is not None:
+            with open_stream(where) as stream:
+                return member_bytes(stream, member, limit)
         if isinstance(where, RemotePath):
             return _read_remote(where, member, limit)
         with open(where, "rb", opener=without_waiting) as file:

@@ -1,25 +1,21 @@
-"""Reads the bytes of a large file in order, here or remote, and unpacks gzip."""
+"""Reads the bytes of a large file in order, here or remote, and decompresses it."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
+from latentcli.shards.storage.decompress import Decompressing, compression_of
 from latentcli.shards.storage.paths import AnyPath, RemotePath
 
 RANGE = 8 * 2**20
 """Bytes of a remote file that are asked for at once; twice as many are in memory at most."""
-
-_PACKED = (".gz", ".tgz")
-_GZIP = 31  # zlib's number for a gzip header with the largest window.
-_INPUT = 2**18
 
 
 class OpenStream(ABC):
@@ -44,25 +40,25 @@ class OpenStream(ABC):
 
 
 def open_stream(path: AnyPath, size: int | None = None, start: int = 0) -> OpenStream:
-    """The bytes of a file from `start` on, counted after unpacking a .gz or .tgz.
+    """The bytes of a file from `start` on, decompressed first where its name says so.
 
     `size` is what the file had when it was listed: OSError where it has another now, and in the
-    end where a remote file was changed in the meantime.
+    end where a remote file was changed in the meantime. UsageError without the package for it.
     """
-    packed = path.name.lower().endswith(_PACKED)
-    begin = 0 if packed else start
+    compression = compression_of(path.name)
+    begin = start if compression is None else 0
     raw: OpenStream
     if isinstance(path, RemotePath):
         raw = _RemoteStream(path, size, begin)
     else:
         raw = _LocalStream(path, size, begin)
-    if not packed:
+    if compression is None:
         return raw
-    stream = _Unpacked(raw)
     try:
+        stream = _Decompressed(raw, Decompressing(compression, raw.read))
         stream.skip(start)
     except BaseException:
-        stream.close()
+        raw.close()
         raise
     return stream
 
@@ -141,54 +137,23 @@ class _RemoteStream(OpenStream):
         return self._thread.submit(self._path.read_range, begin, end)
 
 
-class _Unpacked(OpenStream):
-    """The content of a gzip stream, of one member or more; no more is unpacked than is read."""
+class _Decompressed(OpenStream):
+    """The content of a compressed stream."""
 
-    def __init__(self, raw: OpenStream) -> None:
+    def __init__(self, raw: OpenStream, inner: Decompressing) -> None:
         self._raw = raw
-        self._unpack = zlib.decompressobj(_GZIP)
-        self._input = b""
-        self._began = False
+        self._inner = inner
 
     def read(self, size: int = -1, /) -> bytes:
-        return _collect(self._take, size)
+        return _collect(self._inner.take, size)
 
     def skip(self, count: int) -> None:
         """Reads over some bytes; fewer where the stream ends before."""
-        while count > 0 and (part := self._take(min(count, RANGE))):
+        while count > 0 and (part := self._inner.take(min(count, RANGE))):
             count -= len(part)
 
     def close(self) -> None:
         self._raw.close()
-
-    def _take(self, most: int) -> bytes:
-        while True:
-            if self._unpack.eof:
-                self._next_member()
-            if not self._input:
-                self._input = self._raw.read(_INPUT)
-            if not self._input:
-                if self._began:
-                    raise OSError(errno.EIO, "its gzip data end too early")
-                return b""
-            try:
-                part = self._unpack.decompress(self._input, most)
-            except zlib.error as error:
-                raise OSError(errno.EIO, f"its gzip data are damaged ({error})") from error
-            self._began = True
-            self._input = self._unpack.unconsumed_tail
-            if part:
-                return part
-
-    def _next_member(self) -> None:
-        """Goes on behind the end of a member; zeros there are padding."""
-        self._input = self._unpack.unused_data
-        while not (rest := self._input.lstrip(b"\0")):
-            self._input = self._raw.read(_INPUT)
-            if not self._input:
-                break
-        self._input, self._began = rest, False
-        self._unpack = zlib.decompressobj(_GZIP)
 
 
 def _collect(take: Callable[[int], bytes | memoryview], size: int) -> bytes:

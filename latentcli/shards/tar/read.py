@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from latentcli.core.first_bytes import described, is_text, looks_like
 from latentcli.shards.tar import header as tar_header
 from latentcli.shards.tar.header import BLOCK, BadHeader, Header, NoHeader
 
@@ -17,13 +18,10 @@ _ZEROS = bytes(BLOCK)
 _CHUNK = 64 << 10
 _LARGEST_READ = 8 << 20
 
-_OTHER_FORMATS = {
-    b"\x1f\x8b": "compressed with gzip",
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ": "compressed with xz",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"PK\x03\x04": "a zip file",
-}
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")
+_MAGIC = slice(257, 262)
+_NAME_AND_MODE = 108
+"""Bytes at the start of a header that hold a zero: nothing but text there is no header."""
 
 
 class ByteStream(Protocol):
@@ -205,7 +203,7 @@ def _header(source: _Bytes, block: bytes, ended: bool) -> Header:
     except BadHeader as error:
         if ended:
             what = f"the tar goes on behind its end mark, at byte {at:,}, with what is no tar"
-        elif at == 0 and isinstance(error, NoHeader):
+        elif at == 0 and isinstance(error, NoHeader) and block[_MAGIC] != b"ustar":
             what = _no_tar(block)
         else:
             what = f"the tar is damaged at byte {at:,}: {error}"
@@ -213,7 +211,8 @@ def _header(source: _Bytes, block: bytes, ended: bool) -> Header:
 
 
 def _no_block(source: _Bytes, block: bytes) -> _Broken:
-    if block.startswith(tuple(_OTHER_FORMATS)) and source.position == len(block):
+    whole_text = len(block) >= _NAME_AND_MODE and is_text(block[:_NAME_AND_MODE])
+    if source.position == len(block) and (looks_like(block) or whole_text):
         return _Broken(_no_tar(block))
     if block:
         return source.broken("inside a header")
@@ -223,10 +222,8 @@ def _no_block(source: _Bytes, block: bytes) -> _Broken:
 
 
 def _no_tar(block: bytes) -> str:
-    for magic, what in _OTHER_FORMATS.items():
-        if block.startswith(magic):
-            return f"this is no plain tar: it is {what}; unpack it first"
-    return "this is no tar: it does not start with the header of a member"
+    unpack = "; unpack it first" if block.startswith(_PACKED) else ""
+    return f"this is no tar: {described(block)}{unpack}"
 
 
 def _extended(source: _Bytes, header: Header, limits: TarLimits) -> dict[str, str]:

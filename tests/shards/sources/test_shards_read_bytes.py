@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import io
+import lzma
 import os
 import pickle
 import socket
@@ -84,6 +86,20 @@ def test_bytes_of_a_member_of_a_tar(tmp_path):
         assert caught.value.stage == "read"
     with pytest.raises(SampleError, match=r"x/1.jpg has 7 bytes, allowed are 6"):
         read_bytes(f"{tar}::x/1.jpg", 6)
+
+
+def test_bytes_of_a_member_of_a_compressed_tar(tmp_path):
+    data = write_tar(tmp_path / "a.tar", "1.jpg", "2.jpg").read_bytes()
+    url = f"memory://{tmp_path.name}"
+    for name, pack in (("p.tar.gz", gzip.compress), ("p.txz", lzma.compress)):
+        (tmp_path / name).write_bytes(pack(data))
+        with fsspec.open(f"{url}/{name}", "wb") as file:
+            file.write(pack(data))
+        for folder in (tmp_path, url):
+            assert read_bytes(f"{folder}/{name}::2.jpg") == b"2.jpg"
+    (tmp_path / "cut.tgz").write_bytes(gzip.compress(data)[:40])
+    with pytest.raises(SampleError, match="gzip data end too early"):
+        read_bytes(f"{tmp_path}/cut.tgz::2.jpg")
 
 
 def test_a_file_is_preferred_to_a_member(tmp_path):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import os
 import random
+import sys
 import threading
 import time
 import tracemalloc
@@ -13,7 +16,8 @@ import zlib
 
 import pytest
 
-from latentcli.shards.storage import byte_stream
+from latentcli.core.errors import UsageError
+from latentcli.shards.storage import byte_stream, decompress
 from latentcli.shards.storage.byte_stream import open_stream
 from latentcli.shards.storage.paths import RemotePath, path_of
 
@@ -25,7 +29,7 @@ DATA = random.Random(3).randbytes(100_000) + bytes(50_000)
 @pytest.fixture(autouse=True)
 def small_ranges(monkeypatch):
     monkeypatch.setattr(byte_stream, "RANGE", 9973)
-    monkeypatch.setattr(byte_stream, "_INPUT", 997)
+    monkeypatch.setattr(decompress, "_INPUT", 997)
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -62,44 +66,106 @@ def test_a_read_is_full_until_the_end(folder):
         assert stream.read(0) == b""
 
 
-@pytest.mark.parametrize("name", ["a.tar.gz", "a.TGZ"])
+def zstd_module():
+    return pytest.importorskip(
+        "backports.zstd" if sys.version_info < (3, 14) else "compression.zstd"
+    )
+
+
+def zstd(data):
+    """As the zstd command packs it."""
+    module = zstd_module()
+    return module.compress(data, options={module.CompressionParameter.checksum_flag: 1})
+
+
+PACK = {
+    "gz": gzip.compress,
+    "tgz": gzip.compress,
+    "zst": zstd,
+    "tzst": zstd,
+    "xz": lzma.compress,
+    "txz": lzma.compress,
+    "bz2": bz2.compress,
+    "tbz2": bz2.compress,
+}
+NAMES = {"gz": "gzip", "zst": "zstd", "xz": "xz", "bz2": "bzip2"}
+
+
+@pytest.mark.parametrize(
+    "name", ["a.tar.gz", "a.TGZ", "a.tar.zst", "a.tzst", "a.tar.xz", "a.txz", "a.tar.BZ2", "a.tbz2"]
+)
 @pytest.mark.parametrize("start", [0, 12_345, 150_000, 200_000])
-def test_gzip_is_unpacked(folder, name, start):
-    members = gzip.compress(DATA[:70_000]) + gzip.compress(b"") + gzip.compress(DATA[70_000:])
-    path = put(folder / name, members + bytes(2000))
+def test_compressed_files_of_several_parts(folder, name, start):
+    pack = PACK[name.rpartition(".")[2].lower()]
+    parts = pack(DATA[:70_000]) + pack(b"") + pack(DATA[70_000:])
+    path = put(folder / name, parts + bytes(2000))
     assert in_pieces(open_stream(path, start=start)) == DATA[start:]
 
 
-def test_damaged_gzip(folder):
-    packed = gzip.compress(DATA)
+@pytest.mark.parametrize("kind", NAMES)
+def test_damaged_and_cut_compressed_files(folder, kind):
+    pack, name = PACK[kind], NAMES[kind]
+    packed = pack(DATA)
+
+    def reason(data):
+        with (
+            open_stream(put(folder / f"a.{kind}", data)) as stream,
+            pytest.raises(OSError) as raised,
+        ):
+            stream.read()
+        return raised.value.strerror
+
     for size in (5, 1000, len(packed) - 1):
-        with (
-            open_stream(put(folder / "a.tgz", packed[:size])) as stream,
-            pytest.raises(OSError) as raised,
-        ):
-            stream.read()
-        assert raised.value.strerror == "its gzip data end too early"
-    for data in (b"no gzip at all", packed + b"more", packed[:-6] + b"\1" + packed[-5:]):
-        with (
-            open_stream(put(folder / "a.tgz", data)) as stream,
-            pytest.raises(OSError) as raised,
-        ):
-            stream.read()
-        assert raised.value.strerror.startswith("its gzip data are damaged (")
+        assert reason(packed[:size]) == f"its {name} data end too early"
+    assert reason(pack(DATA[:70_000]) + packed[:900]) == f"its {name} data end too early"
+    middle = len(packed) // 2
+    flipped = packed[:middle] + bytes([packed[middle] ^ 0x55]) + packed[middle + 1 :]
+    for data in (packed + b"more of it" * 9, flipped):
+        assert reason(data).startswith(f"its {name} data are damaged (")
+    assert reason(b"<html>404</html>") == f"it is no {name} file: it looks like an HTML page"
 
 
-def test_a_gzip_bomb_is_unpacked_only_as_far_as_it_is_read(folder):
-    pack = zlib.compressobj(9, wbits=31)
-    bomb = b"".join(pack.compress(bytes(10**6)) for _ in range(100)) + pack.flush()
-    path = put(folder / "a.tar.gz", bomb)
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_bomb_is_decompressed_only_as_far_as_it_is_read(folder, kind):
+    if kind == "gz":
+        pack = zlib.compressobj(9, wbits=31)
+        bomb = b"".join(pack.compress(bytes(10**6)) for _ in range(100)) + pack.flush()
+    else:
+        bomb = PACK[kind](bytes(3 * 10**7))
+    path = put(folder / f"a.tar.{kind}", bomb)
     tracemalloc.start()
     try:
         with open_stream(path) as stream:
             for _ in range(100):
                 assert stream.read(10_000) == bytes(10_000)
-        assert tracemalloc.get_traced_memory()[1] < 2 * 10**6
+        # Of xz, 8 MiB are the dictionary that its streams ask for.
+        assert tracemalloc.get_traced_memory()[1] < 12 * 10**6
     finally:
         tracemalloc.stop()
+
+
+def test_a_window_that_would_take_much_memory_is_refused(tmp_path):
+    module = zstd_module()
+    options = {module.CompressionParameter.window_log: 28}
+    pack = module.ZstdCompressor(options=options)
+    data = b"".join((pack.compress(DATA), pack.compress(DATA), pack.flush()))
+    with open_stream(put(tmp_path / "a.zst", data)) as stream, pytest.raises(OSError) as raised:
+        stream.read()
+    assert "too much memory" in raised.value.strerror
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**29}]
+    with (
+        open_stream(put(tmp_path / "a.xz", lzma.compress(DATA, filters=filters))) as stream,
+        pytest.raises(OSError) as raised,
+    ):
+        stream.read()
+    assert "Memory usage limit exceeded" in raised.value.strerror
+
+
+def test_without_the_package_for_zstd_it_says_which_one(tmp_path, monkeypatch):
+    for name in ("compression.zstd", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UsageError, match=r"pip install 'latentcli\[zst\]'"):
+        open_stream(put(tmp_path / "a.tar.zst", b"x"))
 
 
 def test_missing_files_and_other_sizes(folder):
