@@ -47,7 +47,9 @@ def open_piped(state: str | None, check: Callable[[], None] = go_on) -> Iterator
     `state` is for latents that do not say it. `check` is called while nothing comes.
     """
     with open_stdin(check) as stdin:
-        stream = with_unique_keys(map(piped, read_samples(stdin, LATENTS, unique=False)))
+        stream = with_unique_keys(
+            map(piped, read_samples(stdin, LATENTS, unique=False, dots="keys"))
+        )
         refused: list[Piped] = []
         for first in stream:
             if first.problem is None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
+from itertools import groupby
 
 from latentcli.core.types import Member, Sample
 from latentcli.shards.keys import escape
@@ -19,27 +21,37 @@ _HIDDEN = re.compile(r"(?:^|/)(?:\.[^/]*$|PaxHeaders(?:\.\d+)?/)|^__[^/]*__(?:$|
 """Hidden files, what an old tar made of pax headers, and webdataset's own notes."""
 
 
+CAME_BEFORE = (
+    "its key came before in this tar, and the members of a sample must be one behind the other:"
+    " make the tar again with tar --sort=name"
+)
+"""Why a sample is refused whose members are not in a row; the same for all, so that they count as
+one reason."""
+
+
 def read_samples(
     stream: ByteStream,
     suffixes: frozenset[str],
     limits: TarLimits = DEFAULT_LIMITS,
     *,
     unique: bool = True,
+    dots: str = "auto",
 ) -> Iterator[Sample]:
     """The samples of a tar in its order; those that are refused have a problem and no members.
 
-    `suffixes` are those of pictures (or clips), lower case with the dot. Keys are printable,
-    relative paths without `..` and unique, also those of refused samples: what comes twice gets
-    ~2, ~3; with `unique` False all that comes is taken. A sample comes out when the header behind
-    it was read soundly, or the end mark. Where the tar is broken, the last sample has the problem,
-    and the key of what was being read.
+    `suffixes` are those of pictures (or clips), lower case with the dot; `dots` is a key of
+    group.DOTS. A sample may have no picture, such as a text that belongs to none. Keys are
+    printable, relative paths without `..` and unique, also those of refused samples: what comes
+    twice gets ~2, ~3; with `unique` False all that comes is taken. A sample comes out when the
+    header behind it was read soundly, or the end mark. Where the tar is broken, the last sample
+    has the problem, and the key of what was being read.
 
     Left out are folders, hidden files, folders named PaxHeaders, and what webdataset skips too
     (__meta__). One refused member, a member that comes twice, or members that are too large
     together, refuse their sample as a whole. A name without a suffix is refused at once, and the
     sample around it comes later.
     """
-    collected = _Samples(suffixes, limits, unique)
+    collected = _Samples(suffixes, limits, unique, dots)
     for entry in read_members(stream, limits):
         if entry.kind == "broken":
             yield from collected.broken(entry)
@@ -67,10 +79,11 @@ def payload(sample: Sample, suffixes: frozenset[str]) -> tuple[Member | None, tu
 class _Samples:
     """Puts members together, and gives every sample its key."""
 
-    def __init__(self, suffixes: frozenset[str], limits: TarLimits, unique: bool) -> None:
+    def __init__(
+        self, suffixes: frozenset[str], limits: TarLimits, unique: bool, dots: str
+    ) -> None:
         self._unique = unique
-        self._suffixes = suffixes
-        self._limits = limits
+        self._group_of = partial(Group, suffixes=suffixes, limits=limits, dots=dots)
         self._group: Group | None = None
         self._keys = UniqueKeys()
 
@@ -83,16 +96,16 @@ class _Samples:
             return
         if self._group is None or self._group.key != parted[0]:
             yield from self.end()
-            self._group = Group(parted[0], self._suffixes, self._limits)
+            self._group = self._group_of(parted[0])
         for run in self._group.add(entry):
-            yield self._sample(self._group, run)
+            yield from self._samples(self._group, run)
 
     def end(self) -> Iterator[Sample]:
         """What is left, now that no more members of its key come."""
         group, self._group = self._group, None
         if group is not None:
             for run in group.end():
-                yield self._sample(group, run)
+                yield from self._samples(group, run)
 
     def broken(self, entry: TarEntry) -> Iterator[Sample]:
         """The samples that were complete, and one that stands for the rest of the tar."""
@@ -108,20 +121,23 @@ class _Samples:
             " tar again",
         )
 
-    def _sample(self, group: Group, run: Run) -> Sample:
-        key = group.sample_key(run)
-        problem = _problem(run.entries)
-        if group.is_orphan(run):
-            key = run.entries[0].name.rpartition(".")[0]
-            problem = problem or _orphans(run.entries)
+    def _samples(self, group: Group, run: Run) -> Iterator[Sample]:
+        """The sample of a run; of members that belong to no picture, one for each name."""
+        if not group.is_orphan(run):
+            yield self._sample(group.sample_key(run), run.entries)
+            return
+        for key, entries in groupby(run.entries, lambda entry: entry.name.rpartition(".")[0]):
+            yield self._sample(key, list(entries))
+
+    def _sample(self, key: str, entries: list[TarEntry]) -> Sample:
+        problem = _problem(entries)
         name, first = self._claim(key)
         if problem is None and not first:
-            problem = f"the key {shown(key)} came before in this tar; a sample's members must be"
-            problem += " one behind the other"
+            problem = CAME_BEFORE
         if problem is not None:
             return Sample(name, (), problem)
         start = len(key) + 1
-        return Sample(name, tuple(Member(e.name[start:], e.data) for e in run.entries))
+        return Sample(name, tuple(Member(e.name[start:], e.data) for e in entries))
 
     def _refused(self, key: str, problem: str) -> Sample:
         return Sample(self._claim(key)[0], (), problem)
@@ -150,11 +166,6 @@ def _problem(entries: list[TarEntry]) -> str | None:
             return f"member {shown(entry.name)} is there twice"
         fields.add(name)
     return None
-
-
-def _orphans(entries: list[TarEntry]) -> str:
-    more = f", nor do {len(entries) - 1} members after it" if len(entries) > 1 else ""
-    return f"member {shown(entries[0].name)} belongs to no picture{more}"
 
 
 def _no_suffix(name: str) -> str:
