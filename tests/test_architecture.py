@@ -72,7 +72,7 @@ MAX_ROOMS = {"jobs": 14, "shards": 8}
 MAX_FLOORS = {"jobs": 6, "shards": 6}
 
 ENCODE = (
-    {"plan", "identity", "unit", "captions", "first_inputs"},
+    {"plan", "identity", "unit", "captions", "first_inputs", "field_counts"},
     {"survey", "rewrite"},
     {"worklist"},
     {"run"},

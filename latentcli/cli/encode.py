@@ -73,6 +73,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     yield from caption_lines(document)
     yield from words.failures(document)
     yield from words.filtered(document)
+    yield from words.fields(document)
     yield from words.left_out(document)
     store = document["store"]
     if store != "-" and document["encoded"] + document["skipped"]:

@@ -105,6 +105,19 @@ def filtered(document: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {number:,} x {text}" for text, number in reasons)
 
 
+def fields(document: Mapping[str, Any]) -> Iterator[str]:
+    """What was chosen among the pictures of samples in tars, and how many had none."""
+    for item in document.get("field_choices", ())[:3]:
+        yield (
+            f"Of {count(item['samples'], 'sample')} in {count(item['tars'], 'tar')}:"
+            f" {item['choice']}; first in {item['first']}. --image-field chooses another."
+        )
+    number = document.get("nothing_to_encode", 0)
+    if number:
+        none = "clip" if document["media"] == "clips" else "picture"
+        yield f"{count(number, 'sample')} without a {none}: nothing to encode."
+
+
 def left_out(document: Mapping[str, Any]) -> Iterator[str]:
     """What the sources hold that was no input, where there was any."""
     if told := left_out_words(document.get("left_out_by", {})):

@@ -134,6 +134,8 @@ class Row:
     """What a policy did to this picture: orientation, colour, alpha, animation."""
     sha256: str | None = None
     """Hexadecimal digest of the input's bytes."""
+    field: str | None = None
+    """Of a sample in a tar, the field of the member that was taken."""
 
 
 @dataclass(frozen=True, slots=True)

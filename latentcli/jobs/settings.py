@@ -18,6 +18,9 @@ MODEL = "Preset (see latentcli models), Hub id, or folder of config.json + model
 NO_SOURCES = "Give what to read: folders, image files, quoted globs or @list.txt."
 NO_STORE = "Give the store: the folder that latentcli encode wrote."
 
+ALL_FIELDS = "all"
+"""The image field of a job that takes every picture of a sample."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
@@ -67,8 +70,10 @@ class ImageIntake:
     )
     image_field: str | None = option(
         None,
-        "Field of a tar's sample, or column of a table, that holds the picture. Default: the one"
-        " whose name or kind says so.",
+        "Of a tar's samples with several pictures (or clips), the field to encode, such as jpg,"
+        " image.png or image; all: each, as <key>/<field>. Of a table, the column. Default: of a"
+        " tar, the field without a dot (jpg, png, ...), and a sample with several, or without,"
+        " fails; of a table, the column whose name or kind says so.",
         section="read",
         metavar="NAME",
     )

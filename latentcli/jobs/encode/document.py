@@ -9,6 +9,7 @@ from typing import Any
 
 from latentcli.core.reasons import Reasons
 from latentcli.core.types import FILTERED
+from latentcli.jobs.encode.field_counts import FieldCounts
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.texts import captions_document
 from latentcli.jobs.encode.worklist import Work
@@ -33,6 +34,8 @@ class Counts:
     """Why inputs failed, of all units."""
     filters: Counter[str] = field(default_factory=Counter)
     """Why inputs were left out by the filters, of all units."""
+    fields: FieldCounts = field(default_factory=FieldCounts)
+    """Of tars, what was taken of their samples."""
 
     def add(self, record: CommitRecord) -> None:
         """Takes in a unit of the store."""
@@ -41,6 +44,7 @@ class Counts:
                 self.filters[row.error or ""] += 1
             elif row.status != "ok":
                 self.reasons.add(f"{row.stage}: {row.error}", row.key, row.source)
+        self.fields.add(record)
         if record.unit in self.todo:
             chosen = self.parts.get(record.unit)
             rows = record.rows if chosen is None else [record.rows[i] for i in chosen]
@@ -83,6 +87,7 @@ def document(
         "filtered": totals.filtered,
         "filter_reasons": dict(counts.filters.most_common()),
         "ranks": run.team.rank.world,
+        **counts.fields.to_json(),
     }
 
 

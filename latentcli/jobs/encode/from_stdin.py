@@ -69,7 +69,9 @@ def encode_stdin(
         write_inputs(store / INPUTS, rows)
         todo = tuple(unit for unit in range(reader.units) if unit not in reader.passed)
         work = Work(InputList.open(store / INPUTS), todo)
-        return finished_store(run, work, lock, before, began) | {"tars": None}
+        # What is passed over holds nothing to encode each time; not all of it is behind a unit.
+        whole = {"tars": None, "nothing_to_encode": reader.nothing_to_encode}
+        return finished_store(run, work, lock, before, began) | whole
 
 
 def known_of(run: EncodeRun, unit: int) -> Known:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from latentcli.core.reasons import Reasons
 from latentcli.core.types import FILTERED, Picture, Row
+from latentcli.jobs.encode.field_counts import FieldCounts
 from latentcli.jobs.encode.first_inputs import CHECKED_INPUTS
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.rewrite import rewrite, rewriting_of
@@ -17,6 +18,7 @@ from latentcli.jobs.encode.texts import add_companions
 from latentcli.jobs.encode.unit import EncodedUnit, drop_sample, samples_of
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.self_check import self_check
+from latentcli.jobs.loader.readers import SEPARATOR
 from latentcli.jobs.runtime.stdio import Stdout, go_on
 from latentcli.latents.schema import posterior_text, shard_metadata
 from latentcli.shards.store.commit import Contents, commit_tar, commit_unit
@@ -101,6 +103,8 @@ class TarStreamSink(Sink):
     """Inputs that the filters left out, by reason."""
     reasons: Reasons = field(default_factory=Reasons)
     """Of all."""
+    fields: FieldCounts = field(default_factory=FieldCounts)
+    """Of tars, what was taken of their samples."""
     settled: int = 0
     """Rows of the unit at hand that are written, or failed."""
 
@@ -135,6 +139,7 @@ class TarStreamSink(Sink):
 
     def count(self, row: Row) -> None:
         """Counts a row."""
+        self.fields.add_row(row, row.source.partition(SEPARATOR)[0])
         if row.status == "ok":
             self.counts["encoded"] += 1
             shape = row.latent_shape or ()

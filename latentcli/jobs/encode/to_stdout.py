@@ -54,6 +54,7 @@ def encode_to_stdout(
         encode_inputs(run, iter(work.todo))
         stream.write([END])
     counts, clips = sink.counts, plan.clips is not None
+    sink.fields.nothing_to_encode = run.reader.nothing_to_encode
     return {
         "store": "-",
         "model": plan.manifest.model["name"],
@@ -77,6 +78,7 @@ def encode_to_stdout(
         ],
         "reasons": sink.reasons.counts(),
         **left_out,
+        **sink.fields.to_json(),
     }
 
 

@@ -230,7 +230,7 @@ def clip_row(row: Row, info: ClipInfo, recipe: ClipRecipe, first: PreparedPixels
         crop=first.crop,
         frame_rate=str(info.frame_rate / recipe.stride),
         time_base=str(info.time_base),
-        notes=info.notes,
+        notes=row.notes + info.notes,
     )
 
 

@@ -84,16 +84,18 @@ class PackedReader(Reader):
     def tasks(self, intake: Intake, units: Iterable[int]) -> Iterator[Task]:
         """Tasks of the units' inputs, in order; every unit has at least one, its last says so."""
         for row in rows_of(intake.inputs, units):
+            before = self.nothing_to_encode
             samples = timed_reads(self.samples(row), self.meter)
             if self.split is not None:
                 yield from self._stream(samples, row)
                 continue
             yield from grouped(row.unit, samples)
-            self.origins[row.unit] = TarOrigin(row.source, self.digest, row.key)
+            self.origins[row.unit] = self._origin(row, before)
             yield Task(row.unit, 0, 0, (), True)
 
     def clips(self, row: InputRow) -> Iterator[ClipInput]:
         """The clips of one input, each in a file that is there until the next is asked for."""
+        before = self.nothing_to_encode
         for raw in timed_reads(self.samples(row), self.meter):
             if raw.data is None:
                 yield ClipInput(raw.row, None)
@@ -101,11 +103,18 @@ class PackedReader(Reader):
             row_of_clip = replace(raw.row, sha256=hashlib.sha256(raw.data).hexdigest())
             with clip_file(raw.data, raw.row.source) as path:
                 yield ClipInput(row_of_clip, path, raw.others)
-        self.origins[row.unit] = TarOrigin(row.source, self.digest, row.key)
+        self.origins[row.unit] = self._origin(row, before)
+
+    def _origin(self, row: InputRow, before: int) -> TarOrigin:
+        """What a unit was made from, all of which has been read; `before`, so much held nothing."""
+        nothing = self.nothing_to_encode - before
+        key = row.key if self.split is None else None
+        return TarOrigin(row.source, self.digest, key, nothing)
 
     def _stream(self, samples: Iterator[RawSample], row: InputRow) -> Iterator[Task]:
         """Units of `split` samples each, of which those that are done give no task."""
         assert self.split is not None
+        before = self.nothing_to_encode
         for first in samples:
             unit, self.units = self.units, self.units + 1
             share = itertools.chain([first], itertools.islice(samples, self.split - 1))
@@ -114,7 +123,8 @@ class PackedReader(Reader):
                 self.passed.add(unit)
                 continue
             yield from grouped(unit, left)
-            self.origins[unit] = TarOrigin(row.source, None)
+            self.origins[unit] = self._origin(row, before)
+            before = self.nothing_to_encode
             yield Task(unit, 0, 0, (), True)
 
     def _left(self, unit: int, share: Iterator[RawSample]) -> Iterator[RawSample] | None:

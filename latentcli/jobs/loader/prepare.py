@@ -156,7 +156,8 @@ def prepare_sample(
         entering(stage := "decode_image")
         decoded = decode_image(data, recipe.policy)
         lap(stage)
-        row = replace(row, original_size=decoded.original_size, notes=decoded.notes)
+        notes = row.notes + decoded.notes
+        row = replace(row, original_size=decoded.original_size, notes=notes)
         entering(stage := "preprocess")
         ready = preprocess(decoded.image, recipe.preprocess)
         lap(stage)

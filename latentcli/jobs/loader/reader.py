@@ -40,6 +40,8 @@ class Reader:
     """Of packed inputs, the member or column that is the picture; None where it is found."""
     image_root: str | None = None
     """Folder that files which a table names must lie in; None is the table's own."""
+    nothing_to_encode: int = 0
+    """Samples of packed inputs, so far, that hold no picture (or clip); they have no rows."""
 
     @classmethod
     def owns(cls, path: str) -> bool:

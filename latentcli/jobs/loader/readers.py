@@ -10,19 +10,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from latentcli.core.errors import SampleError
 from latentcli.core.types import InputRow, Row, Sample
+from latentcli.jobs.loader.choose_field import choose, known_suffixes
 from latentcli.jobs.loader.packed_reader import PackedReader
 from latentcli.jobs.loader.prepare import Prepared, RawSample, Recipe, prepare_sample
 from latentcli.jobs.loader.reader import Reader
 from latentcli.jobs.loader.table_reader import ArrowReader, JsonLinesReader, ParquetReader
-from latentcli.jobs.loader.tar_stream import Digesting, open_tar
+from latentcli.jobs.loader.tar_stream import open_tar
 from latentcli.jobs.runtime.meter import IMAGE_STAGES
 from latentcli.jobs.runtime.stdio import STDIN
-from latentcli.shards.keys import TAR_SUFFIXES
+from latentcli.jobs.settings import ALL_FIELDS
+from latentcli.shards.keys import TAR_SUFFIXES, escape
 from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.remote import is_web
 from latentcli.shards.tar.read import ByteStream
-from latentcli.shards.tar.samples import payload, read_samples
+from latentcli.shards.tar.samples import read_samples
+from latentcli.shards.tar.unique_keys import UniqueKeys
 
 SEPARATOR = "::"
 """Stands between an input and a sample of it in the source of a row."""
@@ -43,34 +47,54 @@ class TarReader(PackedReader):
 
     def samples(self, row: InputRow) -> Iterator[RawSample]:
         """The samples of one tar; its digest is known once all of them are out."""
-        before = self.taken
-        with open_tar(row.source, self.check) as stream:
-            counted = Digesting(stream, hashing=self.split is None)
-            for raw in self.in_stream(row, counted):
-                self.taken = before + counted.bytes
+        before, whole = self.taken, self.split is None
+        with open_tar(row.source, self.suffixes, self.check, hashing=whole) as tar:
+            for raw in self.in_stream(row, tar):
+                self.taken = before + tar.taken
                 yield raw
-            self.digest = counted.digest_of_all() if self.split is None else None
-            self.taken = before + max(counted.bytes, row.size)
+            self.digest = tar.digest() if whole else None
+            self.taken = before + max(tar.taken, row.size)
 
     def in_stream(self, row: InputRow, stream: ByteStream) -> Iterator[RawSample]:
         """The samples of a tar whose bytes are a stream."""
-        prefix = self.prefix(row)
-        return (
-            self.raw(row.source, prefix, sample) for sample in read_samples(stream, self.suffixes)
-        )
+        keys = UniqueKeys()
+        known = known_suffixes(self.suffixes)
+        for sample in read_samples(stream, known, dots=self.dots()):
+            yield from self.raws(row, sample, keys)
 
-    def raw(self, source: str, prefix: str, sample: Sample) -> RawSample:
-        """A sample as the loader takes it: its picture or clip, or why there is none."""
-        picture, others = payload(sample, self.suffixes)
-        reason = sample.problem
-        if reason is None and picture is None:
-            names = ", ".join(member.field for member in sample.members[:3])
-            reason = f"its sample holds nothing to encode, only {names}"
-        key = prefix + sample.key
-        name = f"{source}{SEPARATOR}{sample.key}"
-        if reason is not None or picture is None:
-            return RawSample(Row(key, name, "failed", stage="read", error=reason), None)
-        return RawSample(Row(key, f"{name}.{picture.field}", "ok"), picture.data, others)
+    def dots(self) -> str:
+        """How the dots of names are read: a job that names a field says that there are fields."""
+        wanted = self.wanted_field()
+        return "auto" if wanted is None or f".{wanted}" in self.suffixes else "fields"
+
+    def wanted_field(self) -> str | None:
+        """The field that the job names, as `choose` takes it."""
+        return self.image_field and self.image_field.lower().removeprefix(".")
+
+    def raws(self, row: InputRow, sample: Sample, keys: UniqueKeys) -> Iterator[RawSample]:
+        """A sample as the loader takes it: its pictures or clips, or why there is none.
+
+        `keys` are those of the tar so far, where samples have several.
+        """
+        prefix, name = self.prefix(row), f"{row.source}{SEPARATOR}{sample.key}"
+        wanted = self.wanted_field()
+        each = wanted == ALL_FIELDS
+        try:
+            if sample.problem is not None:
+                raise SampleError("read", sample.problem)
+            chosen = choose(sample.members, self.suffixes, wanted)
+        except SampleError as error:
+            key = keys.claim(sample.key)[0] if each else sample.key
+            refused = Row(prefix + key, name, "failed", stage=error.stage, error=error.reason)
+            yield RawSample(refused, None)
+            return
+        self.nothing_to_encode += not chosen.taken
+        for member in chosen.taken:
+            field = member.field
+            key = keys.claim(f"{sample.key}/{escape(field)}")[0] if each else sample.key
+            notes = (chosen.note,) if chosen.note else ()
+            made = Row(prefix + key, f"{name}.{field}", "ok", notes=notes, field=field)
+            yield RawSample(made, member.data, chosen.others)
 
 
 READERS: dict[str, type[Reader]] = {

@@ -20,7 +20,7 @@ from latentcli.core.types import InputRow, Member, Row
 from latentcli.images.clips import CLIP_SUFFIXES
 from latentcli.jobs.loader.packed_reader import PackedReader
 from latentcli.jobs.loader.prepare import RawSample, failed, read_sample
-from latentcli.jobs.loader.tar_stream import Digesting
+from latentcli.jobs.loader.tar_stream import PackedInput, Seen
 from latentcli.shards.keys import ARROW_SUFFIXES, JSONL_SUFFIXES, PARQUET_SUFFIXES
 from latentcli.shards.sources.expand import local_name
 from latentcli.shards.sources.local import absolute
@@ -246,9 +246,10 @@ class StreamedTableReader(TableReader):
     def opened(self, source: str) -> Iterator[tuple[Table, Callable[[], str | None]]]:
         """As the table reader's."""
         path = path_of(source)
-        with open_stream(path) as stream:
-            counted = Digesting(stream)
-            yield type(self).table(counted, path.stat().st_size), counted.digest_of_all
+        seen = Seen()
+        with open_stream(path, seen=seen) as stream:
+            found = PackedInput(stream, seen)
+            yield type(self).table(found, path.stat().st_size), found.digest
 
 
 @dataclass(slots=True)

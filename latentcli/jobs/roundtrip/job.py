@@ -99,6 +99,8 @@ def advice(job: RoundtripJob) -> str:
 def check_measured(run: Roundtrip, found: FoundMedia) -> None:
     """LatentCliError where there is nothing to tell figures of."""
     if not run.rows.count and not run.failures.noted:
+        if not run.filtered:
+            raise LatentCliError(f"None of the {len(found.inputs):,} inputs holds a picture.")
         reasons = "; ".join(run.filtered)
         raise LatentCliError(
             f"None of the {len(found.inputs):,} inputs was compared, as the filters leave all of"

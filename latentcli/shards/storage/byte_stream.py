@@ -39,11 +39,17 @@ class OpenStream(ABC):
         self.close()
 
 
-def open_stream(path: AnyPath, size: int | None = None, start: int = 0) -> OpenStream:
+def open_stream(
+    path: AnyPath,
+    size: int | None = None,
+    start: int = 0,
+    seen: Callable[[bytes], object] | None = None,
+) -> OpenStream:
     """The bytes of a file from `start` on, decompressed first where its name says so.
 
     `size` is what the file had when it was listed: OSError where it has another now, and in the
-    end where a remote file was changed in the meantime. UsageError without the package for it.
+    end where a remote file was changed in the meantime. `seen` is shown the file's own bytes as
+    they are read. UsageError without the package that decompresses it.
     """
     compression = compression_of(path.name)
     begin = start if compression is None else 0
@@ -52,6 +58,8 @@ def open_stream(path: AnyPath, size: int | None = None, start: int = 0) -> OpenS
         raw = _RemoteStream(path, size, begin)
     else:
         raw = _LocalStream(path, size, begin)
+    if seen is not None:
+        raw = _Shown(raw, seen)
     if compression is None:
         return raw
     try:
@@ -135,6 +143,22 @@ class _RemoteStream(OpenStream):
             return None
         self._asked = end
         return self._thread.submit(self._path.read_range, begin, end)
+
+
+class _Shown(OpenStream):
+    """A stream of which somebody is shown what is read."""
+
+    def __init__(self, raw: OpenStream, seen: Callable[[bytes], object]) -> None:
+        self._raw = raw
+        self._seen = seen
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._raw.read(size)
+        self._seen(data)
+        return data
+
+    def close(self) -> None:
+        self._raw.close()
 
 
 class _Decompressed(OpenStream):

@@ -82,6 +82,8 @@ class CommitRecord:
     """The captions and other fields of its samples; None where there are none."""
     filtered: int = later(0)
     """Inputs that a filter of the job refused."""
+    nothing_to_encode: int | None = None
+    """Samples of that tar that hold no picture (or clip), and have no rows."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order of the fields; a tar's are left out where there is none."""
@@ -124,6 +126,8 @@ class TarOrigin:
     sha256: str | None
     key: str | None = None
     """What the keys of its samples begin with, where they do."""
+    nothing_to_encode: int = 0
+    """Samples in it that hold no picture (or clip)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +191,7 @@ def _commit(
         rows=tuple(rows),
         source=origin.source if origin else None,
         sha256_source=origin.sha256 if origin else None,
+        nothing_to_encode=(origin.nothing_to_encode or None) if origin else None,
         key=origin.key if origin else None,
         fields=_write_fields(store, unit, contents.fields, current),
         **counts_of(rows),
