@@ -33,6 +33,7 @@ from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import INPUTS
+from latentcli.shards.store.commit import CommitRecord
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.lock import StoreLock
 from latentcli.shards.store.manifest import FORMAT_VERSION, Manifest, read_manifest, write_manifest
@@ -57,18 +58,20 @@ def finished_store(
     before: Manifest,
     began: float,
     sums: StoreSums | None = None,
+    counts: Counts | None = None,
 ) -> dict[str, Any]:
     """Makes a store complete; the --json document.
 
-    `sums` are those of the units that were done before: where no other was to do, all records have
-    been read, and once is enough.
+    `sums` and `counts` are those of the units that were done before: where no other was to do, all
+    records have been read, and once is enough.
     """
     lock.check()
-    counts, final = Counts(frozenset(work.todo), work.parts), before
-    if work.touches or sums is None or not sums.are_written(run.plan.store, before):
-        finish_list(run.plan.store, work)
+    final, store = before, run.plan.store
+    if work.touches or sums is None or counts is None or not sums.are_written(store, before):
+        counts = Counts(frozenset(work.todo), work.parts)
+        finish_list(store, work)
         units = work.inputs.numbers
-        final = finish(run.plan.store, run.manifest, units, ChannelSums(), counts.add)
+        final = finish(store, run.manifest, units, ChannelSums(), counts.add)
     return document(run, work, final, counts, time.perf_counter() - began)
 
 
@@ -87,11 +90,16 @@ def lead(
     with opened_store(plan, reporter) as (lock, before):
         manifest = replace(before, status="running", format_version=FORMAT_VERSION)
         job = with_captions(job, read_roots(plan.store))
-        sums, ask = StoreSums(ChannelSums()), ask_of(job)
+        sums, counts, ask = StoreSums(ChannelSums()), Counts(frozenset(), {}), ask_of(job)
+
+        def seen(record: CommitRecord) -> None:
+            sums.add(record)
+            counts.add(record)
+
         reporter.status("Finding what is left to do")
         work = plan_work(
             *(plan.store, manifest.spec_hash, found.inputs, plan.samples_per_shard, ask, reporter),
-            seen=sums.add,
+            seen=seen,
         )
         found.inputs.clear()
         if plan.packed and not job.allow_pipe:
@@ -114,7 +122,7 @@ def lead(
             note(run, texts)
             stop.check()
         encode(run, work)
-        result = finished_store(run, work, lock, before, began, sums)
+        result = finished_store(run, work, lock, before, began, sums, counts)
         return result | {"left_out": found.left_out, "left_out_by": found.left_out_by}
 
 

@@ -90,16 +90,18 @@ def stores(tars, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stores")
     for form in FORMATS:
         document = encode_tars(tars, folder / form, shard_format=form)
-        assert (document["encoded"], document["failed"], document["shards"]) == (5, 2, 2)
+        assert (document["encoded"], document["failed"], document["shards"]) == (5, 1, 2)
+        assert (document["nothing_to_encode"], document["image_fields"]) == (1, {"mp4": 6})
         assert document["frames"] == sum(NUMBERS)
-        assert document["stages"]["read"]["items"] == 7
+        assert document["stages"]["read"]["items"] == 6
     return folder
 
 
 @pytest.fixture(scope="module")
 def stream(files, tmp_path_factory):
     document, data = encode_here(tmp_path_factory.mktemp("stream"), tar_bytes(files))
-    assert (document["encoded"], document["failed"], document["media"]) == (5, 2, "clips")
+    assert (document["encoded"], document["failed"], document["media"]) == (5, 1, "clips")
+    assert (document["nothing_to_encode"], document["image_fields"]) == (1, {"mp4": 6})
     assert document["frames"] == sum(NUMBERS)
     return data
 
@@ -110,11 +112,11 @@ def test_the_store_is_sound(stores, tars, form):
     assert list(verify_shards(store)) == []
     assert run_verify(VerifyJob(store=str(store), device="cpu"))["problems"] == []
     assert [row["key"] for row in rows_of(store)] == [
-        *("a/c00", "a/c01", "b/c02", "b/c03", "b/c04", "b/d00", "b/e00")
+        *("a/c00", "a/c01", "b/c02", "b/c03", "b/c04", "b/d00")
     ]
     failed = failures_of(store)
     assert failed["b/d00"]["source"] == f"{tars / 'b.tar'}::d00.mp4"
-    assert "holds nothing to encode, only txt" in failed["b/e00"]["error"]
+    assert list(failed) == ["b/d00"]
 
 
 def test_latents_are_those_of_the_files(stores, folder, tmp_path):
