@@ -1,8 +1,9 @@
-"""Gives decoded frames increasing times, and turns their pixels upright."""
+"""Gives decoded frames increasing times, finds gaps in them, and turns their pixels upright."""
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self
@@ -40,6 +41,51 @@ class Clock:
             self._known = (self._index, time)
         self._time = max(time, self._time + 1)
         return self._time
+
+
+_MOST_STEPS = 1000
+"""Different steps between frames that are counted: where there are more, the rate varies."""
+_EVEN = 0.8
+"""Share of the steps that must be alike for others to be gaps."""
+_NEAR, _FAR = 1.1, 1.5
+"""Longer than the usual step by this factor, a step is still alike, or a gap."""
+
+
+class Steps:
+    """How far apart the frames of a clip are, and where one is much further from the next."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._counts: Counter[int] = Counter()
+        self._longest = (0, 0)
+
+    def add(self, time: int) -> None:
+        """The time of the next frame, in ticks; later than the one before."""
+        if self._last is not None and len(self._counts) < _MOST_STEPS:
+            step = time - self._last
+            self._counts[step] += 1
+            self._longest = max(self._longest, (step, -time))
+        self._last = time
+
+    def note(self, time_base: Fraction) -> str:
+        """Where frames seem to be missing; empty where they are evenly spaced, or never were.
+
+        That a camera stood still for a moment looks the same.
+        """
+        counts = self._counts
+        steps = np.repeat(list(counts), list(counts.values()))
+        if not len(steps) or len(counts) >= _MOST_STEPS:
+            return ""
+        usual = float(np.median(steps))
+        alike = (steps <= _NEAR * usual) & (_NEAR * steps >= usual)
+        longest, end = self._longest[0], -self._longest[1]
+        if alike.mean() < _EVEN or longest < _FAR * usual:
+            return ""
+        before, after, step = (t * float(time_base) for t in (end - longest, end, usual))
+        return (
+            f"gap in time: frames at {before:.2f} s and {after:.2f} s follow each other, others are"
+            f" {step:.2g} s apart; some may be missing"
+        )
 
 
 @dataclass(frozen=True, slots=True)

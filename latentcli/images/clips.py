@@ -20,7 +20,7 @@ from PIL import Image
 
 from latentcli.core.errors import SampleError, UsageError
 from latentcli.images.clip_containers import Fault, find_fault
-from latentcli.images.clip_frames import Clock, Turn
+from latentcli.images.clip_frames import Clock, Steps, Turn
 from latentcli.images.codec import check_pixels
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ CLIP_SUFFIXES = frozenset((
 """Lower-case suffixes that a folder scan takes as clips."""
 
 _CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,gif,apng"
+_UNLISTED = frozenset(("mpegts", "mpeg"))
+"""Containers that do not say how long they are: one that lacks some of its packets looks whole."""
 _GUESSED_RATE = Fraction(25)
 _HDR = {16: "PQ", 18: "HLG"}
 
@@ -70,12 +72,19 @@ class Frame:
 class Clip:
     """An open clip. Its frames come once, in the order in which they are shown."""
 
-    def __init__(self, info: ClipInfo, frames: Iterator[Frame]) -> None:
+    def __init__(self, info: ClipInfo, frames: Iterator[Frame], steps: Steps | None) -> None:
         self.info = info
         self._frames = frames
+        self._steps = steps
 
     def __iter__(self) -> Iterator[Frame]:
         return self._frames
+
+    @property
+    def late_notes(self) -> tuple[str, ...]:
+        """What is known of the clip only when its frames are out."""
+        note = self._steps.note(self.info.time_base) if self._steps else ""
+        return (note,) if note else ()
 
 
 @contextmanager
@@ -92,8 +101,8 @@ def open_clip(
     SampleError of the stage "read" where there is no such file, and of "decode_image" where it is
     not a video, has more than `max_pixels` in a frame, or changes its frame size, and, after the
     frames before it, where it is damaged or breaks off. Frames behind the `limit` are not looked
-    at, and a transport stream that was cut between two packets looks whole. UsageError without
-    PyAV.
+    at. A transport or program stream that was cut between two packets looks whole: where its times
+    show a gap, a late note says so. UsageError without PyAV.
     """
     if stride < 1 or (limit is not None and limit < 1):
         raise ValueError(f"stride is {stride} and limit {limit}; both must be at least 1")
@@ -112,7 +121,9 @@ def open_clip(
         info = _describe(container, stream, first, turn)
         clock = Clock(info.frame_rate, info.time_base, by_dts=container.format.name == "avi")
         last = None if limit is None else stride * (limit - 1)
-        yield Clip(info, _shown(chain([first], decoded), clock, turn, stride, last))
+        steps = Steps()
+        frames = _shown(chain([first], decoded), clock, steps, turn, stride, last)
+        yield Clip(info, frames, steps if container.format.name in _UNLISTED else None)
 
 
 def load_av(verb: str) -> ModuleType:
@@ -258,10 +269,16 @@ def _describe(
 
 
 def _shown(
-    frames: Iterator[VideoFrame], clock: Clock, turn: Turn, stride: int, last: int | None
+    frames: Iterator[VideoFrame],
+    clock: Clock,
+    steps: Steps,
+    turn: Turn,
+    stride: int,
+    last: int | None,
 ) -> Iterator[Frame]:
     for index, frame in enumerate(frames):
         time = clock.read(frame)
+        steps.add(time)
         if index % stride == 0:
             pixels = turn.apply(frame.to_ndarray(format="rgb24"))
             yield Frame(Image.fromarray(pixels), time)

@@ -193,6 +193,7 @@ def finish_clip(
         error = SampleError("decode_image", "the clip has no frame")
     key = clip.row.key
     if error is None and given.path is not None:
+        clip.row = replace(clip.row, notes=clip.row.notes + ends.notes)
         keep(unit, clip, ends.clock)
         keep_others(run, unit, key, given.others)
         return

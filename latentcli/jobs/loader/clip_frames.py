@@ -108,6 +108,8 @@ class ClipEnds:
     """As `clock_of`."""
     error: SampleError | None = None
     """Why there are no more frames, where the clip is damaged or cannot be opened."""
+    notes: tuple[str, ...] = ()
+    """What is known of the clip only now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,8 @@ def events_of(given: ClipInput, recipe: ClipRecipe, meter: Meter) -> Iterator[Cl
                 info = clip.info
                 yield ClipBegins(given, info)
                 yield from prepared(clip, recipe.preprocess, meter)
-                ends = ClipEnds(clock_of(info.frame_rate / recipe.stride, info.time_base))
+                clock = clock_of(info.frame_rate / recipe.stride, info.time_base)
+                ends = ClipEnds(clock, notes=clip.late_notes)
     except SampleError as error:
         ends = ClipEnds(error=error)
     if info is None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from clipkit import MODEL, NUMBERS, clips_in, cut, frames_of, unfinished
 from harness.clip_files import make_clip, sound_only
-from jobkit import decode, encode, failures_of, latents_of, tree
+from jobkit import decode, encode, failures_of, latents_of, rows_of, tree
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -60,6 +60,18 @@ def test_broken_clips_become_rows_and_nothing_else(tmp_path):
         first, second = (told[name] for told in statistics)
         assert second == pytest.approx(first, rel=1e-12, abs=1e-12)
     assert list(verify_shards(tmp_path / "store")) == []
+
+
+def test_a_clip_with_a_gap_in_its_times_has_a_note(tmp_path):
+    folder = clips_in(tmp_path / "clips", (6,))
+    steady = "bframes=0:scenecut=0:keyint=4"
+    times = [*range(0, 800, 40), 2000]
+    make_clip(folder / "gap.ts", 21, times=times, options={"x264-params": steady})
+    told = encode(folder, tmp_path / "store", MODEL)
+    assert (told["encoded"], told["failed"]) == (2, 0)
+    notes = {row["key"]: row.get("notes", []) for row in rows_of(tmp_path / "store")}
+    (note,) = notes.pop("gap")
+    assert "follow each other, others are 0.04 s apart" in note and notes == {"c00": []}
 
 
 def test_a_broken_clip_has_frames_before_the_break(tmp_path):
