@@ -87,7 +87,7 @@ def document(
         "filtered": totals.filtered,
         "filter_reasons": dict(counts.filters.most_common()),
         "ranks": run.team.rank.world,
-        **counts.fields.to_json(),
+        **counts.fields.to_json(run.inputs.roots),
     }
 
 

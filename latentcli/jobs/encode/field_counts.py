@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from latentcli.core.types import Row
 from latentcli.shards.store.commit import CommitRecord
+from latentcli.shards.store.roots import NO_ROOTS, Roots
 
 MOST = 100
 """Different fields, and choices, that are counted apart."""
@@ -40,7 +41,7 @@ class FieldCounts:
 
     def add(self, record: CommitRecord) -> None:
         """Takes in a unit of a store."""
-        self.nothing_to_encode += record.nothing_to_encode or 0
+        self.nothing_to_encode += record.nothing_to_encode
         for row in record.rows:
             self.add_row(row, record.source or "")
 
@@ -59,11 +60,20 @@ class FieldCounts:
             found.tars += tar != found.last
             found.last = tar
 
-    def to_json(self) -> dict[str, Any]:
-        """What a document has of it."""
+    def to_json(self, roots: Roots = NO_ROOTS) -> dict[str, Any]:
+        """What a document has of it; `roots` are those that the records' sources are below."""
         order = sorted(self.choices.values(), key=lambda choice: -choice.samples)
+        choices = [
+            {
+                "choice": c.choice,
+                "samples": c.samples,
+                "tars": c.tars,
+                "first": roots.whole(c.first),
+            }
+            for c in order
+        ]
         return {
             "image_fields": dict(self.fields.most_common()),
-            "field_choices": [{k: v for k, v in asdict(c).items() if k != "last"} for c in order],
+            "field_choices": choices,
             "nothing_to_encode": self.nothing_to_encode,
         }

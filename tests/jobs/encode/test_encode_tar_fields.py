@@ -215,15 +215,12 @@ def test_the_field_is_part_of_the_spec_and_is_for_tars(model, tmp_path):
     tar = make_tar(tmp_path / "t.tar", files("jpg", "mask.png"))
     encode_tars(tar, tmp_path / "store", model, image_field="Mask")
     manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
-    assert manifest["spec"]["image_field"] == "mask"
+    assert manifest["spec"]["image_field"] == "Mask"
     with pytest.raises(Exception, match="image_field"):
         encode_tars(tar, tmp_path / "store", model)
     (tmp_path / "a.png").write_bytes(picture(0))
-    with pytest.raises(UsageError, match="--image-field is for the samples of tars"):
+    with pytest.raises(UsageError, match="--image-field is for tars and tables"):
         encode(tmp_path / "a.png", tmp_path / "s", model, image_field="png")
-    for bad in ("", "a/b", ".jpg", " jpg"):
-        with pytest.raises(UsageError, match="--image-field is"):
-            encode_tars(tar, tmp_path / "s", model, image_field=bad)
 
 
 def test_a_stream_takes_the_field_too(model, tmp_path):
