@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
 from latentcli.shards.tables.arrow import columns_of
+from latentcli.shards.tables.cells import CAPTION_NAMES, KEY_NAMES
+from latentcli.shards.tables.json_lines import LONGEST_LINE
 from latentcli.shards.tables.picture_column import CLIPS, PICTURES, others_like, picture_column
 from latentcli.shards.tables.table import (
     BYTES,
@@ -115,3 +119,10 @@ def test_features_of_the_datasets_library_are_known():
     features = datasets.Features({"pixels": datasets.Image(), "n": datasets.Value("int64")})
     found = columns_of(features.arrow_schema)
     assert found == [Column("pixels", PICTURE, "Image"), Column("n", OTHER, "Value")]
+
+
+def test_the_page_of_the_documentation_has_all_names():
+    text = (Path(__file__).parents[3] / "docs" / "tables.md").read_text()
+    names = (*PICTURES.names, *PICTURES.path_names, *KEY_NAMES, *CAPTION_NAMES)
+    assert [name for name in names if f"`{name}`" not in text] == []
+    assert f"at most {LONGEST_LINE // 2**20} MiB" in text
