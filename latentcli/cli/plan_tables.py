@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def plan_tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
     """The plan: a sentence, a table of reasons, what it costs, and where it would go."""
     noun = noun_of(document)
-    listed = "tar" if document["tars"] else noun
+    listed = packed_noun(document) or noun
     if document["refused"]:
         yield from refusal(document)
         return
@@ -26,11 +26,11 @@ def plan_tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
             f"Would encode {about}{words.count(document['to_encode'], noun)} with"
             f" {document['model']}."
         )
-    yield reasons_table(document["reasons"], "tars" if document["tars"] else "inputs")
+    yield reasons_table(document["reasons"], f"{packed_noun(document) or 'input'}s")
     if document["texts"]:
         shards = words.count(document["texts"], "shard")
         yield f"Captions or fields of {shards} have changed; they are taken without encoding."
-    if document.get("filtered"):
+    if document["filtered"]:
         yield (
             f"The filters leave out {document['filtered']:,} of the"
             f" {words.count(document['looked_at'], 'input')} that were looked at."
@@ -43,6 +43,13 @@ def plan_tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
 def noun_of(document: Mapping[str, Any]) -> str:
     """What is encoded."""
     return "clip" if document["media"] == "clips" else "image"
+
+
+def packed_noun(document: Mapping[str, Any]) -> str | None:
+    """What one input is called that holds many samples; None where inputs are files."""
+    if not document["tars"]:
+        return None
+    return "tar" if document["kind"] == "tars" else f"{document['kind']} file"
 
 
 def refusal(document: Mapping[str, Any]) -> Iterable[str]:

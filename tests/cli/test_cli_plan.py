@@ -17,6 +17,7 @@ DOCUMENT = {
     "store": "s",
     "model": "m",
     "media": "images",
+    "kind": "files",
     "tars": None,
     "inputs": 5,
     "inputs_are_guess": False,
@@ -79,8 +80,17 @@ def test_nothing_to_do() -> None:
 
 
 def test_tars_are_counted_by_guess() -> None:
-    lines = shown(tars=5, inputs_are_guess=True)
+    lines = shown(tars=5, kind="tars", inputs_are_guess=True)
     assert lines[0] == "Would encode about 3 images with m." and lines[1].startswith("tars")
+    lines = shown(tars=5, kind="parquet", shards=0)
+    assert lines[0] == "Nothing to encode: 5 parquet files, all done before."
+    assert lines[1].startswith("parquet files")
+
+
+def test_what_the_filters_leave_out() -> None:
+    line = "The filters leave out 12 of the 64 inputs that were looked at."
+    assert line in shown(looked_at=64, filtered=12)
+    assert not any("filters" in line for line in shown(looked_at=64))
 
 
 def test_a_store_of_another_spec() -> None:

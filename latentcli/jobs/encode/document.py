@@ -68,6 +68,7 @@ def document(
         "seconds": round(seconds, 3),
         **paces(run),
         "media": run.plan.media,
+        "kind": run.plan.kind,
         "tars": len(run.inputs) if run.plan.packed else None,
         "frames": counts.frames if clips else None,
         "inputs": totals.inputs,

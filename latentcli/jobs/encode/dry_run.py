@@ -69,6 +69,7 @@ def plan_document(
         "store": str(plan.store),
         "model": plan.manifest.model["name"],
         "media": plan.media,
+        "kind": plan.kind,
         "tars": len(found.inputs) if plan.packed else None,
         "inputs": sum(reason.count for reason in seen.reasons.values()) if seen else 0,
         "inputs_are_guess": plan.packed,

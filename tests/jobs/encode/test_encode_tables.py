@@ -252,3 +252,4 @@ def test_a_plan_knows_how_many_rows_a_table_has_about(tables, model, tmp_path):
     for kind in KINDS:
         told = encode_tables(tables / kind / f"a.{kind}", tmp_path / "store", model, dry_run=True)
         assert told["inputs_are_guess"] and abs(told["to_encode"] - 7) <= 1, kind
+        assert told["kind"] == kind
