@@ -148,7 +148,8 @@ class EncodeJob(ModelSettings, ImageIntake):
     )
     samples_per_shard: int | None = option(
         None,
-        "Inputs per shard. Default: 1000 images or 16 clips; a tar or table always becomes one shard.",
+        "Inputs per shard. Default: 1000 images or 16 clips; a tar or table always becomes one"
+        " shard.",
         section="write",
         least=1,
     )

@@ -12,8 +12,8 @@ from latentcli.jobs.failures import allowed_failures
 
 SOURCES = (
     "Folders (searched to the bottom), image or video files, tar shards ({000..099}.tar), tables"
-    " (.parquet, .arrow, .jsonl), quoted globs, URLs (s3://, gs://, hf://), or @list.txt with a path"
-    " a line (@- reads it from stdin)."
+    " (.parquet, .arrow, .jsonl), quoted globs, URLs (s3://, gs://, hf://), or @list.txt with a"
+    " path a line (@- reads it from stdin)."
 )
 MODEL = "Preset (see latentcli models), Hub id, or folder of config.json + model.safetensors."
 NO_SOURCES = "Give what to read: folders, image files, quoted globs or @list.txt."
