@@ -160,7 +160,10 @@ def test_help_tells_the_defaults_and_the_choices(verb: str) -> None:
         if field.default in (None, "", (), MISSING) or field.name in ("dry_run", "force"):
             continue
         default = re.escape(shown_default(field.default))
-        told = rf"{default} \(default|\(default\).*{default}|Default: {default}(?!\w)|{default}.*default"
+        told = (
+            rf"{default} \(default|\(default\).*{default}|Default: {default}(?!\w)"
+            rf"|{default}.*default"
+        )
         assert re.search(told, text), (field.name, text)
 
 
