@@ -217,7 +217,8 @@ def test_asked_for_clips_only_clips_are_encoded(both, tmp_path):
     notes: list[str] = []
     told = encode(both, tmp_path / "store", MODEL, Reporter(note=notes.append), media="clips")
     assert (told["media"], told["encoded"], told["frames"]) == ("clips", 3, 10)
-    assert notes == [] and told["left_out"] == 0
+    assert notes == ["Not taken as inputs: 4 other files (.jpg)."]
+    assert (told["left_out"], told["left_out_by"]) == (0, {".jpg": 4})
     assert latents_of(tmp_path / "store")["moving/latent"].shape == (5, 128, 4, 8)
     decode(tmp_path / "store", tmp_path / "out")
     assert frames_of(tmp_path / "out" / "moving.mp4") == frames_of(both / "moving.gif")
@@ -226,7 +227,8 @@ def test_asked_for_clips_only_clips_are_encoded(both, tmp_path):
 def test_asked_for_images_only_pictures_are_encoded(both, tmp_path):
     notes: list[str] = []
     told = encode(both, tmp_path / "store", MODEL, Reporter(note=notes.append), media="images")
-    assert (told["media"], told["encoded"], notes) == ("images", 5, [])
+    assert (told["media"], told["encoded"]) == ("images", 5)
+    assert notes == ["Not taken as inputs: 2 other files (.mp4)."]
 
 
 def test_a_dry_run_tells_and_writes_nothing(folder, tmp_path):
