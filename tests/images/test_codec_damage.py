@@ -200,3 +200,10 @@ def test_pillows_own_refusal_is_an_ordinary_failure(monkeypatch: pytest.MonkeyPa
 )
 def test_values_without_a_known_white_are_refused(values: np.ndarray, words: str) -> None:
     assert words in reason(save(Image.fromarray(values.repeat(8, axis=0)), "TIFF"))
+
+
+def test_a_reason_quotes_no_bytes_that_are_no_text():
+    with pytest.raises(SampleError) as caught:
+        decode_image(b"P3\n36*\0\x04\xff\x006\x1b[31m 5 255\n" + b"1 2 3 " * 200, DecodePolicy())
+    assert "Token too long" in caught.value.reason
+    assert caught.value.reason.isprintable()

@@ -103,7 +103,9 @@ def damage(name: str, error: Exception) -> str:
         return f"{name} picture is larger than Pillow decodes: {error}"
     said = error.args[0] if error.args else ""
     words = (said.decode(errors="replace") if isinstance(said, bytes) else str(error)).split()
-    text = " ".join(words) or type(error).__name__
+    # Pillow quotes bytes of the file.
+    plain = "".join(c if c.isprintable() else "?" for c in " ".join(words))
+    text = plain or type(error).__name__
     cut = any(word in text.lower() for word in ("truncated", "premature end", "0xd9 instead"))
     state = "cut short" if cut else "damaged or of an unsupported kind"
     return f"{name} file is {state} ({text})"
