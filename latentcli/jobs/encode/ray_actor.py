@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from latentcli.jobs.encode.share import claimed, follow
 from latentcli.jobs.inference.engine import engine_of
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.shards.layout import SHARDS
+from latentcli.shards.storage.paths import AnyPath
+from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.unit_state import DONE, file_sizes, unit_state
 
 LOOK = 0.5
@@ -141,22 +143,27 @@ class EncodeActor:
         )
 
         def claims(run: EncodeRun, todo: Sequence[int]) -> Iterator[int]:
+            store, spec_hash = run.plan.store, run.manifest.spec_hash
             again = [todo[number] for number in before]
-            yield from unfinished(run, again)
+            yield from unfinished(store, spec_hash, run.inputs, again, run.parts)
             yield from claimed(run, todo)
 
         team = RayTeam(FOLLOWER, name=name, ledger=ledger, units=units)
         return follow(self.job, self.engine, team, stop, other, claims).meter.report()
 
 
-def unfinished(run: EncodeRun, units: Iterable[int]) -> Iterator[int]:
+def unfinished(
+    store: AnyPath,
+    spec_hash: str,
+    inputs: InputList,
+    units: Iterable[int],
+    parts: Collection[int] = (),
+) -> Iterator[int]:
     """Those of an actor's earlier units that it may not have committed when it died.
 
-    A unit of which only some inputs are encoded was there before, and does not tell.
+    A unit of `parts`, of which only some inputs are encoded, was there before, and does not tell.
     """
-    store, spec_hash = run.plan.store, run.manifest.spec_hash
     sizes = file_sizes(store / SHARDS)
     for unit in units:
-        state = unit_state(store, unit, spec_hash, run.inputs, sizes).state
-        if unit in run.parts or state != DONE:
+        if unit in parts or unit_state(store, unit, spec_hash, inputs, sizes).state != DONE:
             yield unit

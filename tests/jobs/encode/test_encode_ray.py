@@ -233,6 +233,7 @@ def test_an_actor_that_died_does_anew_what_it_had_not_committed(pictures, model,
     inputs, spec_hash = InputList.open(store / "inputs.jsonl"), read_manifest(store).spec_hash
     (store / "shards" / "000002.json").unlink()
     assert list(unfinished(store, spec_hash, inputs, [1, 2, 0])) == [2]
+    assert list(unfinished(store, spec_hash, inputs, [1, 2, 0], {0: (1,)})) == [2, 0]
 
 
 def test_how_many_actors_are_wanted():
