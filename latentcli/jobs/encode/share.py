@@ -37,7 +37,7 @@ from latentcli.shards.store.commit import CommitRecord
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.lock import StoreLock
 from latentcli.shards.store.manifest import FORMAT_VERSION, Manifest, read_manifest, write_manifest
-from latentcli.shards.store.roots import read_roots
+from latentcli.shards.store.roots import Roots, read_roots
 from latentcli.shards.store.writer import StoreSums, finish, open_for_writing
 
 
@@ -92,8 +92,8 @@ def lead(
         job = with_captions(job, read_roots(plan.store))
         sums, counts, ask = StoreSums(ChannelSums()), Counts(frozenset(), {}), ask_of(job)
 
-        def seen(record: CommitRecord) -> None:
-            sums.add(record)
+        def seen(record: CommitRecord, roots: Roots) -> None:
+            sums.add(record, roots)
             counts.add(record)
 
         reporter.status("Finding what is left to do")

@@ -168,12 +168,12 @@ def survey(
     samples_per_shard: int,
     ask: Ask = Ask(),
     *,
-    seen: Callable[[CommitRecord], object] = ignore,
+    seen: Callable[[CommitRecord, Roots], object] = ignore,
 ) -> Survey:
     """What is to be done for these inputs, and why. Reads the store, writes nothing.
 
-    `seen` is shown the records of units that are done, in order. StoreError where none of the
-    inputs found is in the store: then it belongs to another dataset.
+    `seen` is shown the records of units that are done, in order, and the roots of their sources.
+    StoreError where none of the inputs found is in the store: then it belongs to another dataset.
     """
     found = found if isinstance(found, FoundInputs) else FoundInputs.of(found)
     path = store / INPUTS
@@ -197,7 +197,7 @@ def survey(
     for state in unit_states(store, spec_hash, frozen):
         look_at(look, state)
         if state.state == DONE and state.record is not None and state.unit not in now.parts:
-            seen(state.record)
+            seen(state.record, frozen.roots)
     settle_names(look)
     add_new(look, samples_per_shard)
     now.todo.sort()

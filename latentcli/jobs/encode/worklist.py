@@ -20,7 +20,7 @@ from latentcli.shards.sources.find_inputs import unit_rows
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import CommitRecord, drop_record
 from latentcli.shards.store.input_list import InputList, write_inputs
-from latentcli.shards.store.roots import read_roots, write_roots
+from latentcli.shards.store.roots import Roots, read_roots, write_roots
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def plan_work(
     ask: Ask,
     reporter: Reporter,
     *,
-    seen: Callable[[CommitRecord], object] = ignore,
+    seen: Callable[[CommitRecord, Roots], object] = ignore,
 ) -> Work:
     """Freezes the list of a new store, or brings that of an old one up to date.
 

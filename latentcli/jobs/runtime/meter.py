@@ -87,7 +87,7 @@ class Snapshot:
 Listener = Callable[[Snapshot], None]
 
 
-def ignore(_: object) -> None:
+def ignore(*_: object) -> None:
     """Does nothing: stands for a listener where nobody listens."""
 
 

@@ -28,7 +28,7 @@ from latentcli.shards.store.manifest import (
     read_manifest,
     write_manifest,
 )
-from latentcli.shards.store.roots import read_roots
+from latentcli.shards.store.roots import NO_ROOTS, Roots, read_roots
 
 _SHOWN = 8
 _MODEL = "model."
@@ -190,13 +190,17 @@ class StoreSums:
         self._channels = channels
         self._failures = hashlib.sha256()
 
-    def add(self, record: CommitRecord) -> bytes:
-        """Takes a unit in; its lines of failures.jsonl."""
+    def add(self, record: CommitRecord, roots: Roots = NO_ROOTS) -> bytes:
+        """Takes a unit in; its lines of failures.jsonl, with sources relative to the roots."""
         self.totals = added(self.totals, record)
         if record.channels is not None:
             self._channels.merge_json(record.channels)
-        failed = (to_object(row) for row in record.rows if row.status == "failed")
-        lines = b"".join(one_line({"unit": record.unit} | row).encode() + b"\n" for row in failed)
+        failed = [
+            {"unit": record.unit, **to_object(row), "source": roots.stored(row.source)}
+            for row in record.rows
+            if row.status == "failed"
+        ]
+        lines = b"".join(one_line(row).encode() + b"\n" for row in failed)
         self._failures.update(lines)
         return lines
 
