@@ -95,7 +95,7 @@ def plan_work(
             companions=now.companions,
             captions=now.captions,
         )
-    for note in notes_of(now):
+    for note in notes_of(now, store):
         reporter.note(note)
     return Work(
         inputs=relisted(store, now.frozen, now, new=now.new),
@@ -154,24 +154,26 @@ def updated(frozen: Iterable[InputRow], changed: Mapping[str, InputRow]) -> Iter
     return (changed.get(row.source, row) for row in frozen)
 
 
-def notes_of(now: Survey) -> Iterator[str]:
+def notes_of(now: Survey, store: AnyPath) -> Iterator[str]:
     """What to say of a store whose inputs are not what they were."""
     if now.moved:
         yield (
             f"The inputs have moved: they are the same ones, in {', '.join(now.roots.paths)} now."
         )
     if now.new:
-        yield f"{len(now.new):,} inputs are new since the store was made; they are appended."
+        yield f"New since the store was made: {len(now.new):,}; appended."
     if count := now.counts["renamed"]:
         names = ", ".join(now.examples["renamed"])
-        yield f"{count:,} inputs have another name now and keep their latents: {names}."
+        yield f"Under another name now: {count:,} ({names}); their latents are kept."
     if now.kept:
-        yield changed_note(now.kept)
-    if now.gone:
-        names = some(row.source for row in now.gone)
         yield (
-            f"{len(now.gone):,} inputs of the store are no longer given by the sources: {names}."
-            " Their latents are kept; latentcli sync drops them."
+            f"With other bytes than when they were encoded: {len(now.kept):,}"
+            f" ({some(row.source for row in now.kept)}); their latents are kept (--retry none)."
+        )
+    if now.gone:
+        yield (
+            f"In the store, but no longer given by the sources: {len(now.gone):,}"
+            f" ({some(row.source for row in now.gone)}); latentcli sync {store} drops them."
         )
 
 
@@ -180,14 +182,6 @@ def some(names: Iterable[str]) -> str:
     shown = list(names)
     more = f" and {len(shown) - SHOWN:,} more" if len(shown) > SHOWN else ""
     return ", ".join(shown[:SHOWN]) + more
-
-
-def changed_note(changed: Sequence[InputRow]) -> str:
-    """What to say of inputs that changed behind the store's back."""
-    return (
-        f"{len(changed):,} inputs have other bytes than when they were encoded:"
-        f" {some(row.source for row in changed)}. Their latents are kept (--retry none)."
-    )
 
 
 def refuse_commands(rows: Iterable[InputRow]) -> None:

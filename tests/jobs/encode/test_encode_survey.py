@@ -150,7 +150,7 @@ def test_new_inputs(job):
     assert seen.reasons["new"].examples == ("a05b", "b")
     notes: list[str] = []
     assert job.plan(reporter=Reporter(note=notes.append)).todo == (3,)
-    assert "2 inputs are new" in notes[0]
+    assert "made: 2; appended" in notes[0]
 
 
 def test_inputs_that_are_gone_stay_and_are_told(job):

@@ -35,7 +35,7 @@ def test_new_inputs_are_appended(model, tmp_path):
     notes: list[str] = []
     found = encode(pictures, store, model, Reporter(note=notes.append))
     assert (found["encoded"], found["skipped"], found["shards"]) == (5, 9, 5)
-    assert any("5 inputs are new" in note for note in notes)
+    assert any("made: 5; appended" in note for note in notes)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (store / "inputs.jsonl").read_bytes().startswith(first)
     assert [row["key"] for row in rows_of(store)[9:]] == [
