@@ -17,7 +17,7 @@ from latentcli.shards.storage.paths import RemotePath, path_of
 
 HEAD = 4096
 """Bytes that are read of a file."""
-LOCAL_LIMIT, REMOTE_LIMIT = 20_000, 1_000
+LOCAL_LIMIT, REMOTE_LIMIT = 50_000, 1_000
 """Of more files of one suffix, all are opened only if one of a sample is a picture."""
 SAMPLE = 256
 """Files of such a sample, evenly spread."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
 import torch
-from jobkit import encode, rows_of, toy_pictures, tree
+from jobkit import decode, encode, rows_of, toy_pictures, tree
 from tarjobkit import make_tar, members
 
 from latentcli.core.errors import StoreError, UsageError
@@ -193,3 +194,33 @@ def test_a_store_that_is_not_finished_stays_so(model, tmp_path, pictures):
     assert json.loads((store / "manifest.json").read_text())["status"] == "running"
     assert encode(pictures, store, model)["encoded"] == 4
     assert list(verify_shards(store)) == [] and len(latents(store)) == 11
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_closed_folder_is_not_an_empty_one(model, tmp_path, pictures, monkeypatch, named):
+    encode(pictures, tmp_path / "store", model)
+    (pictures / "000" / "000005.jpg").unlink()
+    before, whole = tree(tmp_path / "store"), os.scandir
+
+    def scandir(path):
+        if str(path) == str(pictures / "000"):
+            raise PermissionError(13, "Permission denied")
+        return whole(path)
+
+    toy_pictures(pictures / "others", 2)
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UsageError, match=r"1 folder of the sources must not be listed"):
+        sync(tmp_path / "store", *[pictures] * named)
+    assert tree(tmp_path / "store") == before
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_inputs_that_only_their_bytes_or_an_option_told_are_kept(model, tmp_path, pictures, named):
+    encode(pictures, tmp_path / "first", model)
+    decode(tmp_path / "first", pictures / "decoded")
+    (pictures / "000" / "000005.jpg").rename(pictures / "000" / "picture")
+    store = tmp_path / "store"
+    assert encode(pictures, store, model, include_output=True)["encoded"] == 24
+    before = tree(store)
+    assert sync(store, *[pictures] * named)["dropped"] == 0
+    assert tree(store) == before
