@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from harness.clip_files import av, make_clip
 
+from latentcli.core.errors import SampleError
 from latentcli.images.clip_frames import Steps
 from latentcli.images.clips import open_clip
 
@@ -78,6 +79,17 @@ def test_a_transport_stream_cut_between_packets_has_a_note(tmp_path):
     assert 10 < count < 40 and path.stat().st_size % 188 == 0
     assert len(notes) == 1 and notes[0].startswith("gap in time: frames at")
     assert late_notes(path, limit=5) == (5, ())
+
+
+def test_a_transport_stream_that_lacks_a_packet_fails(tmp_path):
+    path = make_clip(tmp_path / "a.ts", 40, options=BACKWARD)
+    data = path.read_bytes()
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    video = [i for i, p in enumerate(packets) if p[1] & 0x1F == 1 and p[2] == 0]
+    del packets[video[len(video) // 2]]
+    path.write_bytes(b"".join(packets))
+    with pytest.raises(SampleError, match="a packet lacks some of its data"):
+        late_notes(path)
 
 
 def test_a_container_that_lists_its_frames_has_no_such_note(tmp_path):

@@ -41,7 +41,7 @@ class FieldCounts:
 
     def add(self, record: CommitRecord) -> None:
         """Takes in a unit of a store."""
-        self.nothing_to_encode += record.nothing_to_encode
+        self.nothing_to_encode += record.nothing_to_encode or 0
         for row in record.rows:
             self.add_row(row, record.source or "")
 

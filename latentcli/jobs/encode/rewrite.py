@@ -112,7 +112,8 @@ def contents_of(task: Rewriting, shard: ShardFile) -> Contents:
     origin = None
     if record.source is not None:
         row = task.inputs.rows(record.unit)[0]
-        origin = TarOrigin(*(row.source, record.sha256_source, row.key, record.nothing_to_encode))
+        nothing = record.nothing_to_encode or 0
+        origin = TarOrigin(row.source, record.sha256_source, row.key, nothing)
     sums = sums_of(task, shard)
     return Contents(
         spec_hash=record.spec_hash,

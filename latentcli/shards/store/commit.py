@@ -82,7 +82,7 @@ class CommitRecord:
     """The captions and other fields of its samples; None where there are none."""
     filtered: int = later(0)
     """Inputs that a filter of the job refused."""
-    nothing_to_encode: int = later(0)
+    nothing_to_encode: int | None = None
     """Samples of that tar that hold no picture (or clip), and have no rows."""
 
     def to_json(self) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _commit(
         rows=tuple(rows),
         source=origin.source if origin else None,
         sha256_source=origin.sha256 if origin else None,
-        nothing_to_encode=origin.nothing_to_encode if origin else 0,
+        nothing_to_encode=(origin.nothing_to_encode or None) if origin else None,
         key=origin.key if origin else None,
         fields=_write_fields(store, unit, contents.fields, current),
         **counts_of(rows),
