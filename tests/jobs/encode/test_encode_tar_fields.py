@@ -291,6 +291,17 @@ def test_a_stream_that_goes_on_counts_all_that_held_nothing(model, tmp_path):
         assert document["nothing_to_encode"] == 3
 
 
+def test_a_renamed_tar_keeps_its_count(model, tmp_path):
+    tar = make_tar(tmp_path / "in" / "t.tar", ORPHANS)
+    make_tar(tmp_path / "in" / "u.tar", members(1))
+    encode_tars(tmp_path / "in", tmp_path / "s", model)
+    tar.rename(tmp_path / "in" / "v.tar")
+    document = encode_tars(tmp_path / "in", tmp_path / "s", model)
+    assert [row["key"][:2] for row in rows_of(tmp_path / "s")] == ["v/"] * 4 + ["u/"]
+    counts = ("encoded", "skipped", "failed", "nothing_to_encode")
+    assert [document[name] for name in counts] == [0, 5, 0, 3]
+
+
 def test_a_tar_of_nothing_but_texts(model, tmp_path):
     tar = make_tar(tmp_path / "t.tar", [("a.txt", b"a"), ("b.json", b"{}")])
     document = encode_tars(tar, tmp_path / "s", model)
