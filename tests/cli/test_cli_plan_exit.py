@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from clikit import Result, Run
+from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
@@ -30,7 +31,7 @@ def of_other_inputs(cli: Run, toy: list[str]) -> None:
     prepared(cli, toy)
     shutil.move("images", "others")
     Path("images").mkdir()
-    shutil.copy("others/picture 0.png", "images/new.png")
+    Image.new("RGB", (50, 50), "red").save("images/new.png")
 
 
 def foreign(cli: Run, toy: list[str]) -> None:
