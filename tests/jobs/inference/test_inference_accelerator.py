@@ -28,8 +28,8 @@ from latentcli.jobs.store.latent_store import open_store
 
 PACKAGE = Path(latentcli.__file__).parent
 SEAM = PACKAGE / "jobs/inference/accelerator.py"
-TEXTS = ("cpu, cuda or cuda:N", '("CUDA", "cuDNN")', '"CUDA switches"')
-"""What a user reads of CUDA elsewhere: the help of --device, and the table of `bench`."""
+TEXTS = ("cpu, cuda or cuda:N", '("CUDA", "cuDNN")', '"CUDA switches"', "LATENTCLI_REQUIRE_CUDA")
+"""What a user reads of CUDA elsewhere: the help of --device, the table of `bench`, a variable."""
 
 
 class Toy(Cpu):
