@@ -100,9 +100,12 @@ class FieldsFile:
     def __init__(self, path: AnyPath) -> None:
         """Reads the file once; StoreError where it is missing or damaged."""
         self.path = path
+        self._read()
+
+    def _read(self) -> None:
         hashes, begins, sizes = array("Q"), array("q"), array("i")
-        for begin, line in _lines(path):
-            hashes.append(key_hash(_key_of(path, line)))
+        for begin, line in _lines(self.path):
+            hashes.append(key_hash(_key_of(self.path, line)))
             begins.append(begin)
             sizes.append(len(line))
         unsorted = np.array(hashes, np.uint64)
@@ -115,7 +118,21 @@ class FieldsFile:
         return len(self._hashes)
 
     def get(self, key: str) -> dict[str, Any]:
-        """The fields of a key; {} where it has none. StoreError where the file is damaged."""
+        """The fields of a key; {} where it has none. StoreError where the file is damaged.
+
+        Where another file has taken its place, that one is read.
+        """
+        try:
+            found = self._find(key)
+        except StoreError:
+            found = None
+        if found is None:
+            self._read()
+            found = self._find(key)
+        return found or {}
+
+    def _find(self, key: str) -> dict[str, Any] | None:
+        """The fields of a key; None where its line is now that of another key."""
         wanted = np.uint64(key_hash(key))
         first = int(np.searchsorted(self._hashes, wanted, side="left"))
         last = int(np.searchsorted(self._hashes, wanted, side="right"))
@@ -124,4 +141,4 @@ class FieldsFile:
             found, fields = _parsed(self.path, bytes(read_part(self.path, begin, begin + size)))
             if found == key:
                 return fields
-        return {}
+        return {} if first == last else None

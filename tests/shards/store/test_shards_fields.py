@@ -52,6 +52,28 @@ def test_look_ups(tmp_path):
     assert len(FieldsFile(path)) == 0 and FieldsFile(path).get("a") == {}
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        [("x", {"n": 1}), *ROWS],  # every line is at another place
+        [("a", {"caption": "other"})],  # the file is shorter
+        [("c", {"b": False, "z": 2.5}), ("b/1", ROWS[0][1])],
+        [("B/1", ROWS[0][1]), *ROWS[1:]],  # another key is at the very place
+    ],
+)
+def test_another_file_in_the_place_of_one_is_read(tmp_path, others):
+    path = tmp_path / "fields"
+    write_fields(path, ROWS)
+    file = FieldsFile(path)
+    write_fields(path, others)
+    old, new = dict(ROWS), dict(others)
+    for key in old.keys() | new.keys():
+        assert file.get(key) in (old.get(key, {}), new.get(key, {}))
+    path.unlink()
+    with pytest.raises(StoreError, match="cannot be read"):
+        file.get(others[0][0])
+
+
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 
