@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from functools import partial
 
+import fsspec
 import pytest
 import torch
 from jobkit import (
@@ -159,6 +161,24 @@ def test_a_renamed_tar_keeps_its_latents(model, tmp_path, form):
     for key in opened:
         assert torch.equal(opened[key], before[key.replace("later/c/", "a/")])
     assert list(verify_shards(store)) == [] and run()["encoded"] == 0
+
+
+@pytest.mark.parametrize("form", ["safetensors", "webdataset"])
+def test_units_of_a_remote_store_are_written_anew_as_those_of_a_folder(model, tmp_path, form):
+    pictures, name = toy_pictures(tmp_path / "pictures", 12), uuid.uuid4().hex
+    (pictures / "000" / "000009.txt").write_text("a caption")
+    stores = [tmp_path / "store", f"memory://{name}/store"]
+    files = fsspec.filesystem("memory")
+    for round in range(2):
+        for store in stores:
+            encode(pictures, store, model, shard_format=form)
+        remote = {p.removeprefix(f"/{name}/store/"): files.cat(p) for p in files.find(f"/{name}")}
+        assert remote == {path: data for path, data in tree(stores[0]).items() if data is not None}
+        if round == 0:
+            (pictures / "000" / "000001.jpg").rename(pictures / "cat.jpg")
+            shutil.copy(pictures / "000" / "000000.jpg", pictures / "000" / "000005.jpg")
+            (pictures / "000" / "000009.txt").unlink()
+    files.rm(f"/{name}", recursive=True)
 
 
 def test_a_moved_dataset_goes_on(model, tmp_path):
