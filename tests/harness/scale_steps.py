@@ -57,8 +57,11 @@ def make_names(folder: Path, count: int) -> Path:
     return listed
 
 
-def complete(store: Path, names: Path) -> None:
-    """Makes a finished store of the pictures in a folder, with the smallest latents."""
+def complete(store: Path, names: Path, spec_hash: str = SPEC, per_shard: int = PER_SHARD) -> None:
+    """Makes a finished store of the pictures in a folder, with the smallest latents.
+
+    It has no manifest.
+    """
     import torch
 
     from latentcli.core.types import Row
@@ -67,9 +70,13 @@ def complete(store: Path, names: Path) -> None:
     from latentcli.shards.sources.find_inputs import unit_rows
     from latentcli.shards.store.commit import Contents, commit_unit
     from latentcli.shards.store.input_list import InputList, write_inputs
+    from latentcli.shards.store.roots import Roots, write_roots
 
     (store / "shards").mkdir(parents=True)
-    write_inputs(store / INPUTS, unit_rows(find_media([str(names)], "auto").inputs, PER_SHARD))
+    found = find_media([str(names)], "auto").inputs
+    roots = Roots().with_roots(found.roots, found.anchor)
+    write_roots(store, roots)
+    write_inputs(store / INPUTS, unit_rows(found, per_shard), roots)
     inputs = InputList.open(store / INPUTS)
     told = {"original_size": (512, 512), "resized_size": (256, 256), "crop": (0, 0, 256, 256)}
     for unit in range(inputs.units):
@@ -77,10 +84,11 @@ def complete(store: Path, names: Path) -> None:
         commit_unit(
             store,
             unit,
-            {f"{row.key}/latent": torch.zeros(1) for row in rows},
+            {f"{row.key}/latent": torch.zeros(1, 1, 1) for row in rows},
             {},
             Contents(
-                spec_hash=SPEC,
+                spec_hash=spec_hash,
+                roots=roots,
                 rows=[Row(r.key, r.source, "ok", latent_shape=(128, 16, 16), **told) for r in rows],
             ),
         )
