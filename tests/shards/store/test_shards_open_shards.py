@@ -6,6 +6,7 @@ import gc
 import os
 import pickle
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from latentcli.shards.store.reader import StoreReader
 
 FEW_DESCRIPTORS = """
 import os, resource, sys
+from itertools import zip_longest
 from latentcli.shards.store.reader import StoreReader
 import torch  # before the limit: importing it opens files
 stores = [StoreReader(__import__("pathlib").Path(path)) for path in sys.argv[1:]]
@@ -28,11 +30,19 @@ keys = [list(store) for store in stores]
 resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
 before = len(os.listdir("/proc/self/fd"))
 for turn in range(2):
-    for at in zip(*keys):
+    for at in zip_longest(*keys):
         for store, key in zip(stores, at):
-            assert len(store.tensors(key)) == 1
+            assert key is None or len(store.tensors(key)) == 1
 print(sum(len(store.units) for store in stores), len(os.listdir("/proc/self/fd")) - before)
 """
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_waiting_for_the_disk():
+    """Some stores here have many shards, and none outlives its test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -59,24 +69,16 @@ def held() -> int:
     return sum(os.path.realpath(link).endswith(".safetensors") for link in links)
 
 
-def test_a_store_of_many_shards_under_a_small_limit(tmp_path):
+def test_stores_of_many_shards_under_a_small_limit(tmp_path):
+    """One of 160 shards and six of 20, read by turns; each process of a loader has these limits."""
     run_job(tmp_path / "many", count=160, per_unit=1)
-    ran = subprocess.run(
-        [sys.executable, "-c", FEW_DESCRIPTORS, tmp_path / "many"], capture_output=True, text=True
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.split() == ["160", "12"]
-
-
-def test_many_stores_under_a_small_limit(tmp_path):
     folders = [tmp_path / str(number) for number in range(6)]
     for folder in folders:
         run_job(folder, count=20, per_unit=1)
-    ran = subprocess.run(
-        [sys.executable, "-c", FEW_DESCRIPTORS, *folders], capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", FEW_DESCRIPTORS, tmp_path / "many", *folders]
+    ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.split() == ["120", "12"]
+    assert ran.stdout.split() == ["280", "12"]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,7 @@ def test_copies_and_forks_open_their_own(store):
     with open_shards._lock:  # as another thread may have it at the moment of the fork
         child = os.fork()
         if child == 0:
+            signal.alarm(60)  # one that waits for the lock would wait for ever
             again = reader.tensors("img/0001")["img/0001/latent"]
             other = reader.tensors("img/0008")["img/0008/latent"]
             right = torch.equal(again, expected) and torch.equal(other, storekit.latent("img/0008"))
