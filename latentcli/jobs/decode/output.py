@@ -69,9 +69,10 @@ class DecodeRun:
         `unit` is the one of the store that the sample could not be read from.
         """
         where = {} if unit is None else {"unit": unit}
+        why = f"{error.stage}: {error.reason}"
         self.failures.noted.append({"key": key, "error": error.reason} | where)
-        failed = self.team.add("failed", 1)
-        self.failures.judge(failed, key, f"{error.stage}: {error.reason}")
+        self.failures.reasons.add(why, key)
+        self.failures.judge(self.team.add("failed", 1), key, why)
 
 
 def make_folder(path: Path) -> None:

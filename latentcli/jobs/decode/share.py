@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -43,14 +44,16 @@ def together(run: DecodeRun, own: dict[str, Any]) -> dict[str, Any]:
     """
     team = run.team
     if not team.rank.leader:
-        team.report(json.dumps({name: own[name] for name in (*SUMS, "failures")}))
+        team.report(json.dumps({name: own[name] for name in (*SUMS, "failures", "reasons")}))
         return {}
     team.done()
     team.wait_for_all(run.stop.check)
+    reasons = Counter(own["reasons"])
     for report in map(json.loads, team.reports()):
         own |= {name: total(own, report, name) for name in SUMS}
         own["failures"] += report["failures"]
-    return own | {"advice": advice(run, own["failures"])}
+        reasons.update(report["reasons"])
+    return own | {"reasons": dict(reasons), "advice": advice(run, own["failures"])}
 
 
 def advice(run: DecodeRun, failures: Sequence[Mapping[str, Any]]) -> str | None:

@@ -66,6 +66,7 @@ def test_two_processes_give_what_one_gives(mixed_store, tmp_path, reference):
     found = json.loads(run.stdout)
     assert (found["decoded"], found["failed"], found["missing"]) == (20, 3, 0), run.stderr
     lost = {row["key"] for row in found["failures"]}
+    assert list(found["reasons"].values()) == [3]
     assert lost == {"000/000008", "000/000009", "000/000011"}
     assert run.returncode == 1 and "exitcode  : 3" in run.stderr  # torchrun's own is always 1
     assert run.stderr.count("error: 3 of 23 inputs failed") == 1
@@ -79,6 +80,7 @@ def test_each_unit_is_decoded_by_one_process(mixed_store, tmp_path, meeting):
     claimed = threading.Event()
     failure = {"key": "000/000099", "error": "told by the other"}
     report = {"decoded": 3, "frames": None, "skipped": 0, "failed": 1, "failures": [failure]}
+    report["reasons"] = {"read: told by the other": 1}
     other = threading.Thread(target=as_rank_1, args=(plan, claimed, report))
     other.start()
     # Batches of one: the first is through before all units are claimed.
@@ -91,6 +93,7 @@ def test_each_unit_is_decoded_by_one_process(mixed_store, tmp_path, meeting):
     assert not mine & theirs and len(mine | theirs - {"000/000010", "000/000021"}) == 23
     assert found["decoded"] == len(mine) + 3
     assert (found["failed"], found["failures"]) == (1, [failure])
+    assert found["reasons"] == report["reasons"]
 
 
 def test_what_ends_one_process_ends_the_job(mixed_store, tmp_path, meeting):

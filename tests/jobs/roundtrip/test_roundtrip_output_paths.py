@@ -141,8 +141,8 @@ def test_the_summary_names_what_failed(tmp_path):
     (tmp_path / "p/broken.png").write_bytes(b"")
     run = cli("roundtrip", tmp_path / "p", "--model", "linear16", "--device", "cpu")
     assert run.returncode == 3
-    assert "  broken: decode_image: file is empty" in run.stderr
+    assert "1 input failed, which --json lists:\n  1 x decode_image: file is empty" in run.stderr
     (tmp_path / "only").mkdir()
     (tmp_path / "p/broken.png").rename(tmp_path / "only/broken.png")
-    with pytest.raises(LatentCliError, match="the first, broken: decode_image"):
+    with pytest.raises(LatentCliError, match="the first of 1, broken: decode_image"):
         roundtrip(tmp_path / "only")
