@@ -85,11 +85,19 @@ def differences(life: Life) -> list[str]:
         for key in sorted(mine.keys() & wanted.keys())
         if mine[key] != wanted[key]
     ]
-    wrong += [problem.what for problem in verify_shards(life.store)]
-    if len(open_store(life.store)) != len(list(open_store(life.store))):
-        wrong.append("the store counts other samples than it has")
     if len(wanted) != (pictures := len(life.pictures())):
         wrong.append(f"a new store has {len(wanted)} inputs, and there are {pictures} pictures")
+    return wrong
+
+
+def unsound(store: Path) -> list[str]:
+    """What is wrong with a store after any command, whatever is in the dataset's folder."""
+    opened = open_store(store)
+    keys = Counter(row.key for row in opened.rows())
+    wrong = [f"{key!r} is there {times} times" for key, times in keys.items() if times > 1]
+    wrong += [problem.what for problem in verify_shards(store)]
+    if len(opened) != len(list(opened)):
+        wrong.append("the store counts other samples than it has")
     return wrong
 
 
@@ -139,6 +147,7 @@ def ages(life: Life, steps: int, pictures: int, killing: bool) -> Iterable[list[
                 yield readable(life, known)
                 life.told.append(f"$ {command}")
             COMMANDS[command](life)
+            yield unsound(life.store)
         yield differences(life)
         yield from outputs(life)
 

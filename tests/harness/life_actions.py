@@ -83,6 +83,15 @@ def rename(life: Life) -> str:
     return f"rename {life.name(path)} to {life.name(target)}"
 
 
+def overwrite(life: Life) -> str:
+    """Gives a picture the name of another one, which is no more."""
+    one, two = life.picked(), life.picked()
+    if one == two or one.suffix != two.suffix or len(life.pictures()) <= 2 * FEWEST:
+        return "overwrite nothing"
+    one.replace(two)
+    return f"rename {life.name(one)} to {life.name(two)}, which was there"
+
+
 def swap(life: Life) -> str:
     one, two = life.picked(), life.picked()
     if one == two or one.suffix != two.suffix:
@@ -245,6 +254,7 @@ ACTIONS: dict[Callable[[Life], str], int] = {
     metadata: 2,
     rename: 4,
     swap: 2,
+    overwrite: 2,
     rename_folder: 1,
     delete: 4,
     delete_folder: 1,

@@ -7,14 +7,13 @@ import os
 import shutil
 import time
 import uuid
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
 import torch
-from harness import scale_steps, scale_sync
+from harness import scale_steps
 from harness.scale_steps import Step
 from harness.scripts import run_script
 
@@ -439,19 +438,6 @@ def test_a_small_scale_test_measures_every_step(tmp_path):
     assert list(measured) == ["folder", "list", "done"]
     assert [step.name for step in measured["done"]] == ["import", "find", "survey", "plan_work"]
     assert len(told) == 12 and all(step.peak > 1 for _, step in told)
-
-
-def test_a_small_sync_opens_and_writes_the_shards_concerned(tmp_path):
-    cases = scale_sync.run(tmp_path, 400, per_shard=20)
-    assert [case.name for case in cases] == ["random", "clustered"]
-    assert all(len(case.synced.opened) == len(case.shards) < 20 for case in cases)
-    assert [case.too_much() for case in cases] == [[], []]
-    fewer = replace(cases[0], shards=cases[0].shards[1:])
-    assert [words.split()[-2:] for words in fewer.too_much()] == [
-        ["was", "opened"],
-        ["was", "written"],
-        ["was", "written"],
-    ]
 
 
 def test_the_scale_test_sees_what_is_too_much():
