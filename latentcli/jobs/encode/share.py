@@ -37,6 +37,7 @@ from latentcli.shards.store.commit import CommitRecord
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.lock import StoreLock
 from latentcli.shards.store.manifest import FORMAT_VERSION, Manifest, read_manifest, write_manifest
+from latentcli.shards.store.rebuilt_list import is_list_lost, rebuild_inputs
 from latentcli.shards.store.roots import Roots, read_roots
 from latentcli.shards.store.writer import StoreSums, finish, open_for_writing
 
@@ -88,6 +89,8 @@ def lead(
 ) -> dict[str, Any]:
     """Prepares the store, has `encode` encode the units, and finishes it; the --json document."""
     with opened_store(plan, reporter) as (lock, before):
+        if is_list_lost(plan.store):
+            reporter.note(rebuild_inputs(plan.store, read_roots(plan.store)).note)
         manifest = replace(before, status="running", format_version=FORMAT_VERSION)
         job = with_captions(job, read_roots(plan.store))
         sums, counts, ask = StoreSums(ChannelSums()), Counts(frozenset(), {}), ask_of(job)

@@ -22,6 +22,7 @@ from latentcli.shards.sources.match import Match
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import CommitRecord
 from latentcli.shards.store.input_list import InputList
+from latentcli.shards.store.rebuilt_list import is_list_lost
 from latentcli.shards.store.roots import Roots
 from latentcli.shards.store.unit_state import DAMAGED, DONE, LEFT, OUTDATED, UnitState, unit_states
 
@@ -173,10 +174,16 @@ def survey(
     """What is to be done for these inputs, and why. Reads the store, writes nothing.
 
     `seen` is shown the records of units that are done, in order, and the roots of their sources.
-    StoreError where none of the inputs found is in the store: then it belongs to another dataset.
+    StoreError where none of the inputs found is in the store: then it belongs to another dataset;
+    and where the store has lost its list.
     """
     found = found if isinstance(found, FoundInputs) else FoundInputs.of(found)
     path = store / INPUTS
+    if is_list_lost(store):
+        raise StoreError(
+            f"{store} has commit records and no {INPUTS}: what belongs to it is not known. The"
+            " encode command makes the list again from the records, and keeps what is encoded."
+        )
     if not path.exists():
         now = Survey(None, Roots(captions=ask.captions).with_roots(found.roots, found.anchor))
         now.add("new", found.keys)

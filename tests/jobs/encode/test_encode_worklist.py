@@ -47,6 +47,39 @@ def test_new_inputs_are_appended(model, tmp_path):
     assert list(verify_shards(store)) == []
 
 
+def test_a_lost_list_is_made_again_and_nothing_is_encoded_again(model, tmp_path):
+    """Units 0 and 2 keep their latents; unit 1 has no record, so its inputs count as new."""
+    pictures, store = toy_pictures(tmp_path / "pictures", 10), tmp_path / "store"
+    encode(pictures, store, model)
+    for name in ("inputs.jsonl", "shards/000001.json", "shards/000001.safetensors"):
+        (store / name).unlink()
+    before = latents_of(store)
+    with pytest.raises(StoreError, match=r"no inputs\.jsonl: .* makes the list again"):
+        encode(pictures, store, model, dry_run=True)
+    notes: list[str] = []
+    found = encode(pictures, store, model, Reporter(note=notes.append))
+    assert (found["encoded"], found["skipped"], found["failed"]) == (4, 6, 0)
+    assert any("made again from 2 commit records, which name 6 inputs" in note for note in notes)
+    after = latents_of(store)
+    assert len(after) == 10 and all(torch.equal(after[name], before[name]) for name in before)
+    assert list(verify_shards(store)) == []
+    notes.clear()
+    assert encode(pictures, store, model, Reporter(note=notes.append))["encoded"] == 0
+    assert not notes
+
+
+def test_a_lost_list_of_tars(model, tmp_path):
+    (tmp_path / "tars").mkdir()
+    for number in range(2):
+        make_tar(tmp_path / "tars" / f"{number}.tar", members(3, first=3 * number))
+    store = tmp_path / "store"
+    encode(tmp_path / "tars", store, model, samples_per_shard=None)
+    before, listed = tree(store), (store / "inputs.jsonl").read_bytes()
+    (store / "inputs.jsonl").unlink()
+    assert encode(tmp_path / "tars", store, model, samples_per_shard=None)["encoded"] == 0
+    assert tree(store) == before and (store / "inputs.jsonl").read_bytes() == listed
+
+
 def test_an_interrupted_append_is_not_called_complete(model, tmp_path):
     pictures, store = toy_pictures(tmp_path / "pictures", 8), tmp_path / "store"
     encode(pictures, store, model)
