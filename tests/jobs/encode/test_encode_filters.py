@@ -157,7 +157,7 @@ def test_a_plan_tells_how_many_it_saw(folder, model, tmp_path, capsys):
         "filtered": 2,
         "done": 4,
     }
-    options = ("--model", model, "--device", "cpu", "--min-side", "32")
+    options = ("--model", model, "--device", "cpu", "--min-side", "32", "--max-bad", "1")
     assert main(["plan", str(folder), "-o", str(tmp_path / "new"), *options]) == 0
     assert "The filters leave out 1 of the 7 inputs" in " ".join(capsys.readouterr().out.split())
 
