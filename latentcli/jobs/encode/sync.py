@@ -25,6 +25,7 @@ from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import INPUTS
 from latentcli.shards.sources.file_list import FoundInputs
 from latentcli.shards.sources.find_inputs import expand_sources, inputs_of
+from latentcli.shards.sources.own_output import is_own
 from latentcli.shards.storage.paths import AnyPath, is_remote, path_of
 from latentcli.shards.store.commit import delete_unit
 from latentcli.shards.store.input_list import InputList
@@ -80,7 +81,7 @@ def synced(
     left = left_units(frozen, gone)
     emptied = {row.unit for row in gone} - left
     outdated = sorted(({row.unit for row in gone} & left) | set(now.outdated))
-    broken = set(now.todo)
+    broken = set(now.todo) - {row.unit for row in now.new}
     if not (gone or outdated or now.at_end or now.at_once or now.moved):
         return document(job, manifest, now, gone) | {"seconds": since(began)}
     write_manifest(store, replace(manifest, status="running", format_version=FORMAT_VERSION))
@@ -125,10 +126,8 @@ def found_now(job: SyncJob, store: AnyPath, manifest: Manifest) -> FoundInputs:
     media = "clips" if "clips" in manifest.spec else "images"
     if STDIN in job.sources:
         raise UsageError("A stream on standard input cannot be looked at for what is gone from it.")
-    # What --include-output took may be in the store.
-    every = Choice(include_output=True)
     if job.sources:
-        found = find_media(job.sources, media, choice=every)
+        found = find_media(job.sources, media)
         refuse_closed(found.left_out_by)
         return found.inputs
     roots = read_roots(store).paths
@@ -139,7 +138,7 @@ def found_now(job: SyncJob, store: AnyPath, manifest: Manifest) -> FoundInputs:
             f" they are now: latentcli sync {job.store} SRC."
         )
     suffixes = packed_suffixes() if manifest.tars else SUFFIXES[media]
-    scan = replace(scan_of(media, every), suffixes=suffixes)
+    scan = replace(scan_of(media, Choice()), suffixes=suffixes)
     expanded = expand_sources(roots, scan)
     refuse_closed(scan.left_out.counts)
     return inputs_of(expanded, packed=manifest.tars)
@@ -156,10 +155,13 @@ def refuse_closed(left_out: Mapping[str, int]) -> None:
 
 
 def gone_of(job: SyncJob, now: Survey) -> list[InputRow]:
-    """The inputs to drop. Without sources of the job, those whose files are no longer there."""
+    """The inputs to drop. Without sources of the job, those whose files are no longer there.
+
+    What --include-output took is there as long as its file is.
+    """
     lasting = [row for row in now.gone if is_lasting(row.source)]
     if job.sources:
-        return lasting
+        return [row for row in lasting if is_remote(row.source) or not is_own(row.source)]
     return [row for row in lasting if not path_of(row.source).exists()]
 
 

@@ -169,6 +169,28 @@ def test_changed_and_new_inputs_are_left_for_encode(model, tmp_path, pictures):
     assert encode(pictures, store, model)["encoded"] == 3
 
 
+def test_new_inputs_do_not_leave_a_store_unfinished(model, tmp_path, pictures):
+    store = tmp_path / "store"
+    encode(pictures, store, model)
+    (pictures / "000" / "000005.jpg").unlink()
+    toy_pictures(pictures / "later", 2)
+    found = sync(store)
+    assert (found["dropped"], found["unfinished"]) == (1, 0)
+    assert json.loads((store / "manifest.json").read_text())["status"] == "complete"
+
+
+def test_a_decoded_picture_is_no_new_name_of_an_input(model, tmp_path, pictures):
+    store, own = tmp_path / "store", pictures / "000"
+    encode(pictures, store, model)
+    decode(store, pictures / "decoded")
+    shutil.copy(next((pictures / "decoded").rglob("*.png")), own / "taken.png")
+    encode(pictures, store, model, include_output=True)
+    copied = json.dumps([row["key"] for row in rows_of(store)])
+    assert "000/taken" in copied
+    (own / "taken.png").unlink()
+    assert sync(store, pictures)["renamed"] == 0
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_tars_go_as_a_whole(model, tmp_path, form):
     for name, count in (("a", 3), ("b", 4), ("c", 2)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
+import json
 import lzma
 import sys
 from functools import partial
@@ -53,6 +55,8 @@ def test_a_compressed_tar_gives_what_a_plain_one_does(plain, model, tmp_path, ki
     assert (document["encoded"], document["failed"], document["tars"]) == (12, 0, 1)
     shard = "shards/000000.safetensors"
     assert tree(store)[shard] == plain[shard]
+    record = json.loads((store / "shards" / "000000.json").read_text())
+    assert record["sha256_source"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert run_verify(VerifyJob(store=str(store), device="cpu"))["problems"] == []
     assert (run(compare="digest")["changed"], run()["encoded"]) == (0, 0)
 
