@@ -36,11 +36,11 @@ def check_chart(path: str) -> None:
     target = Path(path)
     if target.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--chart is {path!r}; its name must end in {' or '.join(SUFFIXES)}.")
-    if not target.parent.is_dir():
-        raise UsageError(f"--chart is {path!r}, but there is no folder {target.parent}.")
-    if target.is_dir():
-        raise UsageError(f"--chart is {path!r}, which is a folder; name a file.")
     try:
+        if not target.parent.is_dir():
+            raise UsageError(f"--chart is {path!r}, but there is no folder {target.parent}.")
+        if target.is_dir():
+            raise UsageError(f"--chart is {path!r}, which is a folder; name a file.")
         tempfile.TemporaryFile(dir=target.parent).close()
     except OSError as error:
         raise UsageError(

@@ -76,16 +76,21 @@ def test_the_example_job_file() -> None:
 
 
 def test_figures_are_shown_where_the_chart_fails(
-    cli: Run, tiny_model: Path, tmp_path: Path
+    cli: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib")
-    # The file's temporary neighbour has a name longer than file systems take; the probe's has not.
-    chart = tmp_path / f"{'a' * 250}.png"
+    figure = pytest.importorskip("matplotlib.figure")
+
+    def disk_full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    # What the probe of the place finds may be otherwise hours later.
+    monkeypatch.setattr(figure.Figure, "savefig", disk_full)
+    chart = tmp_path / "chart.png"
     words = (*quick(tiny_model), "--resolution", 32, "--batch", 1, "--chart", chart)
     shown = cli(*words)
     assert shown.code == 1
     assert "ms/batch" in shown.out
-    assert "could not be made" in shown.err
+    assert "could not be made: No space left on device" in shown.err
     assert cli(*words, "--json").document["rows"]
 
 

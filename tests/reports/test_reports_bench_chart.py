@@ -119,6 +119,11 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
         chart.check_chart(str(tmp_path / "none" / "a.png"))
 
 
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing can be written there: File name too long"):
+        chart.check_chart(str(tmp_path / f"{'a' * 252}.png"))
+
+
 def test_without_matplotlib_the_extra_is_named() -> None:
     """A process in which matplotlib cannot be found, as where the extra is not installed."""
     code = (

@@ -21,6 +21,7 @@ from latentcli.jobs.decode.clips import decode_clips
 from latentcli.jobs.decode.latents import LatentClip, LatentSample
 from latentcli.jobs.decode.output import SUFFIXES, DecodeRun, writer_threads
 from latentcli.jobs.runtime.stdio import Stdout, go_on
+from latentcli.shards.sources.own_output import MARK
 from latentcli.shards.tar.names import member_name
 from latentcli.shards.tar.write import END, member_chunks
 
@@ -170,7 +171,8 @@ def clip_to_stdout(run: DecodeRun, stdout: Stdout, clip: LatentClip) -> None:
     with tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
         part = of_part(run, clips=lambda _: iter([clip]))
         decode_clips(replace(part, output=Path(folder)))
-        paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        files = (path for path in Path(folder).rglob("*") if path.is_file())
+        paths = sorted(path for path in files if path.name != MARK)
         if not paths:
             return
         with run.meter.stage("write", 0):

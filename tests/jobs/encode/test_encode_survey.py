@@ -13,9 +13,6 @@ from typing import Any
 import fsspec
 import pytest
 import torch
-from harness import scale_steps
-from harness.scale_steps import Step
-from harness.scripts import run_script
 
 from latentcli.core.errors import StoreError
 from latentcli.core.types import Row
@@ -430,26 +427,3 @@ def test_store_in_remote_storage(tmp_path):
         assert counts(job.look()) == {"done": 3, "failed": 1, "damaged": 4, "left": 2}
     finally:
         fsspec.filesystem("memory").rm(url, recursive=True)
-
-
-def test_a_small_scale_test_measures_every_step(tmp_path):
-    told = []
-    measured = scale_steps.run(tmp_path, 300, lambda name, step: told.append((name, step)))
-    assert list(measured) == ["folder", "list", "done"]
-    assert [step.name for step in measured["done"]] == ["import", "find", "survey", "plan_work"]
-    assert len(told) == 12 and all(step.peak > 1 for _, step in told)
-
-
-def test_the_scale_test_sees_what_is_too_much():
-    good = [Step("find", 6.0, 700.0), Step("survey", 90.0, 800.0), Step("plan_work", 3.0, 900.0)]
-    slow, large = [*good, Step("late", 2.0, 900.0)], [*good, Step("large", 0.1, 1001.0)]
-    assert scale_steps.too_much({"folder": slow, "done": good}) == []
-    assert [words[:4] for words in scale_steps.too_much({"done": slow, "list": large})] == [
-        "done",
-        "list",
-    ]
-
-
-@pytest.mark.slow
-def test_a_million_names():
-    assert run_script("scale_steps.py") == 0
