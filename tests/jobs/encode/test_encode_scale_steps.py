@@ -1,4 +1,4 @@
-"""The steps of a million names, and a sync of which few inputs are gone, measured at a small size."""
+"""The steps of a million names, and a sync of which few are gone, measured at a small size."""
 
 from __future__ import annotations
 
