@@ -327,7 +327,7 @@ def test_a_signal_ends_the_job_while_the_writer_is_silent(latents, tmp_path, giv
     job.give(latents[:given])
     job.settle()
     os.kill(job.pid, signal.SIGTERM)
-    assert job.wait(SECONDS) == 75
+    assert job.wait(SECONDS) == 75, job.stderr
     assert "Stopped by SIGTERM. Run the" in job.stderr
     job.end()
     os.close(job.output)

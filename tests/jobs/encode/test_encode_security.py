@@ -17,6 +17,7 @@ from jobkit import decode, encode, failures_of, rows_of
 from latentcli.cli.app import main
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.config import EncodeJob
+from latentcli.shards.sources.own_output import MARK
 from latentcli.shards.store.input_list import InputList, write_inputs
 
 PICTURE = good_pictures()["rgb.png"]
@@ -55,7 +56,9 @@ def write_tar(folder: Path, data: bytes, name: str = "a.tar") -> Path:
 
 
 def names(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    """All that is in a folder, but for the marks of pictures that were decoded."""
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    return {name for name in found if Path(name).name != MARK}
 
 
 @pytest.mark.parametrize("form", ["safetensors", "webdataset"])

@@ -250,6 +250,6 @@ def test_failed_clips_are_a_share_of_the_clips(share, code, tmp_path, capsys):
     assert main(command) == code
     told = json.loads(capsys.readouterr().out)
     if code:
-        assert "1 inputs failed, and --max-bad 33% allows 0 of 3." in told["error"]
+        assert "1 input failed, and --max-bad 33% allows 0 of 3." in told["error"]
     else:
         assert (told["images"], told["clips"], told["failed"]) == (18, 2, 1)

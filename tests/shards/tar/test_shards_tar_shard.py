@@ -336,7 +336,7 @@ def rewrite(store: Path, unit: int, old: str, new: str) -> None:
 
 
 def test_verify_compares_a_unit_with_its_tar(store):
-    rewrite(store, 0, '"source": "/data/t0.tar"\n', '"source": "/data/t9.tar"\n')
+    rewrite(store, 0, '\n  "source": "/data/t0.tar"', '\n  "source": "/data/t9.tar"')
     assert problems(store) == [("inputs", 0)]
 
 
