@@ -82,7 +82,9 @@ def synced(
     emptied = {row.unit for row in gone} - left
     outdated = sorted(({row.unit for row in gone} & left) | set(now.outdated))
     broken = set(now.todo) - {row.unit for row in now.new}
-    if not (gone or outdated or now.at_end or now.at_once or now.moved):
+    changes = gone or outdated or now.texts or now.at_end or now.at_once or now.moved
+    # A sync that was killed last may have left nothing but to say that the store is complete.
+    if not changes and (manifest.status == "complete" or broken):
         return document(job, manifest, now, gone) | {"seconds": since(began)}
     write_manifest(store, replace(manifest, status="running", format_version=FORMAT_VERSION))
     for unit in sorted(emptied):

@@ -179,6 +179,16 @@ def test_new_inputs_do_not_leave_a_store_unfinished(model, tmp_path, pictures):
     assert json.loads((store / "manifest.json").read_text())["status"] == "complete"
 
 
+def test_a_sync_that_was_killed_at_its_end_is_finished(model, tmp_path, pictures):
+    store = tmp_path / "store"
+    encode(pictures, store, model)
+    before = tree(store)
+    manifest = store / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"complete"', '"running"'))
+    sync(store)
+    assert tree(store) == before
+
+
 def test_a_decoded_picture_is_no_new_name_of_an_input(model, tmp_path, pictures):
     store, own = tmp_path / "store", pictures / "000"
     encode(pictures, store, model)
