@@ -173,7 +173,7 @@ def picture_by_bytes(head: bytes) -> str | None:
     signature. Camera RAW is ".dng" whoever made the camera. More bytes do no harm.
     """
     start = head[:HEAD_BYTES]
-    if start[4:8] == b"ftyp":
+    if start[4:8] == b"ftyp" and head[:4] not in MAGIC:
         return _by_brand(start)
     for pattern, suffix in _signatures():
         if pattern.match(start):

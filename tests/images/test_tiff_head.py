@@ -28,6 +28,7 @@ def test_what_is_cut_or_no_tiff_has_no_tags() -> None:
 
 
 @given(start=st.sampled_from(MAGIC), rest=st.binary(max_size=60))
+@example(start=b"II*\x00", rest=b"ftyp")
 @example(start=b"II+\x00", rest=struct.pack("<IQ", 8, 2**64 - 1))
 @example(start=b"MM\x00+", rest=struct.pack(">IQQ", 8, 16, 2**64 - 1))
 @example(start=b"II*\x00", rest=struct.pack("<IHHHI4s", 8, 1, 256, 16, 1, b"long"))

@@ -19,6 +19,7 @@ from harness.processes import start, wait_for
 from jobkit import decode, encode, environment, interrupt_after, tree
 
 from latentcli.core.errors import Interrupted
+from latentcli.jobs.encode.stream import BATCHES_BEHIND
 from latentcli.jobs.runtime.meter import Snapshot
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.sources.own_output import MARK
@@ -63,7 +64,8 @@ def test_a_long_clip_is_left_at_once(clips, tmp_path):
     clip = make_clip(tmp_path / "long.mp4", 60)
     with pytest.raises(Interrupted):
         encode(clip, tmp_path / "store", MODEL, Reporter(progress=progress))
-    assert done == [3, 6]
+    # The writer tells how far it is, and may have some batches that were encoded before.
+    assert done[:2] == [3, 6] and len(done) <= 3 + BATCHES_BEHIND < 60 / 3
 
 
 @pytest.mark.parametrize("form", ["mp4", "png"])
