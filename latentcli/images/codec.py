@@ -21,7 +21,6 @@ from latentcli.core.mark import MADE_BY
 from latentcli.images.colour import ALPHAS, put_on, split_alpha, to_eight_bits, to_srgb
 from latentcli.images.files.open_picture import open_picture
 from latentcli.images.files.stored import damage
-from latentcli.images.formats import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from latentcli.images.size_filter import NO_FILTER, SizeFilter
 from latentcli.images.wide import Wide
 

@@ -14,8 +14,8 @@ from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.captions import with_captions
 from latentcli.jobs.encode.cost_probe import PROBED, Looked, Probe, probed
 from latentcli.jobs.encode.plan import EncodePlan
-from latentcli.jobs.encode.survey import REASONS, Ask, Reason, Survey, survey
-from latentcli.jobs.encode.worklist import refuse_commands
+from latentcli.jobs.encode.survey import REASONS, Reason, Survey, survey
+from latentcli.jobs.encode.worklist import ask_of, refuse_commands
 from latentcli.jobs.failures import check_failed
 from latentcli.jobs.inference.accelerator import devices_to_share
 from latentcli.jobs.inference.engine import Engine
@@ -51,7 +51,7 @@ def plan_document(
         hashed = spec_hash(plan.manifest.spec)
         seen = survey(
             *(plan.store, hashed, found.inputs, plan.samples_per_shard),
-            Ask(job.retry, job.compare, job.whole_shards, captions=job.captions),
+            ask_of(job),
         )
     stop.check()
     probe, looked = None, Looked()

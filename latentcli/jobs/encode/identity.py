@@ -81,9 +81,11 @@ def located(
     """
     roots = inputs.roots
     new = [root for root in found.roots if root not in roots.paths]
+    if not new:
+        return roots, False
     lost = [root for root in roots.paths if not any(below(root, p) for p in found.files.paths)]
     moved = False
-    for old in lost if new else []:
+    for old in lost:
         place = next((r for r in new if _is_moved(store, spec_hash, inputs, found, old, r)), None)
         if place is not None:
             new.remove(place)

@@ -22,9 +22,8 @@ from latentcli.jobs.encode.rewrite import rewrite_all
 from latentcli.jobs.encode.run import EncodeRun, run_of
 from latentcli.jobs.encode.sinks import StoreSink
 from latentcli.jobs.encode.stream import encode_units
-from latentcli.jobs.encode.survey import Ask
 from latentcli.jobs.encode.texts import note, note_counts, refresh_texts
-from latentcli.jobs.encode.worklist import Work, finish_list, plan_work, refuse_commands
+from latentcli.jobs.encode.worklist import Work, ask_of, finish_list, plan_work, refuse_commands
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.clip_frames import ClipInput
 from latentcli.jobs.loader.find_media import FoundMedia
@@ -127,11 +126,6 @@ def lead(
         encode(run, work)
         result = finished_store(run, work, lock, before, began, sums, counts)
         return result | {"left_out": found.left_out, "left_out_by": found.left_out_by}
-
-
-def ask_of(job: EncodeJob) -> Ask:
-    """What a job asks of the survey of its store."""
-    return Ask(job.retry, job.compare, job.whole_shards, captions=job.captions)
 
 
 def encode_in_team(run: EncodeRun, work: Work) -> None:

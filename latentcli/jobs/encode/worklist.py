@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from latentcli.core.caption_counts import CaptionCounts
 from latentcli.core.errors import UsageError
 from latentcli.core.types import InputRow
+from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.survey import SHOWN, Ask, Survey, survey
 from latentcli.jobs.runtime.meter import ignore
 from latentcli.jobs.runtime.reporter import Reporter
@@ -65,6 +66,11 @@ class Work:
     def touches(self) -> bool:
         """Whether anything of the store changes."""
         return bool(self.todo or self.outdated or self.texts or self.at_end)
+
+
+def ask_of(job: EncodeJob) -> Ask:
+    """What a job asks of the survey of its store."""
+    return Ask(job.retry, job.compare, job.whole_shards, captions=job.captions)
 
 
 def plan_work(
