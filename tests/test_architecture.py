@@ -30,17 +30,14 @@ MAY_IMPORT = {
 }
 """cli -> jobs -> the middle -> core. The package itself is its version and lazy public names."""
 
-BASE = {"runtime", "failures", "model_cards"}
-OPTIONS = {*BASE, "settings", "config"}
+OPTIONS = {"runtime", "settings", "config"}
 VERB = {*OPTIONS, "cluster", "inference", "loader"}
 TENSORS = {"keys", "storage", "layout", "tensors"}
 ROOMS = {
     "jobs": {
         "runtime": set[str](),
-        "failures": set[str](),
-        "model_cards": set[str](),
-        "settings": BASE,
-        "config": {*BASE, "settings"},
+        "settings": {"runtime"},
+        "config": {"runtime", "settings"},
         "cluster": OPTIONS,
         "inference": OPTIONS,
         "loader": OPTIONS,
@@ -50,6 +47,7 @@ ROOMS = {
         "video": VERB,
         "decode": {*VERB, "store"},
         "bench": {*VERB, "encode"},
+        "training": {*VERB, "store"},
         "export": {*VERB, "store"},
     },
     "shards": {
@@ -65,8 +63,8 @@ ROOMS = {
 }
 """Room -> rooms of the same package that it may import; a room is a package or a file in it.
 
-A job's verb imports no other verb, but for the arrows decode -> store, bench -> encode and
-export -> store.
+A job's verb imports no other verb, but for the arrows decode -> store, bench -> encode,
+training -> store and export -> store.
 """
 MAX_ROOMS = {"jobs": 14, "shards": 8}
 MAX_FLOORS = {"jobs": 6, "shards": 6}

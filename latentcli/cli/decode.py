@@ -9,7 +9,7 @@ from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.jobs.config import DecodeJob
-from latentcli.jobs.failures import check_failed
+from latentcli.jobs.runtime.failures import check_failed
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
 

@@ -16,7 +16,7 @@ from latentcli.cli.plan_tables import plan_tables
 from latentcli.core.errors import StoreError, TooManyFailures
 from latentcli.jobs.cluster.environment import is_launched, rank_of
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
-from latentcli.jobs.failures import check_failed
+from latentcli.jobs.runtime.failures import check_failed
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
 FORESEEN = {error.exit_code: error for error in (StoreError, TooManyFailures)}

@@ -17,7 +17,7 @@ def models(context: typer.Context, json: Json = False, quiet: Quiet = False) -> 
     """List the models: size, latent geometry, licence, and whether the weights are at hand."""
     if context.invoked_subcommand is not None:
         return
-    from latentcli.jobs.model_cards import list_models
+    from latentcli.jobs.runtime.model_cards import list_models
     from latentcli.reports.tables import models_tables
 
     output_of(context).show(list_models(), data=models_tables)
@@ -25,7 +25,7 @@ def models(context: typer.Context, json: Json = False, quiet: Quiet = False) -> 
 
 def names() -> list[str]:
     """What a shell offers to complete a model's name with."""
-    from latentcli.jobs.model_cards import model_names
+    from latentcli.jobs.runtime.model_cards import model_names
 
     return model_names()
 
@@ -47,7 +47,7 @@ def show(
     """Show a model's card: structure, latents, published figures, licence, its weights."""
     if name is None:
         raise UsageError(NAMELESS)
-    from latentcli.jobs.model_cards import show_model
+    from latentcli.jobs.runtime.model_cards import show_model
     from latentcli.reports.cards import model_card
 
     output_of(context).show(show_model(name), data=model_card)

@@ -12,7 +12,7 @@ from latentcli.cli.output import Output, say_bundled
 from latentcli.core.errors import StoreError
 from latentcli.jobs.cluster.environment import refuse_ranks
 from latentcli.jobs.config import RoundtripJob
-from latentcli.jobs.failures import check_failed
+from latentcli.jobs.runtime.failures import check_failed
 
 
 @command(RoundtripJob)

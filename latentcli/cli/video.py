@@ -11,7 +11,7 @@ from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.core.errors import UsageError
 from latentcli.jobs.cluster.environment import refuse_ranks
-from latentcli.jobs.failures import check_failed
+from latentcli.jobs.runtime.failures import check_failed
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
 

@@ -13,7 +13,7 @@ from latentcli.core.errors import UsageError
 from latentcli.core.fields import caption_rule
 from latentcli.core.options import like, option
 from latentcli.core.types import NORMAL_STATES
-from latentcli.jobs.failures import allowed_failures
+from latentcli.jobs.runtime.failures import allowed_failures
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT
 from latentcli.jobs.settings import (
     MODEL,

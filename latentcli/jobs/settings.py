@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latentcli.core.options import option
-from latentcli.jobs.failures import allowed_failures
+from latentcli.jobs.runtime.failures import allowed_failures
 
 SOURCES = (
     "Folders (searched to the bottom), image or video files, tar shards ({000..099}.tar), tables"

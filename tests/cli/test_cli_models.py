@@ -9,7 +9,7 @@ import sys
 import pytest
 from clikit import Run
 
-from latentcli.jobs.model_cards import list_models, model_names, show_model
+from latentcli.jobs.runtime.model_cards import list_models, model_names, show_model
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from latentcli.core.errors import UsageError
 from latentcli.core.options import SECTIONS, check_options, options_of
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.config import DecodeJob, EncodeJob, RoundtripJob, VerifyJob
-from latentcli.jobs.failures import allowed_failures
+from latentcli.jobs.runtime.failures import allowed_failures
 
 JOBS = (EncodeJob, DecodeJob, RoundtripJob, BenchJob, VerifyJob)
 

@@ -42,7 +42,6 @@ from latentcli.jobs.decode.output import (
 from latentcli.jobs.decode.pictures import decode_fitting
 from latentcli.jobs.decode.share import agreed, together
 from latentcli.jobs.decode.to_stdout import decode_to_stdout, refuse_skipping
-from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.accelerator import own_device
 from latentcli.jobs.inference.batch_size import latent_values
 from latentcli.jobs.inference.capabilities import check_state, refuse_encoder
@@ -50,6 +49,7 @@ from latentcli.jobs.inference.engine import Engine, inference_config, load_engin
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.runtime.bottleneck import ThreadGroup
+from latentcli.jobs.runtime.failures import Failures
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.places import try_folder
 from latentcli.jobs.runtime.reporter import SILENT, Reporter

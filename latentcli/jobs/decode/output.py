@@ -18,9 +18,9 @@ from latentcli.images.codec import SUFFIX_OF, encode_image
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import DecodeJob
 from latentcli.jobs.decode.latents import LatentSource
-from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
+from latentcli.jobs.runtime.failures import Failures
 from latentcli.jobs.runtime.machine import cores, within_reach
 from latentcli.jobs.runtime.meter import Meter, ignore
 from latentcli.jobs.runtime.places import check_name

@@ -16,11 +16,11 @@ from latentcli.jobs.encode.cost_probe import PROBED, Looked, Probe, probed
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.survey import REASONS, Reason, Survey, survey
 from latentcli.jobs.encode.worklist import ask_of, refuse_commands
-from latentcli.jobs.failures import check_failed
 from latentcli.jobs.inference.accelerator import devices_to_share
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.find_media import FoundMedia
 from latentcli.jobs.loader.loader import MANY, pick_workers
+from latentcli.jobs.runtime.failures import check_failed
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.shards.sources.find_inputs import unit_rows
 from latentcli.shards.store.manifest import differing_fields, read_manifest, spec_hash

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from latentcli.core.types import FILTERED, Row
 from latentcli.jobs.encode.run import EncodeRun
-from latentcli.jobs.failures import Failures
+from latentcli.jobs.runtime.failures import Failures
 
 FAILED, SEEN = "failed", "seen"
 """Totals of a team, earlier runs' among them: failed samples, and all samples of tars."""

@@ -15,9 +15,9 @@ from latentcli.jobs.encode.rewrite import rewrite_all
 from latentcli.jobs.encode.survey import Ask, Survey, survey
 from latentcli.jobs.encode.texts import refresh_texts
 from latentcli.jobs.encode.worklist import Work, finish_list, relisted, some
-from latentcli.jobs.failures import allowed_failures
 from latentcli.jobs.loader.find_media import SUFFIXES, Choice, find_media, scan_of
 from latentcli.jobs.loader.readers import is_lasting, packed_suffixes
+from latentcli.jobs.runtime.failures import allowed_failures
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
 from latentcli.jobs.runtime.stdio import STDIN

@@ -13,7 +13,6 @@ from latentcli.core.options import check_options
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.config import RoundtripJob
-from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.engine import inference_config
 from latentcli.jobs.loader.clip_frames import ClipRecipe
 from latentcli.jobs.loader.find_media import SUFFIXES, FoundMedia, check_clip_options, media_of
@@ -35,6 +34,7 @@ from latentcli.jobs.roundtrip.output_paths import check_output_paths
 from latentcli.jobs.roundtrip.report import ReportWriter, encoder_groups
 from latentcli.jobs.roundtrip.rows import RowSpool, csv_lines
 from latentcli.jobs.roundtrip.stream import Roundtrip, compare_clips, compare_images
+from latentcli.jobs.runtime.failures import Failures
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.places import try_file, try_folder
 from latentcli.jobs.runtime.report_folder import check_report_folder

@@ -16,7 +16,6 @@ from torch import Tensor
 from latentcli.core.errors import Filtered, SampleError, StoreError
 from latentcli.core.types import FILTERED, InputRow, Picture
 from latentcli.images.codec import encode_image
-from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.split_on_oom import too_large
 from latentcli.jobs.loader.batches import batches
@@ -43,6 +42,7 @@ from latentcli.jobs.roundtrip.compare import (
 from latentcli.jobs.roundtrip.figures import ModelFigures
 from latentcli.jobs.roundtrip.report import ReportWriter
 from latentcli.jobs.roundtrip.rows import RowSpool
+from latentcli.jobs.runtime.failures import Failures
 from latentcli.jobs.runtime.places import check_name
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.metrics.measures import SetMeasure

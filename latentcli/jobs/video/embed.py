@@ -16,7 +16,6 @@ from latentcli import __version__
 from latentcli.core.errors import LatentCliError, SampleError, UsageError
 from latentcli.core.options import check_options
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.failures import Failures
 from latentcli.jobs.inference.accelerator import Accelerator, pick_device
 from latentcli.jobs.inference.capabilities import (
     refuse_decoder,
@@ -39,6 +38,7 @@ from latentcli.jobs.loader.clip_frames import (
 )
 from latentcli.jobs.loader.find_media import find_media
 from latentcli.jobs.loader.readers import READERS
+from latentcli.jobs.runtime.failures import Failures
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.places import try_file
 from latentcli.jobs.runtime.reporter import SILENT, Reporter

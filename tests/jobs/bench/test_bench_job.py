@@ -16,7 +16,7 @@ from latentcli.core.errors import LatentCliError, UsageError, WeightsError
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.job import run_bench
 from latentcli.jobs.bench.stages import per_second
-from latentcli.jobs.model_cards import list_models
+from latentcli.jobs.runtime.model_cards import list_models
 from latentcli.jobs.runtime.reporter import Reporter
 
 KEYS = {

@@ -10,7 +10,7 @@ from encodekit import LINEAR, pictures
 from jobkit import cli, encode, failures_of, rows_of, tree
 
 from latentcli.core.errors import LatentCliError, TooManyFailures, UsageError
-from latentcli.jobs.failures import FEWEST_SEEN, allowed_failures
+from latentcli.jobs.runtime.failures import FEWEST_SEEN, allowed_failures
 
 COUNT = 20
 BAD = (5, 9, 13, 17)
@@ -93,7 +93,7 @@ def test_of_tars_a_thousand_samples_are_taken_for_granted(tmp_path, monkeypatch)
         tarjobkit.make_tar(tmp_path / "in" / f"{number}.tar", files)
     # Two of ten fail in each tar.
     assert encode(tmp_path / "in", tmp_path / "all", LINEAR, samples_per_shard=None, max_bad="1%")
-    monkeypatch.setattr("latentcli.jobs.failures.FEWEST_SEEN", 10)
+    monkeypatch.setattr("latentcli.jobs.runtime.failures.FEWEST_SEEN", 10)
     with pytest.raises(TooManyFailures, match=r"2 inputs failed, .* allows 1 of 10"):
         encode(tmp_path / "in", tmp_path / "few", LINEAR, samples_per_shard=None, max_bad="15%")
     words = {"samples_per_shard": None, "max_bad": "20%"}
@@ -102,7 +102,7 @@ def test_of_tars_a_thousand_samples_are_taken_for_granted(tmp_path, monkeypatch)
 
 def test_samples_of_earlier_runs_are_seen(tmp_path, monkeypatch):
     """A store that is added to is judged as a whole, as the exit code judges it."""
-    monkeypatch.setattr("latentcli.jobs.failures.FEWEST_SEEN", 4)
+    monkeypatch.setattr("latentcli.jobs.runtime.failures.FEWEST_SEEN", 4)
     files = tarjobkit.members(20, 0, (64, 48), bad_every=10)
     tarjobkit.make_tar(tmp_path / "in" / "a.tar", files)
     words = {"samples_per_shard": None, "max_bad": "15%"}

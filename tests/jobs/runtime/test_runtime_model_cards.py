@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.model_cards import list_models, model_names, show_model
+from latentcli.jobs.runtime.model_cards import list_models, model_names, show_model
 from latentcli.models import pretrained
 from latentcli.models.kl_config import INSTALL
 from latentcli.models.presets import load_preset
@@ -84,7 +84,7 @@ def test_the_list_knows_the_published_models() -> None:
 
 def test_the_list_needs_no_torch() -> None:
     code = (
-        "import sys; from latentcli.jobs.model_cards import list_models;"
+        "import sys; from latentcli.jobs.runtime.model_cards import list_models;"
         "print(len(list_models()), *({'torch', 'PIL', 'numpy'} & set(sys.modules)))"
     )
     assert python(code).split() == [str(len(model_names()))]
@@ -93,7 +93,7 @@ def test_the_list_needs_no_torch() -> None:
 def test_the_list_is_quick() -> None:
     """Seconds of CPU, so that a busy machine does not matter."""
     code = (
-        "import os; from latentcli.jobs.model_cards import list_models; list_models();"
+        "import os; from latentcli.jobs.runtime.model_cards import list_models; list_models();"
         "t = os.times(); print(t.user + t.system)"
     )
     assert min(float(python(code)) for _ in range(3)) < 0.5
@@ -207,7 +207,8 @@ def test_without_diffusers_the_card_says_what_it_lacks(monkeypatch: pytest.Monke
 def test_no_card_asks_the_network() -> None:
     code = (
         "import socket; socket.socket.connect = None\n"
-        "from latentcli.jobs.model_cards import show_model; print(show_model('taef1')['weights'])"
+        "from latentcli.jobs.runtime.model_cards import show_model;"
+        "print(show_model('taef1')['weights'])"
     )
     env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "LATENTCLI_"))}
     ran = subprocess.run(

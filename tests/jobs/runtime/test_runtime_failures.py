@@ -17,8 +17,8 @@ from tarjobkit import has_end, make_tar, members, standard_streams, tar_bytes
 from latentcli.cli.app import main
 from latentcli.core.errors import LatentCliError, TooManyFailures
 from latentcli.jobs.config import RoundtripJob
-from latentcli.jobs.failures import FEWEST_SEEN, check_failed
 from latentcli.jobs.roundtrip.job import run_roundtrip
+from latentcli.jobs.runtime.failures import FEWEST_SEEN, check_failed
 from latentcli.models.registry import load_model
 
 COUNT = 6
@@ -150,7 +150,7 @@ def test_of_inputs_that_are_not_counted_a_thousand_are_taken_for_granted(tmp_pat
         return failed
 
     assert roundtrip("1%") == 4
-    monkeypatch.setattr("latentcli.jobs.failures.FEWEST_SEEN", 10)
+    monkeypatch.setattr("latentcli.jobs.runtime.failures.FEWEST_SEEN", 10)
     with pytest.raises(TooManyFailures, match=r"2 inputs failed, .* allows 1 of 10"):
         roundtrip("15%")
     assert roundtrip("20%") == 4
@@ -171,7 +171,7 @@ def test_latents_of_a_stream_are_such_inputs(tmp_path, monkeypatch):
         return failed
 
     assert decode_stream("1%") == 4
-    monkeypatch.setattr("latentcli.jobs.failures.FEWEST_SEEN", 10)
+    monkeypatch.setattr("latentcli.jobs.runtime.failures.FEWEST_SEEN", 10)
     with pytest.raises(TooManyFailures, match=r"2 inputs failed, .* allows 1 of 10.*Files so far"):
         decode_stream("15%")
     assert decode_stream("20%") == 4
