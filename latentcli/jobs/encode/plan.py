@@ -144,6 +144,7 @@ def plan_encode(
                 "channels": engine.model.spec.channels,
                 "downscale": engine.model.spec.downscale,
                 "size_divisor": engine.model.spec.size_divisor,
+                "state": engine.model.spec.state,
                 "whitening": whitening(engine),
             },
             preprocessing=spec["preprocess"],
@@ -242,7 +243,7 @@ def model_identity(engine: Engine) -> dict[str, Any]:
 
 
 def whitening(engine: Engine) -> dict[str, list[float]]:
-    """Per channel, whitened latents are (raw - mean) / std; so raw stores need no model."""
+    """Per channel, the model's own latents are (raw - mean) / std; so raw stores need no model."""
     channels = engine.model.spec.channels
     mean = engine.model.dewhiten(torch.zeros(1, channels, 1, 1)).flatten()
     std = engine.model.dewhiten(torch.ones(1, channels, 1, 1)).flatten() - mean

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
+from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.fields import fields_of_members, is_of_fields
 from latentcli.core.posterior import posterior_of
+from latentcli.core.types import NORMAL_STATES
 from latentcli.latents.pack import unpack
+from latentcli.latents.states import Normalisation, in_state
 from latentcli.shards.storage.paths import AnyPath, path_of
+from latentcli.shards.store.manifest import Manifest
 from latentcli.shards.store.reader import StoreReader
 
 
@@ -37,6 +42,27 @@ class LatentStore(StoreReader):
         """whitened, scaled, raw or moments."""
         return self.metadata.get("state", "whitened")
 
+    @cached_property
+    def normalisation(self) -> Normalisation:
+        """What joins the states of the store's latent space; StoreError in a single shard."""
+        return normalisation_of(self.manifest, self.path)
+
+    def in_state(self, latents: Tensor, state: str) -> Tensor:
+        """Latents of this store [..., C, h, w] in another state, float32.
+
+        Those of moments (mode or sample) are taken as raw. UsageError for a state that the store's
+        space does not have, StoreError in a single shard, which does not know how to convert.
+        """
+        have = "raw" if self.state == "moments" else self.state
+        if state == have:
+            return latents.float()
+        if state not in self.normalisation.states:
+            raise UsageError(
+                f"state is {state!r}; latents of {self.metadata.get('latent_space')} can be"
+                f" {' or '.join(self.normalisation.states)}."
+            )
+        return in_state(latents, have, state, self.normalisation)
+
     def __getitem__(self, key: str) -> Tensor:
         """The latent [C, h, w] as stored, of a clip [T, C, h, w]; of moments, the mode.
 
@@ -61,6 +87,30 @@ class LatentStore(StoreReader):
         what = {k: self.metadata.get(k) for k in ("model", "latent_space")}
         but = "" if self.presence.is_whole else f"not whole ({self.presence.describe()}), "
         return f"LatentStore({str(self.path)!r}, {len(self)} latents, {but}{what})"
+
+
+def normalisation_of(manifest: Manifest | None, path: AnyPath) -> Normalisation:
+    """What joins the states of a store's latent space, as its manifest has it; else a StoreError.
+
+    Older manifests do not say which state is the normal one: it is scaled where all channels have
+    one factor, other than 1.
+    """
+    if manifest is None:
+        raise StoreError(
+            f"{path} is a single shard, which does not say how its latents are converted to another"
+            " state: open its store."
+        )
+    try:
+        mean, std = (tuple(manifest.latent["whitening"][name]) for name in ("mean", "std"))
+        own = manifest.latent_space.rpartition("#")[2]
+        guess = "scaled" if len(set(std)) == 1 and abs(std[0] - 1) > 0.01 else "whitened"
+        state = manifest.latent.get("state", own if own in NORMAL_STATES else guess)
+        return Normalisation(state, mean, std)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"The manifest of {path} does not say how its latents are whitened or scaled ({error}),"
+            " so they cannot be converted to another state."
+        ) from error
 
 
 def latent_of(parts: Mapping[str, Tensor]) -> Tensor:

@@ -211,3 +211,45 @@ def test_a_shard_is_described(mixed_store):
     assert found["metadata"]["format"] == "latentcli" and "status" not in found
     with pytest.raises(StoreError, match="There is no"):
         inspect_store(str(mixed_store / "nothing"))
+
+
+def test_states(mixed_store, moments_store):
+    store = open_store(mixed_store)
+    latent = store[next(iter(store))]
+    raw = store.in_state(latent, "raw")
+    manifest = json.loads((mixed_store / "manifest.json").read_text())
+    factors = manifest["latent"]["whitening"]
+    mean, std = (torch.tensor(factors[name])[:, None, None] for name in ("mean", "std"))
+    assert manifest["latent"]["state"] == "whitened"
+    torch.testing.assert_close(raw, latent.float() * std + mean)
+    assert torch.equal(store.in_state(latent, "whitened"), latent.float())
+    with pytest.raises(UsageError, match=r"can be whitened or raw"):
+        store.in_state(latent, "scaled")
+    moments = open_store(moments_store)
+    mode = moments[next(iter(moments))]
+    assert torch.equal(moments.in_state(mode, "raw"), mode)
+    assert not torch.equal(moments.in_state(mode, "whitened"), mode)
+
+
+def test_states_of_a_single_shard(mixed_store):
+    shard = open_store(mixed_store / "shards" / "000001.safetensors")
+    latent = shard[next(iter(shard))]
+    assert torch.equal(shard.in_state(latent, "whitened"), latent.float())
+    with pytest.raises(StoreError, match="open its store"):
+        shard.in_state(latent, "raw")
+
+
+def test_the_normal_state_of_an_older_store(mixed_store, tmp_path):
+    shutil.copytree(mixed_store, tmp_path / "old")
+    manifest = json.loads((tmp_path / "old" / "manifest.json").read_text())
+    del manifest["latent"]["state"]
+    manifest["latent_space"] = manifest["latent_space"].replace("whitened", "raw")
+    (tmp_path / "old" / "manifest.json").write_text(json.dumps(manifest))
+    assert open_store(tmp_path / "old").normalisation.state == "whitened"
+    manifest["latent"]["whitening"]["std"] = [7.7] * manifest["latent"]["channels"]
+    (tmp_path / "old" / "manifest.json").write_text(json.dumps(manifest))
+    assert open_store(tmp_path / "old").normalisation.state == "scaled"
+    del manifest["latent"]["whitening"]
+    (tmp_path / "old" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match="does not say how its latents are whitened"):
+        _ = open_store(tmp_path / "old").normalisation
