@@ -18,6 +18,7 @@ from latentcli.cli.bench import bench
 from latentcli.cli.command import NOTHING, plain
 from latentcli.cli.decode import decode
 from latentcli.cli.encode import encode
+from latentcli.cli.export import export
 from latentcli.cli.inspect import inspect
 from latentcli.cli.models import models, show
 from latentcli.cli.output import Output, asked
@@ -34,7 +35,7 @@ from latentcli.jobs.runtime.signals import StopRequest, stop_at_once
 
 NAME = "latentcli"
 COMMANDS = (
-    *(encode, plan, sync, decode, roundtrip, bench, models, inspect, verify, slurm),
+    *(encode, plan, sync, decode, export, roundtrip, bench, models, inspect, verify, slurm),
     *(video_embed, video_distance),
 )
 SUBCOMMANDS = {models: (show,)}

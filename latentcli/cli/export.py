@@ -1,0 +1,51 @@
+"""Defines `latentcli export`, which writes a store's latents as trainers read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from latentcli.cli import words
+from latentcli.cli.command import command
+from latentcli.cli.output import Output
+from latentcli.jobs.export.options import ExportJob
+
+
+@command(ExportJob)
+def export(out: Output, job: ExportJob, given: frozenset[str]) -> None:
+    """Write a store's latents in the format of a trainer, in the state that it expects.
+
+    What a trainer cannot use is refused before anything is written: latents of another space, or
+    of sizes that it would not compute. With --check an export is compared with its store.
+    """
+    with out.reporter() as reporter:
+        from latentcli.jobs.export.job import run_export
+
+        document = run_export(job, reporter)
+    out.show(document, summary=summary if job.check is None else checked)
+
+
+def summary(document: Mapping[str, Any]) -> Iterable[str]:
+    """What was written, in which state, and what is left to do."""
+    yield (
+        f"Exported {words.count(document['samples'], 'latent')} to {document['output']}:"
+        f" {document['format']}, {document['arch']}, {document['latent_space']},"
+        f" {document['dtype']}."
+    )
+    if document["steps_done_before"]:
+        before, steps = document["steps_done_before"], document["steps"]
+        yield f"{before:,} of {steps:,} steps were there already."
+    if document["forced"]:
+        yield "Forced: the trainer is not made for latents of this space."
+    if document["geometry"]:
+        yield f"Sizes: {document['geometry']}."
+    yield from document["advice"]
+
+
+def checked(document: Mapping[str, Any]) -> Iterable[str]:
+    """What was compared."""
+    yield (
+        f"{document['output']} holds what {document['store']} gives:"
+        f" {words.count(document['samples'], 'latent')}, {document['format']},"
+        f" {document['latent_space']}."
+    )

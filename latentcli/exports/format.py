@@ -1,0 +1,145 @@
+"""Defines what an export format is: the latents that it may hold, their state, and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+Facts = dict[str, Any]
+"""What the files of some samples leave for the files of the whole; JSON values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One way of a format to hold latents: a model that its trainer trains."""
+
+    name: str
+    """What --arch calls it."""
+    spaces: tuple[str, ...]
+    """Latent spaces that it may hold, without their state; () is any of them."""
+    state: str
+    """What its trainer expects: raw, scaled or whitened; normal is the one of the last two that the
+    space has."""
+    tag: str = ""
+    """What names it in the format: a suffix, or an architecture."""
+    suits: str = ""
+    """The models that are trained on it, for people."""
+    channels: int | None = None
+    """Latent channels that its trainer can take; None is any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSample:
+    """One sample, converted to the state that the format wants."""
+
+    key: str
+    name: str
+    """Path of the picture below its source, with forward slashes and without its last suffix."""
+    index: int
+    """Its place among all samples of the export, from 0."""
+    latent: Tensor
+    """[C, h, w] float32, on the CPU."""
+    mirrored: Tensor | None = None
+    """The latent of the mirrored picture, where the store has it."""
+    moments: tuple[Tensor, Tensor] | None = None
+    """Mean and standard deviation of the raw latent, [C, h, w] float32, of a store of moments."""
+    mirrored_moments: tuple[Tensor, Tensor] | None = None
+    original_size: tuple[int, int] = (0, 0)
+    """(W, H) of the picture, upright."""
+    resized_size: tuple[int, int] = (0, 0)
+    """(W, H) before the crop."""
+    crop: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """(left, top, right, bottom) in pixels of the resized picture."""
+    caption: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    label: int | None = None
+    picture: str = ""
+    """Where the picture is; "" where it is in a tar."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What is the same for all samples of an export."""
+
+    variant: Variant
+    space: str
+    """The store's latent space, without the state."""
+    state: str
+    """That the latents are in: raw, scaled or whitened."""
+    downscale: int
+    """Pixels per latent cell along each side."""
+    channels: int
+    shape: tuple[int, int] | None = None
+    """(h, w) of all latents, where they have one size."""
+    count: int = 0
+    """Samples of the export."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes, where labels are the names of folders."""
+    dtype: str = "float32"
+    """Of the latents in files of a format that leaves it open."""
+    mirrored: bool = False
+    """Whether samples have latents of mirrored pictures."""
+    bytes_column: str = ""
+    """Column to which latents go as bare bytes, of a format with columns."""
+    forced: bool = False
+    """Whether the latents are of another space than the format is for."""
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Per channel, mean and deviation of raw latents over the data set, where they are known."""
+
+    def notes(self) -> dict[str, str]:
+        """What to say in the metadata of a file whose latents are not of the format's space."""
+        return {"latentcli_forced": f"{self.space}#{self.state}"} if self.forced else {}
+
+
+class File(NamedTuple):
+    """A file of an export."""
+
+    path: str
+    """Below the export's folder, with forward slashes."""
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The files of some samples in a row."""
+
+    files: Sequence[File]
+    facts: Facts = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportFormat:
+    """A format, and the functions that make its files."""
+
+    name: str
+    """What --to calls it."""
+    summary: str
+    """Whose it is and what is written, in one sentence."""
+    variants: tuple[Variant, ...]
+    write: Callable[[Sequence[ExportSample], int, Setting], Group]
+    """The files of some samples in a row; the number is that of the group, from 0."""
+    finish: Callable[[Sequence[Facts], Setting], Sequence[File]] = lambda facts, setting: ()
+    """The files of the whole, from what all groups left; written last."""
+    path: Callable[[str], str] | None = None
+    """What tells the files of a sample from those of others, from its name; two samples of the same
+    path are refused. None where samples do not give files their names."""
+    merge: Callable[[bytes, bytes], bytes] | None = None
+    """A file that is there already, and the new one, to one of both; ValueError where the first is
+    damaged. None where the new one takes the other's place."""
+    group: int | None = None
+    """Samples of a file that holds several; None where each has files of its own."""
+    needs: frozenset[str] = frozenset()
+    """Of moments, labels, one_size, square: what the format cannot do without."""
+    dtypes: tuple[str, ...] = ("float32",)
+    """That latents may be stored in, the usual one first."""
+    rule: str = ""
+    """The bucket rule by which its trainer computes sizes again; "" where it trusts the files."""
+    unbucketed: bool = False
+    """Whether its trainer takes one size for all instead."""
+    pictures: str = ""
+    """Path of the folder that the trainer wants the pictures in, below the export's; "" is none."""
+    advice: Callable[[Setting], Sequence[str]] = lambda setting: ()
+    """What a person has to set in the trainer, and what is still missing; a line each."""

@@ -1,0 +1,117 @@
+"""Keeps in an export's folder what it is, and which of its steps are done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latentcli.core.errors import StoreError
+from latentcli.jobs.store.latent_store import LatentStore
+from latentcli.shards.storage.atomic_write import atomic_write, writing
+from latentcli.shards.store.commit import read_record
+
+JOURNAL = ".latentcli-export.jsonl"
+"""Its name begins with a dot: readers of folders pass over such files."""
+VERSION = 1
+
+
+@dataclass(slots=True)
+class Journal:
+    """A line that says what the export is, and one for each step that is done, in any order."""
+
+    path: Path
+    about: Mapping[str, Any]
+    steps: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """By number: the files, as [path, bytes], and the facts that they leave."""
+
+    def add(self, step: int, files: Sequence[tuple[str, int]], facts: Mapping[str, Any]) -> None:
+        """Notes that a step's files are all there."""
+        line = {"step": step, "files": [list(file) for file in files], "facts": dict(facts)}
+        self.steps[step] = line
+        with writing(self.path), self.path.open("ab") as journal:
+            journal.write(line_of(line))
+            journal.flush()
+            os.fsync(journal.fileno())
+
+    def is_done(self, step: int) -> bool:
+        """Whether a step was done, and its files are still there and as long."""
+        line = self.steps.get(step)
+        return line is not None and all(
+            length_of(self.path.parent / name) == size for name, size in line["files"]
+        )
+
+    def facts(self, steps: int) -> list[dict[str, Any]]:
+        """What all steps left, in their order."""
+        return [self.steps[number]["facts"] for number in range(steps)]
+
+    def files(self) -> Iterator[str]:
+        """All files that were written."""
+        return (name for line in self.steps.values() for name, _ in line["files"])
+
+
+def line_of(value: Mapping[str, Any]) -> bytes:
+    """A line of the file."""
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def length_of(path: Path) -> int:
+    """Bytes of a file; -1 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def start_journal(folder: Path, about: Mapping[str, Any]) -> Journal:
+    """A new journal, in the place of another one."""
+    journal = Journal(folder / JOURNAL, about)
+    atomic_write(journal.path, [line_of(about)])
+    return journal
+
+
+def read_journal(folder: Path) -> Journal | None:
+    """The journal of a folder, or None; StoreError where it is damaged.
+
+    A last line that was cut off by a kill is passed over: its step is done again.
+    """
+    path = folder / JOURNAL
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        about, *steps = [json.loads(line) for line in lines[:-1]]
+        if about["version"] > VERSION:
+            raise StoreError(f"{folder} was exported by a newer latentcli: update latentcli.")
+        return Journal(path, about, {line["step"]: line for line in steps})
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path} is damaged ({error}). Delete it, and export again: all files are written anew."
+        ) from error
+
+
+def cut_last_line(journal: Journal) -> None:
+    """Drops what a kill left of a line, before others are added."""
+    data = journal.path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if whole != data:
+        atomic_write(journal.path, [whole])
+
+
+def digest_of(store: LatentStore) -> str:
+    """Changes with the latents of a store, their keys and their captions."""
+    sha256 = hashlib.sha256()
+    for unit in store.units:
+        record = read_record(store.path, unit)
+        fields = record.fields.sha256 if record.fields else ""
+        sha256.update(f"{unit} {record.sha256} {fields}\n".encode())
+        for row in record.rows:
+            sha256.update(f"{row.key}\0{row.source}\n".encode("utf-8", "surrogatepass"))
+    return sha256.hexdigest()

@@ -1,0 +1,243 @@
+"""Resolves an export before anything is written: the format, its setting, and what forbids it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from latentcli.core.errors import StoreError, UsageError
+from latentcli.core.types import Row
+from latentcli.exports.format import ExportFormat, Setting
+from latentcli.exports.formats import export_format, variant_for
+from latentcli.jobs.export.geometry import Geometry, geometry_of
+from latentcli.jobs.export.labels import label_of
+from latentcli.jobs.export.options import ExportJob
+from latentcli.jobs.export.samples import Reading, name_of
+from latentcli.jobs.store.latent_store import LatentStore
+from latentcli.shards.storage.paths import path_of
+from latentcli.shards.store.manifest import Manifest
+from latentcli.shards.store.presence import repair_advice
+
+STEP = 256
+"""Samples of a step of an export, of a format with files for each sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """All that an export depends on."""
+
+    job: ExportJob
+    store: LatentStore
+    manifest: Manifest
+    format: ExportFormat
+    setting: Setting
+    reading: Reading
+    geometry: Geometry
+    count: int
+    """Samples."""
+    step: int
+    """Samples of each step, which leaves whole files."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are."""
+        return -(-self.count // self.step)
+
+    def identity(self) -> dict[str, Any]:
+        """What an export of the same options has in common with this one; JSON values."""
+        return {
+            "format": self.format.name,
+            "arch": self.setting.variant.name,
+            "latent_space": f"{self.setting.space}#{self.setting.state}",
+            "dtype": self.setting.dtype,
+            "latents": self.job.latents,
+            "sample": self.job.sample,
+            "labels": self.job.labels,
+            "step": self.step,
+            "bytes_column": self.setting.bytes_column,
+        }
+
+
+def plan_export(job: ExportJob) -> ExportPlan:
+    """The plan of an export; nothing is written yet.
+
+    StoreError where the store is not whole, UsageError where the format cannot hold its latents,
+    lacks what it needs, or two samples would have one file.
+    """
+    if job.to is None:
+        raise UsageError("Say the format: --to kohya, for instance.")
+    format = export_format(job.to)
+    store = LatentStore(path_of(job.store))
+    manifest = whole(store)
+    space = manifest.latent_space.rpartition("#")[0]
+    normal = store.normalisation
+    variant = variant_for(format, space, normal.states, job.arch, job.force)
+    forced = bool(variant.spaces) and space not in variant.spaces
+    check_channels(format, variant.channels, manifest)
+    state = wanted_state(job, format, variant.state, normal.states)
+    geometry = geometry_of(manifest.preprocessing, manifest.latent["downscale"])
+    rows = list(all_rows(store))
+    packed = manifest.tars
+    check_names(format, rows, packed)
+    if not job.force:
+        check_geometry(format, geometry, rows)
+    shapes = {row.latent_shape[-2:] for row in rows if row.latent_shape}
+    one = next(iter(shapes)) if len(shapes) == 1 else None
+    check_needs(format, job, store, shapes)
+    first = store.fields(rows[0].key) if rows else {}
+    label = label_of(job.labels, (row.key for row in rows), first, "labels" in format.needs)
+    setting = Setting(
+        variant=variant,
+        space=space,
+        state=state,
+        downscale=manifest.latent["downscale"],
+        channels=manifest.latent["channels"],
+        shape=(one[0], one[1]) if one else None,
+        count=len(rows),
+        labels=label.names,
+        dtype=wanted_dtype(job, format),
+        mirrored=bool(manifest.spec["latents"].get("flip")),
+        bytes_column=job.bytes_column,
+        forced=forced,
+        statistics=raw_statistics(manifest, store),
+    )
+    reading = Reading(store, setting, label, "moments" in format.needs, job.sample, packed)
+    step = (job.samples_per_file or format.group) if format.group else STEP
+    return ExportPlan(
+        job, store, manifest, format, setting, reading, geometry, len(rows), step or STEP
+    )
+
+
+def whole(store: LatentStore) -> Manifest:
+    """The store's manifest; StoreError where the store is not whole, or holds clips."""
+    if store.manifest is None:
+        raise StoreError(f"{store.path} is a single shard; name the folder of its store.")
+    if not store.look_closely().is_whole:
+        raise StoreError(
+            f"{store.path} is not whole ({store.presence.describe()}), and an export would miss"
+            f" samples without a word. {repair_advice(store.path)}"
+        )
+    if "clips" in store.manifest.spec:
+        raise StoreError(f"{store.path} holds clips; the formats of exports are for pictures.")
+    return store.manifest
+
+
+def all_rows(store: LatentStore) -> Iterator[Row]:
+    """Rows of the samples, in their order."""
+    return (row for row in store.rows() if row.status == "ok")
+
+
+def check_channels(format: ExportFormat, channels: int | None, manifest: Manifest) -> None:
+    """UsageError where the trainer cannot take so many channels, whatever is forced."""
+    found = manifest.latent["channels"]
+    if channels is not None and found != channels:
+        raise UsageError(
+            f"The store's latents have {found} channels, and {format.name} is for {channels}."
+        )
+
+
+def wanted_state(
+    job: ExportJob, format: ExportFormat, expected: str, states: tuple[str, str]
+) -> str:
+    """The state that latents are written in; UsageError where it cannot be had."""
+    state = states[0] if expected == "normal" else expected
+    if job.latents not in (None, state):
+        if not is_open(format):
+            raise UsageError(
+                f"--latents is {job.latents}, and {format.name} is read as {state}: leave it out."
+            )
+        state = job.latents or state
+    if state in states:
+        return state
+    if job.force and job.latents is None:
+        return states[0]
+    raise UsageError(
+        f"{state} latents are wanted, and those of this store can be {' or '.join(states)}."
+    )
+
+
+def is_open(format: ExportFormat) -> bool:
+    """Whether a format leaves it to its user what latents it holds."""
+    return not any(one.spaces for one in format.variants)
+
+
+def wanted_dtype(job: ExportJob, format: ExportFormat) -> str:
+    """The dtype of latents in the files; UsageError for one that the format does not have."""
+    if job.dtype is not None and job.dtype not in format.dtypes:
+        raise UsageError(
+            f"--dtype is {job.dtype}; {format.name} holds {' or '.join(format.dtypes)}."
+        )
+    return job.dtype or format.dtypes[0]
+
+
+def check_names(format: ExportFormat, rows: list[Row], packed: bool) -> None:
+    """UsageError where two samples would have one file, with both named."""
+    if format.path is None:
+        return
+    owners: dict[str, str] = {}
+    for row in rows:
+        path = format.path(name_of(row, packed))
+        if owners.setdefault(path, row.key) != row.key:
+            raise UsageError(
+                f"{owners[path]!r} and {row.key!r} would both be {path!r} in {format.name}, which"
+                " tells pictures apart by that name alone. Rename one, or export parts of the data"
+                " set to folders of their own. Nothing was written."
+            )
+
+
+def check_geometry(format: ExportFormat, geometry: Geometry, rows: list[Row]) -> None:
+    """UsageError where the trainer would compute other sizes than the latents have."""
+    problems = (geometry.problem(format, row) for row in rows)
+    if problem := next(filter(None, problems), None):
+        raise UsageError(
+            f"The trainer would not take these latents, or train on wrong ones: {problem}."
+            " Encode with the trainer's own rule; --force writes them all the same."
+        )
+
+
+def check_needs(
+    format: ExportFormat, job: ExportJob, store: LatentStore, shapes: set[tuple[int, ...]]
+) -> None:
+    """UsageError where the store lacks what the format cannot do without."""
+    moments = store.state == "moments"
+    if "moments" in format.needs and not (moments and has_spread(store)):
+        raise UsageError(
+            f"{format.name} holds the mean and the deviation of each latent, and the store has"
+            f" {store.state} latents: encode with --latents moments, with a model whose posterior"
+            " has a variance."
+        )
+    if job.sample is not None and not moments:
+        raise UsageError(
+            f"--sample draws from the posterior, and the store has {store.state} latents alone."
+        )
+    if {"one_size", "square"} & format.needs and len(shapes) > 1:
+        some = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:2])
+        raise UsageError(
+            f"{format.name} needs latents of one size, and the store has {len(shapes)}, such as"
+            f" {some}: encode with --size."
+        )
+    if "square" in format.needs and any(h != w for h, w in shapes):
+        raise UsageError(f"{format.name} needs square latents: encode with --size and one number.")
+
+
+def has_spread(store: LatentStore) -> bool:
+    """Whether the store's moments have a variance."""
+    key = next(iter(store), None)
+    return key is None or len(store.parts(key)) > 1
+
+
+def raw_statistics(
+    manifest: Manifest, store: LatentStore
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Per channel, mean and deviation of the raw latents over the store; None where unknown."""
+    if manifest.channels is None:
+        return None
+    mean, std = (tuple(manifest.channels[name]) for name in ("mean", "std"))
+    if store.state in ("raw", "moments"):
+        return mean, std
+    normal = store.normalisation
+    return (
+        tuple(m * s + shift for m, s, shift in zip(mean, normal.std, normal.mean, strict=True)),
+        tuple(d * s for d, s in zip(std, normal.std, strict=True)),
+    )

@@ -1,0 +1,130 @@
+"""What holds for every format: refusals, states, steps that are gone on with, and --check."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from exportkit import COUNT, cases, samples_for, store_for, strangers
+from harness.latent_stores import SPACES, write_store
+
+from latentcli.core.errors import StoreError, UsageError
+from latentcli.exports.formats import NAMES, export_format, variant_for
+from latentcli.jobs.export.job import run_export
+from latentcli.jobs.export.journal import JOURNAL
+from latentcli.jobs.export.options import FORMATS, ExportJob
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All files but the journal and the mark."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (JOURNAL, ".latentcli")
+    }
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """The store of a case, made once."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def store(name: str, space: str) -> Path:
+        if (name, space) not in made:
+            path = tmp_path_factory.mktemp("stores") / f"{name}.latents"
+            made[name, space] = store_for(path, export_format(name), space)
+        return made[name, space]
+
+    return store
+
+
+def test_the_options_name_all_formats():
+    assert FORMATS == NAMES
+    for name in NAMES:
+        assert export_format(name).name == name
+        assert len({one.name for one in export_format(name).variants}) == len(
+            export_format(name).variants
+        )
+
+
+@pytest.mark.parametrize("name, arch, space", cases())
+def test_each_space_in_its_state(name, arch, space, stores, tmp_path):
+    store = stores(name, space)
+    job = ExportJob(store=str(store), to=name, arch=arch, output=str(tmp_path / "out"))
+    document = run_export(job)
+    format = export_format(name)
+    variant = next(one for one in format.variants if one.name == arch)
+    state = SPACES[space][0].state if variant.state == "normal" else variant.state
+    assert document["latent_space"] == f"{space if space != 'toy' else 'lab/toy'}#{state}"
+    assert document["samples"] == COUNT and document["files"] and not document["forced"]
+    checked = run_export(ExportJob(store=str(store), check=str(tmp_path / "out")))
+    assert checked["wrong"] == {} and checked["samples"] == COUNT
+
+
+@pytest.mark.parametrize("name, space", strangers())
+def test_other_spaces_are_refused(name, space, tmp_path):
+    format = export_format(name)
+    store = write_store(tmp_path / "s.latents", samples_for(format, space), space)
+    with pytest.raises(UsageError) as caught:
+        run_export(ExportJob(store=str(store), to=name, output=str(tmp_path / "out")))
+    named = "lab/toy" if space == "toy" else space
+    assert f"of the space {named}" in str(caught.value)
+    assert any(other in str(caught.value) for one in format.variants for other in one.spaces)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_that_are_missing_are_done_again(name, stores, tmp_path):
+    _, arch, space = next(case for case in cases() if case[0] == name)
+    store, format = stores(name, space), export_format(name)
+    size = 2 if format.group else None
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    job = ExportJob(store=str(store), to=name, arch=arch, samples_per_file=size, output=str(whole))
+    run_export(job)
+    shutil.copytree(whole, part)
+    lines = (part / JOURNAL).read_bytes().splitlines(keepends=True)
+    # As a kill leaves it: the last line is cut, and the files of the whole are not there yet.
+    (part / JOURNAL).write_bytes(b"".join(lines[:-1]) + lines[-1][:7])
+    for path in files_of(part):
+        if path not in lines[1].decode() or len(lines) == 2:
+            (part / path).unlink()
+    again = ExportJob(store=str(store), to=name, arch=arch, samples_per_file=size, output=str(part))
+    document = run_export(again)
+    assert document["steps_done_before"] == len(lines) - 2
+    assert files_of(part) == files_of(whole)
+    assert (part / JOURNAL).read_bytes().splitlines() == [line.rstrip() for line in lines]
+    for path in files_of(part):
+        (part / path).write_bytes(b"other")
+    with pytest.raises(StoreError, match="not what"):
+        run_export(ExportJob(store=str(store), check=str(part)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_store_that_changed_is_exported_anew(name, tmp_path):
+    _, arch, space = next(case for case in cases() if case[0] == name)
+    format = export_format(name)
+    store = store_for(tmp_path / "s.latents", format, space)
+    out, fresh = str(tmp_path / "out"), str(tmp_path / "fresh")
+    run_export(ExportJob(store=str(store), to=name, arch=arch, output=out))
+    with pytest.raises(UsageError, match="holds another export"):
+        run_export(ExportJob(store=str(store), to=name, arch=arch, output=out, labels="folder"))
+    shutil.rmtree(store)
+    kept = samples_for(format, space)[2:]
+    store_for(store, format, space, kept)
+    with pytest.raises(StoreError):
+        run_export(ExportJob(store=str(store), check=out))
+    run_export(ExportJob(store=str(store), to=name, arch=arch, output=out))
+    run_export(ExportJob(store=str(store), to=name, arch=arch, output=fresh))
+    assert files_of(Path(out)) == files_of(Path(fresh))
+
+
+def test_a_variant_has_to_be_named_where_several_fit():
+    kohya = export_format("kohya")
+    with pytest.raises(UsageError, match=r"--arch with one of flux .*lumina"):
+        variant_for(kohya, "flux1", ("scaled", "raw"), None, False)
+    assert variant_for(kohya, "flux1", ("scaled", "raw"), "lumina", False).name == "lumina"
+    with pytest.raises(UsageError, match="--arch is 'sdx'; kohya has"):
+        variant_for(kohya, "flux1", ("scaled", "raw"), "sdx", False)
+    with pytest.raises(UsageError, match="--force needs --arch"):
+        variant_for(kohya, "lab/toy", ("whitened", "raw"), None, True)
