@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,20 +54,19 @@ def altered(inputs: Sequence[Listed], sizes: Sequence[int]) -> list[bool | None]
 def renamed(gone: Sequence[Listed], found: FoundInputs, new: Iterable[int]) -> dict[int, Listed]:
     """By place among those found: the inputs that are gone and have another name by now.
 
-    Only inputs of equal size are read. Of several with the same bytes, each stands for one.
+    Only inputs of the size of one that is gone are read, and all where such a size is not known.
+    Of several with the same bytes, each stands for one, in their order.
     """
-    by_size = defaultdict[int, list[Listed]](list)
+    by_digest = defaultdict[str, deque[Listed]](deque)
     for item in gone:
         if item.sha256 is not None:
-            by_size[item.row.size].append(item)
-    places = [at for at in new if found.files.sizes[at] in by_size]
+            by_digest[item.sha256].append(item)
+    sizes = {item.row.size for item in gone if item.sha256 is not None}
+    places = [at for at in new if -1 in sizes or found.files.sizes[at] in sizes]
     pairs = dict[int, Listed]()
     for at, digest in zip(places, digests_of(found.files.paths[at] for at in places), strict=True):
-        same = by_size[found.files.sizes[at]]
-        taken = next((item for item in same if item.sha256 == digest), None)
-        if taken is not None:
-            same.remove(taken)
-            pairs[at] = taken
+        if digest in by_digest and by_digest[digest]:
+            pairs[at] = by_digest[digest].popleft()
     return pairs
 
 

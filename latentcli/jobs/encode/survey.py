@@ -208,7 +208,8 @@ def survey(
     settle_names(look)
     add_new(look, samples_per_shard)
     now.todo.sort()
-    now.outdated, now.texts = sorted(look.outdated), sorted(look.texts)
+    # What is encoded as a whole is not written anew before: it may have no record by then.
+    now.outdated, now.texts = sorted(look.outdated - look.whole), sorted(look.texts)
     return now
 
 
@@ -245,6 +246,8 @@ def look_at(look: _Look, state: UnitState) -> None:
     # What cannot be read now is not to take the place of what was encoded.
     unread = {i for i, other in verdicts.items() if other is None and state.has_latent(i)}
     there = [None if i in unread else at for i, at in enumerate(there)]
+    for i in unread:
+        look.match.keep(inputs[i])
     note_keys(look, state, there)
     look.gone += [items[i] for i, at in enumerate(there) if at is None]
     changed = {i for i, other in verdicts.items() if other is not False} - unread

@@ -23,6 +23,8 @@ from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.shards.layout import record_path, shard_path
 from latentcli.shards.storage.paths import AnyPath, path_of
 from latentcli.shards.store.commit import Contents, TarOrigin, commit_unit, read_record
+from latentcli.shards.store.rebuilt_list import rebuild_inputs
+from latentcli.shards.store.roots import read_roots
 from latentcli.shards.store.unit_state import row_pairs
 
 SPEC, PER_SHARD = "5" * 64, 4
@@ -281,6 +283,26 @@ def test_what_cannot_be_read_keeps_its_latent_and_is_told(job):
         assert [row.key for row in seen.at_end.values()] == ["a07"]
 
 
+def test_what_cannot_be_read_keeps_its_key(job):
+    """A file without a suffix has the key that its row had until then."""
+    job.encode()
+    (job.folder / "a00.jpg").unlink()
+    (job.folder / "a00.jpg").symlink_to("/proc/self/mem")
+    (job.folder / "a00").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
+    keys = [row.key for row in job.plan().inputs]
+    assert keys[0] == "a00" and len(set(keys)) == len(keys) == 11
+
+
+def test_a_unit_is_not_written_anew_before_it_is_encoded_as_a_whole(job):
+    job.encode()
+    (job.folder / "a00.jpg").rename(job.folder / "z.jpg")
+    assert job.plan().outdated == (0,)
+    job.write("a01.jpg", "longer than it was before")
+    work = job.plan(whole=True)
+    assert (work.todo, work.parts, work.outdated) == ((0,), {}, ())
+    assert not record_path(job.store, 0).exists()
+
+
 def test_whole_shards_lose_nothing_that_is_gone(job):
     job.encode()
     (job.folder / "a00.jpg").unlink()
@@ -308,6 +330,14 @@ def test_an_input_that_is_encoded_again_is_known_by_its_name(job, whole):
     assert job.plan().inputs.rows(0)[0].sha256 is None
 
 
+def test_names_are_known_again_where_sizes_are_not_known(job):
+    job.encode()
+    (job.store / "inputs.jsonl").unlink()
+    rebuild_inputs(job.store, read_roots(job.store))
+    (job.folder / "a00.jpg").rename(job.folder / "z.jpg")
+    assert counts(job.look()) == {"done": 8, "failed": 1, "renamed": 1}
+
+
 def test_many_names_at_once(job):
     """Each is looked for among all of them: that must not take the square of the time."""
     many = [f"b{i:05d}.jpg" for i in range(8000)]
@@ -316,8 +346,8 @@ def test_many_names_at_once(job):
     plan_work(job.store, SPEC, job.found(), 1000, Ask(), SILENT)
     job.encode()
     (job.folder / "sub").mkdir()
-    for name in many:
-        (job.folder / name).rename(job.folder / "sub" / name)
+    for name, other in zip(many, reversed(many), strict=True):
+        (job.folder / name).rename(job.folder / "sub" / other)
     began = time.process_time()
     seen = job.look()
     assert time.process_time() - began < 2
