@@ -65,8 +65,8 @@ def renamed(gone: Sequence[Listed], found: FoundInputs, new: Iterable[int]) -> d
     places = [at for at in new if -1 in sizes or found.files.sizes[at] in sizes]
     pairs = dict[int, Listed]()
     for at, digest in zip(places, digests_of(found.files.paths[at] for at in places), strict=True):
-        if digest in by_digest and by_digest[digest]:
-            pairs[at] = by_digest[digest].popleft()
+        if digest is not None and (same := by_digest.get(digest)):
+            pairs[at] = same.popleft()
     return pairs
 
 
@@ -79,10 +79,11 @@ def located(
     of the same names have the same bytes there: at least half of those that are compared.
     """
     roots = inputs.roots
-    new = [root for root in found.roots if root not in roots.paths]
+    new = sorted(set(found.roots).difference(roots.paths))
     if not new:
         return roots, False
-    lost = [root for root in roots.paths if not any(below(root, p) for p in found.files.paths)]
+    kept = {root for path in found.files.paths for root in roots.above(path)}
+    lost = [root for root in roots.paths if root not in kept]
     moved = False
     for old in lost:
         place = next((r for r in new if _is_moved(store, spec_hash, inputs, found, old, r)), None)

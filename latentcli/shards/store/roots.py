@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from latentcli.core.errors import StoreError
@@ -31,15 +31,25 @@ class Roots:
     """What the keys of the inputs are relative to, as far as that is one folder or URL."""
     captions: str | None = None
     """What belongs to the inputs, as the option says; None where nobody has said it yet."""
+    _numbers: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    """By root: there may be a thousand, and every source of a store is asked for."""
+
+    def __post_init__(self) -> None:
+        numbers = {path: number for number, path in reversed(list(enumerate(self.paths)))}
+        object.__setattr__(self, "_numbers", numbers)
+
+    def above(self, source: str) -> Iterator[str]:
+        """The roots that a source is below."""
+        return (folder for folder in _folders(source) if folder in self._numbers)
 
     def stored(self, source: str) -> str:
         """A source as it is written in the store."""
-        for number, root in enumerate(self.paths):
-            name = below(root, source)
-            if name is not None:
-                plain = number == 0 and not _is_whole(name) and not name.startswith(_MARK)
-                return name if plain else f"{_MARK}{number}/{name}"
-        return source
+        number = min((self._numbers[root] for root in self.above(source)), default=None)
+        if number is None:
+            return source
+        name = below(self.paths[number], source) or ""
+        plain = number == 0 and not _is_whole(name) and not name.startswith(_MARK)
+        return name if plain else f"{_MARK}{number}/{name}"
 
     def whole(self, text: str) -> str:
         """The source that is written so; one of an unknown root, or of a store without roots, stays
@@ -58,10 +68,10 @@ class Roots:
 
         The numbers of roots never change: stored sources refer to them.
         """
-        roots = list(self.paths)
+        roots = dict.fromkeys(self.paths)
         for path in sorted(paths):
-            if not any(path == root or below(root, path) is not None for root in roots):
-                roots.append(path)
+            if path not in roots and roots.keys().isdisjoint(_folders(path)):
+                roots[path] = None
         anchor = anchor if self.anchor is None else self.anchor
         return replace(self, paths=tuple(roots), anchor=anchor)
 
@@ -77,6 +87,15 @@ class Roots:
 
 NO_ROOTS = Roots()
 """Sources stay as they are."""
+
+
+def _folders(path: str) -> Iterator[str]:
+    """All folders and URLs that a path is below, each with and without a slash at its end."""
+    at = path.find("/")
+    while 0 <= at < len(path) - 1:
+        yield path[:at]
+        yield path[: at + 1]
+        at = path.find("/", at + 1)
 
 
 def below(root: str, path: str) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -49,6 +51,21 @@ def test_two_sources_are_never_written_alike(one, other):
     roots = Roots(("/data", "/data2", "s3://b"))
     sources = {join(root, name) for root in (*roots.paths, "/", "gs://") for name in (one, other)}
     assert len({roots.stored(source) for source in sources}) == len(sources)
+
+
+@given(whole_sources, roots_of)
+def test_the_roots_above_a_source_are_those_that_it_is_below(source, paths):
+    roots = Roots(tuple(paths))
+    wanted = {root for root in roots.paths if below(root, source) is not None}
+    assert set(roots.above(source)) == wanted
+
+
+def test_a_source_is_written_as_fast_below_many_roots_as_below_one():
+    folders = [f"/data/train/n{number:05d}" for number in range(5000)]
+    began = time.process_time()
+    roots = Roots().with_roots(folders, "/data/train")
+    assert [roots.stored(f"{folder}/x") for folder in folders][4321] == "@4321/x"
+    assert time.process_time() - began < 1
 
 
 def test_sources_are_written_as_short_as_can_be():
