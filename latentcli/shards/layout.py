@@ -22,6 +22,9 @@ SUFFIXES = {"safetensors": ".safetensors", "webdataset": ".tar"}
 FIELDS = ".fields.jsonl"
 """Suffix of the file that has the captions and other fields of a unit's samples."""
 
+GONE = ".gone"
+"""Suffix of the file, under a second name, that marks a unit which the list is about to lose."""
+
 _RECORD = re.compile(r"(\d{6,})\.json")
 _SECOND = re.compile(r"(\d{6,})\.1\.")
 

@@ -1,8 +1,8 @@
 """Kills a job that writes units of its store anew: once at each of its changes of files.
 
-`rewrite_driver.py FORMAT FIRST STEP FOLDER`, of every STEP-th change from the FIRST on. Jobs are
-forked from this process, so that each takes a part of a second; a killed one gets a real SIGKILL.
-Prints the kill count.
+`rewrite_driver.py JOB FORMAT FIRST STEP FOLDER`, of every STEP-th change from the FIRST on; the job
+is encode, or sync, which encode follows. Jobs are forked from this process, so that each takes a
+part of a second; a killed one gets a real SIGKILL. Prints the kill count.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from jobkit import encode, toy_model, toy_pictures, tree
 
+from latentcli.jobs.config import SyncJob
+from latentcli.jobs.encode.sync import run_sync
 from latentcli.jobs.store.latent_store import open_store
 from latentcli.shards.store.verify import verify_shards
 
@@ -43,6 +45,14 @@ def change(pictures: Path) -> None:
     (folder / "000009.txt").write_text("a first caption")
     (folder / "000008.jpg").rename(pictures / "dog.jpg")
     toy_pictures(pictures / "later", 2)
+
+
+def drop(pictures: Path) -> None:
+    """All inputs of a unit, and one and the caption of another one."""
+    for number in (0, 1, 2, 3, 5):
+        (pictures / "000" / f"{number:06d}.jpg").unlink()
+    (pictures / "000" / "000004.txt").unlink()
+    (pictures / "000" / "000006.jpg").rename(pictures / "cat.jpg")
 
 
 def forked(work: Callable[[], object]) -> int:
@@ -88,31 +98,37 @@ def check_readable(store: Path, known: dict[str, list[float]]) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    form, first, step, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    name, form = sys.argv[1:3]
+    first, step, folder = int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])
     pictures, old, store = folder / "pictures", folder / "old", folder / "store"
     model = str(toy_model(folder / "model"))
 
-    def work() -> None:
-        encode(pictures, store, model, shard_format=form)
+    def encoded() -> None:
+        assert encode(pictures, store, model, shard_format=form)["failed"] == 0
 
+    def synced() -> None:
+        run_sync(SyncJob(store=str(store)))
+
+    works = {"encode": [encoded], "sync": [synced, encoded, synced]}[name]
     make(pictures)
-    assert forked(work) == 0
+    assert forked(encoded) == 0
     store.rename(old)
-    change(pictures)
+    {"encode": change, "sync": drop}[name](pictures)
     shutil.copytree(old, store)
-    assert forked(work) == 0
+    assert forked(works[0]) == 0
     assert list(verify_shards(store)) == []
     reference, known = tree(store), dict[str, list[float]]()
     for kills, point in enumerate(itertools.count(first, step)):
         shutil.rmtree(store)
         shutil.copytree(old, store)
-        code = forked(killed_at(point, work))
+        code = forked(killed_at(point, works[0]))
         assert code in (0, -signal.SIGKILL), code
         check_readable(store, known)
         if code == 0:
             print(kills)
             return
-        assert forked(work) == 0
+        for work in works[1:] or works:
+            assert forked(work) == 0, point
         odd = sorted({name for name, _ in tree(store).items() ^ reference.items()})
         assert not odd, (point, odd)
 

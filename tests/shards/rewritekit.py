@@ -18,7 +18,6 @@ from latentcli.shards.store.commit import (
     Contents,
     commit_tar,
     commit_unit,
-    delete_unit,
     read_record,
     replace_fields,
 )
@@ -27,6 +26,7 @@ from latentcli.shards.store.lock import StoreLock
 from latentcli.shards.store.manifest import Manifest
 from latentcli.shards.store.reader import StoreReader
 from latentcli.shards.store.roots import NO_ROOTS
+from latentcli.shards.store.settle import delete_unit
 from latentcli.shards.store.writer import finish, open_for_writing
 from latentcli.shards.tar.write import TarSample
 

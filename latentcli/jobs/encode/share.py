@@ -98,6 +98,10 @@ def lead(
             sums.add(record, roots)
             counts.add(record)
 
+        def check() -> None:
+            stop.check()
+            lock.check()
+
         reporter.status("Finding what is left to do")
         work = plan_work(
             *(plan.store, manifest.spec_hash, found.inputs, plan.samples_per_shard, ask, reporter),
@@ -110,7 +114,7 @@ def lead(
             # A store that is added to is not complete until it is finished again.
             write_manifest(plan.store, manifest)
         for _ in rewrite_all(plan.store, manifest, work.inputs, work.outdated):
-            stop.check()
+            check()
         if work.todo and job.self_check and manifest.self_check is None:
             reporter.status("Checking the model on a few inputs")
             manifest = check_once(manifest, engine, plan, work.inputs, reporter)
@@ -122,7 +126,7 @@ def lead(
             *(plan.store, manifest, work.inputs, work.texts, run.companions)
         ):
             note(run, texts)
-            stop.check()
+            check()
         encode(run, work)
         result = finished_store(run, work, lock, before, began, sums, counts)
         return result | {"left_out": found.left_out, "left_out_by": found.left_out_by}

@@ -230,6 +230,9 @@ def stamps_of(now: Survey, found: FoundInputs, ask: Ask) -> array[int] | None:
 def look_at(look: _Look, state: UnitState) -> None:
     """Takes in one unit."""
     now, ask, inputs = look.survey, look.ask, state.inputs
+    if state.unread is not None:
+        # To take it for damaged would be to encode again what may be sound.
+        raise state.unread
     there = places(look, state)
     if state.state in (LEFT, DAMAGED):
         take_unit(look, state, there)

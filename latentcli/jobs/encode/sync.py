@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from latentcli.jobs.loader.find_media import SUFFIXES, Choice, find_media, scan_
 from latentcli.jobs.loader.readers import is_lasting, packed_suffixes
 from latentcli.jobs.runtime.failures import allowed_failures
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
-from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
+from latentcli.jobs.runtime.signals import stop_on_signals
 from latentcli.jobs.runtime.stdio import STDIN
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import INPUTS
@@ -27,7 +27,6 @@ from latentcli.shards.sources.file_list import FoundInputs
 from latentcli.shards.sources.find_inputs import expand_sources, inputs_of
 from latentcli.shards.sources.own_output import is_own
 from latentcli.shards.storage.paths import AnyPath, is_remote, path_of
-from latentcli.shards.store.commit import delete_unit
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.lock import StoreLock
 from latentcli.shards.store.manifest import (
@@ -37,6 +36,7 @@ from latentcli.shards.store.manifest import (
     write_manifest,
 )
 from latentcli.shards.store.roots import read_roots
+from latentcli.shards.store.settle import delete_unit, mark_units
 from latentcli.shards.store.writer import finish, open_for_writing
 
 SHOWN = 20
@@ -64,13 +64,23 @@ def run_sync(job: SyncJob, reporter: Reporter = SILENT) -> dict[str, Any]:
             open_for_writing(store, manifest)
             found = found_now(job, store, manifest)
             stop.check()
-            return synced(job, store, read_manifest(store), found, stop)
+
+            def check() -> None:
+                stop.check()
+                lock.check()
+
+            return synced(job, store, read_manifest(store), found, check)
 
 
 def synced(
-    job: SyncJob, store: AnyPath, manifest: Manifest, found: FoundInputs, stop: StopRequest
+    job: SyncJob,
+    store: AnyPath,
+    manifest: Manifest,
+    found: FoundInputs,
+    check: Callable[[], None],
 ) -> dict[str, Any]:
-    """Does it; call it under the store's lock."""
+    """Does it; call it under the store's lock. `check` ends it where it is to stop, or the store
+    is another job's by now."""
     began = time.perf_counter()
     now = looked_at(job, store, manifest, found)
     gone = gone_of(job, now)
@@ -86,15 +96,17 @@ def synced(
     # A sync that was killed last may have left nothing but to say that the store is complete.
     if not changes and (manifest.status == "complete" or broken):
         return document(job, manifest, now, gone) | {"seconds": since(began)}
+    check()
     write_manifest(store, replace(manifest, status="running", format_version=FORMAT_VERSION))
+    mark_units(store, sorted(emptied))
+    inputs = relisted(store, frozen, now, dropped=dropped)
     for unit in sorted(emptied):
         delete_unit(store, unit, manifest.suffix)
-    inputs = relisted(store, frozen, now, dropped=dropped)
     for _ in rewrite_all(store, manifest, inputs, [u for u in outdated if u not in broken]):
-        stop.check()
+        check()
     texts = [unit for unit in now.texts if unit not in emptied]
     for _ in refresh_texts(store, manifest, inputs, texts, now.companions):
-        stop.check()
+        check()
     finish_list(store, Work(inputs, (), at_end=now.at_end))
     unfinished = sorted(broken - emptied)
     if not unfinished:

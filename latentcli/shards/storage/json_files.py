@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from latentcli.core.errors import StoreError
 from latentcli.core.json_values import finite
-from latentcli.shards.storage.paths import AnyPath
+from latentcli.shards.storage.paths import AnyPath, RemotePath
 
 
 def one_line(value: Any) -> str:
@@ -30,6 +31,17 @@ def pretty(value: Any, indent: str = "") -> str:
 def _block(brackets: str, items: Iterable[str], indent: str) -> str:
     body = f",\n{indent}  ".join(items)
     return f"{brackets[0]}\n{indent}  {body}\n{indent}{brackets[1]}"
+
+
+def may_pass(path: AnyPath, error: StoreError) -> bool:
+    """Whether a file below a path that `load_object` did not read may be sound all the same.
+
+    A file that is not there is not, nor one that a local disk cannot read.
+    """
+    cause = error.__cause__
+    if not isinstance(cause, OSError) or isinstance(cause, FileNotFoundError):
+        return False
+    return isinstance(path, RemotePath) or cause.errno != errno.EIO
 
 
 def load_object(path: AnyPath) -> dict[str, Any]:

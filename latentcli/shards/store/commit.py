@@ -15,10 +15,8 @@ from latentcli.shards.layout import (
     FIELDS,
     SHARDS,
     SUFFIXES,
-    file_names,
     record_path,
     second_name,
-    second_units,
     shard_name,
 )
 from latentcli.shards.storage.atomic_write import (
@@ -178,6 +176,8 @@ def _commit(
     current, suffix = contents.instead_of, SUFFIXES[format]
     if current is None:
         drop_record(store, unit)
+        if not contents.fields:
+            delete_files(store, [shard_name(unit, FIELDS)])  # of what was here before
     shard = _free_name(unit, suffix, None if current is None else current.shard)
     digest = atomic_write(store / SHARDS / shard, chunks)
     rows, origin = contents.rows, contents.origin
@@ -271,29 +271,12 @@ def settle_unit(store: AnyPath, record: CommitRecord, roots: Roots) -> CommitRec
         write_record(store, settled, roots)
     # The second names go last: by them `settle` finds a unit that is to be settled.
     left = [shard_name(unit, FIELDS)] * (record.fields is None)
-    _delete(store, [*left, second_name(unit, suffix), second_name(unit, FIELDS)])
+    delete_files(store, [*left, second_name(unit, suffix), second_name(unit, FIELDS)])
     return settled
 
 
-def settle(store: AnyPath, roots: Roots) -> None:
-    """Ends what a killed job began with the files of its units; call it under the store's lock."""
-    names = file_names(store / SHARDS)
-    for unit in second_units(names):
-        try:
-            record = read_record(store, unit, roots)
-        except StoreError:
-            _delete(store, [name for name in names if second_units([name]) == [unit]])
-            continue
-        settle_unit(store, record, roots)
-
-
-def delete_unit(store: AnyPath, unit: int, suffix: str) -> None:
-    """Deletes a unit whose inputs are all gone: its record, then its files."""
-    drop_record(store, unit)
-    _delete(store, [shard_name(unit, suffix), shard_name(unit, FIELDS)])
-
-
-def _delete(store: AnyPath, names: Iterable[str]) -> None:
+def delete_files(store: AnyPath, names: Iterable[str]) -> None:
+    """Deletes files of units by their names; those that are not there are fine."""
     for name in names:
         path = store / SHARDS / name
         with writing(path):

@@ -14,6 +14,7 @@ from pathlib import Path
 from latentcli.core.errors import StoreError
 from latentcli.core.types import FILTERED, InputRow, Row
 from latentcli.shards.layout import SHARDS, record_path
+from latentcli.shards.storage.json_files import may_pass
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import CommitRecord, read_record
 from latentcli.shards.store.input_list import InputList
@@ -38,6 +39,8 @@ class UnitState:
     of a tar, what became of its samples."""
     record: CommitRecord | None = None
     """Where the unit is DONE or OUTDATED."""
+    unread: StoreError | None = None
+    """Of a DAMAGED unit: why its record cannot be read now, where it may be sound all the same."""
 
     @property
     def failed(self) -> int:
@@ -100,8 +103,9 @@ def unit_state(
         return UnitState(unit, LEFT, listed)
     try:
         record = read_record(store, unit, inputs.roots)
-    except StoreError:
-        return UnitState(unit, DAMAGED, listed)
+    except StoreError as error:
+        unread = error if may_pass(store, error) else None
+        return UnitState(unit, DAMAGED, listed, unread=unread)
     pairs = row_pairs(record, listed)
     fits = record.spec_hash == spec_hash and sizes.get(record.shard) == record.bytes
     if record.fields is not None:

@@ -20,7 +20,7 @@ from latentcli.shards.storage.atomic_write import (
 from latentcli.shards.storage.json_fields import to_object
 from latentcli.shards.storage.json_files import one_line
 from latentcli.shards.storage.paths import AnyPath
-from latentcli.shards.store.commit import CommitRecord, read_record, settle
+from latentcli.shards.store.commit import CommitRecord, read_record
 from latentcli.shards.store.manifest import (
     Manifest,
     Totals,
@@ -29,6 +29,7 @@ from latentcli.shards.store.manifest import (
     write_manifest,
 )
 from latentcli.shards.store.roots import NO_ROOTS, Roots, read_roots
+from latentcli.shards.store.settle import settle
 
 _SHOWN = 8
 _MODEL = "model."
@@ -143,7 +144,7 @@ def open_for_writing(store: AnyPath, manifest: Manifest) -> bool:
             sync_folder(store)
         remove_temporary(store)
         if not new:
-            settle(store, read_roots(store))
+            settle(store, read_roots(store), manifest.suffix)
     return new
 
 

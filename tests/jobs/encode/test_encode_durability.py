@@ -59,8 +59,10 @@ def test_killed_three_times_on_tars(path, model, tmp_path):
         assert list(verify_shards(tmp_path / "store")) == []
 
 
-def killed_while_rewriting(folder: Path, form: str, first: int, step: int) -> int:
-    driver = [sys.executable, JOBS / "rewrite_driver.py", form, str(first), str(step), folder]
+def killed_while_rewriting(
+    folder: Path, form: str, first: int, step: int, job: str = "encode"
+) -> int:
+    driver = [sys.executable, JOBS / "rewrite_driver.py", job, form, str(first), str(step), folder]
     path = os.pathsep.join([str(JOBS), str(JOBS.parent)])
     done = subprocess.run(
         driver, capture_output=True, text=True, env=environment() | {"PYTHONPATH": path}
@@ -74,11 +76,16 @@ def test_killed_while_units_are_written_anew(form, first, tmp_path):
     assert killed_while_rewriting(tmp_path, form, first, 4) > 15
 
 
+def test_encode_after_a_sync_that_was_killed_knows_what_was_dropped(tmp_path):
+    assert killed_while_rewriting(tmp_path, "safetensors", 1, 3, "sync") > 10
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("form", ["safetensors", "webdataset"])
-def test_killed_at_every_change_while_units_are_written_anew(form, tmp_path):
-    assert killed_while_rewriting(tmp_path, form, 0, 1) > 60
+@pytest.mark.parametrize(("job", "kills"), [("encode", 60), ("sync", 30)])
+def test_killed_at_every_change_while_units_are_written_anew(job, kills, form, tmp_path):
+    assert killed_while_rewriting(tmp_path, form, 0, 1, job) > kills
 
 
 def test_one_of_two_ranks_is_killed(model, tmp_path):

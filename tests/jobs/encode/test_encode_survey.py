@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -413,6 +414,20 @@ def test_damage(job, harm):
     assert counts(job.look()) == {"done": 9, "failed": 1}
     record.unlink()
     assert counts(job.look()) == {"done": 6, "left": 4}
+
+
+def test_a_record_that_is_out_of_reach_is_not_damaged(job, monkeypatch):
+    job.encode()
+    whole = Path.read_bytes
+
+    def read_bytes(path):
+        if path == record_path(job.store, 1):
+            raise TimeoutError(errno.ETIMEDOUT, "timed out")
+        return whole(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(StoreError, match=r"000001\.json cannot be read: timed out"):
+        survey(job.store, SPEC, job.found(), PER_SHARD)
 
 
 def test_a_store_of_other_inputs_is_refused(job, tmp_path):

@@ -15,6 +15,7 @@ from latentcli.core.errors import StoreError, UsageError
 from latentcli.jobs.config import SyncJob
 from latentcli.jobs.encode.sync import run_sync
 from latentcli.jobs.store.latent_store import open_store
+from latentcli.shards.store.lock import StoreLock
 from latentcli.shards.store.verify import verify_shards
 
 FORMATS = ("safetensors", "webdataset")
@@ -255,4 +256,20 @@ def test_inputs_that_only_their_bytes_or_an_option_told_are_kept(model, tmp_path
     assert encode(pictures, store, model, include_output=True)["encoded"] == 24
     before = tree(store)
     assert sync(store, *[pictures] * named)["dropped"] == 0
+    assert tree(store) == before
+
+
+def test_a_sync_ends_where_another_job_has_the_store(model, tmp_path, pictures, monkeypatch):
+    """It was stopped for so long that its lease was taken over, before it has changed anything."""
+    store = tmp_path / "store"
+    encode(pictures, store, model)
+    (pictures / "000" / "000005.jpg").unlink()
+    before = tree(store)
+
+    def taken_over(lock):
+        raise StoreError("taken over")
+
+    monkeypatch.setattr(StoreLock, "check", taken_over)
+    with pytest.raises(StoreError, match="taken over"):
+        sync(store)
     assert tree(store) == before

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+from pathlib import Path
 
 import pytest
 from rewritekit import NEW, OLD, bring_to, captions, check_seen, latents, seen_in
 from storekit import tree
 
-from latentcli.shards.layout import SHARDS, record_path, second_name, second_units, shard_name
-from latentcli.shards.store.commit import delete_unit, read_record, replace_fields, settle
+from latentcli.core.types import InputRow
+from latentcli.shards.layout import (
+    INPUTS,
+    SHARDS,
+    record_path,
+    second_name,
+    second_units,
+    shard_name,
+)
+from latentcli.shards.store.commit import read_record, replace_fields
+from latentcli.shards.store.input_list import write_inputs
 from latentcli.shards.store.roots import NO_ROOTS, Roots
+from latentcli.shards.store.settle import delete_unit, mark_units, settle
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +72,7 @@ def test_an_old_unit_is_whole_until_the_new_record_is(store, monkeypatch):
     monkeypatch.undo()
     assert {"000000.safetensors", "000000.1.safetensors"} <= set(names(store))
     assert seen_in(store, read_record(store, 0)) == (latents(OLD[0]), captions(OLD[0]))
-    settle(store, NO_ROOTS)
+    settle(store, NO_ROOTS, ".safetensors")
     assert tree(store)["shards/000000.safetensors"] is not None
     assert second_units(names(store)) == []
 
@@ -71,13 +83,13 @@ def test_a_damaged_record_costs_what_was_about_to_be_named(store):
     record_path(store, 0).write_text("{")
     record_path(store, 1).unlink()
     left = [name for name in names(store) if ".1." not in name]
-    settle(store, NO_ROOTS)
+    settle(store, NO_ROOTS, ".safetensors")
     assert names(store) == left
 
 
 def test_settling_what_is_settled_changes_nothing(store):
     before = {path: path.stat().st_ino for path in (store / SHARDS).iterdir()}
-    settle(store, NO_ROOTS)
+    settle(store, NO_ROOTS, ".safetensors")
     assert {path: path.stat().st_ino for path in (store / SHARDS).iterdir()} == before
 
 
@@ -95,3 +107,38 @@ def test_a_unit_is_deleted_with_all_its_files(store):
     delete_unit(store, 0, ".safetensors")
     assert names(store) == [name for name in names(store) if not name.startswith("000000")]
     assert "000001.json" in names(store)
+
+
+@pytest.mark.parametrize("listed", [(0, 1), (1,), None], ids=["before", "after", "no list"])
+def test_a_marked_unit_goes_where_the_list_has_lost_it(store, listed):
+    before = names(store)
+    if listed is not None:
+        write_inputs(store / INPUTS, [InputRow(str(unit), "/in", unit) for unit in listed])
+    mark_units(store, [0])
+    record_path(store, 0).unlink() if listed == (1,) else None
+    settle(store, NO_ROOTS, ".safetensors")
+    gone = "000000" if listed == (1,) else "none"
+    assert names(store) == [name for name in before if not name.startswith(gone)]
+
+
+def test_a_record_that_is_out_of_reach_may_name_what_is_there(store, monkeypatch):
+    """A network file system that does not answer for a moment must not cost a shard."""
+    shutil.copy(store / SHARDS / shard_name(0), store / SHARDS / second_name(0, ".safetensors"))
+    before, whole = names(store), Path.read_bytes
+
+    def read_bytes(path):
+        if path == record_path(store, 0):
+            raise TimeoutError(errno.ETIMEDOUT, "timed out")
+        return whole(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    settle(store, NO_ROOTS, ".safetensors")
+    assert names(store) == before
+
+
+@pytest.mark.parametrize("form", ["safetensors", "webdataset"])
+def test_fields_of_what_was_there_before_do_not_stay(tmp_path, form):
+    bring_to(tmp_path / "store", OLD, form)
+    record_path(tmp_path / "store", 3).unlink()
+    bring_to(tmp_path / "store", {**OLD, 3: NEW[3]}, form)
+    assert "000003.fields.jsonl" not in names(tmp_path / "store")
