@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from latentcli.core.types import InputRow
 from latentcli.shards.sources.digests import digests_of, is_readable
@@ -25,6 +25,9 @@ class Listed:
 
     row: InputRow
     sha256: str | None
+    has_twin: bool = False
+    """Whether another input of its unit has the same bytes: once one of them is renamed and the
+    other one is gone, nobody knows which of them the record means."""
 
 
 def altered(inputs: Sequence[Listed], sizes: Sequence[int]) -> list[bool | None]:
@@ -137,5 +140,16 @@ def with_digests(
 
 def listed(state: UnitState) -> list[Listed]:
     """The inputs of a unit with their digests; without these where the unit is not done."""
-    digests = state.digests if state.record is not None else [None] * len(state.inputs)
-    return [Listed(row, sha256) for row, sha256 in zip(state.inputs, digests, strict=True)]
+    if state.record is None:
+        return [Listed(row, None) for row in state.inputs]
+    counts = Counter(row.sha256 for row in state.record.rows)
+    return [
+        Listed(row, sha256, counts[sha256] > 1)
+        for row, sha256 in zip(state.inputs, state.digests, strict=True)
+    ]
+
+
+def with_twins(gone: Sequence[Listed]) -> list[Listed]:
+    """The same, of which those that have the bytes of another one have a twin too."""
+    counts = Counter(item.sha256 for item in gone)
+    return [replace(item, has_twin=item.has_twin or counts[item.sha256] > 1) for item in gone]

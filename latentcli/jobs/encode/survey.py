@@ -13,7 +13,15 @@ from latentcli.core.caption_counts import CaptionCounts
 from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow
 from latentcli.jobs.encode.captions import companions_of
-from latentcli.jobs.encode.identity import Listed, altered, has_times, listed, located, renamed
+from latentcli.jobs.encode.identity import (
+    Listed,
+    altered,
+    has_times,
+    listed,
+    located,
+    renamed,
+    with_twins,
+)
 from latentcli.jobs.runtime.meter import ignore
 from latentcli.shards.layout import INPUTS
 from latentcli.shards.sources.companions import Companions
@@ -388,7 +396,7 @@ def refresh(
 def settle_names(look: _Look) -> None:
     """Finds out which inputs have other names now, and gives their rows these."""
     now, found = look.survey, look.found
-    pairs = renamed(look.gone, found, look.match.new()) if look.gone else {}
+    pairs = renamed(with_twins(look.gone), found, look.match.new()) if look.gone else {}
     lost = {item.row.source for item in pairs.values()}
     now.gone += [item.row for item in look.gone if item.row.source not in lost]
     now.add("gone", [row.key for row in now.gone])
@@ -399,10 +407,20 @@ def settle_names(look: _Look) -> None:
     for at, item in pairs.items():
         key = found.keys[at] if at in free else item.row.key
         named = row_now(look, item.row, at, key=key, source=found.files.paths[at])
-        name_row(look, item.row, replace(named, stamp=item.row.stamp, sha256=item.sha256), at)
+        stamp = stamp_before(look, item, at)
+        name_row(look, item.row, replace(named, stamp=stamp, sha256=item.sha256), at)
     for row, at in look.rekeyed:
         if at in free:
             name_row(look, row, replace(now.at_once.get(row.source, row), key=found.keys[at]), at)
+
+
+def stamp_before(look: _Look, item: Listed, at: int) -> int:
+    """What the captions are listed by of an input that was renamed, until they are what they are.
+
+    Those of a twin may be taken for its own: then it is one that differs, and they are read.
+    """
+    unsure = item.has_twin and look.stamps is not None
+    return ~stamp_now(look, item.row, at) if unsure else item.row.stamp
 
 
 def free_names(look: _Look, wanted: list[tuple[InputRow, int]]) -> set[int]:

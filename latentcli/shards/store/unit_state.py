@@ -129,7 +129,8 @@ def row_pairs(record: CommitRecord, inputs: Sequence[InputRow]) -> Sequence[tupl
     """Rows of a record for these inputs, in their order: as they are, and under today's names.
 
     An input is known by its source, or by its digest where it has another name by now: of rows of
-    equal digests the first is meant that is no other input's. None where one is not in the record.
+    equal digests the first is meant that is no other input's, where some are gone the first that
+    has a latent. None where one is not in the record.
     """
     if record.source is not None:
         return _tar_pairs(record, inputs)
@@ -138,7 +139,10 @@ def row_pairs(record: CommitRecord, inputs: Sequence[InputRow]) -> Sequence[tupl
     rest = {row.source: row for row in record.rows}
     own = {item.source: rest.pop(item.source) for item in inputs if _is_row(rest, item)}
     by_digest = defaultdict[str | None, list[Row]](list)
-    for left in reversed(rest.values()):
+    left_over = list(reversed(rest.values()))
+    if len(inputs) < len(record.rows):
+        left_over.sort(key=lambda row: row.status == "ok")
+    for left in left_over:
         by_digest[left.sha256].append(left)
     pairs = []
     for item in inputs:

@@ -14,16 +14,19 @@ from typing import Any
 import fsspec
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from latentcli.core.errors import StoreError
 from latentcli.core.types import Row
 from latentcli.jobs.encode.survey import Ask, Survey, survey
-from latentcli.jobs.encode.worklist import Work, finish_list, plan_work
+from latentcli.jobs.encode.worklist import Work, finish_list, plan_work, relisted
 from latentcli.jobs.loader.find_media import find_media
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.shards.layout import record_path, shard_path
 from latentcli.shards.storage.paths import AnyPath, path_of
 from latentcli.shards.store.commit import Contents, TarOrigin, commit_unit, read_record
+from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.rebuilt_list import rebuild_inputs
 from latentcli.shards.store.roots import read_roots
 from latentcli.shards.store.unit_state import row_pairs
@@ -362,6 +365,54 @@ def test_a_key_that_is_still_taken_is_not_given_twice(job):
     seen = job.look()
     assert seen.reasons["gone"].examples == ("a00",)
     assert [row.key for row in seen.new] == ["a00.png"]
+
+
+def keys_of(work: Work) -> list[str]:
+    return [row.key for row in work.inputs]
+
+
+def drop_gone(job: Job) -> None:
+    """As sync does."""
+    seen = job.look(retry="none")
+    relisted(job.store, InputList.open(job.store / "inputs.jsonl"), seen, dropped=gone_from(seen))
+
+
+def gone_from(seen: Survey) -> set[str]:
+    return {row.source for row in seen.gone}
+
+
+def test_a_key_is_free_once_no_row_keeps_it(job):
+    """The row of what is gone keeps its key, so that the next one keeps its own, and so on."""
+    job.encode()
+    (job.folder / "a00.jpg").unlink()
+    for number in (1, 2):
+        (job.folder / f"a{number:02d}.jpg").rename(job.folder / f"a{number - 1:02d}.png")
+    assert keys_of(job.encode())[:4] == ["a00", "a01", "a02", "a03"]
+    drop_gone(job)
+    assert keys_of(job.encode())[:3] == ["a00", "a01", "a03"]
+
+
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.permutations(range(12)), st.lists(st.sampled_from(["no", "jpg", "png"]), min_size=5))
+def test_no_key_is_given_twice_and_in_the_end_they_are_those_of_a_new_store(
+    tmp_path, order, suffixes
+):
+    """Any inputs go, and any get names like those of others, which may have gone or be others."""
+    folder = tmp_path / uuid.uuid4().hex
+    job = Job(folder / "in", folder / "store", ["kept.jpg", *(f"a{i:02d}.jpg" for i in range(5))])
+    job.encode()
+    for i in range(5):
+        (job.folder / f"a{i:02d}.jpg").rename(job.folder / f"{i}.old")
+    for i, (number, suffix) in enumerate(zip(order, suffixes[:5], strict=False)):
+        target = job.folder / f"a{number % 6:02d}.{suffix}"
+        if suffix != "no" and not target.exists():
+            (job.folder / f"{i}.old").rename(target)
+    keys = keys_of(job.encode())
+    assert len(set(keys)) == len(keys)
+    drop_gone(job)
+    assert sorted(keys_of(job.encode())) == job.found().keys
 
 
 @pytest.mark.parametrize("times", ["kept", "new"])

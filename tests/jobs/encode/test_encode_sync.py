@@ -273,3 +273,36 @@ def test_a_sync_ends_where_another_job_has_the_store(model, tmp_path, pictures, 
     with pytest.raises(StoreError, match="taken over"):
         sync(store)
     assert tree(store) == before
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_two_inputs_of_equal_bytes_each_has_its_own_caption(
+    model, tmp_path, monkeypatch, form, killed
+):
+    """One is renamed and the other one goes, with captions of one size and time."""
+    pictures, store = toy_pictures(tmp_path / "pictures", 3), tmp_path / "store"
+    one, two = (pictures / "000" / f"00000{number}.jpg" for number in (0, 1))
+    shutil.copy(one, two)
+    for path, text in ((one, "a cat"), (two, "a dog")):
+        path.with_suffix(".txt").write_text(text)
+        os.utime(path.with_suffix(".txt"), ns=(7, 7))
+    encode(pictures, store, model, shard_format=form)
+    for path in (two, two.with_suffix(".txt")):
+        path.rename(pictures / f"dog{path.suffix}")
+    if killed:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("latentcli.jobs.encode.rewrite.rewrite", interrupted)
+            sync(store)
+    one.unlink()
+    assert sync(store)["dropped"] == 1
+    opened = open_store(store)
+    assert {key: opened.fields(key) for key in opened} == {
+        "000/000002": {},
+        "dog": {"caption": "a dog"},
+    }
+    assert sync(store)["texts"] == 0
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt

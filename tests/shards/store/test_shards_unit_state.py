@@ -79,6 +79,16 @@ def test_inputs_of_equal_bytes_keep_what_is_their_own(rows, data):
     assert [old for old, _ in pairs] == rows
 
 
+def test_of_equal_bytes_the_latent_stays():
+    """One failed, say on a device that was out of order, and one did not."""
+    rows = [replace(a_row("a", "1"), status="failed"), a_row("b", "1")]
+    assert found(rows, [listed(rows[1], "c")]) == [("b", "c", "/in/c")]
+    assert found(rows, [listed(rows[0], "c"), listed(rows[1], "d")]) == [
+        ("a", "c", "/in/c"),
+        ("b", "d", "/in/d"),
+    ]
+
+
 @given(records)
 def test_an_input_that_the_record_lacks_is_no_part_of_it(rows):
     assert found(rows, [*map(listed, rows), InputRow("new", "/in/new", 0)]) is None
