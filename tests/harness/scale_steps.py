@@ -104,7 +104,8 @@ def series(source: str, store: Path) -> list[Step]:
         steps.append(Step(name, round(end - begin, 2), round(peak(), 1)))
         begin = end
 
-    from latentcli.jobs.encode.survey import Ask, survey
+    from latentcli.jobs.encode.findings import Ask
+    from latentcli.jobs.encode.survey import survey
     from latentcli.jobs.encode.worklist import plan_work
     from latentcli.jobs.loader.find_media import find_media
     from latentcli.jobs.runtime.reporter import SILENT

@@ -13,8 +13,9 @@ from latentcli.jobs.cluster.launch import pick_devices
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.captions import with_captions
 from latentcli.jobs.encode.cost_probe import PROBED, Looked, Probe, probed
+from latentcli.jobs.encode.findings import REASONS, Reason, Survey
 from latentcli.jobs.encode.plan import EncodePlan
-from latentcli.jobs.encode.survey import REASONS, Reason, Survey, survey
+from latentcli.jobs.encode.survey import survey
 from latentcli.jobs.encode.worklist import ask_of, refuse_commands
 from latentcli.jobs.inference.accelerator import devices_to_share
 from latentcli.jobs.inference.engine import Engine

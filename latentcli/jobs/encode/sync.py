@@ -11,8 +11,9 @@ from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.options import check_options
 from latentcli.core.types import InputRow
 from latentcli.jobs.config import SyncJob
+from latentcli.jobs.encode.findings import Ask, Survey
 from latentcli.jobs.encode.rewrite import rewrite_all
-from latentcli.jobs.encode.survey import Ask, Survey, survey
+from latentcli.jobs.encode.survey import survey
 from latentcli.jobs.encode.texts import refresh_texts
 from latentcli.jobs.encode.worklist import Work, finish_list, relisted, some
 from latentcli.jobs.loader.find_media import SUFFIXES, Choice, find_media, scan_of

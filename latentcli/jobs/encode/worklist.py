@@ -10,7 +10,8 @@ from latentcli.core.caption_counts import CaptionCounts
 from latentcli.core.errors import UsageError
 from latentcli.core.types import InputRow
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.encode.survey import SHOWN, Ask, Survey, survey
+from latentcli.jobs.encode.findings import SHOWN, Ask, Survey
+from latentcli.jobs.encode.survey import survey
 from latentcli.jobs.runtime.meter import ignore
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.layout import INPUTS

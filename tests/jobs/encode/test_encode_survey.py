@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from latentcli.core.errors import StoreError
 from latentcli.core.types import Row
-from latentcli.jobs.encode.survey import Ask, Survey, survey
+from latentcli.jobs.encode.findings import Ask, Survey
+from latentcli.jobs.encode.survey import survey
 from latentcli.jobs.encode.worklist import Work, finish_list, plan_work, relisted
 from latentcli.jobs.loader.find_media import find_media
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
