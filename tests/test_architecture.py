@@ -70,7 +70,7 @@ MAX_ROOMS = {"jobs": 14, "shards": 8}
 MAX_FLOORS = {"jobs": 6, "shards": 6}
 
 ENCODE = (
-    {"plan", "identity", "unit", "captions", "first_inputs", "field_counts"},
+    {"plan", "identity", "unit", "captions", "first_inputs", "field_counts", "findings"},
     {"survey", "rewrite"},
     {"worklist"},
     {"run"},
