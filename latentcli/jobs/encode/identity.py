@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from latentcli.core.types import InputRow
 from latentcli.shards.sources.digests import digests_of, is_readable
 from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.file_list import FoundInputs
-from latentcli.shards.storage.paths import AnyPath
+from latentcli.shards.storage.paths import AnyPath, is_remote
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.roots import Roots, below
 from latentcli.shards.store.unit_state import UnitState, file_sizes, unit_state
@@ -54,7 +55,8 @@ def altered(inputs: Sequence[Listed], sizes: Sequence[int]) -> list[bool | None]
 def renamed(gone: Sequence[Listed], found: FoundInputs, new: Iterable[int]) -> dict[int, Listed]:
     """By place among those found: the inputs that are gone and have another name by now.
 
-    Only inputs of equal size are read. Of several with the same bytes, each stands for one.
+    Only inputs of equal size are read. Of several with the same bytes, each stands for one. A
+    file that is still where it was has no other name: a pattern or a limit leaves it out.
     """
     by_size = defaultdict[int, list[Listed]](list)
     for item in gone:
@@ -64,11 +66,24 @@ def renamed(gone: Sequence[Listed], found: FoundInputs, new: Iterable[int]) -> d
     pairs = dict[int, Listed]()
     for at, digest in zip(places, digests_of(found.files.paths[at] for at in places), strict=True):
         same = by_size[found.files.sizes[at]]
-        taken = next((item for item in same if item.sha256 == digest), None)
+        alike = (item for item in same if item.sha256 == digest)
+        taken = next((item for item in alike if not stays(item, found)), None)
         if taken is not None:
             same.remove(taken)
             pairs[at] = taken
     return pairs
+
+
+def stays(item: Listed, found: FoundInputs) -> bool:
+    """Whether an input that the sources do not give lies in their folders as it was encoded.
+
+    What lies elsewhere may be what a dataset was copied from.
+    """
+    source = item.row.source
+    if is_remote(source) or not any(below(root, source) is not None for root in found.roots):
+        return False
+    # Most of them are not there at all, which costs less to know than a digest.
+    return posixpath.exists(source) and next(digests_of([source])) == item.sha256
 
 
 def located(

@@ -256,3 +256,8 @@ def test_inputs_that_only_their_bytes_or_an_option_told_are_kept(model, tmp_path
     before = tree(store)
     assert sync(store, *[pictures] * named)["dropped"] == 0
     assert tree(store) == before
+
+
+def test_a_wrong_share_is_told_by_the_name_of_its_option(tmp_path):
+    with pytest.raises(UsageError, match=r"^--max-drop is '5x'"):
+        run_sync(SyncJob(store=str(tmp_path), max_drop="5x"))
