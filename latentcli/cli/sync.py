@@ -40,6 +40,15 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
             f"{words.count(document['rewritten'], 'shard')} written anew,"
             f" {words.count(document['deleted'], 'shard')} deleted."
         )
+    if document["moved"]:
+        yield "The inputs have moved: they are the same ones at another place."
+    if document["copied"]:
+        yield (
+            "Their times are those of copies, so their sizes alone were compared: encode with"
+            " --compare digest finds what was edited since."
+        )
+    if document["texts"]:
+        yield f"Other captions or fields: {words.count(document['texts'], 'shard')}."
     left = [f"{document[name]:,} {name}" for name in ("new", "changed") if document[name]]
     if left:
         yield f"Not in the store as they are now: {' and '.join(left)}; encode takes them."

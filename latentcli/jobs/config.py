@@ -176,7 +176,7 @@ class SyncJob:
         " Default: 50%.",
         section="write",
         metavar="N|N%",
-        check=lambda text: allowed_failures(text, 0),
+        check=lambda text: allowed_failures(text, 0, "--max-drop"),
     )
     dry_run: bool = option(
         False, "Say what would be dropped and renamed, and change nothing.", flags=("--dry-run",)

@@ -71,7 +71,7 @@ class Survey:
     moved: bool = False
     """Whether they have moved since the store was written."""
     copied: bool = False
-    """Whether they have moved, and none of them has the time that the list has of it."""
+    """Whether they have moved, and none has the time that the list has of it: sizes decide then."""
     todo: list[int] = field(default_factory=list)
     """Units to encode, those of new inputs as well."""
     parts: dict[int, tuple[int, ...]] = field(default_factory=dict)

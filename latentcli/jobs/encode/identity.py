@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from latentcli.core.types import InputRow
 from latentcli.shards.sources.digests import digests_of, is_readable
 from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.file_list import FoundInputs
-from latentcli.shards.storage.paths import AnyPath
+from latentcli.shards.storage.paths import AnyPath, is_remote
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.roots import Roots, below
 from latentcli.shards.store.unit_state import UnitState, file_sizes, unit_state
@@ -58,7 +59,8 @@ def renamed(gone: Sequence[Listed], found: FoundInputs, new: Iterable[int]) -> d
     """By place among those found: the inputs that are gone and have another name by now.
 
     Only inputs of the size of one that is gone are read, and all where such a size is not known.
-    Of several with the same bytes, each stands for one, in their order.
+    Of several with the same bytes, each stands for one, in their order. A file that is still where
+    it was has no other name: a pattern or a limit leaves it out.
     """
     by_digest = defaultdict[str, deque[Listed]](deque)
     for item in gone:
@@ -68,9 +70,25 @@ def renamed(gone: Sequence[Listed], found: FoundInputs, new: Iterable[int]) -> d
     places = [at for at in new if -1 in sizes or found.files.sizes[at] in sizes]
     pairs = dict[int, Listed]()
     for at, digest in zip(places, digests_of(found.files.paths[at] for at in places), strict=True):
-        if digest is not None and (same := by_digest.get(digest)):
-            pairs[at] = same.popleft()
+        same = by_digest.get(digest) if digest is not None else None
+        while same:
+            item = same.popleft()
+            if not stays(item, found):
+                pairs[at] = item
+                break
     return pairs
+
+
+def stays(item: Listed, found: FoundInputs) -> bool:
+    """Whether an input that the sources do not give lies in their folders as it was encoded.
+
+    What lies elsewhere may be what a dataset was copied from.
+    """
+    source = item.row.source
+    if is_remote(source) or not any(below(root, source) is not None for root in found.roots):
+        return False
+    # Most of them are not there at all, which costs less to know than a digest.
+    return posixpath.exists(source) and next(digests_of([source])) == item.sha256
 
 
 def located(

@@ -104,7 +104,7 @@ def survey(
     rekey = ask.rekey and same and not found.packed
     roots = replace(roots, captions=ask.captions or roots.captions)
     now = Survey(frozen, roots.with_roots(found.roots, found.anchor), moved)
-    now.copied = moved and not has_times(frozen, found)
+    now.copied = ask.compare == "stat" and moved and not has_times(frozen, found)
     now.stamps = stamps_of(now, found, ask)
     look = _Look(now, found, Match(found, rekey=rekey), rekey, ask, now.stamps)
     for state in unit_states(store, spec_hash, frozen):
@@ -203,7 +203,7 @@ def changes(
         for i, (item, at) in enumerate(zip(items, there, strict=True))
         if at is not None and not (by_stat and looks_same(look, item.row, at))
     }
-    if look.survey.copied and by_stat:
+    if look.survey.copied:
         # The times are those of the copying, and say nothing.
         return {i: None if n < 0 else n != items[i].row.size for i, n in asked.items()}
     verdicts = altered([items[i] for i in asked], list(asked.values()))

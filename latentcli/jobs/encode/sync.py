@@ -215,6 +215,7 @@ def document(
         "dropped_sources": [row.source for row in gone[:SHOWN]],
         "renamed": now.counts["renamed"],
         "moved": now.moved,
+        "copied": now.copied,
         "texts": len(now.texts),
         "changed": now.counts["changed"],
         "new": now.counts["new"] if job.sources else None,

@@ -17,7 +17,7 @@ from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.layout import INPUTS
 from latentcli.shards.sources.companions import Companions
 from latentcli.shards.sources.expand import PIPE
-from latentcli.shards.sources.file_list import FoundInput
+from latentcli.shards.sources.file_list import FoundInput, FoundInputs
 from latentcli.shards.sources.find_inputs import unit_rows
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import CommitRecord, drop_record
@@ -102,7 +102,7 @@ def plan_work(
             companions=now.companions,
             captions=now.captions,
         )
-    for note in notes_of(now, store):
+    for note in (*notes_of(now, store), *notes_of_rule(found, read_roots(store).captions, ask)):
         reporter.note(note)
     return Work(
         inputs=relisted(store, now.frozen, now, new=now.new),
@@ -167,6 +167,11 @@ def notes_of(now: Survey, store: AnyPath) -> Iterator[str]:
         yield (
             f"The inputs have moved: they are the same ones, in {', '.join(now.roots.paths)} now."
         )
+    if now.copied:
+        yield (
+            "All of them have another time than before, as copies do, so their sizes alone were"
+            " compared. Where some were edited since, --compare digest finds these."
+        )
     if now.new:
         yield f"New since the store was made: {len(now.new):,}; appended."
     if count := now.counts["renamed"]:
@@ -180,7 +185,19 @@ def notes_of(now: Survey, store: AnyPath) -> Iterator[str]:
     if now.gone:
         yield (
             f"In the store, but no longer given by the sources: {len(now.gone):,}"
-            f" ({some(row.source for row in now.gone)}); latentcli sync {store} drops them."
+            f" ({some(row.source for row in now.gone)}); latentcli sync {store} drops those"
+            " whose files are no longer there."
+        )
+
+
+def notes_of_rule(found: Sequence[FoundInput], taken: str | None, ask: Ask) -> Iterator[str]:
+    """What to say where captions are to be others than the store has `taken` of packed inputs."""
+    packed = isinstance(found, FoundInputs) and found.packed
+    if packed and None not in (taken, ask.captions) and taken != ask.captions:
+        yield (
+            f"--captions {ask.captions} holds for tars and tables that are encoded from now on;"
+            f" those that are done keep their texts (--captions {taken}). For all of them, use"
+            " another output folder (-o)."
         )
 
 

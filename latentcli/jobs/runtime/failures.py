@@ -13,8 +13,11 @@ FEWEST_SEEN = 1000
 """Inputs that a share of --max-bad is taken of at least, while their number is not known."""
 
 
-def allowed_failures(max_bad: str | None, inputs: int) -> int:
-    """How many of `inputs` may fail: `max_bad` is a number or a percentage, None is 0."""
+def allowed_failures(max_bad: str | None, inputs: int, option: str = "--max-bad") -> int:
+    """How many of `inputs` may fail: `max_bad` is a number or a percentage, None is 0.
+
+    UsageError, which names the option, where it is neither.
+    """
     text = "0" if max_bad is None else max_bad.strip()
     try:
         # Decimal: in floats, 0.57% of 10,000 is less than 57.
@@ -22,7 +25,7 @@ def allowed_failures(max_bad: str | None, inputs: int) -> int:
     except InvalidOperation:
         number = Decimal(-1)
     if not number.is_finite() or number < 0 or (text.endswith("%") and number > 100):
-        raise UsageError(f"--max-bad is {max_bad!r}; give a number such as 10, or 0.5%.")
+        raise UsageError(f"{option} is {max_bad!r}; give a number such as 10, or 0.5%.")
     return int(inputs * number / 100) if text.endswith("%") else int(number)
 
 

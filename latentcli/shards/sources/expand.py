@@ -180,6 +180,11 @@ def _stdin() -> bytes:
 
 def _names_of(data: bytes, name: str, *, null: bool) -> list[bytes]:
     """The names in a list; one a line, unless they end with a NUL."""
+    if null and b"\0" not in data and b"\n" in data.rstrip():
+        raise UsageError(
+            f"{name} holds no NUL and several lines: --null (-0) is for names that end with a NUL,"
+            " as find -print0 writes them. Leave it out for a list with a path a line."
+        )
     if null:
         return [name for name in data.split(b"\0") if name]
     if b"\0" in data:

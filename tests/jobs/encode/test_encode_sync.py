@@ -306,3 +306,8 @@ def test_of_two_inputs_of_equal_bytes_each_has_its_own_caption(
 
 def interrupted(*_):
     raise KeyboardInterrupt
+
+
+def test_a_wrong_share_is_told_by_the_name_of_its_option(tmp_path):
+    with pytest.raises(UsageError, match=r"^--max-drop is '5x'"):
+        run_sync(SyncJob(store=str(tmp_path), max_drop="5x"))

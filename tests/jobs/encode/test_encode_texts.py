@@ -12,7 +12,7 @@ import tarjobkit
 from jobkit import encode, encode_job, toy_pictures
 
 from latentcli import open_store
-from latentcli.cli.caption_words import caption_lines
+from latentcli.cli.caption_words import REFUSED, caption_lines
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.jobs.config import SyncJob
 from latentcli.jobs.encode.job import run_encode
@@ -212,3 +212,9 @@ def test_a_tar_to_safetensors_without_captions(tmp_path, model):
     store = tmp_path / "store"
     encode(source, store, model, samples_per_shard=None, captions="none")
     assert fields_of(store) == [{}] * 2 and not list(store.glob("shards/*.fields.jsonl"))
+
+
+def test_a_run_without_texts_to_read_does_not_tell_of_none():
+    counts = dict.fromkeys(["with_caption", *REFUSED], 0) | {"examples": {}, "broken": 1}
+    told = list(caption_lines({"captions": counts, "encoded": 0}))
+    assert told == ["Texts not taken: 1 broken."]

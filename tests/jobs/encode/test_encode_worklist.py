@@ -21,7 +21,10 @@ from jobkit import (
 )
 from tarjobkit import make_tar, members
 
+from latentcli.cli.sync import summary
 from latentcli.core.errors import Interrupted, StoreError
+from latentcli.jobs.config import SyncJob
+from latentcli.jobs.encode.sync import run_sync
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.store.latent_store import open_store
 from latentcli.shards.store.verify import verify_shards
@@ -281,3 +284,45 @@ def test_a_store_of_the_format_before_is_gone_on_with(model, tmp_path):
     assert json.loads((store / "manifest.json").read_text())["format_version"] == 2
     assert open_store(store).fields("000/000002") == {"caption": "a caption"}
     assert list(verify_shards(store)) == [] and len(latents(store)) == 11
+
+
+def test_what_a_pattern_leaves_out_does_not_give_its_latent_to_a_copy(model, tmp_path):
+    pictures, store = toy_pictures(tmp_path / "pictures", 3), tmp_path / "store"
+    encode(pictures, store, model)
+    shutil.copy(pictures / "000" / "000001.jpg", pictures / "z.jpg")
+    notes: list[str] = []
+    found = encode(pictures, store, model, Reporter(note=notes.append), exclude=("000001.jpg",))
+    assert (found["encoded"], found["renamed"], found["gone"]) == (1, 0, 1)
+    assert {"000/000001/latent", "z/latent"} <= latents_of(store).keys()
+    assert any("drops those whose files are no longer there" in note for note in notes)
+    assert encode(pictures, store, model)["encoded"] == 0
+
+
+def test_of_a_copied_dataset_it_is_told_that_sizes_alone_were_compared(model, tmp_path):
+    pictures, store = toy_pictures(tmp_path / "pictures", 3), tmp_path / "store"
+    encode(pictures, store, model)
+    moved = tmp_path / "moved"
+    shutil.copytree(pictures, moved, copy_function=shutil.copy)
+    for path in moved.rglob("*.jpg"):
+        os.utime(path, (1, 1))
+    found = run_sync(SyncJob(store=str(store), sources=(str(moved),), dry_run=True))
+    assert found["copied"] and "sizes alone" in "".join(summary(found))
+    notes: list[str] = []
+    encode(moved, store, model, Reporter(note=notes.append))
+    assert any("--compare digest finds these" in note for note in notes)
+    notes.clear()
+    pictures.rename(tmp_path / "back")
+    encode(tmp_path / "back", store, model, Reporter(note=notes.append), compare="digest")
+    assert not any("sizes alone" in note for note in notes)
+
+
+def test_other_captions_of_tars_that_are_done_are_told(model, tmp_path):
+    store, notes = tmp_path / "store", list[str]()
+    make_tar(tmp_path / "tars" / "a.tar", members(2))
+    tell, plain = Reporter(note=notes.append), {"samples_per_shard": None}
+    encode(tmp_path / "tars", store, model, **plain)
+    encode(tmp_path / "tars", store, model, tell, captions="none", **plain)
+    assert any("keep their texts (--captions auto)" in note for note in notes)
+    notes.clear()
+    encode(tmp_path / "tars", store, model, tell, **plain)
+    assert not any("keep their texts" in note for note in notes)

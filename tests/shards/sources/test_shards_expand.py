@@ -265,3 +265,12 @@ def test_a_remote_file_of_that_very_name_is_no_brace_list(bucket):
 def test_times_of_remote_files_are_whole_seconds(bucket):
     """A listing knows them more exactly than the look-up of one file: nothing has changed then."""
     assert {time % 10**9 for time in expand(bucket).files.times} == {0}
+
+
+def test_a_list_of_lines_is_not_taken_for_one_name_with_null(tars, tmp_path):
+    listed = tmp_path / "list"
+    listed.write_bytes(b"data/000.tar\ndata/001.tar\n")
+    with pytest.raises(UsageError, match="holds no NUL and several lines"):
+        expand(f"@{listed}", null=True)
+    listed.write_bytes(b"data/000.tar\0data/001.tar")
+    assert len(paths(f"@{listed}", null=True)) == 2
