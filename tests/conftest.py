@@ -14,6 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("LATENTCLI_SHARED", ROOT.parent / "shared"))
 
+# Toy networks, and the processes that tests start, are faster on one thread, above all where tests
+# run beside each other. torch reads it when it is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell starts what runs in its background with Ctrl-C ignored, and children inherit that.
 with contextlib.suppress(ValueError):
     signal.signal(signal.SIGINT, signal.default_int_handler)

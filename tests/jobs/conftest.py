@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import jobkit
 import pytest
-import torch
 from harness.warm import SERVER, warm_server
 
 from latentcli.jobs.loader import worker_handle
-
-
-@pytest.fixture(scope="session", autouse=True)
-def few_threads():
-    """Toy networks are faster on one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
