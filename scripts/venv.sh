@@ -2,6 +2,8 @@
 # Needs bash and Python 3.11 or newer ($PYTHON chooses one); uses the package index that pip uses.
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1
+# Whoever imports a module first keeps its bytecode.
+unset PYTHONDONTWRITEBYTECODE
 
 fail() {
   printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -59,8 +61,10 @@ install_extras() {
   rm -f "$stamp"
   printf 'Installing latentcli[%s] into .venv. The first time this fetches PyTorch: minutes.\n' \
     "$extras"
+  # pip would compile for more than a minute what is, for the most part, never imported.
+  local install=(.venv/bin/python -m pip install -qq --no-compile -c constraints.txt)
   # torch first and alone, so that the build that constraints.txt names is the one taken.
-  .venv/bin/python -m pip install -qq -c constraints.txt torch
-  .venv/bin/python -m pip install -qq -c constraints.txt -e ".[$extras]"
+  "${install[@]}" torch
+  "${install[@]}" -e ".[$extras]"
   printf '%s\n' "$digest" >"$stamp"
 }

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import jobkit
 import pytest
-import torch
+from harness.warm import SERVER, warm_server
+
+from latentcli.jobs.loader import worker_handle
 
 
-@pytest.fixture(scope="session", autouse=True)
-def few_threads():
-    """Toy networks are faster on one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(autouse=True)
+def warm_loaders(monkeypatch):
+    """Loader processes of jobs in this process come from one that has torch imported already."""
+    warm_server()
+    monkeypatch.setattr(worker_handle, "_CONTEXT", SERVER)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from harness.stores import tree
 from harness.toys import toy_model, toy_pictures
+from harness.warm import run_warm
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -95,15 +95,9 @@ def changed_model(
     return str(folder)
 
 
-def cli(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "latentcli", *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        **options,
-    )
+def cli(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, that has torch imported already."""
+    return run_warm(list(map(str, words)), environment(), cwd)
 
 
 def environment() -> dict[str, str]:

@@ -15,12 +15,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import torch
+from harness.warm import SERVER, warm_server
 from PIL import Image
 from safetensors.torch import load
 
@@ -162,10 +162,6 @@ def standard_streams(folder: Path, data: bytes | None = None) -> Iterator[Ends]:
             os.close(own)
 
 
-SERVER = get_context("forkserver")
-"""Makes processes that have torch imported already, from one that does nothing else."""
-
-
 def run_words(words: list[str], stdin: Connection, stdout: Connection, log: str) -> None:
     """A command line in a process of its own, with these for standard streams."""
     with Path(log).open("wb") as err:
@@ -200,7 +196,7 @@ class Forked:
     """
 
     def __init__(self, *words: object, log: Path) -> None:
-        SERVER.set_forkserver_preload(["latentcli.jobs.decode.job", "latentcli.jobs.encode.job"])
+        warm_server()
         self.log = log
         read_end, self._input = SERVER.Pipe(duplex=False)
         self._output, write_end = SERVER.Pipe(duplex=False)

@@ -62,7 +62,7 @@ if mode in ("wait", "first dies", "wait for two"):
     (out / f"{rank}.asked").touch()
     while mode == "wait for two" and len(came) < 2:
         time.sleep(0.05)
-    time.sleep(0.3 + 0.7 * rank)  # the batch is finished, here at different times
+    time.sleep(0.1 + 0.3 * rank)  # the batch is finished, here at different times
     code = 75
 (out / f"{rank}.json").write_text(json.dumps(told | {"came": came}))
 if code < 0:

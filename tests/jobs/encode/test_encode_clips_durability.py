@@ -25,7 +25,7 @@ from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.sources.own_output import MARK
 from latentcli.shards.store.verify import verify_shards
 
-KILLS = 4
+KILLS = 3
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_an_interrupted_decode_leaves_nothing_half_done(form, clips, reference, 
 def job(tmp_path_factory):
     """Six long clips in three units, and what an undisturbed run makes of them."""
     root = tmp_path_factory.mktemp("long")
-    source = clips_in(root / "clips", [150] * 6)
+    source = clips_in(root / "clips", [100] * 6)
     command = encode_command(source, MODEL, workers=0, samples_per_shard=2)
     return undisturbed(command, root / "reference", 3)
 

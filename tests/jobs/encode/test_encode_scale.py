@@ -157,7 +157,7 @@ def test_the_measure_sees_what_a_process_and_its_children_hold():
 
 def test_memory_does_not_grow_with_the_tars(model, tmp_path):
     few, many = (
-        streams.encode_tars(tmp_path, model, 1, "webdataset", count, 150) for count in (2, 8)
+        streams.encode_tars(tmp_path, model, 1, "webdataset", count, 100) for count in (2, 6)
     )
     assert many.tree / few.tree < 1.1, (few, many)
 

@@ -15,6 +15,7 @@ from harness.kills import cleared, restarted, undisturbed
 from harness.processes import all_gone, living, marked, start, wait_for
 from harness.s3 import MISSING
 from harness.stores import look
+from jobkit import encode
 
 from latentcli.core.errors import Interrupted
 from latentcli.jobs.runtime.process import STOPPING
@@ -39,10 +40,19 @@ def job_of(model, tmp_path_factory):
                 root, jobs = stack.enter_context(PATHS[path](Toy(folder, model, 120, workers=1)))
                 private = {**jobs[0].variables, "TMPDIR": str(folder / "tmp")}
                 job = replace(jobs[0], variables=private | {"OMP_NUM_THREADS": "1"})
-                made[path] = root, undisturbed(job, within(root, "reference"))
+                made[path] = root, with_reference(path, job, root)
             return made[path]
 
         yield make
+
+
+def with_reference(path: str, job: Job, root: Path | str) -> Job:
+    """The job and what an undisturbed run gives: of pictures in a folder, in this process."""
+    reference = within(root, "reference")
+    if path not in ("folder", "torchrun"):
+        return undisturbed(job, reference)
+    encode(job.command[4], Path(reference), job.command[6])
+    return replace(job, reference=look(reference).contents())
 
 
 def within(root: Path | str, name: str) -> Path | str:

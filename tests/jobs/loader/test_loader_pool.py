@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 
 import pytest
@@ -148,7 +148,7 @@ def endless(seen):
 
 def test_little_is_read_ahead_and_the_end_is_quick(tmp_path, paths):
     source, seen = intake(tmp_path, paths, {5: "hold"}), []
-    resource_tracker.ensure_running()
+    forkserver.ensure_running()
     before = descriptors()
     with open_chunks(source, endless(seen), 2) as chunks:
         next(chunks)
