@@ -50,8 +50,8 @@ def size_category(count: int) -> str:
 def front_matter(facts: Facts) -> str:
     """YAML that the Hub reads, without the lines around it.
 
-    The viewer is shown the input list, or the tars: shards, records and fields of a store are files
-    that it would take for one table, and fail.
+    The viewer is shown the input list, or tars of which all samples have the same members, as it
+    wants them: shards, records and fields are files that it would take for one table, and fail.
     """
     clips, captions = facts["media"] == "clips", facts["captions"]
     kind = "video" if clips else "image"
@@ -69,9 +69,9 @@ def front_matter(facts: Facts) -> str:
         "- config_name: default",
         "  data_files:",
         "  - split: train",
-        f"    path: {'shards/*.tar' if facts['format'] == 'webdataset' else 'inputs.jsonl'}",
+        f"    path: {'shards/*.tar' if facts['equal_members'] else 'inputs.jsonl'}",
     ]
-    if facts["format"] != "webdataset":
+    if not facts["equal_members"]:
         lines += ["dataset_info:", "  config_name: default", "  features:"]
         for name, dtype in _LIST.items():
             lines += [f"  - name: {name}", f"    dtype: {dtype}"]

@@ -27,7 +27,9 @@ class HubServer:
     sent: Counter[str] = field(default_factory=Counter)
     """Bytes that were answered, by path."""
     stop_at: str = "$^"
-    """Requests that fit this wait for `go_on`; `waiting` says that one does."""
+    """Requests that fit wait for `go_on`, and are dropped then; `waiting` says that one does."""
+    let: int = 0
+    """Of those, so many are let through first."""
 
     def __post_init__(self) -> None:
         self.lock, self.is_closed = threading.Lock(), False
@@ -74,6 +76,19 @@ def hub_server() -> Iterator[HubServer]:
         server.close()
 
 
+def point_at(server: HubServer, monkeypatch: Any, cache: object, token: str | None) -> None:
+    """Makes this process take the server for the Hub, with a cache of its own."""
+    from huggingface_hub import constants
+
+    for name, value in variables(server, cache, token).items():
+        monkeypatch.setenv(name, value)
+    if token is None:
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", f"{cache}/hub")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", f"{cache}/token")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+
+
 def variables(server: HubServer, cache: object, token: str | None = "hf_writer") -> dict[str, str]:
     """The environment of a process that takes the server for the Hub, with a cache of its own."""
     found = {
@@ -99,9 +114,13 @@ def _handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
             with server.lock:
                 server.requests.append(request)
                 stops = re.search(server.stop_at, request) is not None
+                if stops and server.let:
+                    server.let, stops = server.let - 1, False
             if stops:
                 server.waiting.set()
                 server.go_on.wait(60)
+                self.close_connection = True
+                return
             answer = server.answer(self.command, self.path, self.headers, body)
             with server.lock:
                 server.sent[self.path] += len(answer.body) if self.command != "HEAD" else 0

@@ -138,6 +138,9 @@ def facts_of(store: ReadableStore, contents: StoreContents, repo: str | None) ->
         "channels": manifest.channels,
         "sizes": contents.to_json(int(manifest.latent["downscale"]))["buckets"]["items"],
         "sources": sources,
+        "equal_members": manifest.format == "webdataset"
+        and not manifest.tars
+        and all(count == contents.encoded for count in with_field.values()),
         "captions": with_field.pop(CAPTION, 0),
         "fields": dict(with_field.most_common(NAMED_FIELDS)),
         "missing": "" if there.is_whole else there.describe(),

@@ -6,7 +6,7 @@ import errno
 import re
 
 import pytest
-from harness.hub import HubServer, hub_server
+from harness.hub import HubServer, hub_server, point_at
 from harness.hub_routes import Blob, Repository
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,17 +27,12 @@ FILES = {
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A server with org/data, whose branch `old` is empty, and hub caches of the test's own."""
-    from huggingface_hub import constants
-
     with hub_server() as server:
         found = server.repositories["org/data"] = Repository(private=False)
         found.branches["old"] = found.branches["main"]
         found.commit("main", FILES, "files")
         server.objects |= {blob.sha256: blob.data for blob in FILES.values()}
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-        monkeypatch.setenv("LATENTCLI_RETRY_SECONDS", "0.2")
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        point_at(server, monkeypatch, tmp_path, None)
         yield server
 
 
