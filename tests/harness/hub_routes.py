@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-PAGE = 20
+PAGE = 15
 """Entries of a listing's page, so that small stores have several."""
 TOKENS = {"hf_writer": "org", "hf_reader": ""}
 """The namespace that each token may write to."""

@@ -133,7 +133,7 @@ def send(
     if MANIFEST in there:
         anew = is_other(job, manifest)
     message = job.message or f"{manifest.totals.encoded:,} latents of {manifest.latent_space}"
-    todo = list(commits(files, there, manifest, anew=anew))
+    todo = list(commits(files, there, anew=anew))
     total, sent, deleted = sum(one.size for group, _ in todo for one in group), 0, 0
     uploaded, commit = 0, None
     for number, (group, gone) in enumerate(todo, 1):
@@ -154,7 +154,7 @@ def send(
         "revision": repository.branch,
         "private": is_private,
         "url": f"{endpoint}/datasets/{job.repo}",
-        "open": f"hf://datasets/{job.repo}" + (f"@{job.revision}" if job.revision else ""),
+        "open": f"hf://datasets/{job.repo}" + (f"@{_quoted(job.revision)}" if job.revision else ""),
         "commit": commit,
         "commits": len(todo),
         "files": len(files.names),
@@ -166,7 +166,7 @@ def send(
 
 def is_other(job: PushJob, manifest: Manifest) -> bool:
     """Whether the repository holds another store, which `force` replaces; without it UsageError."""
-    where = RemotePath(f"hf://datasets/{job.repo}@{(job.revision or 'main').replace('/', '%2F')}")
+    where = RemotePath(f"hf://datasets/{job.repo}@{_quoted(job.revision or 'main')}")
     try:
         old = read_manifest(where)
     except StoreError as error:
@@ -184,6 +184,11 @@ def is_other(job: PushJob, manifest: Manifest) -> bool:
             " Push to another repository; --force replaces it, and the history keeps the old one."
         )
     return True
+
+
+def _quoted(branch: str) -> str:
+    """A branch as it stands in a URL, where a slash would end it."""
+    return branch.replace("/", "%2F")
 
 
 def _size(number: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from latentcli.jobs.store.card import CARD, PICTURES
@@ -12,10 +12,8 @@ from latentcli.shards.layout import FAILURES, INPUTS, MANIFEST, SHARDS, record_p
 from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.own_output import MARK
 from latentcli.shards.storage.hub_repository import HubEntry, Upload
-from latentcli.shards.storage.json_files import pretty
 from latentcli.shards.storage.paths import is_remote
 from latentcli.shards.store.commit import CommitRecord, read_record
-from latentcli.shards.store.manifest import Manifest
 
 COMMIT_FILES, COMMIT_BYTES = 150, 2**30
 """What a commit holds at most, but for a unit that is larger: the Hub gives up on large ones."""
@@ -85,14 +83,15 @@ def _rest(store: Path) -> Iterator[Upload]:
 
 
 def commits(
-    files: StoreFiles, there: Mapping[str, HubEntry], manifest: Manifest, *, anew: bool
+    files: StoreFiles, there: Mapping[str, HubEntry], *, anew: bool
 ) -> Iterator[tuple[list[Upload], list[str]]]:
     """What each commit uploads and deletes, so that `there` becomes the store.
 
-    Where several commits change a store that is there already, its manifest says meanwhile that it
-    is not finished. `anew` takes the old store away with the first one: it is another one.
+    Where there are several, the first takes the manifest of an older store away and the last brings
+    the new one, so that nobody reads a mixture. `anew` takes all of the old store away: it is
+    another one.
     """
-    gone = [name for name in there if _OURS.fullmatch(name) and name not in files.names]
+    ours = [name for name in there if _OURS.fullmatch(name)]
     kept = {} if anew else there
     units = [[one for one in unit if not one.is_there(kept.get(one.name))] for unit in files.units]
     rest = [one for one in files.rest if not one.is_there(kept.get(one.name))]
@@ -100,17 +99,15 @@ def commits(
     size = sum(one.size for group in groups[-1:] for one in group)
     if groups and size + sum(one.size for one in rest) <= COMMIT_BYTES:
         rest = [*groups.pop(), *rest]
-    if groups and MANIFEST in there:
-        text = pretty(replace(manifest, status="running").to_json())
-        groups[0].append(Upload(MANIFEST, text.encode() + b"\n"))
-        last = next(one for one in files.rest if one.name == MANIFEST)
-        rest = [one for one in rest if one.name != MANIFEST] + [last]
-    if anew and groups:
-        first, *groups = groups
-        names = {one.name for one in first}
-        yield first, [name for name in there if _OURS.fullmatch(name) and name not in names]
-        gone = []
-    yield from ((group, []) for group in groups)
+    if groups:
+        first = [MANIFEST] if MANIFEST in there else []
+        if anew:
+            sent = {one.name for one in groups[0]}
+            first += [name for name in ours if name not in sent]
+        yield groups[0], first
+        rest = [*(one for one in rest if one.name != MANIFEST), files.rest[-1]]
+    yield from ((group, []) for group in groups[1:])
+    gone = [name for name in ours if name not in files.names and not (anew and groups)]
     if rest or gone:
         yield rest, gone
 
