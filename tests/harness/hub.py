@@ -84,6 +84,8 @@ def point_at(server: HubServer, monkeypatch: Any, cache: object, token: str | No
         monkeypatch.setenv(name, value)
     if token is None:
         monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", f"{cache}/hub")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", f"{cache}/token")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

@@ -18,8 +18,8 @@ from urllib.parse import parse_qs
 
 PAGE = 15
 """Entries of a listing's page, so that small stores have several."""
-TOKENS = {"hf_writer": "org", "hf_reader": ""}
-"""The namespace that each token may write to."""
+TOKENS = {"hf_writer": ("org", "someone"), "hf_reader": ()}
+"""The owners that each token may write for."""
 LARGE = re.compile(r"\.(safetensors|tar|png|bin)$")
 
 
@@ -114,7 +114,7 @@ class Request:
         return found if found is not None and (self.token or not found.private) else None
 
     def may_write(self, name: str) -> bool:
-        return TOKENS.get(self.token) == name.partition("/")[0]
+        return name.partition("/")[0] in TOKENS.get(self.token, ())
 
 
 NO_REPO = refusal(404, "RepoNotFound", "Repository not found")

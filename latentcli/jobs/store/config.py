@@ -34,7 +34,6 @@ class CardJob:
         " Default: README.md in the store.",
         metavar="FILE",
         flags=("--output", "-o"),
-        variable=False,
     )
     license: str | None = option(
         None,
@@ -52,7 +51,6 @@ class CardJob:
         False,
         "Write the card anew, also where a person wrote or changed it. Default: off.",
         flags=("--force",),
-        variable=False,
     )
 
 
@@ -71,38 +69,34 @@ class PushJob:
     )
     private: bool = option(
         False,
-        "Make the repository private; one that exists and is public is refused. Default: as your"
-        " account or organisation has it.",
+        "Make the repository private; one that exists and is public is refused. Default: off,"
+        " which is as your account or organisation has it.",
         flags=("--private",),
-        variable=False,
     )
-    revision: str | None = option(
+    branch: str | None = option(
         None,
         "Branch to push to; it is made where it does not exist. Default: main.",
         metavar="BRANCH",
-        variable=False,
+        flags=("--branch", "--revision"),
     )
     message: str | None = option(
         None,
-        "What the commits say. Default: the store's name and how many latents it has.",
+        "What the commits say. Default: how many latents there are, and of which latent space.",
         metavar="TEXT",
-        variable=False,
     )
     allow_partial: bool = option(
         False,
-        "Push what is there of a store that is not whole. Default: refuse.",
+        "Push what is there of a store that is not whole. Default: off; it is refused.",
         flags=("--allow-partial",),
     )
     force: bool = option(
         False,
         "Replace the store of another spec that the repository holds. Default: refuse.",
         flags=("--force",),
-        variable=False,
     )
     show_sources: bool = option(
         False,
         "Push although sources are named by shell commands, or by URLs with parameters, which may"
-        " hold secrets. Default: refuse.",
+        " hold secrets. Default: off; it is refused.",
         flags=("--show-sources",),
-        variable=False,
     )

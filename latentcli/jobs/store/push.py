@@ -39,7 +39,7 @@ def run_push(job: PushJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     store = path_of(job.store)
     if not isinstance(store, Path):
         raise UsageError(f"{store} is remote: push takes a store in a folder of this machine.")
-    repository = HubRepository(job.repo, job.revision)
+    repository = HubRepository(job.repo, job.branch)
     # Before the work: without a token all of it would be for nothing.
     reporter.status("Asking the Hub")
     repository.log_in()
@@ -154,7 +154,7 @@ def send(
         "revision": repository.branch,
         "private": is_private,
         "url": f"{endpoint}/datasets/{job.repo}",
-        "open": f"hf://datasets/{job.repo}" + (f"@{_quoted(job.revision)}" if job.revision else ""),
+        "open": f"hf://datasets/{job.repo}" + (f"@{_quoted(job.branch)}" if job.branch else ""),
         "commit": commit,
         "commits": len(todo),
         "files": len(files.names),
@@ -166,7 +166,7 @@ def send(
 
 def is_other(job: PushJob, manifest: Manifest) -> bool:
     """Whether the repository holds another store, which `force` replaces; without it UsageError."""
-    where = RemotePath(f"hf://datasets/{job.repo}@{_quoted(job.revision or 'main')}")
+    where = RemotePath(f"hf://datasets/{job.repo}@{_quoted(job.branch or 'main')}")
     try:
         old = read_manifest(where)
     except StoreError as error:

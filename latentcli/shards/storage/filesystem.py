@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from latentcli.core.errors import UsageError
 from latentcli.shards.storage.hub_files import HubFiles
-from latentcli.shards.storage.retry import Plain, answered, retry_seconds, retrying
+from latentcli.shards.storage.retry import OFFLINE, Plain, answered, retry_seconds, retrying
 
 Result = TypeVar("Result")
 
@@ -139,6 +139,8 @@ def plain(error: Exception, url: str) -> OSError:
 
 def _hub_refusal(error: Exception, names: Collection[str]) -> tuple[type[OSError], int, str] | None:
     """What the Hub says by the kind of its error or its status, where it is one of these."""
+    if OFFLINE in names:
+        return OSError, errno.ENETDOWN, "HF_HUB_OFFLINE is set, which forbids to ask the Hub"
     if "GatedRepoError" in names:
         reason = "its owner has to let you in: ask for access on its page"
         return PermissionError, errno.EACCES, reason

@@ -204,7 +204,7 @@ def test_a_training_loop_asks_once_for_each_shard(hub, mixed_store, tmp_path):
 
 def test_another_branch_and_another_store(hub, mixed_store, raw_store):
     push(mixed_store)
-    document = push(mixed_store, revision="half/x")
+    document = push(mixed_store, branch="half/x")
     assert document["open"] == f"{URL}@half%2Fx"
     assert len(open_store(document["open"])) == 23
     with pytest.raises(UsageError, match=r"made with another spec \(latents.state\)"):

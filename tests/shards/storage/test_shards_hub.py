@@ -152,6 +152,16 @@ def test_errors_say_what_is_missing(hub, monkeypatch):
     assert "does not know the token" in told("hf://datasets/org/data")
 
 
+def test_offline_is_said_at_once(hub, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError) as caught:
+        pinned(path_of("hf://datasets/org/data"))
+    assert caught.value.strerror == "HF_HUB_OFFLINE is set, which forbids to ask the Hub"
+    assert asked(hub) == []
+
+
 def test_a_hub_that_is_away_is_asked_again_and_then_told_of(hub):
     store = pinned(path_of("hf://datasets/org/data"))
     kept = here(store / "README.md")
