@@ -19,7 +19,7 @@ from latentcli.shards.layout import (
     recorded_units,
     shard_name,
 )
-from latentcli.shards.storage.hub import fetch, here, pinned
+from latentcli.shards.storage.hub import fetch, here, is_pinned, pinned
 from latentcli.shards.storage.json_fields import from_object, to_object
 from latentcli.shards.storage.paths import AnyPath, reading
 from latentcli.shards.store.commit import read_record
@@ -313,7 +313,9 @@ class StoreReader:
             path = here(path)
         found = difference(path, size, sha256)
         if found is not None:
-            raise StoreError(f"{found[1]} {repair_advice(self.path)}")
+            downloaded = "Delete it: it is then downloaded again."
+            advice = downloaded if is_pinned(self.path) else repair_advice(self.path)
+            raise StoreError(f"{found[1]} {advice}")
 
     def __getstate__(self) -> dict[str, Any]:
         fresh: dict[str, Any] = {"_records": OrderedDict(), "_fields_files": {}, "_sound": set()}

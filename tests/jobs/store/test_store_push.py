@@ -311,3 +311,29 @@ def test_missing_repositories_and_revisions(hub, mixed_store):
         open_store(f"{URL}/deeper")
     with pytest.raises(StoreError, match="no such repository"):
         inspect_store("hf://datasets/org/none")
+
+
+@pytest.mark.parametrize("check", ["none", "open"])
+def test_tars_and_single_shards_are_read_too(hub, pictures, tmp_path, model, check):
+    store = tmp_path / "tars"
+    jobkit.encode(pictures, store, model, shard_format="webdataset")
+    push(store)
+    there, local = LatentDataset(URL, check=check), LatentDataset(store)
+    for item, other in zip(there, local, strict=True):
+        assert torch.equal(item["latent"], other["latent"])
+        assert item["caption"] == other["caption"] != ""
+    shard = open_store(f"{URL}/shards/000000.tar")
+    assert list(shard) == local.keys[:4]
+    assert torch.equal(shard[local.keys[0]], local[0]["latent"])
+
+
+def test_a_cached_shard_that_was_damaged_is_found(hub, mixed_store):
+    push(mixed_store)
+    key = next(iter(open_store(mixed_store)))
+    open_store(URL)[key]
+    (blob,) = {p.resolve() for p in Path(os.environ["HF_HOME"]).rglob("000000.safetensors")}
+    data = bytearray(blob.read_bytes())
+    data[-1] ^= 1
+    blob.write_bytes(data)
+    with pytest.raises(StoreError, match=r"000000.safetensors is not what.*Delete it"):
+        open_store(URL, check="open")[key]
