@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from latentcli import __version__
 from latentcli.cli.bench import bench
+from latentcli.cli.card import card
 from latentcli.cli.command import NOTHING, plain
 from latentcli.cli.decode import decode
 from latentcli.cli.encode import encode
@@ -23,6 +24,7 @@ from latentcli.cli.inspect import inspect
 from latentcli.cli.models import models, show
 from latentcli.cli.output import Output, asked
 from latentcli.cli.plan import plan
+from latentcli.cli.push import push
 from latentcli.cli.roundtrip import roundtrip
 from latentcli.cli.slurm import slurm
 from latentcli.cli.sync import sync
@@ -36,7 +38,7 @@ from latentcli.jobs.runtime.signals import StopRequest, stop_at_once
 NAME = "latentcli"
 COMMANDS = (
     *(encode, plan, sync, decode, export, roundtrip, bench, models, inspect, verify, slurm),
-    *(video_embed, video_distance),
+    *(video_embed, video_distance, card, push),
 )
 SUBCOMMANDS = {models: (show,)}
 """Commands that have further ones below them, and run alone too."""

@@ -53,6 +53,10 @@ class IncompleteStore(StoreError):
     exit_code = 3
 
 
+class HubError(LatentCliError):
+    """The Hugging Face Hub refuses what was asked of it, or cannot be reached."""
+
+
 class SelfCheckError(LatentCliError):
     """The first real inputs do not come back as pictures: the job would write a wrong cache."""
 

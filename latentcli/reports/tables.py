@@ -239,6 +239,8 @@ def sources_text(sources: Values | None) -> str:
         if count := sources[kind]:
             more = " ..." if count > len(sources[f"{kind}_examples"]) else ""
             parts.append(f"{count:,} {kind}: {', '.join(sources[f'{kind}_examples'])}{more}")
+    if unknown := sources.get("unknown"):
+        parts.append(f"{unknown:,} of which the store does not say where they lie")
     return "; ".join(parts) or "all there" + (" and as they were" * (sources["changed"] == 0))
 
 

@@ -31,6 +31,7 @@ from latentcli.jobs.config import (
     SyncJob,
     VerifyJob,
 )
+from latentcli.jobs.store.config import CardJob, PushJob
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
 NAMES = [command.__name__.replace("_", "-") for command in COMMANDS]
@@ -43,6 +44,8 @@ JOBS = {
     "inspect": InspectJob,
     "slurm": SlurmJob,
     "sync": SyncJob,
+    "card": CardJob,
+    "push": PushJob,
     "video-embed": VideoEmbedJob,
     "video-distance": VideoDistanceJob,
 }
@@ -127,7 +130,7 @@ def test_every_option_has_help_and_a_section(verb: str) -> None:
     options = options_of(JOBS[verb])
     assert all(told.help.endswith(".") for told in options.values())
     without = {name for name, told in options.items() if told.section not in SECTIONS}
-    no_files = verb in ("inspect", "slurm")
+    no_files = verb in ("inspect", "slurm", "card", "push")
     assert without == (options.keys() if no_files else {"dry_run"} & options.keys())
     assert ("config" in parameters(verb)) is not no_files
     panels = {name: parameters(verb)[name] for name, told in options.items() if not told.argument}

@@ -14,7 +14,8 @@ from torch import Tensor
 from latentcli.core.errors import StoreError
 from latentcli.core.types import Row
 from latentcli.jobs.store.latent_store import latent_of
-from latentcli.shards.layout import shard_path
+from latentcli.shards.layout import record_path, shard_path
+from latentcli.shards.storage.hub import fetch
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import read_record
 from latentcli.shards.store.presence import Presence
@@ -62,9 +63,9 @@ class ReadableStore:
     """
 
     def __init__(self, path: AnyPath) -> None:
-        self.path = path
         self.damage = Damage()
         self._reader = StoreReader(path)
+        self.path = self._reader.path
         self.manifest = self._reader.manifest
         """None for a single shard."""
         self.numbers = self._reader.units
@@ -84,6 +85,8 @@ class ReadableStore:
 
     def units(self) -> Iterator[UnitRead]:
         """All units that can be read, in order; also counts their samples."""
+        if self.manifest is not None:
+            fetch(record_path(self.path, number) for number in self.numbers)
         for index, number in enumerate(self.numbers):
             try:
                 unit = self._unit(number)

@@ -15,7 +15,8 @@ from latentcli.reports.page import write_page
 from latentcli.reports.store_page import store_page
 from latentcli.shards.layout import INPUTS
 from latentcli.shards.storage.atomic_write import writing
-from latentcli.shards.storage.paths import path_of
+from latentcli.shards.storage.hub import pinned
+from latentcli.shards.storage.paths import path_of, reading
 from latentcli.shards.store.presence import AGAIN, repair_advice
 
 
@@ -36,6 +37,8 @@ def inspect_store(
     if report is not None:
         check_report_folder(report)
     where = path_of(path)
+    with reading(where):
+        where = pinned(where)
     if not where.exists():
         raise StoreError(f"There is no {path}: name a store folder or one of its shards.")
     reporter.status("Reading the store")

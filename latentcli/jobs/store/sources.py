@@ -28,6 +28,8 @@ class SourceState:
     missing_roots: list[str] = field(default_factory=list)
     """Folders of the inputs that are not there: nothing is known of what is in them."""
     gone: int = 0
+    unknown: int = 0
+    """Inputs of which the store, one without its sources.json, does not say where they lie."""
     changed: int | None = None
     """None where that was not looked at."""
     examples: dict[str, list[str]] = field(default_factory=lambda: {"gone": [], "changed": []})
@@ -43,6 +45,7 @@ class SourceState:
         return {
             "missing_roots": self.missing_roots,
             "gone": self.gone,
+            "unknown": self.unknown,
             "changed": self.changed,
             "gone_examples": self.examples["gone"],
             "changed_examples": self.examples["changed"],
@@ -90,6 +93,9 @@ def _suspects(
     for row, digest in zip(state.inputs, digests, strict=True):
         away = any(below(root, row.source) is not None for root in found.missing_roots)
         if away or not is_lasting(row.source):
+            continue
+        if not is_remote(row.source) and not Path(row.source).is_absolute():
+            found.unknown += 1
             continue
         now = there.get(row.source) if is_remote(row.source) else _stat(row.source)
         if now is None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentcli.core.errors import SampleError, WeightsError
+from latentcli.core.errors import SampleError, UsageError, WeightsError
 from latentcli.core.types import Row
 from latentcli.images.buckets import described_buckets
 from latentcli.images.codec import DecodePolicy
@@ -32,7 +32,8 @@ from latentcli.jobs.store.sources import state_of_sources
 from latentcli.latents.schema import stored_parts
 from latentcli.shards.layout import record_path
 from latentcli.shards.sources.digests import digest_of
-from latentcli.shards.storage.paths import AnyPath, path_of
+from latentcli.shards.storage.hub import is_of_hub, pinned
+from latentcli.shards.storage.paths import AnyPath, path_of, reading
 from latentcli.shards.store.commit import drop_record
 from latentcli.shards.store.lock import StoreLock
 from latentcli.shards.store.manifest import Manifest, read_manifest, write_manifest
@@ -54,6 +55,12 @@ def run_verify(job: VerifyJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     With `repair` it is the store's only writer meanwhile, and takes damaged units back.
     """
     store = path_of(job.store)
+    if job.repair and is_of_hub(store):
+        raise UsageError(
+            "--repair takes no store of the Hub: repair the one that was pushed, and push it again."
+        )
+    with reading(store):
+        store = pinned(store)
     manifest = read_manifest(store)
     repaired: list[int] = []
     reporter.status("Reading the shards")

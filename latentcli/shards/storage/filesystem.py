@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from latentcli.core.errors import UsageError
-from latentcli.shards.storage.retry import Plain, retry_seconds, retrying
+from latentcli.shards.storage.hub_files import HubFiles
+from latentcli.shards.storage.retry import OFFLINE, Plain, answered, retry_seconds, retrying
 
 Result = TypeVar("Result")
 
@@ -30,7 +31,17 @@ _NO_CREDENTIALS = {
     "DefaultCredentialsError",
     "RefreshError",
 }
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST")
+_GONE = {
+    "RepositoryNotFoundError": "there is no such repository, or this token may not read it",
+    "RevisionNotFoundError": "the repository has no such branch, tag or commit",
+    "RemoteEntryNotFoundError": "it is not there",
+}
+"""What the Hub's errors say of what is missing."""
+_REFUSED = {401: "the Hub does not know the token", 403: "the token may not do that"}
+_ENDPOINTS = (
+    *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST"),
+    *("HF_ENDPOINT", "HF_TOKEN"),
+)
 
 _open: dict[tuple[object, ...], Any] = {}
 
@@ -65,6 +76,8 @@ def _new(scheme: str) -> Any:
             " another scheme of fsspec."
         ) from error
     options = {"skip_instance_cache": True, "use_listings_cache": False}
+    if scheme == "hf":
+        return HubFiles(**options)
     return kind(**options, **(_s3_options() if scheme in ("s3", "s3a") else {}))
 
 
@@ -109,6 +122,9 @@ def plain(error: Exception, url: str) -> OSError:
         return PermissionError(
             errno.EACCES, f"no credentials for {scheme}:// were found or they do not work", url
         )
+    if scheme == "hf" and (refused := _hub_refusal(error, names)):
+        kind, number, reason = refused
+        return kind(number, reason, url)
     if isinstance(error, FileNotFoundError):
         bucket = "bucket" in said
         reason = "the bucket does not exist" if bucket else "it is not there"
@@ -119,6 +135,20 @@ def plain(error: Exception, url: str) -> OSError:
         return OSError(error.errno, error.strerror, url)
     number = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
     return OSError(number, f"the storage refuses it ({said})", url)
+
+
+def _hub_refusal(error: Exception, names: Collection[str]) -> tuple[type[OSError], int, str] | None:
+    """What the Hub says by the kind of its error or its status, where it is one of these."""
+    if OFFLINE in names:
+        return OSError, errno.ENETDOWN, "HF_HUB_OFFLINE is set, which forbids to ask the Hub"
+    if "GatedRepoError" in names:
+        reason = "its owner has to let you in: ask for access on its page"
+        return PermissionError, errno.EACCES, reason
+    for name, reason in _GONE.items():
+        if name in names:
+            return FileNotFoundError, errno.ENOENT, reason
+    reason = _REFUSED.get(answered(error)[0] or 0, "")
+    return (PermissionError, errno.EACCES, reason) if reason else None
 
 
 def _said(error: Exception) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from latentcli.core.errors import StoreError
 from latentcli.core.json_values import finite
+from latentcli.shards.storage.hub import here
 from latentcli.shards.storage.paths import AnyPath, RemotePath
 
 
@@ -47,7 +48,7 @@ def may_pass(path: AnyPath, error: StoreError) -> bool:
 def load_object(path: AnyPath) -> dict[str, Any]:
     """The JSON object in a file; StoreError where it is missing, unreadable or no such thing."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(here(path).read_bytes())
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

@@ -42,6 +42,8 @@ _NEVER = (
     IsADirectoryError,
     NotADirectoryError,
 )
+OFFLINE = "OfflineModeIsEnabled"
+"""What the Hub's client raises where HF_HUB_OFFLINE forbids it to ask: a ConnectionError."""
 _STATUS = {
     408: "the storage waited too long for the request",
     425: "the storage was not ready yet",
@@ -135,7 +137,7 @@ def retrying(call: Callable[[], Result], what: str) -> Result:
 
 def passing(error: BaseException) -> str | None:
     """Why an error may pass by itself, as half a sentence; None where it will not."""
-    if isinstance(error, _NEVER):
+    if isinstance(error, _NEVER) or type(error).__name__ == OFFLINE:
         return None
     for link in _chain(error):
         if reason := _named(link):

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from latentcli.core.errors import StoreError
-from latentcli.shards.layout import INPUTS, SHARDS
+from latentcli.shards.layout import INPUTS, SHARDS, record_path
+from latentcli.shards.storage.hub import fetch
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.commit import read_record
 from latentcli.shards.store.input_list import InputList
@@ -87,6 +88,7 @@ def presence_of(
     damaged: dict[int, str] = {}
     without_fields: dict[int, str] = {}
     encoded = unreadable = 0
+    fetch(record_path(store, unit) for unit in recorded)
     for unit in recorded:
         try:
             record = read_record(store, unit)

@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.types import Member, Row
 from latentcli.shards.keys import KeyIndex
-from latentcli.shards.layout import FIELDS, SHARDS, file_names, recorded_units, shard_name
+from latentcli.shards.layout import (
+    FIELDS,
+    SHARDS,
+    file_names,
+    record_path,
+    recorded_units,
+    shard_name,
+)
+from latentcli.shards.storage.hub import fetch, here, is_pinned, pinned
 from latentcli.shards.storage.json_fields import from_object, to_object
-from latentcli.shards.storage.paths import AnyPath
+from latentcli.shards.storage.paths import AnyPath, reading
 from latentcli.shards.store.commit import read_record
 from latentcli.shards.store.fields import FieldsFile
 from latentcli.shards.store.manifest import Manifest, read_manifest
@@ -47,6 +55,8 @@ class StoreReader:
     """
 
     def __init__(self, path: AnyPath, check: str = "none") -> None:
+        with reading(path):
+            path = pinned(path)
         self.path = path
         self.manifest: Manifest | None = None if path.is_file() else read_manifest(path)
         """The store's description; None where a single shard was opened."""
@@ -119,6 +129,8 @@ class StoreReader:
 
         One whose record turns out damaged is passed over, and told of in `presence` from then on.
         """
+        if self.manifest is not None:
+            fetch(record_path(self.path, unit) for unit in self.units)
         for unit in self.units:
             try:
                 rows = self.unit_rows(unit)
@@ -204,7 +216,8 @@ class StoreReader:
         if path is not None and path not in self._fields_files:
             if self._check == "open":
                 self._compare(unit, "fields")
-            self._fields_files[path] = FieldsFile(path)
+            with reading(path):
+                self._fields_files[path] = FieldsFile(here(path))
         return None if path is None else self._fields_files[path]
 
     @cached_property
@@ -279,6 +292,8 @@ class StoreReader:
         if self._check == "open" and place not in self._sound:
             self._compare(unit, "shard")
             self._sound.add(place)
+        with reading(path):
+            path = here(path)
         return open_shard(path)
 
     def _place(self, recorded: str, usual: str) -> AnyPath:
@@ -293,9 +308,14 @@ class StoreReader:
         name, size, sha256 = record.shard, record.bytes, record.sha256
         if what == "fields" and record.fields is not None:
             name, size, sha256 = record.fields.file, record.fields.bytes, record.fields.sha256
-        found = difference(self.path / SHARDS / name, size, sha256)
+        path = self.path / SHARDS / name
+        with reading(path):
+            path = here(path)
+        found = difference(path, size, sha256)
         if found is not None:
-            raise StoreError(f"{found[1]} {repair_advice(self.path)}")
+            downloaded = "Delete it: it is then downloaded again."
+            advice = downloaded if is_pinned(self.path) else repair_advice(self.path)
+            raise StoreError(f"{found[1]} {advice}")
 
     def __getstate__(self) -> dict[str, Any]:
         fresh: dict[str, Any] = {"_records": OrderedDict(), "_fields_files": {}, "_sound": set()}
