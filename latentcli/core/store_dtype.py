@@ -8,7 +8,9 @@ to be written.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,7 +85,20 @@ def _restored(name: str, tensor: Tensor, scale: Tensor | None) -> Tensor:
     if scale is None or scale.shape != tensor.shape[:-2]:
         found = "none" if scale is None else list(scale.shape)
         raise ValueError(f"{name} {list(tensor.shape)} needs a scale per channel, there is {found}")
-    return tensor.float().mul_(scale[..., None, None])
+    values = _of_fp8(tensor) if tensor.dtype == torch.float8_e4m3fn else tensor.float()
+    return values.mul_(scale[..., None, None])
+
+
+def _of_fp8(tensor: Tensor) -> Tensor:
+    """`float()`, by a table of the 256 values: four times as quick on a CPU, to the same bits."""
+    codes = tensor.contiguous().view(torch.uint8).numpy()
+    return torch.from_numpy(np.take(_fp8_values(), codes))
+
+
+@cache
+def _fp8_values() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    codes = torch.arange(256, dtype=torch.uint8)
+    return codes.view(torch.float8_e4m3fn).float().numpy()
 
 
 def rounded(part: str, values: Tensor, store_dtype: str = "bf16") -> Tensor:

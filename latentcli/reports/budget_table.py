@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from latentcli.reports.tables import Column, FittingTable, optional
+from latentcli.reports.tables import Column, FittingTable
 
 Values = Mapping[str, Any]
 
@@ -27,14 +27,14 @@ def budget_tables(document: Values) -> Iterator[RenderableType]:
                 "million_bytes": document["source_million_bytes"],
             }
         )
-    worst = Column("worst", lambda r: optional(r.get("worst_delta"), "+.3f"))
+    worst = Column("worst", lambda r: decibels(r.get("worst_delta")))
     columns = (
         Column("stored in", lambda r: r["store_dtype"], figure=False),
         Column("a picture", lambda r: size_text(r["bytes"])),
         Column("of bf16", lambda r: f"{r['share']:.0%}" if "share" in r else ""),
         Column("1 M pictures", lambda r: size_text(r["million_bytes"])),
         Column("PSNR dB", psnr_text),
-        Column("to bf16", lambda r: optional(r.get("delta"), "+.3f")),
+        Column("to bf16", lambda r: decibels(r.get("delta"))),
     )
     yield FittingTable(((*columns, worst), columns), rows)
     yield Text(note(document))
@@ -48,6 +48,11 @@ def psnr_text(row: Values) -> str:
         return f"{row['unfit']} do not fit"
     mean = row["psnr"]["mean"]
     return "the same" if mean is None else f"{mean:.3f}"
+
+
+def decibels(value: float | None) -> str:
+    """A difference in dB, nothing where there is none, and zero without a sign."""
+    return "" if value is None else f"{round(value, 3) + 0.0:.3f}"
 
 
 def note(document: Values) -> str:

@@ -77,3 +77,10 @@ def test_values_without_their_scale_are_refused():
         held(tensors | {"latent_scale": torch.ones(2)})
     # A part of another tool that happens to be called so is left alone.
     assert list(held({"noise_scale": torch.ones(1)})) == ["noise_scale"]
+
+
+def test_fp8_is_read_to_the_bit():
+    codes = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    numbers = codes[codes.float().isfinite()].view(1, 2, 127)
+    tensors = {"latent_quantised": numbers, "latent_scale": torch.tensor([3.0])}
+    assert torch.equal(held(tensors)["latent"], numbers.float() * 3)

@@ -38,11 +38,7 @@ class BudgetJob(ModelSettings):
     image_root: str | None = like(ImageIntake, "image_root")
     include: tuple[str, ...] = like(ImageIntake, "include")
     exclude: tuple[str, ...] = like(ImageIntake, "exclude")
-    limit: int | None = like(
-        ImageIntake,
-        "limit",
-        help="Take only the first N inputs in the order of their keys. Default: all.",
-    )
+    limit: int | None = like(ImageIntake, "limit")
     alpha: str = like(ImageIntake, "alpha")
     max_pixels: int = like(ImageIntake, "max_pixels")
     size: str | None = like(ImageIntake, "size")
