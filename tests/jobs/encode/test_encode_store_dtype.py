@@ -16,7 +16,7 @@ from jobkit import changed_model, decode, encode, encode_job, failures_of, laten
 from jobkit import pictures_of as pictures_in
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tarjobkit import tar_store
+from tarjobkit import latents_in, standard_streams, tar_store
 
 import latentcli
 from latentcli.core.errors import StoreError
@@ -33,6 +33,8 @@ DTYPES = {"fp16": torch.float16, "fp8": torch.float8_e4m3fn, "int8": torch.int8}
 SCALED = ("fp8", "int8")
 MOVED = {"fp16": 0.003, "fp8": 0.04, "int8": 0.01}
 """Largest RMS difference from what bf16 gives, over the RMS."""
+
+of_scales = pytest.mark.parametrize("store", SCALED, indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +112,8 @@ def test_every_verb_reads_it(store, usual, tmp_path):
     assert shapes == {f"{i:04d}": (h, w, 3) for i, (w, h) in enumerate(SIZES)}
 
 
+@of_scales
 def test_a_latent_without_its_scale_is_damage(store, tmp_path):
-    if store.name not in SCALED:
-        return
     copy = tmp_path / store.name
     shutil.copytree(store, copy)
     shard = copy / "shards" / "000000.safetensors"
@@ -130,6 +131,7 @@ def test_a_latent_without_its_scale_is_damage(store, tmp_path):
     assert set(pictures_in(tmp_path / "out")) == {"0001", "0002", "0003"}
 
 
+@pytest.mark.parametrize("store", ["int8"], indirect=True)
 def test_no_byte_depends_on_workers_or_batches_of_equal_work(store, folder, model, tmp_path):
     encode(folder, tmp_path / "again", model, flip="both", store_dtype=store.name, workers=2)
     assert tree(tmp_path / "again") == tree(store)
@@ -168,9 +170,8 @@ def samples_in(tar: Path) -> list[tuple[bytes, str]]:
         ]
 
 
+@of_scales
 def test_a_unit_written_anew_moves_bytes_and_rounds_nothing(store, folder, model, tmp_path):
-    if store.name not in SCALED:
-        return
     source, copy = tmp_path / "in", tmp_path / "store"
     shutil.copytree(folder, source)
     encode(source, copy, model, store_dtype=store.name)
@@ -184,7 +185,13 @@ def test_a_unit_written_anew_moves_bytes_and_rounds_nothing(store, folder, model
     for name, tensor in after.items():
         old = before[name.replace("renamed", "0002")]
         assert tensor.dtype == old.dtype and torch.equal(tensor.float(), old.float())
-    assert json.loads((copy / "manifest.json").read_text())["format_version"] == 3
+    manifest, held = (
+        json.loads((copy / "manifest.json").read_text()),
+        latentcli.open_store(str(copy)),
+    )
+    assert manifest["format_version"] == 3
+    mean = torch.cat([held[key].double().flatten(1) for key in held], dim=1).mean(dim=1)
+    assert manifest["channels"]["mean"] == pytest.approx(mean.tolist(), abs=1e-9)
     assert run_verify(VerifyJob(store=str(copy), device="cpu"))["ok"]
 
 
@@ -203,6 +210,21 @@ def test_moments_keep_a_scale_for_each(folder, model, tmp_path):
     drawn = LatentDataset(tmp_path / "int8", sample=True)[0]["latent"]
     assert not torch.equal(drawn, a["0000"])
     assert run_verify(VerifyJob(store=str(tmp_path / "int8"), device="cpu"))["ok"]
+
+
+@of_scales
+def test_a_stream_out_and_in_again(store, folder, model, tmp_path):
+    words = {"flip": "both", "store_dtype": store.name, "samples_per_shard": None}
+    with standard_streams(tmp_path / "out") as ends:
+        run_encode(encode_job(folder, Path("-"), model, **words))
+    assert latents_in(ends.output).keys() == latents_of(store).keys()
+    with standard_streams(tmp_path / "in", ends.output):
+        decode("-", tmp_path / "streamed")
+    decode(store, tmp_path / "stored")
+    streamed, stored = pictures_in(tmp_path / "streamed"), pictures_in(tmp_path / "stored")
+    assert streamed.keys() == stored.keys() and len(streamed) == len(SIZES)
+    for key, pixels in streamed.items():
+        assert abs(pixels.astype(int) - stored[key]).max() <= 1
 
 
 def test_clips(model, tmp_path):
@@ -226,9 +248,8 @@ def test_another_dtype_is_refused_by_its_name(store, folder, model):
         encode(folder, store, model, flip="both")
 
 
+@of_scales
 def test_an_earlier_latentcli_refuses_it(store, monkeypatch):
-    if store.name not in SCALED:
-        return
     monkeypatch.setattr(manifests, "QUANTISED_VERSION", 2)
     with pytest.raises(StoreError, match="store format 3, this latentcli reads up to 2"):
         latentcli.open_store(str(store))

@@ -144,12 +144,12 @@ def test_refusals(stores, folder, tmp_path):
 def test_int8_on_kodak_costs_less_than_half_a_decibel(shared, bundled, tmp_path):
     folder = tmp_path / "kodak"
     folder.mkdir()
-    for name in ("kodim05.png", "kodim13.png", "kodim20.png"):
+    for name in ("kodim05.png", "kodim20.png"):
         shutil.copy(shared / "images" / "kodak" / name, folder)
-    found = budget(folder, model=bundled, size="384")
+    found = budget(folder, model=bundled, size="256")
     assert -0.5 < row_of(found, "int8")["worst_delta"] <= row_of(found, "int8")["delta"] < 0
     for dtype in ("bf16", "int8"):
-        encode(folder, tmp_path / dtype / "store", bundled, size="384", store_dtype=dtype)
+        encode(folder, tmp_path / dtype / "store", bundled, size="256", store_dtype=dtype)
         decode(tmp_path / dtype / "store", tmp_path / dtype / "out")
         told = row_of(found, dtype)["psnr"]["mean"]
         assert told == pytest.approx(direct(folder, tmp_path / dtype / "out"), abs=0.05)
@@ -163,11 +163,11 @@ def direct(folder: Path, decoded: Path) -> float:
     values = []
     for path in sorted(folder.iterdir()):
         with Image.open(path) as image:
-            scale = 384 / min(image.size)
+            scale = 256 / min(image.size)
             size = tuple(round(side * scale) for side in image.size)
             small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-        left, top = ((side - 384) // 2 for side in size)
-        wanted = np.asarray(small.crop((left, top, left + 384, top + 384))).astype(float)
+        left, top = ((side - 256) // 2 for side in size)
+        wanted = np.asarray(small.crop((left, top, left + 256, top + 256))).astype(float)
         back = pictures_of(decoded)[path.stem].astype(float)
         values.append(10 * np.log10(255**2 / np.square(wanted - back).mean()))
     return float(np.mean(values))
