@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from latentcli import __version__
 from latentcli.cli.bench import bench
+from latentcli.cli.budget import budget
 from latentcli.cli.card import card
 from latentcli.cli.command import NOTHING, plain
 from latentcli.cli.decode import decode
@@ -37,8 +38,8 @@ from latentcli.jobs.runtime.signals import StopRequest, stop_at_once
 
 NAME = "latentcli"
 COMMANDS = (
-    *(encode, plan, sync, decode, export, roundtrip, bench, models, inspect, verify, slurm),
-    *(video_embed, video_distance, card, push),
+    *(encode, plan, sync, decode, export, roundtrip, bench, models, inspect, verify, budget),
+    *(slurm, card, push, video_embed, video_distance),
 )
 SUBCOMMANDS = {models: (show,)}
 """Commands that have further ones below them, and run alone too."""

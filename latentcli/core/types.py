@@ -17,6 +17,11 @@ NORMAL_STATES = ("whitened", "scaled")
 """What a model's own latents are: whitened per channel, or scaled (and shifted) as a whole."""
 STATES = (*NORMAL_STATES, "raw", "moments")
 
+QUANTISED_DTYPES = ("fp8", "int8")
+"""Of STORE_DTYPES those that are stored over a scale per channel."""
+STORE_DTYPES = ("bf16", "fp16", *QUANTISED_DTYPES)
+"""What latents can be stored in."""
+
 FILTERED = "filtered"
 """Status of an input that a filter of the job refused."""
 

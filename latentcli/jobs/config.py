@@ -12,7 +12,7 @@ from pathlib import Path
 from latentcli.core.errors import UsageError
 from latentcli.core.fields import caption_rule
 from latentcli.core.options import like, option
-from latentcli.core.types import NORMAL_STATES
+from latentcli.core.types import NORMAL_STATES, STORE_DTYPES
 from latentcli.jobs.runtime.failures import allowed_failures
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT
 from latentcli.jobs.settings import (
@@ -137,6 +137,13 @@ class EncodeJob(ModelSettings, ImageIntake):
         "Encode and decode a few inputs before the first shard, and stop if they do not come back"
         " as pictures. Default: on.",
         section="encode",
+    )
+    store_dtype: str = option(
+        "bf16",
+        "What latents are stored in: bf16 (default), fp16, or with a scale per channel int8 or fp8;"
+        " latentcli budget measures what each costs.",
+        section="write",
+        choices=STORE_DTYPES,
     )
     shard_format: str = option(
         "safetensors",

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from latentcli.core.types import STATES, LatentSpec
+from latentcli.core.store_dtype import FLOAT32, QUANTISED, SCALE, stored_names
+from latentcli.core.types import QUANTISED_DTYPES, STATES, LatentSpec
 
 FORMAT = "latentcli"
 FORMAT_VERSION = "1"
+QUANTISED_VERSION = "2"
+"""Of shards whose latents are stored over scales."""
 
 MOMENTS = ("mean", "logsnr")
 """What a store of moments holds where its spec names no parts."""
@@ -16,8 +19,11 @@ CLIP_PARTS = ("times", "clock")
 """What is stored of a clip besides: its frames' times, and the units of those."""
 
 _OF_PICTURES = ("latent", *MOMENTS, "logvar", "class_token")
-PARTS = (*_OF_PICTURES, *(f"{part}_flip" for part in _OF_PICTURES), *CLIP_PARTS)
-"""Every part that a sample can have; `latent_flip` is the latent of the mirrored picture."""
+_VALUES = (*_OF_PICTURES, *(f"{part}_flip" for part in _OF_PICTURES))
+_SCALED = (part + end for part in _VALUES if part not in FLOAT32 for end in (QUANTISED, SCALE))
+PARTS = (*_VALUES, *_SCALED, *CLIP_PARTS)
+"""Every tensor that a sample can have; `latent_flip` is the latent of the mirrored picture, and
+`latent_quantised` and `latent_scale` are what a latent in int8 or fp8 is stored as."""
 
 
 def parts_of(
@@ -74,15 +80,19 @@ def shard_metadata(
     spec_hash: str,
     unit: int,
     clips: bool = False,
+    store_dtype: str = "bf16",
 ) -> dict[str, str]:
     """The strings that let a shard be decoded without its store.
 
-    `posterior` is as `posterior_text` gives it; ValueError for an unknown state.
+    `posterior` is as `posterior_text` gives it; ValueError for an unknown state. What is usual
+    goes without saying.
     """
-    media = {"media": "clips"} if clips else {}
-    return media | {
+    unusual = {"media": "clips"} if clips else {}
+    unusual |= {} if store_dtype == "bf16" else {"store_dtype": store_dtype}
+    version = QUANTISED_VERSION if store_dtype in QUANTISED_DTYPES else FORMAT_VERSION
+    return unusual | {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": version,
         "latent_space": spec.space_id(state),
         "state": state,
         "posterior": posterior,
@@ -98,8 +108,24 @@ def shard_metadata(
     }
 
 
+def store_dtype_of(spec: Mapping[str, Any]) -> str:
+    """What the latents of a store of this spec are stored in."""
+    return str(spec["latents"].get("dtype", "bf16"))
+
+
 def stored_parts(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """The parts that a store of this spec has of every sample."""
+    """The tensors that a store of this spec has of every sample."""
+    dtype = store_dtype_of(spec)
+    return tuple(name for part in held_parts(spec) for name in stored_names(part, dtype))
+
+
+def first_tensors(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of `stored_parts` those of the part that statistics are of: the latent, or the mean."""
+    return stored_names(held_parts(spec)[0], store_dtype_of(spec))
+
+
+def held_parts(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """The parts that readers of a store of this spec get of every sample."""
     latents = spec["latents"]
     return parts_of(
         latents["state"],

@@ -155,6 +155,7 @@ def store_facts(document: Values) -> dict[str, str | None]:
         "weights": f"sha256 {sha256}",
         "latent space": document.get("latent_space") or metadata.get("latent_space"),
         "latents": f"f{latent['downscale']}c{latent['channels']}" if latent else None,
+        "stored in": dtype_text(document.get("store_dtype")),
         "incomplete": document.get("incomplete"),
         "encoded": f"{document['encoded']:,}",
         "failed": f"{document['failed']:,}",
@@ -166,6 +167,12 @@ def store_facts(document: Values) -> dict[str, str | None]:
         "channels": channels_text(document.get("channels")),
         "self-check": self_check_text(document.get("self_check")),
     }
+
+
+def dtype_text(dtype: str | None) -> str | None:
+    """What latents are stored in, where it is not the usual bf16."""
+    scaled = "with a scale per channel, read as float32"
+    return {"fp16": "fp16", "fp8": f"fp8, {scaled}", "int8": f"int8, {scaled}"}.get(dtype or "")
 
 
 def buckets_text(buckets: Values) -> str:

@@ -31,6 +31,7 @@ from latentcli.jobs.config import (
     SyncJob,
     VerifyJob,
 )
+from latentcli.jobs.store.budget_config import BudgetJob
 from latentcli.jobs.store.config import CardJob, PushJob
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
@@ -41,6 +42,7 @@ JOBS = {
     "roundtrip": RoundtripJob,
     "bench": BenchJob,
     "verify": VerifyJob,
+    "budget": BudgetJob,
     "inspect": InspectJob,
     "slurm": SlurmJob,
     "sync": SyncJob,
@@ -207,7 +209,7 @@ def test_one_spelling_and_one_text_for_each_option() -> None:
     several = {name for name, found in texts.items() if len(found) > 1}
     differing = {"--model", "--workers", "--output", "--latents", "--batch-size", "--format"}
     of_groups = {"--weights", "--frames", "--size", "--force", "--baseline", "--report"}
-    of_groups |= {"--dry-run"}
+    of_groups |= {"--dry-run", "--samples"}
     assert several == differing | of_groups
 
 

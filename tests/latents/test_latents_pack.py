@@ -30,7 +30,7 @@ def test_a_sample_does_not_keep_its_batch():
 
 def test_dtype():
     values = torch.randn(1, 2, 2, 2)
-    tensors, _ = pack(["a"], {"latent": values}, torch.float32)
+    tensors, _ = pack(["a"], {"latent": values}, "fp32")
     assert torch.equal(tensors["a/latent"], values[0])
 
 
@@ -45,7 +45,7 @@ def test_values_that_are_not_finite_are_reported_by_key():
         "b": "2 of 18 values of the latent are not finite in bfloat16",
         "c": "1 of 18 values of the latent are not finite in bfloat16",
     }
-    assert pack(list("abcd"), {"latent": values}, torch.float16).bad["d"].endswith("in float16")
+    assert pack(list("abcd"), {"latent": values}, "fp16").bad["d"].endswith("in float16")
     tensors, bad = pack(list("abcd"), {"mean": torch.zeros_like(values), "logsnr": values})
     assert sorted(tensors) == ["a/logsnr", "a/mean", "d/logsnr", "d/mean"]
 

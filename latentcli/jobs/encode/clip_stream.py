@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import SampleError
+from latentcli.core.store_dtype import held, stored_tensors, unsound
 from latentcli.core.types import Row
 from latentcli.jobs.encode.failures import SEEN, count_refused
 from latentcli.jobs.encode.run import EncodeRun
@@ -41,7 +42,6 @@ from latentcli.jobs.loader.clip_frames import (
 )
 from latentcli.jobs.loader.prepare import refused
 from latentcli.jobs.runtime.background_thread import BackgroundThread
-from latentcli.latents.pack import not_finite, stored
 from latentcli.latents.schema import tensor_name
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.tensors.spool import Spool
@@ -59,7 +59,7 @@ class EncodedClip:
     error: SampleError | None = None
     """Why nothing comes of it."""
     spools: dict[str, Spool] = field(default_factory=dict)
-    """By part."""
+    """By name of the tensor; the first one has the latents' shape."""
     times: list[int] = field(default_factory=list)
     sums: ChannelSums = field(default_factory=ChannelSums)
 
@@ -168,18 +168,20 @@ def collect_frames(
     run.meter.add("encode", timer.seconds(), len(times))
     with run.meter.stage("write", len(times)):
         for part, values in parts.items():
-            rows = stored(part, values)
-            if bad := [i for i, count in enumerate(not_finite(rows)) if count]:
+            tensors = stored_tensors(part, values, run.plan.store_dtype)
+            counts, dtype = unsound(part, values, tensors)
+            if bad := [i for i, count in enumerate(counts) if count]:
                 at = len(clip.times) + bad[0]
-                reason = f"the {part} of frame {at} is not finite in {rows.dtype}"
+                reason = f"the {part} of frame {at} is not finite in torch.{dtype}"
                 clip.error = SampleError("encode", reason)
                 return
-            if part not in clip.spools:
-                clip.spools[part] = Spool(run.spilled_to, f"{clip.name}-{part}")
-                unit.spools.append(clip.spools[part])
-            clip.spools[part].add(rows)
+            for name, rows in tensors.items():
+                if name not in clip.spools:
+                    clip.spools[name] = Spool(run.spilled_to, f"{clip.name}-{name}")
+                    unit.spools.append(clip.spools[name])
+                clip.spools[name].add(rows)
             if part == next(iter(parts)):
-                clip.sums.add(rows)
+                clip.sums.add(held(tensors)[part])
     clip.times += times
     run.meter.advance(len(times))
 

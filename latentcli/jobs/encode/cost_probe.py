@@ -159,7 +159,7 @@ def encode_probe(
             continue
         if number:
             seconds += time.perf_counter() - start
-            tensors |= pack(keys, parts).tensors
+            tensors |= pack(keys, parts, plan.store_dtype).tensors
             if time.perf_counter() > end:
                 break
     return seconds, tensors

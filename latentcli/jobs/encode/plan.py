@@ -31,7 +31,7 @@ from latentcli.jobs.loader.sizes import (
 from latentcli.jobs.loader.table_reader import absolute_root
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.stdio import STDIN, go_on
-from latentcli.latents.schema import MOMENTS
+from latentcli.latents.schema import MOMENTS, store_dtype_of
 from latentcli.shards.sources.expand import STDIN_LIST
 from latentcli.shards.storage.paths import AnyPath, is_remote, path_of
 from latentcli.shards.store.manifest import Manifest, read_manifest
@@ -69,6 +69,11 @@ class EncodePlan:
     def packed(self) -> bool:
         """Whether an input, such as a tar, holds many samples."""
         return READERS[self.kind].packed
+
+    @property
+    def store_dtype(self) -> str:
+        """What latents are stored in, of STORE_DTYPES."""
+        return store_dtype_of(self.manifest.spec)
 
     @property
     def media(self) -> str:
@@ -196,7 +201,7 @@ def kind_spec(kind: str, image_field: str | None) -> dict[str, Any]:
 
 def latents_spec(job: EncodeJob, engine: Engine) -> dict[str, Any]:
     """What is stored of every sample; what is usual goes without saying."""
-    spec: dict[str, Any] = {"state": job.latents, "sample": job.sample, "dtype": "bf16"}
+    spec: dict[str, Any] = {"state": job.latents, "sample": job.sample, "dtype": job.store_dtype}
     if job.latents == "moments" and engine.model.moments != MOMENTS:
         spec["moments"] = list(engine.model.moments)
     if job.class_token:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from latentcli.core.errors import StoreError
 from latentcli.core.fields import members_of_fields
+from latentcli.core.store_dtype import held
 from latentcli.core.types import Member, Row
 from latentcli.jobs.encode.unit import EncodedUnit, document_of, samples_of
-from latentcli.latents.schema import split_name, stored_parts, tensor_name
+from latentcli.latents.schema import first_tensors, split_name, tensor_name
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import SHARDS
 from latentcli.shards.storage.paths import AnyPath
@@ -188,20 +189,25 @@ def others_of(
 
 def sums_of(task: Rewriting, shard: ShardFile) -> ChannelSums:
     """The channel sums of the unit's latents, in the order of its rows."""
-    part = stored_parts(task.manifest.spec)[0]
+    names = first_tensors(task.manifest.spec)
     old = {row.key: key for key, row in task.kept()}
     sums = ChannelSums()
     for row in task.rows:
         if row.key in old:
-            add_latent(sums, shard.tensor(f"{old[row.key]}/{part}"))
+            add_latent(sums, {name: shard.tensor(f"{old[row.key]}/{name}") for name in names})
         elif row.status == "ok" and task.encoded is not None:
-            add_latent(sums, loaded(task.encoded.tensors[tensor_name(row.key, part)]))
+            encoded = task.encoded.tensors
+            add_latent(sums, {n: loaded(encoded[tensor_name(row.key, n)]) for n in names})
     return sums
 
 
-def add_latent(sums: ChannelSums, latent: Tensor) -> None:
-    """Takes in a latent [C, h, w], or a clip's [T, C, h, w], in the way of the encoder."""
+def add_latent(sums: ChannelSums, tensors: Mapping[str, Tensor]) -> None:
+    """Takes in a latent [C, h, w], or a clip's [T, C, h, w], in the way of the encoder.
+
+    `tensors` are those that it is stored as.
+    """
     own = ChannelSums()
+    (latent,) = held(tensors).values()
     own.add(latent[None] if latent.ndim == 3 else latent)
     sums.merge(own)
 

@@ -169,4 +169,5 @@ def unit_metadata(
         spec_hash=manifest.spec_hash,
         unit=unit,
         clips=plan.clips is not None,
+        store_dtype=plan.store_dtype,
     )

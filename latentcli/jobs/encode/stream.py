@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from latentcli.core.store_dtype import held, stored_names
 from latentcli.core.types import FILTERED, Picture, Row
 from latentcli.jobs.encode.failures import SEEN, count_refused, fail
 from latentcli.jobs.encode.run import EncodeRun
@@ -150,18 +151,20 @@ def collect(
     timer: DeviceTimer,
 ) -> None:
     """Packs a batch into its unit; a latent that is not finite fails its row."""
-    packed = pack([row.key for row in rows], parts)
+    dtype = run.plan.store_dtype
+    packed = pack([row.key for row in rows], parts, dtype)
     run.meter.add("encode", timer.seconds(), len(rows))
     with run.meter.stage("write", len(rows)):
         unit.tensors |= {name: unit.spill.tensor(t) for name, t in packed.tensors.items()}
-        first = next(iter(parts))
+        names = stored_names(next(iter(parts)), dtype)
         for row in rows:
             if row.key in packed.bad:
                 reason = packed.bad[row.key]
                 unit.rows[row.key] = replace(row, status="failed", stage="encode", error=reason)
                 fail(run, unit.rows[row.key])
                 continue
-            latent = packed.tensors[tensor_name(row.key, first)]
+            tensors = {name: packed.tensors[tensor_name(row.key, name)] for name in names}
+            (latent,) = held(tensors).values()
             unit.sums.add(latent[None])
             unit.rows[row.key] = replace(row, latent_shape=tuple(latent.shape))
     run.meter.advance(len(rows) - len(packed.bad))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import StoreError
+from latentcli.core.store_dtype import QUANTISED, SCALE, held
 from latentcli.core.types import Row
 from latentcli.jobs.store.latent_store import latent_of
 from latentcli.shards.layout import record_path, shard_path
@@ -25,6 +26,8 @@ from latentcli.shards.store.shard_file import ShardFile, open_shard
 FRAMES = 8
 """Frames that are looked at of a clip, evenly over it."""
 _PARTS = ("latent", "mean", "logsnr", "logvar")
+_NAMES = tuple(part + end for part in _PARTS for end in ("", QUANTISED, SCALE))
+"""Tensors that a latent is made of."""
 _KEPT = 50
 
 
@@ -145,7 +148,8 @@ class ReadableStore:
         with shard:
             for index in indices:
                 row = rows[index - first]
-                self.mirrored |= any(f"{row.key}/{p}_flip" in shard.entries for p in _PARTS)
+                flips = (f"{row.key}/{p}_flip" for p in _PARTS)
+                self.mirrored |= any({f, f + QUANTISED} & shard.entries.keys() for f in flips)
                 try:
                     yield index, row, read_sample(shard, row.key)
                 except (StoreError, ValueError) as error:
@@ -170,13 +174,14 @@ def read_sample(shard: ShardFile, key: str) -> Tensor:
 
     StoreError where there are none, or they have another form.
     """
-    names = {part: f"{key}/{part}" for part in _PARTS if f"{key}/{part}" in shard.entries}
-    if "latent" not in names and "mean" not in names:
+    names = {name: f"{key}/{name}" for name in _NAMES if f"{key}/{name}" in shard.entries}
+    if not {"latent", "mean"} & {name.removesuffix(QUANTISED) for name in names}:
         raise StoreError(f"{shard.path} has no latent of {key!r}, though its record says so.")
-    axes = {len(shard.entries[name].shape) for name in names.values()}
+    values = (full for name, full in names.items() if not name.endswith(SCALE))
+    axes = {len(shard.entries[full].shape) for full in values}
     if axes == {4}:
         return torch.cat(list(_frames(shard, names)))
-    found = latent_of({part: shard.tensor(name) for part, name in names.items()})
+    found = latent_of(held({name: shard.tensor(full) for name, full in names.items()}))
     if found.ndim != 3 or not found.numel() or not found.is_floating_point():
         raise StoreError(
             f"{shard.path} holds a latent of {key!r} that is {found.dtype} of shape"
@@ -190,4 +195,5 @@ def _frames(shard: ShardFile, names: Mapping[str, str]) -> Iterator[Tensor]:
     if not total:
         raise StoreError(f"{shard.path} holds a clip without frames: {min(names.values())}.")
     for i in spread(FRAMES, total):
-        yield latent_of({p: shard.rows(name, i, i + 1) for p, name in names.items()}).float()
+        rows = {name: shard.rows(full, i, i + 1) for name, full in names.items()}
+        yield latent_of(held(rows)).float()

@@ -11,6 +11,7 @@ from latentcli.jobs.store.contents import StoreContents
 from latentcli.jobs.store.damaged_reader import ReadableStore
 from latentcli.jobs.store.report import measure_store
 from latentcli.jobs.store.sources import state_of_sources
+from latentcli.latents.schema import store_dtype_of
 from latentcli.reports.page import write_page
 from latentcli.reports.store_page import store_page
 from latentcli.shards.layout import INPUTS
@@ -64,6 +65,7 @@ def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[s
     found = {
         "store": path,
         "media": "clips" if clips else "images",
+        "store_dtype": dtype_of(store),
         "encoded": sum(contents.sizes.values()),
         "frames": sum(shape[0] * n for shape, n in contents.sizes.items()) if clips else None,
         "failed": contents.failed,
@@ -77,6 +79,13 @@ def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[s
     if store.manifest is None:
         return found
     return store.manifest.to_json() | found | {"sources": sources}
+
+
+def dtype_of(store: ReadableStore) -> str:
+    """What the latents are stored in; of a store without latents, what its spec says."""
+    if store.manifest is not None:
+        return store_dtype_of(store.manifest.spec)
+    return store.metadata.get("store_dtype", "bf16")
 
 
 def sources_of(store: ReadableStore) -> dict[str, Any] | None:

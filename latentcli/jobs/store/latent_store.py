@@ -11,6 +11,7 @@ from torch import Tensor
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.fields import fields_of_members, is_of_fields
 from latentcli.core.posterior import posterior_of
+from latentcli.core.store_dtype import QUANTISED, SCALE, held
 from latentcli.core.types import NORMAL_STATES
 from latentcli.latents.pack import unpack
 from latentcli.latents.states import Normalisation, in_state
@@ -42,6 +43,11 @@ class LatentStore(StoreReader):
         """whitened, scaled, raw or moments."""
         return self.metadata.get("state", "whitened")
 
+    @property
+    def store_dtype(self) -> str:
+        """bf16, fp16, fp8 or int8: what is on the disk; those of a scale are read as float32."""
+        return self.metadata.get("store_dtype", "bf16")
+
     @cached_property
     def normalisation(self) -> Normalisation:
         """What joins the states of the store's latent space; StoreError in a single shard."""
@@ -71,8 +77,32 @@ class LatentStore(StoreReader):
         return latent_of(self.parts(key))
 
     def parts(self, key: str, unit: int | None = None) -> dict[str, Tensor]:
-        """All tensors of a key: latent, or the moments; class_token; times and clock of a clip."""
+        """All tensors of a key: latent, or the moments; class_token; times and clock of a clip.
+
+        Latents in int8 or fp8 are given as their values, float32; others as they are stored.
+        """
         return unpack(self.tensors(key, unit), key)
+
+    def frames(
+        self, key: str, start: int, stop: int, part: str = "latent", unit: int | None = None
+    ) -> Tensor:
+        """Frames `start` to `stop` of a clip's part, [n, C, h, w]; reads no more than those.
+
+        StoreError where there is no such part.
+        """
+        if not super().has_part(key, part + QUANTISED, unit):
+            return super().frames(key, start, stop, part, unit)
+        quantised, scale = part + QUANTISED, part + SCALE
+        tensors = {
+            quantised: super().frames(key, start, stop, quantised, unit),
+            scale: super().frames(key, start, stop, scale, unit),
+        }
+        return held(tensors)[part]
+
+    def has_part(self, key: str, part: str, unit: int | None = None) -> bool:
+        """Whether a key has a part of this name."""
+        names = (part, part + QUANTISED)
+        return any(StoreReader.has_part(self, key, name, unit) for name in names)
 
     def fields(self, key: str, unit: int | None = None) -> dict[str, Any]:
         """What belongs to a key beside its latent, `caption` first; {} where nothing does.

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import SampleError, UsageError, WeightsError
-from latentcli.core.types import Row
+from latentcli.core.store_dtype import rounded
+from latentcli.core.types import QUANTISED_DTYPES, Row
 from latentcli.images.buckets import described_buckets
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
@@ -29,7 +30,7 @@ from latentcli.jobs.runtime.meter import IMAGE_STAGES, Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.store.latent_store import LatentStore
 from latentcli.jobs.store.sources import state_of_sources
-from latentcli.latents.schema import stored_parts
+from latentcli.latents.schema import store_dtype_of, stored_parts
 from latentcli.shards.layout import record_path
 from latentcli.shards.sources.digests import digest_of
 from latentcli.shards.storage.hub import is_of_hub, pinned
@@ -261,6 +262,9 @@ def compare(engine: Engine, spec: Any, key: str, pixels: Tensor, store: LatentSt
         held = {name: store.frames(key, 0, len(pixels), name) for name in fresh}
     else:
         held = {name: part[None] for name, part in store.parts(key).items()}
+    if (dtype := store_dtype_of(spec)) in QUANTISED_DTYPES:
+        # Both sides are rounded, so that a coarse dtype leaves no more than the network's own.
+        fresh = {name: rounded(name, part, dtype) for name, part in fresh.items()}
     return max(relative_rms(part, held[name].float()) for name, part in fresh.items())
 
 

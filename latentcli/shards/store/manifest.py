@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from latentcli.core.errors import StoreError
+from latentcli.core.types import QUANTISED_DTYPES
 from latentcli.shards.layout import MANIFEST, SUFFIXES
 from latentcli.shards.storage.atomic_write import FileDigest, atomic_write
 from latentcli.shards.storage.json_fields import from_object, later
@@ -18,6 +19,8 @@ from latentcli.shards.storage.paths import AnyPath
 FORMAT_VERSION = 2
 """2: sources are relative, units may be empty, and samples have fields. 1 is read and gone on
 with."""
+QUANTISED_VERSION = 3
+"""Of stores in int8 or fp8, whose values are not what their tensors hold; all others stay at 2."""
 STATUSES = ("running", "complete")
 
 
@@ -92,6 +95,9 @@ class Manifest:
                 "the spec was changed: it does not have the hash that stands beside it"
             )
         object.__setattr__(self, "spec_hash", expected)
+        latents = self.spec.get("latents")
+        if isinstance(latents, Mapping) and latents.get("dtype") in QUANTISED_DTYPES:
+            object.__setattr__(self, "format_version", QUANTISED_VERSION)
 
     @property
     def format(self) -> str:
@@ -127,9 +133,9 @@ def read_manifest(store: AnyPath) -> Manifest:
         raise StoreError(f"{store} is no latent store: {what}.")
     document = load_object(path)
     version = document.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if isinstance(version, int) and version > QUANTISED_VERSION:
         raise StoreError(
-            f"{store} has store format {version}, this latentcli reads up to {FORMAT_VERSION}:"
+            f"{store} has store format {version}, this latentcli reads up to {QUANTISED_VERSION}:"
             " update latentcli."
         )
     try:

@@ -23,13 +23,16 @@ def safetensors_decoder(key: str, data: bytes) -> dict[str, Tensor] | None:
 def load_latents(data: bytes) -> dict[str, Tensor]:
     """Tensors of a safetensors file by name: latent [C, h, w], and what else the sample has.
 
-    ValueError where the bytes are no such file.
+    Latents that are stored in int8 or fp8 come as their values, in float32. ValueError where the
+    bytes are no such file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
+
+    from latentcli.core.store_dtype import held
 
     try:
         tensors: dict[str, Tensor] = load(bytes(data))
     except SafetensorError as error:
         raise ValueError(f"these {len(data)} bytes are no safetensors file: {error}") from error
-    return tensors
+    return held(tensors)

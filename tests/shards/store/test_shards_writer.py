@@ -92,7 +92,7 @@ def test_what_is_no_store_is_said(tmp_path, store):
         read_manifest(tmp_path / "nowhere")
     good = (store / "manifest.json").read_text()
     for old, new, words in [
-        ('"format_version": 2', '"format_version": 3', "update latentcli"),
+        ('"format_version": 2', '"format_version": 4', "update latentcli"),
         ('"size": 16', '"size": 17', "the spec was changed"),
         ('"complete"', '"odd"', "status is 'odd'"),
         ('"failed": 1', '"failed": "1"', "failed is '1', expected int"),
