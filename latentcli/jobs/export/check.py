@@ -39,6 +39,8 @@ def check_export(job: ExportJob, reporter: Reporter) -> dict[str, Any]:
             labels=about["labels"],
             samples_per_file=about["step"],
             bytes_column=about["bytes_column"],
+            output=None,
+            link_images=False,
             force=True,
         )
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from latentcli.core.options import option
 from latentcli.jobs.settings import NO_STORE
 
-FORMATS = ("kohya",)
+FORMATS = ("kohya", "musubi", "simpletuner", "ai-toolkit", "comfyui")
 """Formats that can be written; exports/formats.py, which a test holds against this, loads more."""
 
 

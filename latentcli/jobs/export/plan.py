@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.types import Row
-from latentcli.exports.format import ExportFormat, Setting
+from latentcli.exports.format import ExportFormat, Setting, Variant
 from latentcli.exports.formats import export_format, variant_for
 from latentcli.jobs.export.geometry import Geometry, geometry_of
 from latentcli.jobs.export.labels import label_of
 from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.export.samples import Reading, name_of
+from latentcli.jobs.export.surroundings import check_surroundings, mistaken_pictures, root_of
+from latentcli.jobs.export.write import output_folder
 from latentcli.jobs.store.latent_store import LatentStore
 from latentcli.shards.storage.paths import path_of
 from latentcli.shards.store.manifest import Manifest
@@ -33,11 +36,19 @@ class ExportPlan:
     format: ExportFormat
     setting: Setting
     reading: Reading
-    geometry: Geometry
     count: int
     """Samples."""
     step: int
     """Samples of each step, which leaves whole files."""
+    rows: Sequence[Row]
+    """Of the samples, in their order."""
+    warnings: Sequence[str] = ()
+    """What a person should know before training."""
+
+    @property
+    def folder(self) -> Path:
+        """That the files go to."""
+        return Path(self.setting.folder)
 
     @property
     def steps(self) -> int:
@@ -77,14 +88,15 @@ def plan_export(job: ExportJob) -> ExportPlan:
     check_channels(format, variant.channels, manifest)
     state = wanted_state(job, format, variant.state, normal.states)
     geometry = geometry_of(manifest.preprocessing, manifest.latent["downscale"])
-    rows = list(all_rows(store))
+    rows, others = all_rows(store)
     packed = manifest.tars
     check_names(format, rows, packed)
     if not job.force:
-        check_geometry(format, geometry, rows)
+        check_geometry(format, variant, geometry, rows)
     shapes = {row.latent_shape[-2:] for row in rows if row.latent_shape}
     one = next(iter(shapes)) if len(shapes) == 1 else None
     check_needs(format, job, store, shapes)
+    folder = output_folder(job.check or job.output or default_output(store, format)).absolute()
     first = store.fields(rows[0].key) if rows else {}
     label = label_of(job.labels, (row.key for row in rows), first, "labels" in format.needs)
     setting = Setting(
@@ -101,12 +113,32 @@ def plan_export(job: ExportJob) -> ExportPlan:
         bytes_column=job.bytes_column,
         forced=forced,
         statistics=raw_statistics(manifest, store),
+        sizing=geometry.sizing(),
+        folder=str(folder),
+        root=str(folder / format.pictures) if job.link_images else root_of(rows, packed),
     )
+    if not job.force:
+        check_surroundings(format, setting, rows, packed)
     reading = Reading(store, setting, label, "moments" in format.needs, job.sample, packed)
     step = (job.samples_per_file or format.group) if format.group else STEP
     return ExportPlan(
-        job, store, manifest, format, setting, reading, geometry, len(rows), step or STEP
+        job,
+        store,
+        manifest,
+        format,
+        setting,
+        reading,
+        len(rows),
+        step or STEP,
+        rows,
+        # Pictures that failed are not linked, so they cannot be mistaken there.
+        [] if job.link_images else mistaken_pictures(format, rows, others, packed),
     )
+
+
+def default_output(store: LatentStore, format: ExportFormat) -> str:
+    """<store name>.<format>."""
+    return f"{store.path.name.removesuffix('.latents')}.{format.name}"
 
 
 def whole(store: LatentStore) -> Manifest:
@@ -123,9 +155,12 @@ def whole(store: LatentStore) -> Manifest:
     return store.manifest
 
 
-def all_rows(store: LatentStore) -> Iterator[Row]:
-    """Rows of the samples, in their order."""
-    return (row for row in store.rows() if row.status == "ok")
+def all_rows(store: LatentStore) -> tuple[list[Row], list[Row]]:
+    """Rows of the samples, in their order, and those of inputs without a latent."""
+    rows: tuple[list[Row], list[Row]] = [], []
+    for row in store.rows():
+        rows[row.status != "ok"].append(row)
+    return rows
 
 
 def check_channels(format: ExportFormat, channels: int | None, manifest: Manifest) -> None:
@@ -186,9 +221,11 @@ def check_names(format: ExportFormat, rows: list[Row], packed: bool) -> None:
             )
 
 
-def check_geometry(format: ExportFormat, geometry: Geometry, rows: list[Row]) -> None:
+def check_geometry(
+    format: ExportFormat, variant: Variant, geometry: Geometry, rows: list[Row]
+) -> None:
     """UsageError where the trainer would compute other sizes than the latents have."""
-    problems = (geometry.problem(format, row) for row in rows)
+    problems = (geometry.problem(format, variant, row) for row in rows)
     if problem := next(filter(None, problems), None):
         raise UsageError(
             f"The trainer would not take these latents, or train on wrong ones: {problem}."
@@ -206,6 +243,11 @@ def check_needs(
             f"{format.name} holds the mean and the deviation of each latent, and the store has"
             f" {store.state} latents: encode with --latents moments, with a model whose posterior"
             " has a variance."
+        )
+    if "files" in format.needs and store.manifest is not None and store.manifest.tars:
+        raise UsageError(
+            f"{format.name} makes the names of its files from those of the pictures' files, and"
+            " these are in tars or tables: unpack them and encode the folder."
         )
     if job.sample is not None and not moments:
         raise UsageError(
