@@ -11,7 +11,7 @@ from latentcli.exports.comfyui import FORMAT, MARKER
 
 
 def as_loaded(data):
-    """What the facts say of LoadLatent."""
+    """As its LoadLatent node reads."""
     tensors = load(data)
     factor = 1.0 if MARKER in tensors else 1 / 0.18215
     return tensors["latent_tensor"].float() * factor
@@ -27,7 +27,8 @@ def test_the_programs_own_file(shared):
     assert path == meta["file"]
     metadata, tensors = headed(data)
     assert metadata == theirs[0] == meta["metadata"]
-    assert [[key, str(t.dtype), list(t.shape)] for key, t in tensors.items()] == meta["keys"]
+    found = [[key, str(tensors[key].dtype), list(tensors[key].shape)] for key in sorted(tensors)]
+    assert found == meta["keys"]
     assert torch.equal(tensors["latent_tensor"], theirs[1]["latent_tensor"])
     assert torch.equal(as_loaded(data), as_loaded(files[meta["file"]]))
     assert not torch.equal(as_loaded(files["no_marker.latent"]), as_loaded(data))

@@ -61,9 +61,14 @@ def write_store(
     per_shard: int = 4,
     preprocess: Mapping[str, Any] | None = None,
     latents: Mapping[str, Any] | None = None,
+    whitening: tuple[float, float] | None = None,
 ) -> Path:
-    """A finished store; `space` is one of SPACES, `latents` goes into that part of its spec."""
+    """A finished store; `space` is one of SPACES, `latents` goes into that part of its spec.
+
+    `whitening` takes the place of the mean and the deviation that all channels of the space have.
+    """
     spec, (mean, std) = SPACES[space]
+    mean, std = whitening or (mean, std)
     state = state or spec.state
     fields = {"state": state, "sample": None, "dtype": "bf16", **(latents or {})}
     sizing = dict(preprocess or {"resize": "none", "size": None, "divisor": spec.size_divisor})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ STEP = 256
 """Samples of a step of an export, of a format with files for each sample."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportPlan:
     """All that an export depends on."""
 
@@ -36,14 +36,17 @@ class ExportPlan:
     format: ExportFormat
     setting: Setting
     reading: Reading
-    count: int
-    """Samples."""
-    step: int
-    """Samples of each step, which leaves whole files."""
     rows: Sequence[Row]
     """Of the samples, in their order."""
+    step: int
+    """Samples of each step, which leaves whole files."""
     warnings: Sequence[str] = ()
     """What a person should know before training."""
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        return len(self.rows)
 
     @property
     def folder(self) -> Path:
@@ -82,36 +85,33 @@ def plan_export(job: ExportJob) -> ExportPlan:
     store = LatentStore(path_of(job.store))
     manifest = whole(store)
     space = manifest.latent_space.rpartition("#")[0]
-    normal = store.normalisation
-    variant = variant_for(format, space, normal.states, job.arch, job.force)
-    forced = bool(variant.spaces) and space not in variant.spaces
+    variant = variant_for(format, space, store.normalisation.states, job.arch, job.force)
     check_channels(format, variant.channels, manifest)
-    state = wanted_state(job, format, variant.state, normal.states)
+    state = wanted_state(job, format, variant.state, store.normalisation.states)
     geometry = geometry_of(manifest.preprocessing, manifest.latent["downscale"])
     rows, others = all_rows(store)
     packed = manifest.tars
     check_names(format, rows, packed)
     if not job.force:
         check_geometry(format, variant, geometry, rows)
-    shapes = {row.latent_shape[-2:] for row in rows if row.latent_shape}
-    one = next(iter(shapes)) if len(shapes) == 1 else None
+    shapes = shapes_of(rows)
     check_needs(format, job, store, shapes)
-    folder = output_folder(job.check or job.output or default_output(store, format)).absolute()
     first = store.fields(rows[0].key) if rows else {}
     label = label_of(job.labels, (row.key for row in rows), first, "labels" in format.needs)
+    folder = output_folder(job.check or job.output or default_output(store, format)).absolute()
     setting = Setting(
         variant=variant,
         space=space,
         state=state,
         downscale=manifest.latent["downscale"],
         channels=manifest.latent["channels"],
-        shape=(one[0], one[1]) if one else None,
+        shape=next(iter(shapes)) if len(shapes) == 1 else None,
         count=len(rows),
         labels=label.names,
         dtype=wanted_dtype(job, format),
         mirrored=bool(manifest.spec["latents"].get("flip")),
         bytes_column=job.bytes_column,
-        forced=forced,
+        forced=bool(variant.spaces) and space not in variant.spaces,
         statistics=raw_statistics(manifest, store),
         sizing=geometry.sizing(),
         folder=str(folder),
@@ -119,21 +119,23 @@ def plan_export(job: ExportJob) -> ExportPlan:
     )
     if not job.force:
         check_surroundings(format, setting, rows, packed)
-    reading = Reading(store, setting, label, "moments" in format.needs, job.sample, packed)
-    step = (job.samples_per_file or format.group) if format.group else STEP
     return ExportPlan(
-        job,
-        store,
-        manifest,
-        format,
-        setting,
-        reading,
-        len(rows),
-        step or STEP,
-        rows,
+        job=job,
+        store=store,
+        manifest=manifest,
+        format=format,
+        setting=setting,
+        reading=Reading(store, setting, label, "moments" in format.needs, job.sample, packed),
+        rows=rows,
+        step=(job.samples_per_file or format.group) if format.group else STEP,
         # Pictures that failed are not linked, so they cannot be mistaken there.
-        [] if job.link_images else mistaken_pictures(format, rows, others, packed),
+        warnings=() if job.link_images else mistaken_pictures(format, rows, others, packed),
     )
+
+
+def shapes_of(rows: Iterable[Row]) -> set[tuple[int, int]]:
+    """(h, w) of all latents."""
+    return {(row.latent_shape[-2], row.latent_shape[-1]) for row in rows if row.latent_shape}
 
 
 def default_output(store: LatentStore, format: ExportFormat) -> str:
@@ -234,7 +236,7 @@ def check_geometry(
 
 
 def check_needs(
-    format: ExportFormat, job: ExportJob, store: LatentStore, shapes: set[tuple[int, ...]]
+    format: ExportFormat, job: ExportJob, store: LatentStore, shapes: set[tuple[int, int]]
 ) -> None:
     """UsageError where the store lacks what the format cannot do without."""
     moments = store.state == "moments"
