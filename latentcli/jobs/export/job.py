@@ -67,8 +67,8 @@ def write_steps(
     reporter: Reporter,
 ) -> None:
     """Writes the files of the steps, then those of the whole, and deletes what is out of date."""
-    writer, texts = Writer(plan.folder, plan.format.merge), Writer(plan.folder)
     ours = {*journal.files(), *before(journal)}
+    writer, texts = Writer(plan.folder, plan.format.merge, ours), Writer(plan.folder)
     meter = Meter("export", plan.count, reporter.progress, noun="latents")
     meter.begin()
     with ThreadPoolExecutor(THREADS) as pool:

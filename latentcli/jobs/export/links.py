@@ -56,7 +56,7 @@ class Links:
             picture, place = Path(sample.picture), self.place(sample.name)
             link(self.folder / f"{place}{picture.suffix}", picture)
             if sample.caption.strip():
-                yield File(f"{place}.txt", sample.caption.encode("utf-8", "replace"))
+                yield File(f"{place}.txt", sample.caption.encode())
 
 
 def is_laid(path: Path, picture: Path) -> bool:
