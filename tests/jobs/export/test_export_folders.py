@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
+import jobkit
 import pytest
 from harness.latent_stores import made, noise, write_store
-from harness.processes import wait_for
+from harness.warm import start_warm
 from picturekit import SIZE, pictured
 
 from latentcli.core.errors import StoreError, UsageError
@@ -21,7 +21,7 @@ from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.export.plan import STEP
 from latentcli.shards.store.lock import StoreLock
 
-MANY = 8 * STEP
+MANY = 7 * STEP
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,6 @@ def many(tmp_path_factory) -> Path:
     size = {**SIZE, "size": [16, 16]}
     samples = [made(f"{i % 7}/picture{i:05d}", latent + i) for i in range(MANY)]
     return write_store(folder / "s.latents", samples, "sdxl", per_shard=1000, preprocess=size)
-
-
-def command(store: Path, out: Path, *more: str) -> list[str]:
-    words = [sys.executable, "-m", "latentcli", "export", str(store), "--to", "kohya", "--json"]
-    return [*words, "-o", str(out), *more]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -54,13 +49,14 @@ def lines_of(journal: Path) -> int:
 def test_an_export_that_was_stopped_and_killed_is_finished(many, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
     job = ExportJob(store=str(many), to="kohya", output=str(out))
-    stopped = strike(command(many, out), out, signal.SIGTERM, lines=2)
-    assert stopped.returncode == 75
-    assert "Run the same command again to finish the rest." in stopped.stderr
+    words = ["export", str(many), "--to", "kohya", "-o", str(out)]
+    code, said = strike(words, out, signal.SIGTERM, 2, tmp_path / "first")
+    assert code == 75
+    assert "Run the same command again to finish the rest." in said
     assert not (out / "holder.json").exists()
     before = lines_of(out / JOURNAL)
-    killed = strike(command(many, out), out, signal.SIGKILL, lines=before + 1)
-    assert killed.returncode == -signal.SIGKILL
+    code, _ = strike(words, out, signal.SIGKILL, before + 1, tmp_path / "second")
+    assert code == -signal.SIGKILL
     done = lines_of(out / JOURNAL) - 1
     assert 2 <= done < MANY // STEP
     # As a kill in the middle of a file leaves it, and a power cut.
@@ -78,14 +74,17 @@ def test_an_export_that_was_stopped_and_killed_is_finished(many, tmp_path):
 
 
 def strike(
-    words: list[str], out: Path, number: signal.Signals, lines: int
-) -> subprocess.CompletedProcess[str]:
-    """Runs an export, and sends a signal when its journal has so many lines."""
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert wait_for(lambda: lines_of(out / JOURNAL) >= lines, process)
-    process.send_signal(number)
-    _, said = process.communicate()
-    return subprocess.CompletedProcess(words, process.returncode, stderr=said)
+    words: list[str], out: Path, number: signal.Signals, lines: int, home: Path
+) -> tuple[int | None, str]:
+    """Runs an export, and sends a signal when its journal has so many lines: how it ended."""
+    home.mkdir()
+    process = start_warm(words, jobkit.environment(), home)
+    while lines_of(out / JOURNAL) < lines:
+        assert process.is_alive(), (home / "stderr").read_text()
+        time.sleep(0.005)
+    os.kill(process.pid, number)
+    process.join()
+    return process.exitcode, (home / "stderr").read_text()
 
 
 def test_one_export_at_a_time(tmp_path):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from pathlib import Path
 
 import fsspec
@@ -234,18 +232,14 @@ def test_buckets_of_another_rule_or_step(rule, step, problem, tmp_path):
 
 
 def test_the_command_says_it_all(tmp_path):
-    """A real process: the words of the summary, and the exit code of a refusal."""
-    store = pictured(tmp_path)
-    command = [sys.executable, "-m", "latentcli", "export", str(store)]
-    out = tmp_path / "out"
-    done = subprocess.run(
-        [*command, "--to", "kohya", "-o", str(out)], capture_output=True, text=True, timeout=120
-    )
+    """The words of the summary, and the exit code of a refusal."""
+    store, out = pictured(tmp_path), tmp_path / "out"
+    done = jobkit.cli("export", store, "--to", "kohya", "-o", out)
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
     assert f"Exported 3 latents to {out}: kohya, sdxl, sdxl#raw, float32." in said
     assert "resolution = 64, enable_bucket = false" in said
-    done = subprocess.run(
-        [*command, "--to", "musubi", "-o", str(out)], capture_output=True, text=True, timeout=120
-    )
+    checked = jobkit.cli("export", store, "--check", out)
+    assert checked.returncode == 0 and "holds what" in checked.stdout + checked.stderr
+    done = jobkit.cli("export", store, "--to", "musubi", "-o", out)
     assert done.returncode == 2 and "of the space sdxl" in done.stderr
