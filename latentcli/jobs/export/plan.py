@@ -34,6 +34,8 @@ class ExportPlan:
     store: LatentStore
     manifest: Manifest
     format: ExportFormat
+    folder: Path
+    """That the files go to, as it was given."""
     setting: Setting
     reading: Reading
     rows: Sequence[Row]
@@ -47,11 +49,6 @@ class ExportPlan:
     def count(self) -> int:
         """How many samples there are."""
         return len(self.rows)
-
-    @property
-    def folder(self) -> Path:
-        """That the files go to."""
-        return Path(self.setting.folder)
 
     @property
     def steps(self) -> int:
@@ -98,7 +95,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
     check_needs(format, job, store, shapes)
     first = store.fields(rows[0].key) if rows else {}
     label = label_of(job.labels, (row.key for row in rows), first, "labels" in format.needs)
-    folder = output_folder(job.check or job.output or default_output(store, format)).absolute()
+    folder = output_folder(job.check or job.output or default_output(store, format))
     setting = Setting(
         variant=variant,
         space=space,
@@ -114,8 +111,8 @@ def plan_export(job: ExportJob) -> ExportPlan:
         forced=bool(variant.spaces) and space not in variant.spaces,
         statistics=raw_statistics(manifest, store),
         sizing=geometry.sizing(),
-        folder=str(folder),
-        root=str(folder / format.pictures) if job.link_images else root_of(rows, packed),
+        folder=str(folder.absolute()),
+        root=str(folder.absolute() / format.pictures) if job.link_images else root_of(rows, packed),
     )
     if not job.force:
         check_surroundings(format, setting, rows, packed)
@@ -124,6 +121,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
         store=store,
         manifest=manifest,
         format=format,
+        folder=folder,
         setting=setting,
         reading=Reading(store, setting, label, "moments" in format.needs, job.sample, packed),
         rows=rows,
