@@ -199,11 +199,11 @@ def is_open(format: ExportFormat) -> bool:
 
 def wanted_dtype(job: ExportJob, format: ExportFormat) -> str:
     """The dtype of latents in the files; UsageError for one that the format does not have."""
-    if job.dtype is not None and job.dtype not in format.dtypes:
+    if job.file_dtype is not None and job.file_dtype not in format.dtypes:
         raise UsageError(
-            f"--dtype is {job.dtype}; {format.name} holds {' or '.join(format.dtypes)}."
+            f"--dtype is {job.file_dtype}; {format.name} holds {' or '.join(format.dtypes)}."
         )
-    return job.dtype or format.dtypes[0]
+    return job.file_dtype or format.dtypes[0]
 
 
 def check_names(format: ExportFormat, rows: list[Row], packed: bool) -> None:

@@ -147,7 +147,7 @@ def test_the_value_in_the_file(case, have, tmp_path):
         to=name,
         arch=arch,
         output=str(tmp_path / "out"),
-        dtype="float32",
+        file_dtype="float32",
         # Until encode has the rule, there are no stores that are made by it.
         force=bool(rule) and rule not in BUCKET_RULES,
     )
