@@ -37,8 +37,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
         yield f"{before:,} of {steps:,} steps were there already."
     if document["forced"]:
         yield "Forced: the trainer is not made for latents of this space."
-    if document["geometry"]:
-        yield f"Sizes: {document['geometry']}."
+    yield from document["warnings"]
     yield from document["advice"]
 
 

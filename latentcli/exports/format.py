@@ -29,6 +29,10 @@ class Variant:
     """The models that are trained on it, for people."""
     channels: int | None = None
     """Latent channels that its trainer can take; None is any."""
+    step: int | None = None
+    """Pixels that sides are multiples of in its trainer; None where that is a setting there."""
+    whole: int = 1
+    """Pixels that a bucket step, where it is a setting, has to be a multiple of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,8 @@ class ExportSample:
     key: str
     name: str
     """Path of the picture below its source, with forward slashes and without its last suffix."""
+    filename: str = ""
+    """What the picture's file is called, with its suffix."""
     index: int
     """Its place among all samples of the export, from 0."""
     latent: Tensor
@@ -58,6 +64,31 @@ class ExportSample:
     label: int | None = None
     picture: str = ""
     """Where the picture is; "" where it is in a tar."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizing:
+    """How the pictures were brought to size, as a trainer's own settings say it."""
+
+    rule: str = ""
+    """The bucket rule; "" where all pictures have one size."""
+    size: tuple[int, int]
+    """(W, H) in pixels: that of all pictures, or one of the area that buckets fill."""
+    step: int = 1
+    """Pixels of a bucket step."""
+    min_side: int | None = None
+    max_side: int | None = None
+    no_upscale: bool = False
+
+    @property
+    def side(self) -> int | None:
+        """The side of a square size; None where it is none."""
+        return self.size[0] if self.size[0] == self.size[1] else None
+
+    @property
+    def resolution(self) -> str:
+        """The size as trainers take it: one number of a square, else [W, H]."""
+        return str(self.side or list(self.size))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +119,13 @@ class Setting:
     """Whether the latents are of another space than the format is for."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Per channel, mean and deviation of raw latents over the data set, where they are known."""
+
+    sizing: Sizing | None = None
+    """None where each picture has a size of its own."""
+    folder: str = ""
+    """Of the export; absolute."""
+    root: str = ""
+    """The folder of pictures that names are relative to; "" where it is not known."""
 
     def notes(self) -> dict[str, str]:
         """What to say in the metadata of a file whose latents are not of the format's space."""
@@ -125,21 +163,34 @@ class ExportFormat:
     """The files of the whole, from what all groups left; written last."""
     path: Callable[[str], str] | None = None
     """What tells the files of a sample from those of others, from its name; two samples of the same
-    path are refused. None where samples do not give files their names."""
+    path are refused. None where samples do not give files their names, or always different ones."""
     merge: Callable[[bytes, bytes], bytes] | None = None
     """A file that is there already, and the new one, to one of both; ValueError where the first is
     damaged. None where the new one takes the other's place."""
     group: int | None = None
     """Samples of a file that holds several; None where each has files of its own."""
     needs: frozenset[str] = frozenset()
-    """Of moments, labels, one_size, square: what the format cannot do without."""
+    """Of moments, labels, one_size, square, files (pictures that are files): what the format cannot
+    do without."""
     dtypes: tuple[str, ...] = ("float32",)
     """That latents may be stored in, the usual one first."""
     rule: str = ""
-    """The bucket rule by which its trainer computes sizes again; "" where it trusts the files."""
+    """The bucket rule by which its trainer computes sizes again, or what such rules begin with
+    before a dash; "" where it trusts the files."""
     unbucketed: bool = False
     """Whether its trainer takes one size for all instead."""
+    square: bool = False
+    """Whether that one size has to be a square."""
     pictures: str = ""
     """Path of the folder that the trainer wants the pictures in, below the export's; "" is none."""
+    flat: bool = False
+    """Whether the trainer looks for pictures in that folder alone, and not in folders of it."""
+    hides: Callable[[str, Setting], str] = lambda name, setting: ""
+    """Path of a file that the trainer would take in place of ours, for a name; "" is none."""
+    problem: Callable[[Setting], str | None] = lambda setting: None
+    """Why the trainer would not find the files; None where it would."""
+    mistaken: Callable[[Sequence[str], Sequence[str]], Mapping[str, str]] = lambda have, lack: {}
+    """Of the names that have a latent and those that lack one: the latter that the trainer takes
+    for another, and which."""
     advice: Callable[[Setting], Sequence[str]] = lambda setting: ()
     """What a person has to set in the trainer, and what is still missing; a line each."""

@@ -8,7 +8,7 @@ from importlib import import_module
 from latentcli.core.errors import UsageError
 from latentcli.exports.format import ExportFormat, Variant
 
-NAMES = ("kohya",)
+NAMES = ("kohya", "musubi", "simpletuner", "ai-toolkit", "comfyui")
 """Formats, as --to calls them; each is the module of its name."""
 
 

@@ -9,20 +9,43 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from latentcli.exports.format import ExportFormat, ExportSample, File, Group, Setting, Variant
-from latentcli.exports.names import sized
+from latentcli.exports.format import (
+    ExportFormat,
+    ExportSample,
+    File,
+    Group,
+    Setting,
+    Sizing,
+    Variant,
+)
+from latentcli.exports.names import folder, sized
 from latentcli.exports.serialise import Array, npz_bytes
 
+
+def variant(name: str, space: str, state: str, suits: str, channels: int, whole: int) -> Variant:
+    """The files of one model, which its scripts know by the suffix _<name>.npz."""
+    return Variant(
+        name=name,
+        spaces=(space,),
+        state=state,
+        tag=f"_{name}",
+        suits=suits,
+        channels=channels,
+        whole=whole,
+    )
+
+
 VARIANTS = (
-    Variant(name="sd", spaces=("sd1",), state="raw", tag="_sd", suits="SD 1 and 2", channels=4),
-    Variant(name="sdxl", spaces=("sdxl",), state="raw", tag="_sdxl", suits="SDXL", channels=4),
-    Variant(name="sd3", spaces=("sd3",), state="raw", tag="_sd3", suits="SD 3", channels=16),
-    Variant(name="flux", spaces=("flux1",), state="scaled", tag="_flux", suits="FLUX.1"),
-    Variant(name="lumina", spaces=("flux1",), state="scaled", tag="_lumina", suits="Lumina 2"),
+    variant("sd", "sd1", "raw", "SD 1 and 2", 4, whole=64),
+    variant("sdxl", "sdxl", "raw", "SDXL", 4, whole=32),
+    variant("sd3", "sd3", "raw", "SD 3", 16, whole=8),
+    variant("flux", "flux1", "scaled", "FLUX.1", 16, whole=16),
+    variant("lumina", "flux1", "scaled", "Lumina 2", 16, whole=16),
 )
 PLAIN = ("_sd", "_sdxl")
 """Suffixes of files whose keys do not name the latents' size."""
@@ -86,14 +109,68 @@ def fitted(size: tuple[int, int], bucket: tuple[int, int]) -> tuple[float, float
     return left, top, left + inner[0], top + inner[1]
 
 
+def mistaken(with_latent: Sequence[str], without: Sequence[str]) -> Mapping[str, str]:
+    """Pictures whose names begin those of others in their folder, and that have no file here.
+
+    The trainer looks up a picture's size by what the names of caches begin with, and gives such a
+    picture the size of the other.
+    """
+    names = sorted(with_latent)
+    found = {}
+    for name in without:
+        place = bisect_left(names, name)
+        other = names[place] if place < len(names) else ""
+        if other.startswith(name) and other != name and folder(other) == folder(name):
+            found[name] = other
+    return found
+
+
+def hides(name: str, setting: Setting) -> str:
+    """The name of older caches of SD and SDXL, which are read first."""
+    return f"{name}.npz" if setting.variant.tag in PLAIN else ""
+
+
 def advice(setting: Setting) -> Sequence[str]:
     """What the trainer needs."""
-    flips = "; flip_aug = true" if setting.mirrored else ""
+    row = [
+        f'image_dir = "{setting.root or "THE FOLDER OF PICTURES"}"',
+        'caption_extension = ".txt"',
+    ]
+    if setting.sizing is not None:
+        row += sizes(setting.sizing)
+    if setting.mirrored:
+        row.append("flip_aug = true")
+    lines = [
+        f"In its data set: {', '.join(row)}. Folders inside of that one are subsets of their own."
+    ]
+    if setting.root != setting.folder:
+        lines.append(
+            f"The files have to lie beside the pictures: copy {setting.folder} over"
+            f" {setting.root or 'their folder'}, or export there, or use --link-images."
+        )
     return (
-        "Put the files beside the pictures, or use --link-images.",
-        f"Train with --cache_latents --cache_latents_to_disk{flips}; captions are read from .txt"
-        " files beside the pictures, and text encoders are run by the trainer.",
+        *lines,
+        "Train with --cache_latents --cache_latents_to_disk; captions are read from .txt files"
+        " beside the pictures, and text encoders are run by the trainer.",
     )
+
+
+def sizes(sizing: Sizing) -> list[str]:
+    """The settings of its buckets, or of the one size."""
+    if not sizing.rule:
+        return [f"resolution = {sizing.resolution}", "enable_bucket = false"]
+    row = [
+        f"resolution = {sizing.resolution}",
+        "enable_bucket = true",
+        f"bucket_reso_steps = {sizing.step}",
+    ]
+    if sizing.no_upscale:
+        return [*row, "bucket_no_upscale = true"]
+    return [
+        *row,
+        f"min_bucket_reso = {sizing.min_side}",
+        f"max_bucket_reso = {sizing.max_side}",
+    ]
 
 
 FORMAT = ExportFormat(
@@ -106,5 +183,7 @@ FORMAT = ExportFormat(
     rule="kohya",
     unbucketed=True,
     pictures=".",
+    hides=hides,
+    mistaken=mistaken,
     advice=advice,
 )

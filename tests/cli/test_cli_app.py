@@ -31,6 +31,7 @@ from latentcli.jobs.config import (
     SyncJob,
     VerifyJob,
 )
+from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.store.budget_config import BudgetJob
 from latentcli.jobs.store.config import CardJob, PushJob
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
@@ -48,6 +49,7 @@ JOBS = {
     "sync": SyncJob,
     "card": CardJob,
     "push": PushJob,
+    "export": ExportJob,
     "video-embed": VideoEmbedJob,
     "video-distance": VideoDistanceJob,
 }
@@ -117,8 +119,10 @@ def test_every_option_has_help_a_variable_and_no_default_of_its_own(verb: str) -
         assert parameter.help, name
         assert parameter.default in (None, False), name
         if parameter.param_type_name == "option" and name != "weights":
-            # --format means another thing to decode, and a variable is there for all commands.
-            option = name if name == "shard_format" else parameter.opts[0].removeprefix("--")
+            # --format means another thing to decode, and --dtype to export, and a variable is there
+            # for all commands.
+            named = name in ("shard_format", "file_dtype")
+            option = name if named else parameter.opts[0].removeprefix("--")
             assert parameter.envvar == f"LATENTCLI_{option.replace('-', '_').upper()}"
 
 
@@ -209,7 +213,7 @@ def test_one_spelling_and_one_text_for_each_option() -> None:
     several = {name for name, found in texts.items() if len(found) > 1}
     differing = {"--model", "--workers", "--output", "--latents", "--batch-size", "--format"}
     of_groups = {"--weights", "--frames", "--size", "--force", "--baseline", "--report"}
-    of_groups |= {"--dry-run", "--samples"}
+    of_groups |= {"--dry-run", "--samples", "--dtype", "--sample"}
     assert several == differing | of_groups
 
 

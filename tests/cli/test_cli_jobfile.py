@@ -15,6 +15,7 @@ from latentcli.core.errors import UsageError
 from latentcli.core.options import options_of
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.config import DecodeJob, EncodeJob, RoundtripJob, VerifyJob
+from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
 JOBS = {
@@ -23,6 +24,7 @@ JOBS = {
     "roundtrip": RoundtripJob,
     "bench": BenchJob,
     "verify": VerifyJob,
+    "export": ExportJob,
 }
 
 SOURCES = {"sources": ["a"]}

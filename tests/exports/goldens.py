@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor
 
 from latentcli.exports.format import ExportFormat, ExportSample, Setting
@@ -23,6 +23,12 @@ def golden(shared: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor], 
     inputs = root / "inputs.safetensors"
     meta = json.loads((root / "meta.json").read_text())
     return meta, load_file(inputs) if inputs.exists() else {}, files
+
+
+def headed(data: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file, as the stock library reads them."""
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + size]).get("__metadata__", {}), load(data)
 
 
 def sample(latent: Tensor, name: str, **more: Any) -> ExportSample:

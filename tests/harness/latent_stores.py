@@ -61,34 +61,44 @@ def write_store(
     per_shard: int = 4,
     preprocess: Mapping[str, Any] | None = None,
     latents: Mapping[str, Any] | None = None,
+    whitening: tuple[float, float] | None = None,
+    spec: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A finished store; `space` is one of SPACES, `latents` goes into that part of its spec."""
-    spec, (mean, std) = SPACES[space]
-    state = state or spec.state
+    """A finished store; `space` is one of SPACES, `latents` goes into that part of its spec.
+
+    `whitening` takes the place of the mean and the deviation that all channels of the space have;
+    `spec` has more of the store's spec.
+    """
+    of_space, known = SPACES[space]
+    mean, std = whitening or known
+    state = state or of_space.state
     fields = {"state": state, "sample": None, "dtype": "bf16", **(latents or {})}
-    sizing = dict(preprocess or {"resize": "none", "size": None, "divisor": spec.size_divisor})
+    sizing = dict(preprocess or {"resize": "none", "size": None, "divisor": of_space.size_divisor})
     manifest = Manifest(
         tool="latentcli tests",
         spec={
             "latents": fields,
             "preprocess": sizing,
             "write": {"format": "safetensors", "samples_per_shard": per_shard},
+            **(spec or {}),
         },
         model={"name": "made", "weights_sha256": "0" * 64, "revision": None},
-        latent_space=spec.space_id(state),
+        latent_space=of_space.space_id(state),
         latent={
-            "channels": spec.channels,
-            "downscale": spec.downscale,
-            "size_divisor": spec.size_divisor,
-            "state": spec.state,
-            "whitening": {"mean": [mean] * spec.channels, "std": [std] * spec.channels},
+            "channels": of_space.channels,
+            "downscale": of_space.downscale,
+            "size_divisor": of_space.size_divisor,
+            "state": of_space.state,
+            "whitening": {"mean": [mean] * of_space.channels, "std": [std] * of_space.channels},
         },
         preprocessing=sizing,
     )
     open_for_writing(path, manifest)
     units = range(-(-len(samples) // per_shard))
     for unit in units:
-        write_unit(path, unit, samples[unit * per_shard : (unit + 1) * per_shard], spec, manifest)
+        write_unit(
+            path, unit, samples[unit * per_shard : (unit + 1) * per_shard], of_space, manifest
+        )
     finish(path, manifest, units, ChannelSums())
     return path
 

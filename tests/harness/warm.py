@@ -1,7 +1,7 @@
 """Runs command lines in processes that have torch imported already: a start takes no time.
 
-For tests whose subject is what a command does. What a new interpreter does at its start and at its
-end is not in it, so tests of starts, signals and kills begin processes as a shell does.
+For tests whose subject is what a command does, and what a kill of it leaves. What a new interpreter
+does at its start and at its end is not in it, so tests of those begin processes as a shell does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -29,16 +30,27 @@ def run_warm(
     words: Sequence[str], variables: Mapping[str, str], folder: Path | str | None = None
 ) -> CompletedProcess[str]:
     """A `latentcli` command in a process of its own, with its outcome and nothing on its stdin."""
-    warm_server()
     with tempfile.TemporaryDirectory() as home:
-        for name in STREAMS:
-            Path(home, name).touch()
-        given = (list(words), dict(variables), str(folder or Path.cwd()), home)
-        process = SERVER.Process(target=_run, args=given)
-        process.start()
+        process = start_warm(words, variables, home, folder)
         process.join()
         _, out, err = (Path(home, name).read_text() for name in STREAMS)
     return CompletedProcess(words, process.exitcode or 0, out, err)
+
+
+def start_warm(
+    words: Sequence[str],
+    variables: Mapping[str, str],
+    home: Path | str,
+    folder: Path | str | None = None,
+) -> BaseProcess:
+    """A `latentcli` command that runs in a process of its own; its streams are files in `home`."""
+    warm_server()
+    for name in STREAMS:
+        Path(home, name).touch()
+    given = (list(words), dict(variables), str(folder or Path.cwd()), str(home))
+    process = SERVER.Process(target=_run, args=given)
+    process.start()
+    return process
 
 
 def _run(words: list[str], variables: dict[str, str], folder: str, home: str) -> None:

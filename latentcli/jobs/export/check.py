@@ -34,11 +34,13 @@ def check_export(job: ExportJob, reporter: Reporter) -> dict[str, Any]:
             to=about["format"],
             arch=about["arch"],
             latents=about["latents"],
-            dtype=about["dtype"],
+            file_dtype=about["dtype"],
             sample=about["sample"],
             labels=about["labels"],
             samples_per_file=about["step"],
             bytes_column=about["bytes_column"],
+            output=None,
+            link_images=False,
             force=True,
         )
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,18 @@ from latentcli.jobs.export.journal import (
     read_journal,
     start_journal,
 )
-from latentcli.jobs.export.links import check_links, lay
+from latentcli.jobs.export.links import Links
 from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.export.plan import ExportPlan, plan_export
 from latentcli.jobs.export.steps import steps_of
-from latentcli.jobs.export.write import THREADS, Writer, output_folder
+from latentcli.jobs.export.write import THREADS, Writer
 from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.places import try_folder
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
-from latentcli.jobs.runtime.signals import stop_on_signals
+from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
 from latentcli.shards.sources.own_output import OUTPUT, mark
+from latentcli.shards.storage.atomic_write import TEMPORARY
+from latentcli.shards.store.lock import StoreLock
 
 
 def run_export(job: ExportJob, reporter: Reporter = SILENT) -> dict[str, Any]:
@@ -38,59 +42,106 @@ def run_export(job: ExportJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     if job.check is not None:
         return check_export(job, reporter)
     plan = plan_export(job)
-    if job.link_images:
-        check_links(plan.format, plan.reading.packed)
-    folder = output_folder(job.output or default_output(plan))
+    links = Links(plan.format, plan.folder) if job.link_images else None
+    if links is not None:
+        links.check(plan.rows, plan.reading.packed)
+    try_folder("--output", str(plan.folder))
+    is_new = check_folder(plan)
     began = time.perf_counter()
-    with stop_on_signals("Run the same command again to finish the rest.") as stop:
-        journal = open_journal(plan, folder, reporter)
+    with (
+        stop_on_signals("Run the same command again to finish the rest.") as stop,
+        StoreLock(plan.folder),
+    ):
+        journal = open_journal(plan, reporter, is_new)
         todo = [step for step in range(plan.steps) if not journal.is_done(step)]
-        writer = Writer(folder, plan.format.merge)
-        meter = Meter("export", plan.count, reporter.progress, noun="latents")
-        meter.begin()
-        with ThreadPoolExecutor(THREADS) as pool:
-            for step, samples in steps_of(plan, todo):
-                stop.check()
-                group = plan.format.write(samples, step, plan.setting)
-                files = list(group.files)
-                if job.link_images:
-                    files += lay(samples, plan.format, folder)
-                journal.add(step, writer.write(files, pool), group.facts)
-                meter.advance(len(samples))
-            last = plan.format.finish(journal.facts(plan.steps), plan.setting)
-            writer.write(last, pool)
-        remove_stale(journal, {*journal.files(), *(file.path for file in last)}, folder)
-    return document(plan, folder, journal, todo, round(time.perf_counter() - began, 3))
+        write_steps(plan, journal, todo, links, stop, reporter)
+    return document(plan, journal, todo, round(time.perf_counter() - began, 3))
 
 
-def open_journal(plan: ExportPlan, folder: Path, reporter: Reporter) -> Journal:
+def write_steps(
+    plan: ExportPlan,
+    journal: Journal,
+    todo: list[int],
+    links: Links | None,
+    stop: StopRequest,
+    reporter: Reporter,
+) -> None:
+    """Writes the files of the steps, then those of the whole, and deletes what is out of date."""
+    ours = {*journal.files(), *before(journal)}
+    writer, texts = Writer(plan.folder, plan.format.merge, ours), Writer(plan.folder)
+    meter = Meter("export", plan.count, reporter.progress, noun="latents")
+    meter.begin()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for step, samples in steps_of(plan, todo):
+            stop.check()
+            group = plan.format.write(samples, step, plan.setting)
+            written = writer.write(group.files, pool)
+            if links is not None:
+                # A caption that was there before us is its owner's.
+                captions = [
+                    file
+                    for file in links.lay(samples)
+                    if file.path in ours or not (plan.folder / file.path).exists()
+                ]
+                written += texts.write(captions, pool)
+            journal.add(step, written, group.facts)
+            meter.advance(len(samples))
+        last = plan.format.finish(journal.facts(plan.steps), plan.setting)
+        writer.write(last, pool)
+    remove_stale(journal, {*journal.files(), *(file.path for file in last)}, plan.folder)
+
+
+def check_folder(plan: ExportPlan) -> bool:
+    """Whether the folder is not there yet.
+
+    UsageError where it holds files that readers of the format would take for ours.
+    """
+    folder = plan.folder
+    if not folder.exists():
+        return True
+    if plan.format.group and read_journal(folder) is None and any(folder.iterdir()):
+        raise UsageError(
+            f"{folder} is not empty, and readers of {plan.format.name} take all files of their"
+            " folder: name another --output."
+        )
+    return False
+
+
+def open_journal(plan: ExportPlan, reporter: Reporter, is_new: bool) -> Journal:
     """The journal of the folder, gone on with where it is of this export.
 
-    Where the store changed since, all is written anew. UsageError where the folder holds another
-    export, or, for a format that fills a folder, other files.
+    Where the store changed since, all is written anew; so it is where the files of another store
+    are joined with those of this one. UsageError where the folder holds another export.
     """
-    about = {"version": VERSION, "store": digest_of(plan.store)} | plan.identity()
+    folder = plan.folder
+    about = {"version": VERSION, "spec": plan.manifest.spec_hash, "store": digest_of(plan.store)}
+    about |= plan.identity()
     journal = read_journal(folder)
     if journal is None:
-        new = not folder.exists()
-        if plan.format.group and not new and any(folder.iterdir()):
-            raise UsageError(
-                f"{folder} is not empty, and readers of {plan.format.name} take all files of their"
-                " folder: name another --output."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        if new:
+        if is_new:
             mark(folder, OUTPUT)
         return start_journal(folder, about)
-    differs = [name for name in about if name != "store" and about[name] != journal.about.get(name)]
-    if differs:
-        what = ", ".join(f"{n} {journal.about.get(n)!r}, not {about[n]!r}" for n in differs)
-        raise UsageError(f"{folder} holds another export ({what}): name another --output.")
-    if about["store"] == journal.about["store"]:
+    # A killed run leaves files half written; the lock says that nobody writes them now.
+    drop_temporary(folder)
+    differs = [name for name in about if about[name] != journal.about.get(name)]
+    if not differs:
         cut_last_line(journal)
         return journal
+    if plan.format.merge is not None and set(differs) <= {"store", "spec"} and "spec" in differs:
+        reporter.note("The folder has files of another store: those of this one join them.")
+        return start_journal(folder, about)
+    if differs != ["store"]:
+        what = ", ".join(f"{n} {journal.about.get(n)!r}, not {about[n]!r}" for n in differs)
+        raise UsageError(f"{folder} holds another export ({what}): name another --output.")
     reporter.note("The store has changed since: all files are written anew.")
     return start_journal(folder, about | {"before": sorted({*journal.files(), *before(journal)})})
+
+
+def drop_temporary(folder: Path) -> None:
+    """Deletes what a killed run left half written."""
+    for path in folder.rglob(f"{TEMPORARY}*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def before(journal: Journal) -> list[str]:
@@ -105,19 +156,13 @@ def remove_stale(journal: Journal, files: set[str], folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def default_output(plan: ExportPlan) -> str:
-    """<store name>.<format>."""
-    return f"{plan.store.path.name.removesuffix('.latents')}.{plan.format.name}"
-
-
-def document(
-    plan: ExportPlan, folder: Path, journal: Journal, todo: list[int], seconds: float
-) -> dict[str, Any]:
+def document(plan: ExportPlan, journal: Journal, todo: list[int], seconds: float) -> dict[str, Any]:
     """The --json document."""
     lines = journal.steps.values()
+    sizing = plan.setting.sizing
     return {
         "store": str(plan.store.path),
-        "output": str(folder),
+        "output": str(plan.folder),
         **plan.identity(),
         "samples": plan.count,
         "files": sum(len(line["files"]) for line in lines),
@@ -125,7 +170,8 @@ def document(
         "steps": plan.steps,
         "steps_done_before": plan.steps - len(todo),
         "forced": plan.setting.forced,
-        "geometry": plan.geometry.settings(),
+        "sizing": None if sizing is None else asdict(sizing),
+        "warnings": list(plan.warnings),
         "advice": list(plan.format.advice(plan.setting)),
         "seconds": seconds,
     }

@@ -2,50 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from latentcli.core.errors import UsageError
+from latentcli.core.types import Row
 from latentcli.exports.format import ExportFormat, ExportSample, File
+from latentcli.exports.names import stem
+from latentcli.jobs.export.samples import name_of
 from latentcli.shards.storage.atomic_write import writing
 
 
-def check_links(format: ExportFormat, packed: bool) -> None:
-    """UsageError where there are no pictures to link to, or no place for them."""
-    if not format.pictures:
-        raise UsageError(
-            f"The trainers that read {format.name} need no pictures: leave out --link-images."
-        )
-    if packed:
-        raise UsageError(
-            "--link-images needs pictures that are files, and these are in tars or tables."
-        )
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where the pictures of an export are linked to."""
+
+    format: ExportFormat
+    folder: Path
+    """Of the export."""
+
+    def place(self, name: str) -> str:
+        """Where the picture of a name belongs, below the export's folder, without its suffix."""
+        inside = stem(name) if self.format.flat else name
+        return f"{self.format.pictures}/{inside}".removeprefix("./")
+
+    def check(self, rows: Sequence[Row], packed: bool) -> None:
+        """UsageError where there are no pictures to link to, no place for them, or one is taken."""
+        if not self.format.pictures:
+            raise UsageError(
+                f"The trainers that read {self.format.name} need no pictures: leave out"
+                " --link-images."
+            )
+        if packed:
+            raise UsageError(
+                "--link-images needs pictures that are files, and these are in tars or tables."
+            )
+        for row in rows:
+            if "://" in row.source:
+                raise UsageError(
+                    f"--link-images needs pictures on this machine, and {row.source} is in remote"
+                    " storage."
+                )
+            picture = Path(row.source)
+            is_laid(self.folder / f"{self.place(name_of(row, packed))}{picture.suffix}", picture)
+
+    def lay(self, samples: Sequence[ExportSample]) -> Iterator[File]:
+        """Links each picture, and gives the captions as files to write.
+
+        A trainer may refuse a caption file without words, so there is none of a blank caption.
+        """
+        for sample in samples:
+            picture, place = Path(sample.picture), self.place(sample.name)
+            link(self.folder / f"{place}{picture.suffix}", picture)
+            if sample.caption.strip():
+                yield File(f"{place}.txt", sample.caption.encode())
 
 
-def lay(samples: Sequence[ExportSample], format: ExportFormat, folder: Path) -> list[File]:
-    """Links each picture, and gives the captions as files to write.
+def is_laid(path: Path, picture: Path) -> bool:
+    """Whether the picture is at a path already, itself or by a link.
 
-    A link that is there and leads elsewhere is replaced; a file is not. UsageError where a picture
-    is gone, or a file is in the way.
+    A link that leads elsewhere is replaced; a file is not. UsageError where the picture is gone, or
+    a file is in the way.
     """
-    captions: list[File] = []
-    for sample in samples:
-        picture = Path(sample.picture)
-        place = f"{format.pictures}/{sample.name}".removeprefix("./")
-        link(folder / f"{place}{picture.suffix}", picture)
-        if sample.caption:
-            captions.append(File(f"{place}.txt", sample.caption.encode()))
-    return captions
+    if not picture.is_file():
+        raise UsageError(f"The picture {picture} is no longer there, so it cannot be linked to.")
+    if path.exists() and path.samefile(picture):
+        return True
+    if path.exists() and not path.is_symlink():
+        raise UsageError(f"{path} is in the way: it is no link to {picture}. Move it.")
+    return False
 
 
 def link(path: Path, picture: Path) -> None:
     """A symbolic link to a picture."""
-    if not picture.is_file():
-        raise UsageError(f"The picture {picture} is no longer there, so it cannot be linked to.")
-    if path.exists() and path.samefile(picture):
+    if is_laid(path, picture):
         return
-    if path.exists() and not path.is_symlink():
-        raise UsageError(f"{path} is in the way: it is no link to {picture}. Move it.")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from latentcli.core.options import option
 from latentcli.jobs.settings import NO_STORE
 
-FORMATS = ("kohya",)
+FORMATS = ("kohya", "musubi", "simpletuner", "ai-toolkit", "comfyui")
 """Formats that can be written; exports/formats.py, which a test holds against this, loads more."""
 
 
@@ -60,12 +60,13 @@ class ExportJob:
         section="encode",
         metavar="SEED",
     )
-    dtype: str | None = option(
+    file_dtype: str | None = option(
         None,
         "Of the latents, of a format that leaves it open: float32, bfloat16 or float16. Default:"
         " what the trainer itself writes.",
-        section="encode",
+        section="write",
         choices=("float32", "bfloat16", "float16"),
+        flags=("--dtype",),
     )
     labels: str = option(
         "auto",
@@ -97,5 +98,5 @@ class ExportJob:
         False,
         "Write latents that the trainer is not made for: of another space, or another size than it"
         " will compute. Default: refuse.",
-        section="write",
+        section="model",
     )

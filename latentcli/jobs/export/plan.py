@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.types import Row
-from latentcli.exports.format import ExportFormat, Setting
+from latentcli.exports.format import ExportFormat, Setting, Variant
 from latentcli.exports.formats import export_format, variant_for
 from latentcli.jobs.export.geometry import Geometry, geometry_of
 from latentcli.jobs.export.labels import label_of
 from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.export.samples import Reading, name_of
+from latentcli.jobs.export.surroundings import check_surroundings, mistaken_pictures, root_of
+from latentcli.jobs.export.write import output_folder
 from latentcli.jobs.store.latent_store import LatentStore
 from latentcli.shards.storage.paths import path_of
 from latentcli.shards.store.manifest import Manifest
@@ -23,7 +26,7 @@ STEP = 256
 """Samples of a step of an export, of a format with files for each sample."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportPlan:
     """All that an export depends on."""
 
@@ -31,13 +34,21 @@ class ExportPlan:
     store: LatentStore
     manifest: Manifest
     format: ExportFormat
+    folder: Path
+    """That the files go to, as it was given."""
     setting: Setting
     reading: Reading
-    geometry: Geometry
-    count: int
-    """Samples."""
+    rows: Sequence[Row]
+    """Of the samples, in their order."""
     step: int
     """Samples of each step, which leaves whole files."""
+    warnings: Sequence[str] = ()
+    """What a person should know before training."""
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        return len(self.rows)
 
     @property
     def steps(self) -> int:
@@ -71,42 +82,63 @@ def plan_export(job: ExportJob) -> ExportPlan:
     store = LatentStore(path_of(job.store))
     manifest = whole(store)
     space = manifest.latent_space.rpartition("#")[0]
-    normal = store.normalisation
-    variant = variant_for(format, space, normal.states, job.arch, job.force)
-    forced = bool(variant.spaces) and space not in variant.spaces
+    variant = variant_for(format, space, store.normalisation.states, job.arch, job.force)
     check_channels(format, variant.channels, manifest)
-    state = wanted_state(job, format, variant.state, normal.states)
+    state = wanted_state(job, format, variant.state, store.normalisation.states)
     geometry = geometry_of(manifest.preprocessing, manifest.latent["downscale"])
-    rows = list(all_rows(store))
+    rows, others = all_rows(store)
     packed = manifest.tars
     check_names(format, rows, packed)
     if not job.force:
-        check_geometry(format, geometry, rows)
-    shapes = {row.latent_shape[-2:] for row in rows if row.latent_shape}
-    one = next(iter(shapes)) if len(shapes) == 1 else None
+        check_geometry(format, variant, geometry, rows)
+    shapes = shapes_of(rows)
     check_needs(format, job, store, shapes)
     first = store.fields(rows[0].key) if rows else {}
     label = label_of(job.labels, (row.key for row in rows), first, "labels" in format.needs)
+    folder = output_folder(job.check or job.output or default_output(store, format))
     setting = Setting(
         variant=variant,
         space=space,
         state=state,
         downscale=manifest.latent["downscale"],
         channels=manifest.latent["channels"],
-        shape=(one[0], one[1]) if one else None,
+        shape=next(iter(shapes)) if len(shapes) == 1 else None,
         count=len(rows),
         labels=label.names,
         dtype=wanted_dtype(job, format),
         mirrored=bool(manifest.spec["latents"].get("flip")),
         bytes_column=job.bytes_column,
-        forced=forced,
+        forced=bool(variant.spaces) and space not in variant.spaces,
         statistics=raw_statistics(manifest, store),
+        sizing=geometry.sizing(),
+        folder=str(folder.absolute()),
+        root=str(folder.absolute() / format.pictures) if job.link_images else root_of(rows, packed),
     )
-    reading = Reading(store, setting, label, "moments" in format.needs, job.sample, packed)
-    step = (job.samples_per_file or format.group) if format.group else STEP
+    if not job.force:
+        check_surroundings(format, setting, rows, packed)
     return ExportPlan(
-        job, store, manifest, format, setting, reading, geometry, len(rows), step or STEP
+        job=job,
+        store=store,
+        manifest=manifest,
+        format=format,
+        folder=folder,
+        setting=setting,
+        reading=Reading(store, setting, label, "moments" in format.needs, job.sample, packed),
+        rows=rows,
+        step=(job.samples_per_file or format.group) if format.group else STEP,
+        # Pictures that failed are not linked, so they cannot be mistaken there.
+        warnings=() if job.link_images else mistaken_pictures(format, rows, others, packed),
     )
+
+
+def shapes_of(rows: Iterable[Row]) -> set[tuple[int, int]]:
+    """(h, w) of all latents."""
+    return {(row.latent_shape[-2], row.latent_shape[-1]) for row in rows if row.latent_shape}
+
+
+def default_output(store: LatentStore, format: ExportFormat) -> str:
+    """<store name>.<format>."""
+    return f"{store.path.name.removesuffix('.latents')}.{format.name}"
 
 
 def whole(store: LatentStore) -> Manifest:
@@ -123,9 +155,12 @@ def whole(store: LatentStore) -> Manifest:
     return store.manifest
 
 
-def all_rows(store: LatentStore) -> Iterator[Row]:
-    """Rows of the samples, in their order."""
-    return (row for row in store.rows() if row.status == "ok")
+def all_rows(store: LatentStore) -> tuple[list[Row], list[Row]]:
+    """Rows of the samples, in their order, and those of inputs without a latent."""
+    rows: tuple[list[Row], list[Row]] = [], []
+    for row in store.rows():
+        rows[row.status != "ok"].append(row)
+    return rows
 
 
 def check_channels(format: ExportFormat, channels: int | None, manifest: Manifest) -> None:
@@ -164,11 +199,11 @@ def is_open(format: ExportFormat) -> bool:
 
 def wanted_dtype(job: ExportJob, format: ExportFormat) -> str:
     """The dtype of latents in the files; UsageError for one that the format does not have."""
-    if job.dtype is not None and job.dtype not in format.dtypes:
+    if job.file_dtype is not None and job.file_dtype not in format.dtypes:
         raise UsageError(
-            f"--dtype is {job.dtype}; {format.name} holds {' or '.join(format.dtypes)}."
+            f"--dtype is {job.file_dtype}; {format.name} holds {' or '.join(format.dtypes)}."
         )
-    return job.dtype or format.dtypes[0]
+    return job.file_dtype or format.dtypes[0]
 
 
 def check_names(format: ExportFormat, rows: list[Row], packed: bool) -> None:
@@ -186,9 +221,11 @@ def check_names(format: ExportFormat, rows: list[Row], packed: bool) -> None:
             )
 
 
-def check_geometry(format: ExportFormat, geometry: Geometry, rows: list[Row]) -> None:
+def check_geometry(
+    format: ExportFormat, variant: Variant, geometry: Geometry, rows: list[Row]
+) -> None:
     """UsageError where the trainer would compute other sizes than the latents have."""
-    problems = (geometry.problem(format, row) for row in rows)
+    problems = (geometry.problem(format, variant, row) for row in rows)
     if problem := next(filter(None, problems), None):
         raise UsageError(
             f"The trainer would not take these latents, or train on wrong ones: {problem}."
@@ -197,7 +234,7 @@ def check_geometry(format: ExportFormat, geometry: Geometry, rows: list[Row]) ->
 
 
 def check_needs(
-    format: ExportFormat, job: ExportJob, store: LatentStore, shapes: set[tuple[int, ...]]
+    format: ExportFormat, job: ExportJob, store: LatentStore, shapes: set[tuple[int, int]]
 ) -> None:
     """UsageError where the store lacks what the format cannot do without."""
     moments = store.state == "moments"
@@ -206,6 +243,11 @@ def check_needs(
             f"{format.name} holds the mean and the deviation of each latent, and the store has"
             f" {store.state} latents: encode with --latents moments, with a model whose posterior"
             " has a variance."
+        )
+    if "files" in format.needs and store.manifest is not None and store.manifest.tars:
+        raise UsageError(
+            f"{format.name} makes the names of its files from those of the pictures' files, and"
+            " these are in tars or tables: unpack them and encode the folder."
         )
     if job.sample is not None and not moments:
         raise UsageError(

@@ -54,6 +54,7 @@ class Reading:
         return ExportSample(
             key=row.key,
             name=name_of(row, self.packed),
+            filename=PurePosixPath(row.source.rpartition("::")[2]).name,
             index=index,
             latent=self._latent(row.key, parts, ""),
             mirrored=self._latent(row.key, mirrored, FLIP) if mirrored else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ class Writer:
     folder: Path
     merge: Callable[[bytes, bytes], bytes] | None = None
     """What becomes of a file that is there already and a new one."""
+    ours: Collection[str] = ()
+    """Files that this export wrote before: where one is damaged, the new one takes its place."""
     _folders: set[Path] = field(default_factory=set)
 
     def write(self, files: Sequence[File], pool: ThreadPoolExecutor) -> list[tuple[str, int]]:
@@ -38,19 +40,22 @@ class Writer:
             with writing(path.parent):
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._folders.add(path.parent)
-        data = self._merged(path, file.data)
+        data = self._merged(path, file)
         if len(data) >= LARGE:
             atomic_write(path, [data])
         else:
             replace(path, data)
         return file.path, len(data)
 
-    def _merged(self, path: Path, data: bytes) -> bytes:
-        if self.merge is None or not path.exists():
-            return data
+    def _merged(self, path: Path, file: File) -> bytes:
+        # A power cut leaves empty what was written just before.
+        if self.merge is None or not path.exists() or not path.stat().st_size:
+            return file.data
         try:
-            return self.merge(path.read_bytes(), data)
+            return self.merge(path.read_bytes(), file.data)
         except ValueError as error:
+            if file.path in self.ours:
+                return file.data
             raise StoreError(
                 f"{path} is there already and damaged ({error}): delete it."
             ) from error

@@ -28,13 +28,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
     """The store of a case, made once."""
-    made: dict[tuple[str, str], Path] = {}
+    made: dict[tuple[str, str, str], Path] = {}
 
-    def store(name: str, space: str) -> Path:
-        if (name, space) not in made:
+    def store(name: str, arch: str, space: str) -> Path:
+        case = name, arch, space
+        if case not in made:
             path = tmp_path_factory.mktemp("stores") / f"{name}.latents"
-            made[name, space] = store_for(path, export_format(name), space)
-        return made[name, space]
+            made[case] = store_for(path, export_format(name), space, arch=arch)
+        return made[case]
 
     return store
 
@@ -50,7 +51,7 @@ def test_the_options_name_all_formats():
 
 @pytest.mark.parametrize("name, arch, space", cases())
 def test_each_space_in_its_state(name, arch, space, stores, tmp_path):
-    store = stores(name, space)
+    store = stores(name, arch, space)
     job = ExportJob(store=str(store), to=name, arch=arch, output=str(tmp_path / "out"))
     document = run_export(job)
     format = export_format(name)
@@ -77,7 +78,7 @@ def test_other_spaces_are_refused(name, space, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_that_are_missing_are_done_again(name, stores, tmp_path):
     _, arch, space = next(case for case in cases() if case[0] == name)
-    store, format = stores(name, space), export_format(name)
+    store, format = stores(name, arch, space), export_format(name)
     size = 2 if format.group else None
     whole, part = tmp_path / "whole", tmp_path / "part"
     job = ExportJob(store=str(store), to=name, arch=arch, samples_per_file=size, output=str(whole))
@@ -104,14 +105,14 @@ def test_steps_that_are_missing_are_done_again(name, stores, tmp_path):
 def test_a_store_that_changed_is_exported_anew(name, tmp_path):
     _, arch, space = next(case for case in cases() if case[0] == name)
     format = export_format(name)
-    store = store_for(tmp_path / "s.latents", format, space)
+    store = store_for(tmp_path / "s.latents", format, space, arch=arch)
     out, fresh = str(tmp_path / "out"), str(tmp_path / "fresh")
     run_export(ExportJob(store=str(store), to=name, arch=arch, output=out))
     with pytest.raises(UsageError, match="holds another export"):
         run_export(ExportJob(store=str(store), to=name, arch=arch, output=out, labels="folder"))
     shutil.rmtree(store)
     kept = samples_for(format, space)[2:]
-    store_for(store, format, space, kept)
+    store_for(store, format, space, kept, arch)
     with pytest.raises(StoreError):
         run_export(ExportJob(store=str(store), check=out))
     run_export(ExportJob(store=str(store), to=name, arch=arch, output=out))
