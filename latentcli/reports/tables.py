@@ -170,7 +170,9 @@ def store_facts(document: Values) -> dict[str, str | None]:
 
 def buckets_text(buckets: Values) -> str:
     """The buckets of a store or a comparison, in a few words."""
-    return f"{len(buckets['table'])} buckets ({buckets['rule']} rule)"
+    count = len(buckets["table"])
+    what = f"{count} buckets" if count else f"buckets for {buckets['area']:,} pixels"
+    return f"{what} ({buckets['rule']} rule)"
 
 
 def preprocessing_text(fields: Values | None) -> str | None:
