@@ -71,12 +71,14 @@ def test_some_of_simpletuners_sizes() -> None:
     assert check_simpletuner(rows_of(DATA, "simpletuner")) == 1
 
 
+@pytest.mark.shared
 def test_all_of_ai_toolkits_sizes(shared: Path) -> None:
     rows = rows_of(shared / "golden" / "trainers", "ai_toolkit")
     assert len(rows) == 200
     check_ai_toolkit(rows)
 
 
+@pytest.mark.shared
 def test_all_of_simpletuners_sizes(shared: Path) -> None:
     rows = rows_of(shared / "golden" / "trainers", "simpletuner")
     assert len(rows) == 150
@@ -131,3 +133,25 @@ def test_rules_without_a_table(rule: str, size: tuple[int, int], side: int) -> N
 @pytest.mark.parametrize(("side", "step", "whole"), [(80, 32, 64), (112, 32, 128), (5, 32, 32)])
 def test_half_steps_round_to_even(side: int, step: int, whole: int) -> None:
     assert rounded(side, step) == whole
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("rule", "step"), [("kohya", "bucket_reso_steps"), ("musubi", "step")])
+def test_all_sizes_of_kohyas_trainers(shared: Path, rule: str, step: str) -> None:
+    found = json.loads((shared / "golden" / "trainers" / f"buckets_{rule}.json").read_text())
+    made = []
+    for told in found["settings"]:
+        sides = (told["min_bucket_reso"], told["max_bucket_reso"]) if rule == "kohya" else ()
+        no_upscale = told["bucket_no_upscale"]
+        made.append(
+            make_buckets(rule, tuple(told["resolution"]), told[step], 8, no_upscale, *sides)
+        )
+    rows = [r for r in found["rows"] if found["settings"][r["settings"]].get("enable_bucket", True)]
+    for row in rows:
+        size, spec = tuple(row["image"]), PreprocessSpec(None, 8, buckets=made[row["settings"]])
+        if "error" in row:
+            with pytest.raises(SampleError, match="less than one bucket step"):
+                geometry(size, spec)
+        else:
+            assert geometry(size, spec) == (tuple(row["resized"]), tuple(row["crop"])), row
+    assert len(rows) == {"kohya": 812, "musubi": 600}[rule]
