@@ -19,7 +19,7 @@ from latentcli.shards.tensors.foreign.formats import ForeignFormat, formats_of, 
 from latentcli.shards.tensors.foreign.latents import (
     ForeignFile,
     ForeignLatent,
-    latents_of,
+    described_latents,
     named,
 )
 
@@ -38,8 +38,10 @@ class ForeignFolder:
     path: AnyPath
     kind: ForeignFormat
     space: str | None
-    """As ForeignFile, of the first file that can be read."""
+    """Latent space id without the state, of the first file that can be read; None where it does
+    not tell."""
     state: str
+    """whitened, scaled or raw, likewise."""
     names: Sequence[str]
     """Of the files, below the folder and sorted."""
     asked: str | None
@@ -53,10 +55,12 @@ class ForeignFolder:
     @cached_property
     def stems(self) -> Sequence[str]:
         """What the keys of each file begin with: the picture's name, where that is one file's."""
-        plain = [self._stem(name, self.kind.stem(PurePosixPath(name).name)) for name in self.names]
+        plain = [
+            self.stem_of(name, self.kind.stem(PurePosixPath(name).name)) for name in self.names
+        ]
         times = Counter(plain)
         return [
-            stem if times[stem] == 1 else self._stem(name, PurePosixPath(name).stem)
+            stem if times[stem] == 1 else self.stem_of(name, PurePosixPath(name).stem)
             for name, stem in zip(self.names, plain, strict=True)
         ]
 
@@ -98,11 +102,12 @@ class ForeignFolder:
             raise StoreError(f"{path} is of {what}, and the folder's first file of {self.format}")
         found = opened[1]
         if (found.space, found.state) != (self.space, self.state):
-            first = latents_of(self.space, self.state)
+            first = described_latents(self.space, self.state)
             raise StoreError(f"{path} holds {found.described}, and the folder's first file {first}")
         return found
 
-    def _stem(self, name: str, stem: str) -> str:
+    def stem_of(self, name: str, stem: str) -> str:
+        """A stem in the folder of the picture that a file is of."""
         parts = [part for part in PurePosixPath(name).parent.parts if part != FOLDER]
         return str(PurePosixPath(*parts, stem))
 
@@ -149,6 +154,17 @@ def open_foreign_folder(path: AnyPath, state: str | None) -> ForeignFolder | Non
     if isinstance(opened, StoreError):
         raise opened
     return ForeignFolder(path, kind, opened.space, opened.state, of_kind, state)
+
+
+def open_foreign_set(path: AnyPath, state: str | None) -> ForeignFolder | None:
+    """`open_foreign_folder`, or a single file as a folder of one; None where it is neither."""
+    if path.is_dir():
+        return open_foreign_folder(path, state)
+    opened = open_foreign(path, state)
+    if opened is None:
+        return None
+    kind, file = opened
+    return ForeignFolder(path.parent, kind, file.space, file.state, [path.name], state)
 
 
 def grouped(path: AnyPath) -> dict[str, list[str]]:

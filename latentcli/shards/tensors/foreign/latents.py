@@ -40,10 +40,10 @@ class ForeignFile:
     @property
     def described(self) -> str:
         """Whose latents they are, for people."""
-        return latents_of(self.space, self.state)
+        return described_latents(self.space, self.state)
 
 
-def latents_of(space: str | None, state: str) -> str:
+def described_latents(space: str | None, state: str) -> str:
     """latents of sdxl#raw, or raw latents of a space that is not named."""
     if space is None:
         return f"{state} latents of a space that is not named"
