@@ -99,6 +99,11 @@ def test_all_of_simpletuners_sizes(shared: Path) -> None:
         ((1024, 1024), 64, (1000, 1000), (1024, 1024), (1024, 1024)),
         ((1024, 1024), 64, (1003, 1000), (1024, 1024), (1027, 1024)),
         ((1024, 1024), 64, (1920, 1080), (1344, 768), (1365, 768)),
+        # 287,000 pixels are 535.7 a side: cut to 535 that is 33 steps, 536 would be 34.
+        ((1000, 287), 16, (2000, 1000), (752, 368), (752, 376)),
+        # 896 rows are 1097 columns, 55 short: by the picture's own aspect ratio 44.9 rows more,
+        # and 45.1 by the rounded one.
+        ((1024, 1024), 64, (2097, 1712), (1152, 896), (1152, 940)),
     ],
 )
 def test_simpletuner_by_hand(area, step, size, target, resized) -> None:
