@@ -1,7 +1,7 @@
 """Computes the aspect-ratio buckets of a job, and the bucket and crop of a picture.
 
-The rules `kohya` and `musubi` give the sizes that sd-scripts and musubi-tuner give, float for
-float, so that a cache made here lines up with a data set that is configured there.
+The rules that bear a trainer's name give the sizes that it gives, float for float, so that a cache
+made here lines up with a data set that is configured there.
 """
 
 from __future__ import annotations
@@ -9,22 +9,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from latentcli.core.errors import SampleError, StoreError, UsageError
+from latentcli.core.errors import StoreError, UsageError
+from latentcli.images.bucket_rules.rule import Size, Table, too_small
+from latentcli.images.bucket_rules.rules import RULES
 
-Size = tuple[int, int]
-"""(W, H) in pixels."""
-Table = tuple[Size, ...]
+BUCKET_RULES = tuple(name for name in RULES if name != "file")
+"""Rules that make their own sizes; a table read from a file has the rule `file`."""
 
-BUCKET_RULES = ("area", "kohya", "musubi")
-"""Rules that make their own table; a table read from a file has the rule `file`."""
-
-_STEPS = {"area": 64, "kohya": 64, "musubi": 16}
-_SIDES = (256, 1024)
+_LARGE = 10**6
 _LINE = re.compile(r"([1-9][0-9]{0,5})[xX]([1-9][0-9]{0,5})")
 
 
@@ -35,9 +32,10 @@ class Buckets:
     rule: str
     """One of BUCKET_RULES, or `file`."""
     table: Table
-    """The buckets, (W, H) in pixels, sorted."""
+    """The buckets, (W, H) in pixels, sorted; none where the rule computes them by picture."""
     area: int
-    """Pixels that no bucket exceeds."""
+    """Pixels that no bucket exceeds, but for the rounding of a rule without a table; of
+    `simpletuner-pixel`, the square of the shorter side."""
     step: int
     """Sides are multiples of this."""
     no_upscale: bool = False
@@ -48,24 +46,38 @@ class Buckets:
     """Largest side in pixels, of a table made with one."""
 
     def __post_init__(self) -> None:
-        if self.rule not in _PICK:
-            raise ValueError(f"bucket rule is {self.rule!r}, allowed are {', '.join(_PICK)}")
-        if not self.table or self.step < 1:
-            raise ValueError("buckets need a table and a step of at least 1")
+        if self.rule not in RULES:
+            raise ValueError(f"bucket rule is {self.rule!r}, allowed are {', '.join(RULES)}")
+        has_table = self.rule == "file" or RULES[self.rule].table is not None
+        if bool(self.table) != has_table or self.step < 1 or self.area < 1:
+            what = "a table" if has_table else "no table"
+            raise ValueError(f"{self.rule} buckets need {what}, an area, and a step of at least 1")
         for size in self.table:
             if min(size) < self.step or any(side % self.step for side in size):
                 raise ValueError(f"bucket {size} is no multiple of the step {self.step}")
 
     def pick(self, size: Size) -> Size:
         """The bucket (W, H) of a picture of `size`; SampleError where a side would be 0."""
-        target = _PICK[self.rule](self, size)
+        target = RULES[self.rule].pick(self, size)
         if min(target) < self.step:
-            raise _too_small(self, size)
+            raise too_small(self, size)
         return target
 
     def resized(self, size: Size, target: Size) -> Size:
         """(W, H) to resize a picture to before the crop; it covers `target`, its bucket."""
-        return _RESIZED[self.rule](self, size, target)
+        return RULES[self.rule].resized(self, size, target)
+
+    @property
+    def largest(self) -> Size:
+        """The bucket of most pixels; of a rule without a table, that of a large square."""
+        if self.table:
+            return max(self.table, key=lambda size: size[0] * size[1])
+        return self.pick((_LARGE, _LARGE))
+
+    @property
+    def most_pixels(self) -> int | None:
+        """About what no bucket exceeds; None where a long picture's may have any number."""
+        return self.area if RULES[self.rule].bounded else None
 
     def described(self) -> dict[str, Any]:
         """Plain values for a store's spec; `described_buckets` reads them."""
@@ -88,25 +100,36 @@ def make_buckets(
     64, or the least common multiple with the divisor.
     `kohya`: sides from 256 to 1024 in steps of 64, as sd-scripts has them. Where the area asks for
     it the limits give way: up to its longer side, down to its shorter side.
-    `musubi`: musubi-tuner's table, in steps of 16; it knows no limits of the sides.
-    With `no_upscale` each rule makes pictures smaller only. UsageError where these do not fit
+    `musubi`: musubi-tuner's table, in steps of 16.
+    `ai-toolkit`, in steps of 16, and `simpletuner`, in steps of 64, have no table, and
+    `simpletuner-pixel` takes the area's side as the shorter one of each picture.
+    With `no_upscale` the first three make pictures smaller only. UsageError where these do not fit
     together, or a bucket would be no multiple of `divisor`.
     """
     if rule not in BUCKET_RULES:
         raise UsageError(f"bucket rule is {rule!r}; allowed are {', '.join(BUCKET_RULES)}")
+    asked = RULES[rule]
     if step is None:
-        step = math.lcm(_STEPS[rule], divisor) if rule == "area" else _STEPS[rule]
+        step = math.lcm(asked.step, divisor) if asked.joins_divisor else asked.step
     check_step(step, divisor)
     reso = area_side if isinstance(area_side, tuple) else (area_side, area_side)
     area = max(reso[0], 0) * max(reso[1], 0)
-    least = 2 * step if rule == "musubi" else step
+    least = asked.least_steps * step
     if math.isqrt(area) < least:
         raise UsageError(
             f"bucket area is {reso[0]}x{reso[1]}; with steps of {step} the rule {rule} needs"
             f" {least}x{least} or more"
         )
-    low, high = _limits(rule, reso, step, min_side, max_side)
-    table = _TABLE[rule](area, step, low or step, high or area)
+    if asked.check is not None:
+        asked.check(reso, step)
+    if no_upscale and asked.always_enlarges is not None:
+        raise UsageError(f"the bucket rule {rule} {asked.always_enlarges}; leave out --no-upscale")
+    if asked.limits is None and (min_side, max_side) != (None, None):
+        raise UsageError(f"the bucket rule {rule} has no least or largest side; leave them out")
+    if asked.table is None:
+        return Buckets(rule, (), area, step)
+    low, high = asked.limits(reso, step, min_side, max_side) if asked.limits else (None, None)
+    table = asked.table(area, step, low or step, high or area)
     if not table:
         raise UsageError(
             f"no bucket of {area} pixels in steps of {step} has sides from {low} to {high}; allow"
@@ -168,130 +191,6 @@ def check_size(size: Size, divisor: int, what: str = "size") -> None:
     )
 
 
-def covering_size(size: Size, target: Size) -> Size:
-    """`size` scaled to just cover `target`: one side matches, the other is rounded half up."""
-    (w, h), (width, height) = size, target
-    if w * height >= width * h:
-        return max(width, (2 * w * height + h) // (2 * h)), height
-    return width, max(height, (2 * h * width + w) // (2 * w))
-
-
-def _limits(
-    rule: str, reso: Size, step: int, low: int | None, high: int | None
-) -> tuple[int, int] | tuple[None, None]:
-    """Least and largest side of a bucket."""
-    if rule == "musubi":
-        if low is not None or high is not None:
-            raise UsageError("the bucket rule musubi has no least or largest side; leave them out")
-        return None, None
-    if low is not None and not 0 < low <= min(reso):
-        raise UsageError(f"least bucket side is {low}; allowed is 1 to {min(reso)}, the area's own")
-    if high is not None and high < max(reso):
-        raise UsageError(
-            f"largest bucket side is {high}; allowed is {max(reso)}, the area's own, or more"
-        )
-    if rule == "area":
-        square = math.isqrt(reso[0] * reso[1])
-        return low or -(-square // 2), high or 2 * square
-    # sd-scripts brings its limits to whole steps: the lower one down, the upper one up.
-    low = (low or min(_SIDES[0], *reso)) // step * step
-    high = -(-(high or max(_SIDES[1], *reso)) // step) * step
-    return max(low, step), high
-
-
-def _area_table(area: int, step: int, low: int, high: int) -> Table:
-    square = _down(math.isqrt(area), step)
-    sizes = {(square, square)}
-    for width in range(-(-low // step) * step, high + 1, step):
-        height = _down(area // width, step)
-        sizes |= {(width, height), (height, width)}
-    return tuple(sorted(size for size in sizes if low <= min(size) and max(size) <= high))
-
-
-def _kohya_table(area: int, step: int, low: int, high: int) -> Table:
-    square = _down(math.isqrt(area), step)
-    sizes = {(square, square)}
-    for width in range(low, high + 1, step):
-        height = min(high, _down(area // width, step))
-        if height >= low:
-            sizes |= {(width, height), (height, width)}
-    return tuple(sorted(sizes))
-
-
-def _musubi_table(area: int, step: int, low: int, high: int) -> Table:
-    square = math.isqrt(area)
-    widths = range(_down(square // 2, step), square + step, step)
-    pairs = [(width, _down(area // width, step)) for width in widths]
-    return tuple(sorted({*pairs, *((h, w) for w, h in pairs)}))
-
-
-def _pick_by_ratio(buckets: Buckets, size: Size) -> Size:
-    """Nearest aspect ratio in log space, then the larger area, then longer the picture's way."""
-    (w, h), tall = size, size[1] > size[0]
-
-    def order(bucket: Size) -> tuple[float, int, int]:
-        # The log of this ratio is the distance. Swapping width and height everywhere gives the
-        # same floats, so pictures and their turned copies get the same bucket, turned.
-        a, b = w * bucket[1], h * bucket[0]
-        return max(a, b) / min(a, b), -bucket[0] * bucket[1], -bucket[1 if tall else 0]
-
-    width, height = min(buckets.table, key=order)
-    if buckets.no_upscale:
-        # What would be enlarged keeps the side that is too short, in whole steps.
-        return min(width, _down(w, buckets.step)), min(height, _down(h, buckets.step))
-    return width, height
-
-
-def _pick_by_difference(buckets: Buckets, size: Size) -> Size:
-    """Nearest width / height, and the first of the sorted table where two are as near."""
-    aspect = size[0] / size[1]
-    return min(buckets.table, key=lambda bucket: abs(bucket[0] / bucket[1] - aspect))
-
-
-def _pick_kohya(buckets: Buckets, size: Size) -> Size:
-    if buckets.no_upscale:
-        return _whole_steps(_kohya_shrunk(buckets, size), buckets.step)
-    return size if size in buckets.table else _pick_by_difference(buckets, size)
-
-
-def _pick_musubi(buckets: Buckets, size: Size) -> Size:
-    if buckets.no_upscale and size[0] * size[1] <= buckets.area:
-        return _whole_steps(size, buckets.step)
-    return _pick_by_difference(buckets, size)
-
-
-def _resized_kohya(buckets: Buckets, size: Size, target: Size) -> Size:
-    if buckets.no_upscale:
-        return _kohya_shrunk(buckets, size)
-    (w, h), (width, height) = size, target
-    scale = height / h if w / h > width / height else width / w
-    return int(w * scale + 0.5), int(h * scale + 0.5)
-
-
-def _resized_musubi(buckets: Buckets, size: Size, target: Size) -> Size:
-    (w, h), (width, height) = size, target
-    scale = max(width / w, height / h)
-    return int(w * scale + 0.5), int(h * scale + 0.5)
-
-
-def _kohya_shrunk(buckets: Buckets, size: Size) -> Size:
-    """The picture within the area, with the side in whole steps that keeps its aspect better."""
-    (w, h), step = size, buckets.step
-    if w * h <= buckets.area:
-        return size
-    aspect = w / h
-    width = math.sqrt(buckets.area * aspect)
-    whole_width = _down(int(width + 0.5), step)
-    its_height = _down(int(whole_width / aspect + 0.5), step)
-    whole_height = _down(int(buckets.area / width + 0.5), step)
-    its_width = _down(int(whole_height * aspect + 0.5), step)
-    if 0 in (its_height, whole_height):
-        raise _too_small(buckets, size)
-    if abs(whole_width / its_height - aspect) < abs(its_width / whole_height - aspect):
-        return whole_width, int(whole_width / aspect + 0.5)
-    return int(whole_height * aspect + 0.5), whole_height
-
-
 def _line_sizes(text: str, path: str) -> dict[str, Size]:
     """Sizes by where they stand in the file."""
     sizes = {}
@@ -322,38 +221,3 @@ def _json_sizes(text: str, path: str) -> dict[str, Size]:
                 " [1024, 768]"
             )
     return {f"item {number} of {path}": (w, h) for number, (w, h) in enumerate(items, 1)}
-
-
-def _down(side: int, step: int) -> int:
-    return side - side % step
-
-
-def _whole_steps(size: Size, step: int) -> Size:
-    return _down(size[0], step), _down(size[1], step)
-
-
-def _too_small(buckets: Buckets, size: Size) -> SampleError:
-    return SampleError(
-        "preprocess",
-        f"picture is {size[0]}x{size[1]}; not enlarged, a side is less than one bucket step of"
-        f" {buckets.step} pixels",
-    )
-
-
-_TABLE: dict[str, Callable[[int, int, int, int], Table]] = {
-    "area": _area_table,
-    "kohya": _kohya_table,
-    "musubi": _musubi_table,
-}
-_PICK: dict[str, Callable[[Buckets, Size], Size]] = {
-    "area": _pick_by_ratio,
-    "kohya": _pick_kohya,
-    "musubi": _pick_musubi,
-    "file": _pick_by_ratio,
-}
-_RESIZED: dict[str, Callable[[Buckets, Size, Size], Size]] = {
-    "area": lambda buckets, size, target: covering_size(size, target),
-    "kohya": _resized_kohya,
-    "musubi": _resized_musubi,
-    "file": lambda buckets, size, target: covering_size(size, target),
-}

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from latentcli.core.errors import SampleError, UsageError
-from latentcli.images.buckets import Buckets, check_size, check_step, covering_size
+from latentcli.images.bucket_rules.rule import Size, covering_size
+from latentcli.images.buckets import Buckets, check_size, check_step
 
 _IN_TORCH = ("lanczos", "bicubic", "bilinear")
 FILTERS = {name: Image.Resampling[name.upper()] for name in (*_IN_TORCH, "box")}
@@ -77,8 +78,7 @@ def preprocess(image: Image.Image, spec: PreprocessSpec) -> PreparedPixels:
     the other is rounded to the nearest pixel. Crop offsets are half of what is over, rounded down.
     With buckets, the target is the picture's bucket, and the bucket rule does the rounding.
     """
-    resized, target = _sizes(image.size, spec)
-    crop = _centre(resized, target)
+    resized, crop = geometry(image.size, spec)
     if resized != image.size:
         return PreparedPixels(_resize_crop(image, resized, crop, spec.filter), resized, crop)
     left, top, right, bottom = crop
@@ -86,7 +86,17 @@ def preprocess(image: Image.Image, spec: PreprocessSpec) -> PreparedPixels:
     return PreparedPixels(pixels, resized, crop)
 
 
-def _sizes(size: tuple[int, int], spec: PreprocessSpec) -> tuple[tuple[int, int], tuple[int, int]]:
+def geometry(size: Size, spec: PreprocessSpec) -> tuple[Size, tuple[int, int, int, int]]:
+    """(W, H) after resize, and (left, top, right, bottom) of the crop, of a picture of `size`.
+
+    SampleError as `preprocess`. Every rule, and the trainers that they are of, crops the centre,
+    and leaves the odd pixel on the right and at the bottom.
+    """
+    resized, target = _sizes(size, spec)
+    return resized, _centre(resized, target)
+
+
+def _sizes(size: Size, spec: PreprocessSpec) -> tuple[Size, Size]:
     """(W, H) of the resized picture and of what is cropped from it."""
     if spec.buckets is not None:
         target = spec.buckets.pick(size)

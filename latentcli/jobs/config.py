@@ -197,8 +197,8 @@ class DecodeJob(DecodeSettings, ModelSettings):
     store: str = option(
         "",
         "Folder or URL of a store, one of its shards, a safetensors file of latents, a latent of"
-        " kohya's sd-scripts (.npz) or ComfyUI (.latent), or - for a tar stream of latents on"
-        " stdin.",
+        " ComfyUI (.latent), a cache of kohya, musubi-tuner, SimpleTuner, ai-toolkit or"
+        " LightningDiT, or - for a tar stream of latents on stdin.",
         needed=NO_STORE,
         argument=True,
         section="read",
@@ -261,6 +261,13 @@ class DecodeJob(DecodeSettings, ModelSettings):
 class RoundtripJob(DecodeSettings, ModelSettings, ImageIntake):
     """Encode and decode in memory, and compare."""
 
+    cached: str | None = option(
+        None,
+        "Take the latents from this cache of a trainer, a file or a folder, by the pictures' names,"
+        " and compare what they decode to. Default: encode.",
+        section="read",
+        metavar="PATH",
+    )
     save: str | None = option(
         None,
         "Write the reconstructions here, one folder per model. Default: write none.",
@@ -347,9 +354,14 @@ class VerifyJob:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectJob:
-    """Describe a latent store."""
+    """Describe a latent store, or the latents of another tool."""
 
-    store: str = like(VerifyJob, "store", section="")
+    store: str = option(
+        "",
+        "Folder of a store, one of its shards, or the cache of a trainer: a file or a folder.",
+        argument=True,
+        needed=NO_STORE,
+    )
     report: str | None = option(
         None,
         "Write a page with the latents' figures and pictures into this folder; an earlier report"

@@ -224,14 +224,15 @@ class ImageIntake:
     )
     bucket_rule: str = option(
         "area",
-        "How buckets are made and chosen: area (default; nearest aspect ratio), or as kohya's"
-        " sd-scripts or musubi-tuner do, so that caches line up with theirs.",
+        "How buckets are made and chosen: area (default; nearest aspect ratio), or as the trainers"
+        " kohya, musubi, ai-toolkit or simpletuner do (simpletuner-pixel: --area is the shorter"
+        " side), so that caches line up with theirs.",
         section="preprocess",
-        choices=("area", "kohya", "musubi"),
+        choices=("area", "kohya", "musubi", "ai-toolkit", "simpletuner", "simpletuner-pixel"),
     )
     bucket_step: int | None = option(
         None,
-        "Bucket sides are multiples of this. Default: 64, and 16 for musubi.",
+        "Bucket sides are multiples of this. Default: 64, and 16 for musubi and ai-toolkit.",
         section="preprocess",
         least=1,
     )
@@ -249,7 +250,8 @@ class ImageIntake:
     )
     no_upscale: bool = option(
         False,
-        "Never enlarge: a small picture gets a smaller bucket. Default: off.",
+        "Never enlarge: a small picture gets a smaller bucket; not for ai-toolkit and simpletuner."
+        " Default: off.",
         section="preprocess",
     )
     buckets: str | None = option(

@@ -128,6 +128,9 @@ def facts_table(facts: Mapping[str, str | None]) -> Table:
 
 def store_tables(document: Values) -> Iterator[RenderableType]:
     """A store's description, and the commonest reasons of failure."""
+    if "format" in document:
+        yield facts_table(foreign_facts(document))
+        return
     yield facts_table(store_facts(document))
     if document.get("failures"):
         yield Text("\nfailed inputs, by reason")
@@ -145,8 +148,6 @@ def store_facts(document: Values) -> dict[str, str | None]:
     model, latent, totals = (document.get(name) for name in ("model", "latent", "totals"))
     name = model["name"] if model else metadata.get("model")
     sha256 = (model["weights_sha256"] if model else metadata.get("weights_sha256")) or "unknown"
-    sizes = document.get("latent_sizes", {})
-    shown = ", ".join(f"{size} ({number:,})" for size, number in list(sizes.items())[:8])
     return {
         "store": document["store"],
         "status": document.get("status"),
@@ -162,7 +163,7 @@ def store_facts(document: Values) -> dict[str, str | None]:
         "left out by filters": filters_text(document),
         "sources": sources_text(document["sources"]) if document.get("sources") else None,
         "shards": f"{totals['shards']:,} of {totals['bytes']:,} bytes together" if totals else None,
-        "latent sizes": shown + (f" and {len(sizes) - 8} more" if len(sizes) > 8 else ""),
+        "latent sizes": sizes_text(document.get("latent_sizes", {})),
         "preprocessing": preprocessing_text(document.get("preprocessing")),
         "channels": channels_text(document.get("channels")),
         "self-check": self_check_text(document.get("self_check")),
@@ -175,9 +176,36 @@ def dtype_text(dtype: str | None) -> str | None:
     return {"fp16": "fp16", "fp8": f"fp8, {scaled}", "int8": f"int8, {scaled}"}.get(dtype or "")
 
 
+def foreign_facts(document: Values) -> dict[str, str | None]:
+    """What a person wants to know of another tool's latents."""
+    dtypes = ", ".join(f"{name} ({number:,})" for name, number in document["dtypes"].items())
+    bad = document["not_finite"]["count"]
+    space = document["latent_space"] or f"not named; {document['state']}"
+    return {
+        "latents of": document["format"],
+        "place": document["store"],
+        "latent space": space,
+        "latents": f"{document['encoded']:,} in {document['files']:,} files",
+        "cannot be read": f"{document['failed']:,}" if document["failed"] else None,
+        "bytes": f"{document['bytes']:,}",
+        "dtypes": dtypes or None,
+        "latent sizes": sizes_text(document["latent_sizes"]),
+        "channels": channels_text(document["channels"]),
+        "values": f"not finite in {bad:,} latents" if bad else "all finite",
+    }
+
+
+def sizes_text(sizes: Values) -> str:
+    """The commonest sizes of latents."""
+    shown = ", ".join(f"{size} ({number:,})" for size, number in list(sizes.items())[:8])
+    return shown + (f" and {len(sizes) - 8} more" if len(sizes) > 8 else "")
+
+
 def buckets_text(buckets: Values) -> str:
     """The buckets of a store or a comparison, in a few words."""
-    return f"{len(buckets['table'])} buckets ({buckets['rule']} rule)"
+    count = len(buckets["table"])
+    what = f"{count} buckets" if count else f"buckets for {buckets['area']:,} pixels"
+    return f"{what} ({buckets['rule']} rule)"
 
 
 def preprocessing_text(fields: Values | None) -> str | None:

@@ -39,6 +39,7 @@ AREAS = st.sampled_from(
     [(256, 256), (512, 512), (500, 500), (960, 544), (1024, 1024), (1328, 1328)]
 )
 STEPS = st.sampled_from([16, 32, 64])
+NO_TABLE = ("ai-toolkit", "simpletuner", "simpletuner-pixel")
 MANY = settings(max_examples=400, deadline=None)
 
 
@@ -100,6 +101,7 @@ def test_area_picks_the_nearest_ratio(size: Size, reso: Size, step: int) -> None
 @MANY
 @given(rule=st.sampled_from(BUCKET_RULES), size=SIZES, reso=AREAS, no_upscale=st.booleans())
 def test_what_every_rule_keeps(rule: str, size: Size, reso: Size, no_upscale: bool) -> None:
+    assume(rule not in NO_TABLE)
     buckets = make_buckets(rule, reso, 32, 16, no_upscale)
     assert all(w * h <= buckets.area for w, h in buckets.table)
     assert not any(side % 32 for pair in buckets.table for side in pair)
@@ -229,13 +231,15 @@ def test_the_order_is_exact(table: list[Size], size: Size) -> None:
 
 @pytest.mark.parametrize("rule", BUCKET_RULES)
 def test_buckets_travel_to_processes_and_specs(rule: str) -> None:
-    buckets = make_buckets(rule, (960, 544), None, 16, no_upscale=True)
+    reso = (960, 544) if rule != "simpletuner-pixel" else (512, 512)
+    buckets = make_buckets(rule, reso, None, 16, no_upscale=rule not in NO_TABLE)
     assert pickle.loads(pickle.dumps(buckets)) == buckets
     told = json.loads(json.dumps(buckets.described()))
     assert told == buckets.described()
     assert set(told) == {"rule", "table", "area", "step", "no_upscale", "min_side", "max_side"}
-    assert told["area"] == 960 * 544
-    assert told["table"][0] == list(buckets.table[0])
+    assert told["area"] == reso[0] * reso[1]
+    assert told["table"] == [list(size) for size in buckets.table]
+    assert bool(told["table"]) == (rule not in NO_TABLE)
     assert described_buckets(told) == buckets
 
 
@@ -257,6 +261,8 @@ def test_a_spec_with_strange_buckets_is_refused(change: dict[str, object]) -> No
         ("kohya", 32, 64),
         ("musubi", 16, 16),
         ("musubi", 8, 16),
+        ("ai-toolkit", 8, 16),
+        ("simpletuner", 16, 64),
     ],
 )
 def test_default_steps(rule: str, divisor: int, step: int) -> None:
@@ -267,6 +273,7 @@ def test_default_steps(rule: str, divisor: int, step: int) -> None:
     ("rule", "step", "divisor", "better"),
     [
         ("musubi", None, 32, 32),
+        ("ai-toolkit", None, 32, 32),
         ("kohya", None, 128, 128),
         ("area", 48, 32, 96),
         ("area", 0, 16, 16),
@@ -284,11 +291,18 @@ def test_a_step_that_the_model_cannot_take_is_refused_with_a_better(
 @pytest.mark.parametrize(
     ("rule", "area", "sides", "words"),
     [
-        ("sdxl", 1024, {}, "'sdxl'; allowed are area, kohya, musubi"),
+        ("sdxl", 1024, {}, "'sdxl'; allowed are area, kohya, musubi, ai-toolkit"),
         ("area", 63, {}, "63x63; with steps of 64 the rule area needs 64x64"),
         ("kohya", (0, 512), {}, "0x512; with steps of 64"),
         ("musubi", 31, {}, "31x31; with steps of 16 the rule musubi needs 32x32"),
         ("musubi", 512, {"max_side": 1024}, "musubi has no least or largest side"),
+        ("ai-toolkit", 15, {}, "15x15; with steps of 16 the rule ai-toolkit needs 16x16"),
+        ("ai-toolkit", 512, {"min_side": 64}, "ai-toolkit has no least or largest side"),
+        ("simpletuner", 512, {"max_side": 1024}, "simpletuner has no least or largest side"),
+        ("ai-toolkit", 512, {"no_upscale": True}, "but to whole steps, always; leave out --no-"),
+        ("simpletuner", 512, {"no_upscale": True}, "small ones too; leave out --no-upscale"),
+        ("simpletuner-pixel", (512, 256), {}, "one number that is a multiple of 64; it is 512x256"),
+        ("simpletuner-pixel", 500, {}, "a multiple of 64; it is 500x500"),
         ("kohya", 512, {"min_side": 513}, "least bucket side is 513; allowed is 1 to 512"),
         ("kohya", 512, {"min_side": 0}, "least bucket side is 0; allowed is 1 to 512"),
         ("kohya", 512, {"max_side": 511}, "largest bucket side is 511; allowed is 512"),
@@ -321,9 +335,17 @@ def test_limits_of_kohya_come_to_whole_steps(
 
 
 def test_bad_buckets_are_bad_arguments() -> None:
-    for rule, table, step in [("new", ((64, 64),), 64), ("area", (), 64), ("area", ((64, 0),), 64)]:
+    for rule, table, step in BAD_BUCKETS:
         with pytest.raises(ValueError, match="bucket"):
             Buckets(rule, table, 4096, step)
+
+
+BAD_BUCKETS = [
+    ("new", ((64, 64),), 64),
+    ("area", (), 64),
+    ("area", ((64, 0),), 64),
+    ("ai-toolkit", ((64, 64),), 64),
+]
 
 
 @pytest.mark.parametrize(

@@ -94,3 +94,6 @@ def test_preprocessing() -> None:
     bucketed = plain | {"buckets": {"rule": "kohya", "table": [[1, 2]] * 7}}
     told = tables.preprocessing_text(bucketed)
     assert told == "resized (lanczos) and cropped to 7 buckets (kohya rule)"
+    bucketed["buckets"] |= {"rule": "ai-toolkit", "table": [], "area": 65_536}
+    told = tables.preprocessing_text(bucketed)
+    assert told == "resized (lanczos) and cropped to buckets for 65,536 pixels (ai-toolkit rule)"

@@ -1,10 +1,11 @@
-"""Opens what `decode` can read: a store, a shard, a safetensors file, or a file of another tool."""
+"""Opens what `decode` can read: a store, a shard, a safetensors file, or another tool's latents."""
 
 from __future__ import annotations
 
 from latentcli.core.errors import StoreError
-from latentcli.jobs.decode.foreign import open_foreign, open_tensors
+from latentcli.jobs.decode.from_foreign import open_foreign_latents
 from latentcli.jobs.decode.from_store import open_store_latents
+from latentcli.jobs.decode.from_tensors import open_tensors
 from latentcli.jobs.decode.latents import LatentSource
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.tensors.file import SafetensorsFile
@@ -17,13 +18,14 @@ def open_latents(path: AnyPath, state: str | None, *, closely: bool = True) -> L
     """
     if not path.exists():
         raise StoreError(
-            f"There is no {path}: name a store folder, one of its shards, a .safetensors file, or -"
-            " for a tar stream."
+            f"There is no {path}: name a store folder, one of its shards, a .safetensors file, a"
+            " trainer's cache, or - for a tar stream."
         )
-    if path.is_file() and path.suffix != ".tar":
-        foreign = open_foreign(path, state)
+    if path.suffix != ".tar":
+        foreign = open_foreign_latents(path, state)
         if foreign is not None:
             return foreign
+    if path.is_file() and path.suffix != ".tar":
         file = SafetensorsFile(path)
         if file.metadata.get("format") != "latentcli":
             return open_tensors(file, state or "whitened")

@@ -41,10 +41,8 @@ def auto_batch_size(engine: Engine, preprocess: PreprocessSpec) -> int:
 
 def tried_size(preprocess: PreprocessSpec) -> tuple[int, int]:
     """(W, H) of the largest pictures that a batch of full size will have."""
-    sizes = preprocess.buckets.table if preprocess.buckets is not None else ()
-    if preprocess.size is not None:
-        sizes = (preprocess.size,)
-    width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+    largest = preprocess.buckets.largest if preprocess.buckets is not None else (0, 0)
+    width, height = preprocess.size or largest
     if 0 < width * height <= TRIED_SIDE**2:
         return width, height
     side = -(-TRIED_SIDE // preprocess.divisor) * preprocess.divisor

@@ -113,11 +113,12 @@ def unit_tasks(intake: Intake, units: Iterable[int]) -> Iterator[Task]:
 
 def task_size(spec: PreprocessSpec) -> int:
     """Inputs of a task; 1 where pictures may be of any size."""
+    pixels = None
     if spec.size is not None:
         pixels = spec.size[0] * spec.size[1]
     elif spec.buckets is not None:
-        pixels = spec.buckets.area
-    else:
+        pixels = spec.buckets.most_pixels
+    if pixels is None:
         return 1
     return max(1, min(TASK_SIZE, TASK_BYTES // (3 * pixels)))
 

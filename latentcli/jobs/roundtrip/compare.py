@@ -17,6 +17,7 @@ from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer, is_ou
 from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.inference.engine import decode_on_device, sample_noise
 from latentcli.jobs.inference.split_on_oom import SplitOnOom, too_large
+from latentcli.jobs.roundtrip.cached import CachedLatents
 from latentcli.jobs.roundtrip.models import ComparedModel
 from latentcli.jobs.runtime.meter import Meter, ignore
 from latentcli.metrics.measures import Measure
@@ -48,6 +49,8 @@ class Comparison:
     compared_models: Sequence[ComparedModel]
     measures: Sequence[Measure]
     meter: Meter
+    cached: CachedLatents | None = None
+    """Where the latents come from, if they are not encoded."""
     note: Callable[[str], None] = ignore
     """Called where a batch does not fit into memory."""
     splits: dict[tuple[str, int], SplitOnOom] = field(default_factory=dict)
@@ -94,7 +97,7 @@ def compare(
     for compared in comparison.compared_models:
         encoder = id(compared.encoder)
         if encoder not in latents:
-            with comparison.stage("encode", len(keys)):
+            with comparison.stage("encode" if comparison.cached is None else "read", len(keys)):
                 latents[encoder] = encode(comparison, compared, images, keys)
         with comparison.stage("decode", len(keys)):
             decoded = decode(comparison, compared, latents[encoder], keys, noise, frames=frames)
@@ -116,8 +119,10 @@ def noise_of(comparison: Comparison, images: Tensor, keys: Sequence[str]) -> Ten
 def encode(
     comparison: Comparison, compared: ComparedModel, images: Tensor, keys: Sequence[str]
 ) -> Tensor:
-    """Latents [N, C, h, w] with the values that a store would give back, float32."""
+    """Latents [N, C, h, w] with the values that a store would give back or a cache has, float32."""
     engine = compared.encoder
+    if comparison.cached is not None:
+        return comparison.cached.of(keys, engine)
     some = partial(encode_on_device, engine, state=engine.model.spec.state)
     latents = comparison.split_on_oom("encode", engine).encode(some, images, keys)["latent"]
     return latents.bfloat16().float()

@@ -12,6 +12,7 @@ from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.find_media import FoundMedia
 from latentcli.jobs.loader.sizes import preprocess_fields, size_filter_fields
+from latentcli.jobs.roundtrip.compare import Comparison
 from latentcli.jobs.roundtrip.figures import (
     ModelFigures,
     Summary,
@@ -25,6 +26,7 @@ from latentcli.jobs.roundtrip.rows import RowSpool
 from latentcli.jobs.roundtrip.stream import Roundtrip
 from latentcli.latents.stats import ChannelSums
 from latentcli.metrics.measures import Measure
+from latentcli.shards.tensors.foreign.latents import described_latents
 
 NOT_MEASURED = ("psnr", "ssim", "ssim_gaussian")
 """Figures that every document has, if only as null."""
@@ -65,6 +67,14 @@ def document(run: Roundtrip, found: FoundMedia, preprocess: PreprocessSpec) -> d
     }
 
 
+def latents_text(comparison: Comparison) -> str:
+    """Where the latents come from."""
+    if comparison.cached is None:
+        return "the model's own (mode), rounded to bf16"
+    folder = comparison.cached.folder
+    return f"of {folder.path}, {folder.format}: {described_latents(folder.space, folder.state)}"
+
+
 def settings(run: Roundtrip, preprocess: PreprocessSpec, *, clips: bool) -> dict[str, Any]:
     """All that the figures depend on, and how each of them is made."""
     job, size, resized = run.comparison.job, preprocess.size, preprocess_fields(preprocess)
@@ -79,7 +89,8 @@ def settings(run: Roundtrip, preprocess: PreprocessSpec, *, clips: bool) -> dict
         "size_filter": size_filter_fields(job) or None,
         "dtype": models[0].encoder.dtype,
         "device": models[0].encoder.device_name,
-        "latents": "the model's own (mode), rounded to bf16",
+        "latents": latents_text(run.comparison),
+        "cached": job.cached,
         "pixels": "clamped to [-1, 1] and rounded to 8 bits before anything is measured",
         "stride": job.stride if clips else None,
         "frames": job.frames,

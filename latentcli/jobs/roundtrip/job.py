@@ -22,6 +22,7 @@ from latentcli.jobs.loader.prepare import Intake, Recipe
 from latentcli.jobs.loader.readers import READERS
 from latentcli.jobs.loader.sizes import preprocess_spec, size_filter
 from latentcli.jobs.loader.table_reader import absolute_root
+from latentcli.jobs.roundtrip.cached import open_cached
 from latentcli.jobs.roundtrip.compare import SIMILARITIES, Comparison
 from latentcli.jobs.roundtrip.document import document
 from latentcli.jobs.roundtrip.models import (
@@ -60,6 +61,7 @@ def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, A
         refuse_for_clips(job, found)
     reporter.status("Loading the models")
     compared_models = load_compared_models(job)
+    cached = open_cached(job.cached, [compared.decoder for compared in compared_models])
     measures, sets = open_metrics(job, compared_models)
     preprocess = preprocess_spec(job, divisor(compared_models))
     with ExitStack() as stack:
@@ -76,7 +78,7 @@ def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, A
             report = ReportWriter(job.report, groups, job.difference_gain)
             stack.enter_context(closing(report))
         meter = meter_of(job, found, compared_models, reporter)
-        comparison = Comparison(job, compared_models, measures, meter, reporter.note)
+        comparison = Comparison(job, compared_models, measures, meter, cached, reporter.note)
         inputs_known = None if found.packed else len(found.inputs)
         failures = Failures(job.on_error, job.max_bad, inputs_known, "there are no figures")
         run = Roundtrip(comparison, sets, rows, report, stop, failures)
@@ -143,6 +145,8 @@ def refuse_for_clips(job: RoundtripJob, found: FoundMedia) -> None:
     if found.packed:
         noun = READERS[found.kind].noun
         raise UsageError(f"roundtrip takes clips as files, not in {noun}s: unpack them first.")
+    if job.cached is not None:
+        raise UsageError("--cached is for pictures, and the sources are clips; leave it out.")
     if "rfid" in job.metrics:
         raise UsageError(
             "--metrics rfid compares sets of images; for clips see latentcli video-distance."

@@ -62,9 +62,11 @@ def check_models(job: RoundtripJob) -> None:
                 "--decoder decodes what one --model encoded; give one --model and no --baseline"
                 " with it."
             )
+    if job.cached is not None and job.decoders:
+        raise UsageError("--cached takes the place of an encoder; give --model, and no --decoder.")
     if job.decoders:
         check_decoder_presets(*presets.values())
-    elif all(presets.values()):
+    elif job.cached is None and all(presets.values()):
         known = [preset for preset in presets.values() if preset is not None]
         for preset in known:
             own = space(preset.spec)
@@ -110,6 +112,8 @@ def load_compared_models(job: RoundtripJob) -> list[ComparedModel]:
         return paired(job, engines[0])
     for engine in engines:
         refuse_encoder(engine)
+    if job.cached is not None:
+        return [ComparedModel(name_of(engine), engine, engine) for engine in engines]
     return [
         ComparedModel(name_of(engine), encoder_of(engine, engines[: i + 1], engines), engine)
         for i, engine in enumerate(engines)

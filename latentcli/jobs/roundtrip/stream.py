@@ -118,7 +118,9 @@ def compare_images(
                     run.leave_out(row.error)
                 elif pixels is None:
                     run.fail(row.key, row.source, row.stage, row.error)
-                elif (problem := unsavable(run, row.key)) is not None:
+                elif (
+                    problem := unsavable(run, row.key) or uncached(run, row.key, pixels)
+                ) is not None:
                     run.fail(row.key, row.source, problem.stage, problem.reason)
                 else:
                     yield Name(next(indices), row.key, row.source), Picture(row, pixels)
@@ -132,9 +134,24 @@ def compare_images(
             named = [name for name, _ in batch]
             pixels = torch.stack([picture.pixels for _, picture in batch])
             bad = take_pictures(run, pixels, named)
+            if run.comparison.cached is not None:
+                run.comparison.cached.drop([name.key for name in named])
             for name, problem in bad:
                 run.fail(name.key, name.source, problem.stage, problem.reason)
             run.comparison.meter.advance(len(batch) - len(bad))
+
+
+def uncached(run: Roundtrip, key: str, pixels: Tensor) -> SampleError | None:
+    """Why the cache of the job has no latent for a picture [3, H, W]; None where it has one."""
+    comparison = run.comparison
+    if comparison.cached is None:
+        return None
+    height, width = pixels.shape[1:]
+    try:
+        comparison.cached.take(key, (height, width), comparison.compared_models[0].encoder)
+    except SampleError as error:
+        return error
+    return None
 
 
 def take_pictures(

@@ -1,4 +1,7 @@
-"""Describes what a store or shard holds; it reads tensors only for a report."""
+"""Describes what a store or shard holds; it reads tensors only for a report.
+
+What is no store but latents of another tool is described by `inspect_foreign`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from latentcli.jobs.runtime.report_folder import PAGE, check_report_folder, repo
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.store.contents import StoreContents
 from latentcli.jobs.store.damaged_reader import ReadableStore
+from latentcli.jobs.store.inspect_foreign import inspect_foreign
 from latentcli.jobs.store.report import measure_store
 from latentcli.jobs.store.sources import state_of_sources
 from latentcli.latents.schema import store_dtype_of
@@ -41,8 +45,13 @@ def inspect_store(
     with reading(where):
         where = pinned(where)
     if not where.exists():
-        raise StoreError(f"There is no {path}: name a store folder or one of its shards.")
+        raise StoreError(
+            f"There is no {path}: name a store folder, one of its shards, or a trainer's cache."
+        )
     reporter.status("Reading the store")
+    foreign = inspect_foreign(where, report, reporter)
+    if foreign is not None:
+        return foreign
     store, contents = ReadableStore(where), StoreContents()
     for unit in store.units():
         contents.add(unit)

@@ -11,8 +11,8 @@ from encodekit import pictures, watch
 from jobkit import encode, encode_job, latents_of, rows_of, tree
 
 from latentcli.core.errors import UsageError
-from latentcli.images.buckets import make_buckets
-from latentcli.images.preprocess import PreprocessSpec
+from latentcli.images.buckets import described_buckets, make_buckets
+from latentcli.images.preprocess import PreprocessSpec, geometry
 from latentcli.jobs.config import RoundtripJob, VerifyJob
 from latentcli.jobs.loader.prepare import TASK_SIZE, task_size
 from latentcli.jobs.loader.sizes import preprocess_spec
@@ -100,6 +100,9 @@ def test_tasks_are_as_long_as_their_largest_bucket_allows():
     assert tasks(resize=None, area="128") == TASK_SIZE
     assert tasks(resize=None, area="1024") == 2
     assert tasks(resize=None, area="4096") == 1
+    assert tasks(resize=None, area="1024", bucket_rule="ai-toolkit") == 2
+    # Of these, the longer side has no bound.
+    assert tasks(resize=None, area="128", bucket_rule="simpletuner-pixel") == 1
     assert task_size(PreprocessSpec(None, 16)) == 1
 
 
@@ -118,30 +121,33 @@ def test_buckets_of_a_file(folder, model, tmp_path):
         ("kohya", {"area": "128x192", "no_upscale": True}),
         ("musubi", {"area": "160x96"}),
         ("musubi", {"area": "160x96", "no_upscale": True}),
+        ("ai-toolkit", {"area": "128"}),
+        ("simpletuner", {"area": "128", "bucket_step": 16}),
+        ("simpletuner-pixel", {"area": "96", "bucket_step": 16}),
     ],
 )
 def test_rules_of_other_trainers(folder, model, tmp_path, rule, options):
-    step = {"bucket_step": 16} if "no_upscale" in options else {}
-    encode(
-        *(folder, tmp_path / "store", model),
-        resize=None,
-        bucket_rule=rule,
-        **options,
-        **step,
-    )
+    if "no_upscale" in options:
+        options = options | {"bucket_step": 16}
+    encode(folder, tmp_path / "store", model, resize=None, bucket_rule=rule, **options)
     told = spec_of(tmp_path / "store")["preprocess"]["buckets"]
     area = tuple(int(side) for side in options["area"].split("x"))
     buckets = make_buckets(
-        *(rule, area if len(area) == 2 else area[0], step.get("bucket_step"), 16),
+        *(rule, area if len(area) == 2 else area[0], options.get("bucket_step"), 16),
         no_upscale=options.get("no_upscale", False),
         min_side=options.get("bucket_min"),
         max_side=options.get("bucket_max"),
     )
-    assert told == buckets.described()
+    assert told == buckets.described() and described_buckets(told) == buckets
     for row in rows_of(tmp_path / "store"):
         if row["status"] == "ok":
+            spec = PreprocessSpec(None, 16, buckets=buckets)
+            resized, crop = geometry(tuple(row["original_size"]), spec)
+            assert (row["resized_size"], row["crop"]) == (list(resized), list(crop))
             width, height = buckets.pick(tuple(row["original_size"]))
             assert row["latent_shape"] == [8, height // 16, width // 16]
+    again = run_verify(VerifyJob(store=str(tmp_path / "store"), samples=3, device="cpu"))
+    assert again["ok"] and again["reencoded"]["samples"] == 3
 
 
 def test_verify_encodes_them_again(store):
@@ -181,6 +187,10 @@ def test_roundtrip_takes_the_same_options(folder, model):
         ({"resize": "crop"}, "needs a --size"),
         ({"resize": None, "area": "128", "bucket_step": 24}, "try --bucket-step 48"),
         ({"resize": None, "area": "128", "bucket_rule": "musubi", "bucket_min": 32}, "no least"),
+        (
+            {"resize": None, "area": "128", "bucket_rule": "ai-toolkit", "no_upscale": True},
+            "enlarges no picture but to whole steps",
+        ),
         ({"resize": None, "area": "128", "bucket_rule": "sdxl"}, "allowed are area, kohya, musubi"),
         ({"resize": None, "area": "big"}, "write one side like 256"),
     ],
