@@ -1,4 +1,4 @@
-"""Measures what latents take and how well they decode in each dtype that they can be stored in."""
+"""Measures what latents take, and how well they decode, in each dtype that a store can have."""
 
 from __future__ import annotations
 
