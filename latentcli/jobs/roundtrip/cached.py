@@ -20,18 +20,22 @@ from latentcli.shards.tensors.foreign.latents import described_latents
 class CachedLatents:
     """The latents of a cache, by the keys of the pictures that they were made from.
 
-    A picture is looked up by its path without the suffix, by its name alone, and by the digest that
-    SimpleTuner names its files by. Where several latents bear the name, the one of the picture's
-    size is taken.
+    A picture is looked up by its path without the suffix, also with the digest of its name, as
+    SimpleTuner has it. By its name alone it is looked up in a cache without folders, and where its
+    own path has none and the name is found once. Where a picture has several latents, as of several
+    resolutions, the one of its size is taken.
     """
 
     def __init__(self, folder: ForeignFolder) -> None:
         self.folder = folder
         self._files: dict[str, list[int]] = {}
+        self._places: dict[str, set[str]] = {}
+        """By the name alone, the paths that end in it."""
         for index, name in enumerate(folder.names):
             own = folder.kind.stem(PurePosixPath(name).name)
-            for key in {folder.stems[index], folder.stem_of(name, own), own}:
+            for key in {folder.stems[index], folder.stem_of(name, own)}:
                 self._files.setdefault(key, []).append(index)
+            self._places.setdefault(own, set()).add(folder.stem_of(name, own))
         self._waiting: dict[str, Tensor] = {}
 
     def take(self, key: str, size: tuple[int, int], engine: Engine) -> None:
@@ -75,10 +79,13 @@ class CachedLatents:
 
     def _indices(self, key: str) -> Sequence[int]:
         path = PurePosixPath(key)
-        hashed = hashlib.sha256(path.name.encode()).hexdigest()
-        for name in (key, str(path.with_name(hashed)), path.name, hashed):
+        names = (path.name, hashlib.sha256(path.name.encode()).hexdigest())
+        for name in (*(str(path.with_name(name)) for name in names), *names):
             if name in self._files:
                 return self._files[name]
+        for name in names if key == path.name else ():
+            if len(places := self._places.get(name, set())) == 1:
+                return self._files[next(iter(places))]
         return ()
 
 

@@ -86,6 +86,7 @@ def compare(
 ) -> list[Result]:
     """encode, round to bfloat16 as a store would, decode, measure: for every model.
 
+    Where the latents are cached, nothing is encoded or rounded.
     `images` are uint8 [N, 3, H, W] on the device; with `frames`, consecutive ones of a clip. What
     one model encodes is encoded once, however many decode it, and noise is drawn once. Nothing
     leaves the device. torch.OutOfMemoryError where it cannot hold one picture's work, SampleError
@@ -96,8 +97,10 @@ def compare(
     noise = noise_of(comparison, images, keys)
     for compared in comparison.compared_models:
         encoder = id(compared.encoder)
-        if encoder not in latents:
-            with comparison.stage("encode" if comparison.cached is None else "read", len(keys)):
+        if encoder not in latents and comparison.cached is not None:
+            latents[encoder] = comparison.cached.of(keys, compared.encoder)
+        elif encoder not in latents:
+            with comparison.stage("encode", len(keys)):
                 latents[encoder] = encode(comparison, compared, images, keys)
         with comparison.stage("decode", len(keys)):
             decoded = decode(comparison, compared, latents[encoder], keys, noise, frames=frames)
@@ -119,10 +122,8 @@ def noise_of(comparison: Comparison, images: Tensor, keys: Sequence[str]) -> Ten
 def encode(
     comparison: Comparison, compared: ComparedModel, images: Tensor, keys: Sequence[str]
 ) -> Tensor:
-    """Latents [N, C, h, w] with the values that a store would give back or a cache has, float32."""
+    """Latents [N, C, h, w] with the values that a store would give back, float32."""
     engine = compared.encoder
-    if comparison.cached is not None:
-        return comparison.cached.of(keys, engine)
     some = partial(encode_on_device, engine, state=engine.model.spec.state)
     latents = comparison.split_on_oom("encode", engine).encode(some, images, keys)["latent"]
     return latents.bfloat16().float()

@@ -101,6 +101,24 @@ def test_what_the_cache_lacks_is_a_failed_input(folder, latents, model, tmp_path
     assert "not finite" in said["sub/b"]
 
 
+def test_a_latent_of_another_folder_is_not_taken(folder, latents, model, tmp_path) -> None:
+    def found(cache: Path, source: Path = folder) -> set[str]:
+        missing = {each["key"] for each in compare(source, model, cached=str(cache))["failures"]}
+        return {"a", "sub/b", "c", "b"} - missing
+
+    b, c = latents["sub/b"], latents["c"]
+    elsewhere = simpletuner(tmp_path / "elsewhere", {"other/b": b, "sub/b": b, "c": c})
+    assert "sub/b" in found(elsewhere)
+    (elsewhere / "sub").rename(elsewhere / "third")
+    assert "sub/b" not in found(elsewhere)
+    # A flat cache, such as musubi-tuner's, knows names alone.
+    assert "sub/b" in found(simpletuner(tmp_path / "flat", {"b": b, "c": c}))
+    # A part of the pictures, with the cache of all of them; but not where two have the name.
+    assert "b" in found(simpletuner(tmp_path / "one", {"sub/b": b}), folder / "sub")
+    with pytest.raises(LatentCliError, match="has no latent of this picture"):
+        found(elsewhere, folder / "sub")
+
+
 def test_what_is_refused(folder, latents, model, other_model, tmp_path) -> None:
     with pytest.raises(UsageError, match="holds no latents of a trainer"):
         compare(folder, model, cached=str(folder))
