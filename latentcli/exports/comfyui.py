@@ -57,6 +57,7 @@ FORMAT = ExportFormat(
     variants=VARIANTS,
     write=write,
     path=stem,
+    flips=False,
     dtypes=("float32", "bfloat16", "float16"),
     advice=advice,
 )

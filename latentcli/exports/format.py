@@ -172,6 +172,8 @@ class ExportFormat:
     needs: frozenset[str] = frozenset()
     """Of moments, labels, one_size, square, files (pictures that are files): what the format cannot
     do without."""
+    flips: bool = True
+    """Whether its files have room for latents of mirrored pictures."""
     dtypes: tuple[str, ...] = ("float32",)
     """That latents may be stored in, the usual one first."""
     rule: str = ""

@@ -124,6 +124,7 @@ FORMAT = ExportFormat(
     variants=VARIANTS,
     write=write,
     path=stem,
+    flips=False,
     dtypes=("float32", "bfloat16", "float16"),
     rule="musubi",
     unbucketed=True,

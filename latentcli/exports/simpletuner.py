@@ -106,6 +106,7 @@ FORMAT = ExportFormat(
     variants=VARIANTS,
     write=write,
     path=lambda name: name,
+    flips=False,
     dtypes=("bfloat16", "float32", "float16"),
     rule="simpletuner",
     unbucketed=True,

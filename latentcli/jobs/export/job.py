@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import UsageError
 from latentcli.core.options import check_options
+from latentcli.exports.format import Facts, File
 from latentcli.jobs.export.check import check_export
 from latentcli.jobs.export.journal import (
     VERSION,
@@ -71,24 +74,42 @@ def write_steps(
     writer, texts = Writer(plan.folder, plan.format.merge, ours), Writer(plan.folder)
     meter = Meter("export", plan.count, reporter.progress, noun="latents")
     meter.begin()
+    done: Callable[[], None] | None = None
     with ThreadPoolExecutor(THREADS) as pool:
         for step, samples in steps_of(plan, todo):
-            stop.check()
             group = plan.format.write(samples, step, plan.setting)
-            written = writer.write(group.files, pool)
+            # The next step is made while the files of this one are written.
+            if done is not None:
+                done()
+            stop.check()
+            written = [writer.begin(group.files, pool)]
             if links is not None:
-                # A caption that was there before us is its owner's.
-                captions = [
-                    file
-                    for file in links.lay(samples)
-                    if file.path in ours or not (plan.folder / file.path).exists()
-                ]
-                written += texts.write(captions, pool)
-            journal.add(step, written, group.facts)
-            meter.advance(len(samples))
+                captions = kept(links.lay(samples), ours, plan.folder)
+                written.append(texts.begin(captions, pool))
+            done = partial(finish_step, journal, step, written, group.facts, meter, len(samples))
+        if done is not None:
+            done()
         last = plan.format.finish(journal.facts(plan.steps), plan.setting)
-        writer.write(last, pool)
+        list(writer.begin(last, pool))
     remove_stale(journal, {*journal.files(), *(file.path for file in last)}, plan.folder)
+
+
+def finish_step(
+    journal: Journal,
+    step: int,
+    written: Sequence[Iterator[tuple[str, int]]],
+    facts: Facts,
+    meter: Meter,
+    count: int,
+) -> None:
+    """Waits for the files of a step, and notes that they are there."""
+    journal.add(step, [file for files in written for file in files], facts)
+    meter.advance(count)
+
+
+def kept(captions: Iterable[File], ours: Collection[str], folder: Path) -> list[File]:
+    """The captions to write: one that was there before us is its owner's."""
+    return [file for file in captions if file.path in ours or not (folder / file.path).exists()]
 
 
 def check_folder(plan: ExportPlan) -> bool:

@@ -15,7 +15,7 @@ from latentcli.jobs.export.geometry import Geometry, geometry_of
 from latentcli.jobs.export.labels import label_of
 from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.export.samples import Reading, name_of
-from latentcli.jobs.export.surroundings import check_surroundings, mistaken_pictures, root_of
+from latentcli.jobs.export.surroundings import check_surroundings, root_of, warnings_of
 from latentcli.jobs.export.write import output_folder
 from latentcli.jobs.store.latent_store import LatentStore
 from latentcli.shards.storage.paths import path_of
@@ -126,8 +126,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
         reading=Reading(store, setting, label, "moments" in format.needs, job.sample, packed),
         rows=rows,
         step=(job.samples_per_file or format.group) if format.group else STEP,
-        # Pictures that failed are not linked, so they cannot be mistaken there.
-        warnings=() if job.link_images else mistaken_pictures(format, rows, others, packed),
+        warnings=warnings_of(format, setting, rows, others, packed),
     )
 
 

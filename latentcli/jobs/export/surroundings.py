@@ -31,10 +31,28 @@ def check_surroundings(
             )
 
 
+def warnings_of(
+    format: ExportFormat,
+    setting: Setting,
+    rows: Sequence[Row],
+    others: Sequence[Row],
+    packed: bool,
+) -> list[str]:
+    """What a person should know before training; `others` are inputs without a latent."""
+    # Where the pictures of the latents are linked to, the others are not.
+    there = setting.root == root_of(rows, packed)
+    found = mistaken_pictures(format, rows, others, packed) if there else []
+    if setting.mirrored and not format.flips:
+        found.append(
+            f"The latents of mirrored pictures are left out: {format.name} has no place for them."
+        )
+    return found
+
+
 def mistaken_pictures(
     format: ExportFormat, rows: Sequence[Row], others: Sequence[Row], packed: bool
 ) -> list[str]:
-    """Sentences on pictures without a latent that the trainer would take for others."""
+    """A sentence on pictures without a latent that the trainer would take for others."""
     names = [name_of(row, packed) for row in rows]
     found = format.mistaken(names, [name_of(row, packed) for row in others])
     if not found:

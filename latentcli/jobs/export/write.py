@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.exports.format import File
-from latentcli.jobs.runtime.places import check_name
+from latentcli.jobs.runtime.places import SHORT_NAME, check_name
 from latentcli.shards.storage.atomic_write import atomic_write, temporary_name, writing
 
 THREADS = 4
@@ -29,13 +29,14 @@ class Writer:
     """Files that this export wrote before: where one is damaged, the new one takes its place."""
     _folders: set[Path] = field(default_factory=set)
 
-    def write(self, files: Sequence[File], pool: ThreadPoolExecutor) -> list[tuple[str, int]]:
-        """Writes some files, several at a time; (path, bytes) of each."""
-        return list(pool.map(self._write, files))
+    def begin(self, files: Sequence[File], pool: ThreadPoolExecutor) -> Iterator[tuple[str, int]]:
+        """Begins to write some files, several at a time; (path, bytes) of each when it is there."""
+        return pool.map(self._write, files)
 
     def _write(self, file: File) -> tuple[str, int]:
         path = self.folder / file.path
-        check_name(self.folder, path)
+        if len(str(path)) > SHORT_NAME or not file.path.isascii():
+            check_name(self.folder, path)
         if path.parent not in self._folders:
             with writing(path.parent):
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -166,6 +167,26 @@ def test_pictures_that_kohya_takes_for_others_are_told(tmp_path):
     assert "'cat' and 'cat2'" in warning and "bird" not in warning
     # Where pictures are linked, that of `cat` is not among them.
     assert export(store, tmp_path / "linked", link_images=True)["warnings"] == []
+    beside = export(store, tmp_path / "pictures", link_images=True)
+    assert beside["warnings"] == [warning]
+
+
+@pytest.mark.parametrize("to, has_room", [("kohya", True), ("comfyui", False)])
+def test_mirrored_latents_without_a_place_are_told(to, has_room, tmp_path):
+    latent = noise(4, 8, 8)
+    one = made("a", latent)
+    one = replace(one, parts={"latent": latent, "latent_flip": latent.flip(-1)})
+    flip = {"latents": {"flip": "both"}}
+    store = write_store(tmp_path / "s.latents", [one], "sdxl", preprocess=SIZE, **flip)
+    document = export(store, tmp_path / "out", to)
+    assert bool(document["warnings"]) is not has_room
+    if has_room:
+        arrays = np.load(tmp_path / "out" / "a_0064x0064_sdxl.npz")
+        expected = latent.flip(-1) * np.float32(1 / 0.13025)
+        np.testing.assert_allclose(arrays["latents_flipped"], expected, rtol=1e-6)
+        assert any("flip_aug = true" in line for line in document["advice"])
+    else:
+        assert "mirrored pictures are left out" in document["warnings"][0]
 
 
 def test_an_older_cache_in_the_way(tmp_path):
