@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
         shape=next(iter(shapes)) if len(shapes) == 1 else None,
         count=len(rows),
         labels=label.names,
+        labelled=label.is_there,
         dtype=wanted_dtype(job, format),
         mirrored=bool(manifest.spec["latents"].get("flip")),
         bytes_column=job.bytes_column,
@@ -114,6 +117,8 @@ def plan_export(job: ExportJob) -> ExportPlan:
         folder=str(folder.absolute()),
         root=str(folder.absolute() / format.pictures) if job.link_images else root_of(rows, packed),
     )
+    check_bytes_column(format, job)
+    format.check(setting)
     if not job.force:
         check_surroundings(format, setting, rows, packed)
     return ExportPlan(
@@ -125,10 +130,21 @@ def plan_export(job: ExportJob) -> ExportPlan:
         setting=setting,
         reading=Reading(store, setting, label, "moments" in format.needs, job.sample, packed),
         rows=rows,
-        step=(job.samples_per_file or format.group) if format.group else STEP,
+        step=step_of(format, job, rows, setting.mirrored),
         # Pictures that failed are not linked, so they cannot be mistaken there.
         warnings=() if job.link_images else mistaken_pictures(format, rows, others, packed),
     )
+
+
+def step_of(format: ExportFormat, job: ExportJob, rows: Sequence[Row], mirrored: bool) -> int:
+    """Samples of a step: of a file, where it holds several, so many that they fit into memory."""
+    if not format.group:
+        return STEP
+    if job.samples_per_file:
+        return job.samples_per_file
+    values = max((prod(row.latent_shape) for row in rows if row.latent_shape), default=1)
+    fitting = (format.group_bytes or sys.maxsize) // (values * 4 * (1 + mirrored))
+    return max(1, min(format.group, fitting))
 
 
 def shapes_of(rows: Iterable[Row]) -> set[tuple[int, int]]:
@@ -219,6 +235,12 @@ def check_names(format: ExportFormat, rows: list[Row], packed: bool) -> None:
                 " tells pictures apart by that name alone. Rename one, or export parts of the data"
                 " set to folders of their own. Nothing was written."
             )
+
+
+def check_bytes_column(format: ExportFormat, job: ExportJob) -> None:
+    """UsageError where a column of bare bytes is wanted, and the format has no columns."""
+    if job.bytes_column and not format.has_bytes_column:
+        raise UsageError(f"--bytes-column is for mds; {format.name} has no such column.")
 
 
 def check_geometry(
