@@ -175,8 +175,8 @@ class ExportFormat:
     """Bytes of float32 latents that such a file is made of at most, where nobody says how many
     samples; None where only their number counts."""
     needs: frozenset[str] = frozenset()
-    """Of moments, labels, one_size, square, files (pictures that are files): what the format cannot
-    do without."""
+    """Of moments, labels, one_size, square, files (pictures that are files), text (embeddings of
+    captions, which no store has): what the format cannot do without."""
     dtypes: tuple[str, ...] = ("float32",)
     """That latents may be stored in, the usual one first."""
     rule: str = ""

@@ -19,6 +19,7 @@ NAMES = (
     "webdataset",
     "webshart",
     "parquet",
+    "fastvideo",
 )
 """Formats, as --to calls them; each is the module of its name."""
 

@@ -109,7 +109,7 @@ def finish(facts: Sequence[Facts], setting: Setting) -> Sequence[File]:
 
 def configuration(kinds: Mapping[str, str], size: int) -> dict[str, Any]:
     """What the index says of all chunks; `size` is that of the largest, in items."""
-    leaf = {"type": None, "context": None, "children_spec": []}
+    leaf: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
     tree = {
         "type": "builtins.dict",
         "context": json.dumps(list(kinds)),

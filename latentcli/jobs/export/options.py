@@ -18,6 +18,7 @@ FORMATS = (
     "webdataset",
     "webshart",
     "parquet",
+    "fastvideo",
 )
 """Formats that can be written; exports/formats.py, which a test holds against this, loads more."""
 

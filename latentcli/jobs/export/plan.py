@@ -271,6 +271,11 @@ def check_needs(
             f"{format.name} makes the names of its files from those of the pictures' files, and"
             " these are in tars or tables: unpack them and encode the folder."
         )
+    if "text" in format.needs and not job.force:
+        raise UsageError(
+            f"{format.name} is trained on embeddings of the captions, which a store does not have:"
+            " the files alone train nothing. --force writes them without, to be filled in."
+        )
     if job.sample is not None and not moments:
         raise UsageError(
             f"--sample draws from the posterior, and the store has {store.state} latents alone."
