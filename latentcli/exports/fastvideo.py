@@ -66,7 +66,7 @@ def row_of(sample: ExportSample, setting: Setting) -> dict[str, Any]:
         "text_embedding_bytes": b"",
         "text_embedding_shape": [],
         "text_embedding_dtype": "",
-        "file_name": sample.key,
+        "file_name": sample.filename or sample.key,
         "caption": sample.caption,
         "media_type": "video",
         "width": w * setting.downscale,

@@ -134,7 +134,7 @@ def advice(setting: Setting) -> Sequence[str]:
     """How the files are read."""
     names = ", ".join(kinds_of(setting))
     lines = [
-        f"Read it with litdata.StreamingDataset(...); items are a dict of {names}.",
+        f'Read it with litdata.StreamingDataset("{setting.folder}"); an item is a dict of {names}.',
         state_advice(setting),
     ]
     if setting.shape is None:

@@ -174,8 +174,8 @@ def check(setting: Setting) -> None:
 def advice(setting: Setting) -> Sequence[str]:
     """How the files are read."""
     lines = [
-        "Read it with streaming.StreamingDataset(local=...); columns are key, latent, caption"
-        f"{', latent_flip' if setting.mirrored else ''}{', label' if setting.labelled else ''}.",
+        f'Read it with streaming.StreamingDataset(local="{setting.folder}", batch_size=N); columns'
+        f" are {', '.join(columns_of(setting))}.",
         state_advice(setting),
     ]
     if setting.bytes_column and setting.shape is not None:

@@ -73,7 +73,8 @@ def described(sample: ExportSample, setting: Setting) -> dict[str, Any]:
 
 def state_advice(setting: Setting) -> str:
     """Which latents the files hold, which no file of the format says."""
-    return (
-        f"The latents are {setting.state} ones of {setting.space}, {setting.dtype}: nothing has to"
-        " be multiplied or shifted, unless the model is trained on others."
-    )
+    if setting.state == "raw":
+        then = "as the autoencoder gives them; most models are trained on scaled or whitened ones."
+    else:
+        then = "as models are trained on them: nothing has to be multiplied or shifted."
+    return f"The latents are {setting.state} ones of {setting.space}, {setting.dtype}, {then}"

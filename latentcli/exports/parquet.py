@@ -160,8 +160,8 @@ def check(setting: Setting) -> None:
 def advice(setting: Setting) -> Sequence[str]:
     """How the files are read."""
     lines = [
-        'Read it with datasets.load_dataset("parquet", data_files="FOLDER/*.parquet")'
-        '.with_format("torch").',
+        f'Read it with datasets.load_dataset("parquet", data_files="{setting.folder}/*.parquet",'
+        ' split="train").with_format("torch").',
         state_advice(setting),
     ]
     if setting.shape is None:

@@ -93,7 +93,8 @@ def advice(setting: Setting) -> Sequence[str]:
     names += ", flip.npy" if setting.mirrored else ""
     names += ", cls" if setting.labelled else ""
     lines = [
-        f"Read it with webdataset.WebDataset(...).decode(); members of a sample are {names}.",
+        f'Read it with webdataset.WebDataset(glob.glob("{setting.folder}/*.tar")).decode();'
+        f" a sample has {names}.",
         state_advice(setting),
     ]
     if setting.shape is None:

@@ -57,8 +57,8 @@ def add(tar: Tar, sample: ExportSample, setting: Setting) -> dict[str, Any]:
 def advice(setting: Setting) -> Sequence[str]:
     """How the files are read."""
     lines = [
-        "Read it with webshart.TarDataLoader(webshart.discover_dataset(FOLDER)); a sample's data is"
-        " an .npy file.",
+        f'Read it with webshart.TarDataLoader(webshart.discover_dataset("{setting.folder}")); the'
+        " data of a sample is an .npy file.",
         state_advice(setting),
     ]
     if setting.mirrored:

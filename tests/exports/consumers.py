@@ -6,18 +6,29 @@ from what is known of the formats.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 import pytest
 
 
 def consumer(name: str) -> ModuleType:
-    """A library, or the test is skipped."""
-    return pytest.importorskip(name, exc_type=ImportError)
+    """A library; without it the test is skipped, or fails where all are required."""
+    if find_spec(name) is None:
+        missing(name)
+    return import_module(name)
+
+
+def missing(name: str) -> NoReturn:
+    """Ends a test whose library is not there."""
+    if os.environ.get("LATENTCLI_REQUIRE_CONSUMERS") == "1":
+        pytest.fail(f"LATENTCLI_REQUIRE_CONSUMERS=1, but {name} is not installed")
+    pytest.skip(f"{name} is not installed")
 
 
 def mosaic(name: str) -> ModuleType:
@@ -31,17 +42,11 @@ def mosaic(name: str) -> ModuleType:
     except (ImportError, RuntimeError):
         for known in [known for known in sys.modules if known.partition(".")[0] == "streaming"]:
             del sys.modules[known]
-    spec = find_spec_of_package("streaming")
-    if spec is None:
-        pytest.skip("mosaicml-streaming is not installed")
+    spec = find_spec("streaming")
+    if spec is None or spec.origin is None:
+        missing("mosaicml-streaming")
     for package in ("streaming", "streaming.base"):
         module = ModuleType(package)
-        module.__path__ = [str(spec.joinpath(*package.split(".")[1:]))]
+        module.__path__ = [str(Path(spec.origin).parent.joinpath(*package.split(".")[1:]))]
         sys.modules[package] = module
     return import_module(name)
-
-
-def find_spec_of_package(name: str) -> Path | None:
-    """The folder of a package that is not imported."""
-    spec = find_spec(name)
-    return Path(spec.origin).parent if spec and spec.origin else None

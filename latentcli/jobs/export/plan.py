@@ -117,10 +117,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
         folder=str(folder.absolute()),
         root=str(folder.absolute() / format.pictures) if job.link_images else root_of(rows, packed),
     )
-    check_bytes_column(format, job)
-    format.check(setting)
-    if not job.force:
-        check_surroundings(format, setting, rows, packed)
+    check_setting(format, job, setting, rows, packed)
     return ExportPlan(
         job=job,
         store=store,
@@ -237,10 +234,15 @@ def check_names(format: ExportFormat, rows: list[Row], packed: bool) -> None:
             )
 
 
-def check_bytes_column(format: ExportFormat, job: ExportJob) -> None:
-    """UsageError where a column of bare bytes is wanted, and the format has no columns."""
+def check_setting(
+    format: ExportFormat, job: ExportJob, setting: Setting, rows: Sequence[Row], packed: bool
+) -> None:
+    """UsageError where the setting, or what is around the export, forbids it."""
     if job.bytes_column and not format.has_bytes_column:
         raise UsageError(f"--bytes-column is for mds; {format.name} has no such column.")
+    format.check(setting)
+    if not job.force:
+        check_surroundings(format, setting, rows, packed)
 
 
 def check_geometry(
