@@ -16,6 +16,7 @@ OTHERS = {
     "LATENTCLI_LEASE_SECONDS": "Between two signs of life of a job on remote storage.",
     "LATENTCLI_LAUNCHED": "Set for the processes that --devices starts.",
     "LATENTCLI_REQUIRE_CUDA": "Of the tests: without a GPU they fail.",
+    "LATENTCLI_REQUIRE_CONSUMERS": "Of the tests: without the readers of exports they fail.",
     "LATENTCLI_SHARED": "Of the tests: where golden numbers and photographs are.",
     "LATENTCLI_CHROMIUM": "Of the tests: the browser that opens the reports.",
 }

@@ -109,6 +109,8 @@ class Setting:
     """Samples of the export."""
     labels: tuple[str, ...] = ()
     """Names of the classes, where labels are the names of folders."""
+    labelled: bool = False
+    """Whether samples have classes; single ones may lack theirs."""
     dtype: str = "float32"
     """Of the latents in files of a format that leaves it open."""
     mirrored: bool = False
@@ -169,9 +171,12 @@ class ExportFormat:
     damaged. None where the new one takes the other's place."""
     group: int | None = None
     """Samples of a file that holds several; None where each has files of its own."""
+    group_bytes: int | None = None
+    """Bytes of float32 latents that such a file is made of at most, where nobody says how many
+    samples; None where only their number counts."""
     needs: frozenset[str] = frozenset()
-    """Of moments, labels, one_size, square, files (pictures that are files): what the format cannot
-    do without."""
+    """Of moments, labels, one_size, square, files (pictures that are files), text (embeddings of
+    captions, which no store has): what the format cannot do without."""
     flips: bool = True
     """Whether its files have room for latents of mirrored pictures."""
     dtypes: tuple[str, ...] = ("float32",)
@@ -194,5 +199,9 @@ class ExportFormat:
     mistaken: Callable[[Sequence[str], Sequence[str]], Mapping[str, str]] = lambda have, lack: {}
     """Of the names that have a latent and those that lack one: the latter that the trainer takes
     for another, and which."""
+    has_bytes_column: bool = False
+    """Whether it may have a column of bare bytes."""
+    check: Callable[[Setting], None] = lambda setting: None
+    """Raises a UsageError where a setting, or a library that is not there, forbids an export."""
     advice: Callable[[Setting], Sequence[str]] = lambda setting: ()
     """What a person has to set in the trainer, and what is still missing; a line each."""

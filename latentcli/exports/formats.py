@@ -8,7 +8,19 @@ from importlib import import_module
 from latentcli.core.errors import UsageError
 from latentcli.exports.format import ExportFormat, Variant
 
-NAMES = ("kohya", "musubi", "simpletuner", "ai-toolkit", "comfyui")
+NAMES = (
+    "kohya",
+    "musubi",
+    "simpletuner",
+    "ai-toolkit",
+    "comfyui",
+    "mds",
+    "litdata",
+    "webdataset",
+    "webshart",
+    "parquet",
+    "fastvideo",
+)
 """Formats, as --to calls them; each is the module of its name."""
 
 

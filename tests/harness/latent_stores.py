@@ -24,6 +24,7 @@ SPACES = {
     "sd3": (LatentSpec(16, 8, 8, "sd3", "scaled"), (0.0609, 1 / 1.5305)),
     "flux1": (LatentSpec(16, 8, 8, "flux1", "scaled"), (0.1159, 1 / 0.3611)),
     "flux2": (LatentSpec(128, 16, 16, "flux2", "whitened"), (0.5, 1.5)),
+    "wan2.1": (LatentSpec(16, 8, 16, "wan2.1", "whitened"), (-0.1, 2.5)),
     "toy": (LatentSpec(8, 16, 16, "lab/toy", "whitened"), (-0.25, 0.5)),
 }
 """Latent spaces, and the mean and deviation that all their channels have here."""

@@ -12,13 +12,13 @@ from pathlib import Path
 from torch import Tensor
 
 from latentcli.core.errors import SampleError, StoreError
+from latentcli.core.member_names import plain
 from latentcli.core.types import Member, Sample
 from latentcli.jobs.decode.latents import LatentClip, LatentSample, LatentSource
 from latentcli.jobs.loader.clip_frames import Clock, fractions_of
 from latentcli.jobs.runtime.stdio import STDIN, go_on, open_stdin
 from latentcli.jobs.store.latent_store import latent_of
 from latentcli.shards.tar.decoder import load_latents
-from latentcli.shards.tar.names import plain
 from latentcli.shards.tar.samples import payload, read_samples
 from latentcli.shards.tar.unique_keys import UniqueKeys
 from latentcli.shards.tar.write import DOCUMENT, LATENT

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from latentcli.core.errors import SampleError, UsageError
+from latentcli.core.member_names import member_name
 from latentcli.core.types import Member
 from latentcli.images.codec import encode_image
 from latentcli.jobs.decode.clips import decode_clips
@@ -22,7 +23,6 @@ from latentcli.jobs.decode.latents import LatentClip, LatentSample
 from latentcli.jobs.decode.output import SUFFIXES, DecodeRun, writer_threads
 from latentcli.jobs.runtime.stdio import Stdout, go_on
 from latentcli.shards.sources.own_output import MARK
-from latentcli.shards.tar.names import member_name
 from latentcli.shards.tar.write import END, member_chunks
 
 SHARE_SAMPLES = 256

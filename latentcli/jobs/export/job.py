@@ -151,6 +151,9 @@ def open_journal(plan: ExportPlan, reporter: Reporter, is_new: bool) -> Journal:
     if plan.format.merge is not None and set(differs) <= {"store", "spec"} and "spec" in differs:
         reporter.note("The folder has files of another store: those of this one join them.")
         return start_journal(folder, about)
+    if not journal.steps and not before(journal):
+        # Nothing was written, such as where the dtype turned out to be too small.
+        return start_journal(folder, about)
     if differs != ["store"]:
         what = ", ".join(f"{n} {journal.about.get(n)!r}, not {about[n]!r}" for n in differs)
         raise UsageError(f"{folder} holds another export ({what}): name another --output.")

@@ -29,6 +29,11 @@ class Label:
         """Names of the classes by their numbers, where folders are classes."""
         return tuple(self.folders or ())
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there are classes at all."""
+        return bool(self.fields or self.folders)
+
     def __call__(self, key: str, fields: Mapping[str, Any]) -> int | None:
         """The class of a sample; None where it has none.
 

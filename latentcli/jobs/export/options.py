@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from latentcli.core.options import option
 from latentcli.jobs.settings import NO_STORE
 
-FORMATS = ("kohya", "musubi", "simpletuner", "ai-toolkit", "comfyui")
+FORMATS = (
+    "kohya",
+    "musubi",
+    "simpletuner",
+    "ai-toolkit",
+    "comfyui",
+    "mds",
+    "litdata",
+    "webdataset",
+    "webshart",
+    "parquet",
+    "fastvideo",
+)
 """Formats that can be written; exports/formats.py, which a test holds against this, loads more."""
 
 

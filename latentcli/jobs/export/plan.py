@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
         shape=next(iter(shapes)) if len(shapes) == 1 else None,
         count=len(rows),
         labels=label.names,
+        labelled=label.is_there,
         dtype=wanted_dtype(job, format),
         mirrored=bool(manifest.spec["latents"].get("flip")),
         bytes_column=job.bytes_column,
@@ -114,8 +117,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
         folder=str(folder.absolute()),
         root=str(folder.absolute() / format.pictures) if job.link_images else root_of(rows, packed),
     )
-    if not job.force:
-        check_surroundings(format, setting, rows, packed)
+    check_setting(format, job, setting, rows, packed)
     return ExportPlan(
         job=job,
         store=store,
@@ -125,9 +127,20 @@ def plan_export(job: ExportJob) -> ExportPlan:
         setting=setting,
         reading=Reading(store, setting, label, "moments" in format.needs, job.sample, packed),
         rows=rows,
-        step=(job.samples_per_file or format.group) if format.group else STEP,
+        step=step_of(format, job, rows, setting.mirrored),
         warnings=warnings_of(format, setting, rows, others, packed),
     )
+
+
+def step_of(format: ExportFormat, job: ExportJob, rows: Sequence[Row], mirrored: bool) -> int:
+    """Samples of a step: of a file, where it holds several, so many that they fit into memory."""
+    if not format.group:
+        return STEP
+    if job.samples_per_file:
+        return job.samples_per_file
+    values = max((prod(row.latent_shape) for row in rows if row.latent_shape), default=1)
+    fitting = (format.group_bytes or sys.maxsize) // (values * 4 * (1 + mirrored))
+    return max(1, min(format.group, fitting))
 
 
 def shapes_of(rows: Iterable[Row]) -> set[tuple[int, int]]:
@@ -220,6 +233,17 @@ def check_names(format: ExportFormat, rows: list[Row], packed: bool) -> None:
             )
 
 
+def check_setting(
+    format: ExportFormat, job: ExportJob, setting: Setting, rows: Sequence[Row], packed: bool
+) -> None:
+    """UsageError where the setting, or what is around the export, forbids it."""
+    if job.bytes_column and not format.has_bytes_column:
+        raise UsageError(f"--bytes-column is for mds; {format.name} has no such column.")
+    format.check(setting)
+    if not job.force:
+        check_surroundings(format, setting, rows, packed)
+
+
 def check_geometry(
     format: ExportFormat, variant: Variant, geometry: Geometry, rows: list[Row]
 ) -> None:
@@ -247,6 +271,11 @@ def check_needs(
         raise UsageError(
             f"{format.name} makes the names of its files from those of the pictures' files, and"
             " these are in tars or tables: unpack them and encode the folder."
+        )
+    if "text" in format.needs and not job.force:
+        raise UsageError(
+            f"{format.name} is trained on embeddings of the captions, which a store does not have:"
+            " the files alone train nothing. --force writes them without, to be filled in."
         )
     if job.sample is not None and not moments:
         raise UsageError(

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import StoreError
+from latentcli.core.member_names import key_of_member
 from latentcli.core.types import Member
 from latentcli.shards.storage.paths import read_part
-from latentcli.shards.tar.names import key_of_member
 from latentcli.shards.tar.scan import Span, scan_tar
 from latentcli.shards.tar.write import DOCUMENT, LATENT
 from latentcli.shards.tensors.file import Header, SafetensorsFile, read_header

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from latentcli.core.member_names import member_name
 from latentcli.core.types import Member
 from latentcli.shards.storage.atomic_write import Bytes
 from latentcli.shards.storage.json_files import one_line
 from latentcli.shards.tar.header import BLOCK
-from latentcli.shards.tar.names import member_name
 from latentcli.shards.tensors.write import Pieces, safetensors_parts
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from harness.latent_stores import SPACES, Made, made, noise, write_store
 
 from latentcli.exports.format import ExportFormat
 from latentcli.exports.formats import NAMES, export_format
+from latentcli.jobs.export.options import ExportJob
 
 COUNT = 7
 
@@ -70,6 +71,12 @@ def store_for(
         more = {"state": "moments", "latents": {"moments": ["mean", "logvar"]}}
     size = {"resize": "crop", "size": [64, 64], "divisor": SPACES[space][0].size_divisor}
     return write_store(path, samples, space, preprocess=sizing(format, arch) or size, **more)
+
+
+def job_for(format: ExportFormat, store: Path, output: Path | str, **more: Any) -> ExportJob:
+    """An export of such a store, forced where the format wants what no store has."""
+    forced = "text" in format.needs
+    return ExportJob(store=str(store), to=format.name, output=str(output), force=forced, **more)
 
 
 def sizing(format: ExportFormat, arch: str | None = None) -> dict[str, Any] | None:

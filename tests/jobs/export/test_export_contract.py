@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from exportkit import COUNT, cases, samples_for, store_for, strangers
+from exportkit import COUNT, cases, job_for, samples_for, store_for, strangers
 from harness.latent_stores import SPACES, write_store
 
 from latentcli.core.errors import StoreError, UsageError
@@ -52,9 +52,8 @@ def test_the_options_name_all_formats():
 @pytest.mark.parametrize("name, arch, space", cases())
 def test_each_space_in_its_state(name, arch, space, stores, tmp_path):
     store = stores(name, arch, space)
-    job = ExportJob(store=str(store), to=name, arch=arch, output=str(tmp_path / "out"))
-    document = run_export(job)
     format = export_format(name)
+    document = run_export(job_for(format, store, tmp_path / "out", arch=arch))
     variant = next(one for one in format.variants if one.name == arch)
     state = SPACES[space][0].state if variant.state == "normal" else variant.state
     assert document["latent_space"] == f"{space if space != 'toy' else 'lab/toy'}#{state}"
@@ -81,17 +80,16 @@ def test_steps_that_are_missing_are_done_again(name, stores, tmp_path):
     store, format = stores(name, arch, space), export_format(name)
     size = 2 if format.group else None
     whole, part = tmp_path / "whole", tmp_path / "part"
-    job = ExportJob(store=str(store), to=name, arch=arch, samples_per_file=size, output=str(whole))
-    run_export(job)
+    run_export(job_for(format, store, whole, arch=arch, samples_per_file=size))
     shutil.copytree(whole, part)
     lines = (part / JOURNAL).read_bytes().splitlines(keepends=True)
     # As a kill leaves it: the last line is cut, and the files of the whole are not there yet.
     (part / JOURNAL).write_bytes(b"".join(lines[:-1]) + lines[-1][:7])
+    kept = b"".join(lines[1:-1]).decode()
     for path in files_of(part):
-        if path not in lines[1].decode() or len(lines) == 2:
+        if path not in kept:
             (part / path).unlink()
-    again = ExportJob(store=str(store), to=name, arch=arch, samples_per_file=size, output=str(part))
-    document = run_export(again)
+    document = run_export(job_for(format, store, part, arch=arch, samples_per_file=size))
     assert document["steps_done_before"] == len(lines) - 2
     assert files_of(part) == files_of(whole)
     assert (part / JOURNAL).read_bytes().splitlines() == [line.rstrip() for line in lines]
@@ -107,16 +105,16 @@ def test_a_store_that_changed_is_exported_anew(name, tmp_path):
     format = export_format(name)
     store = store_for(tmp_path / "s.latents", format, space, arch=arch)
     out, fresh = str(tmp_path / "out"), str(tmp_path / "fresh")
-    run_export(ExportJob(store=str(store), to=name, arch=arch, output=out))
+    run_export(job_for(format, store, out, arch=arch))
     with pytest.raises(UsageError, match="holds another export"):
-        run_export(ExportJob(store=str(store), to=name, arch=arch, output=out, labels="folder"))
+        run_export(job_for(format, store, out, arch=arch, labels="folder"))
     shutil.rmtree(store)
     kept = samples_for(format, space)[2:]
     store_for(store, format, space, kept, arch)
     with pytest.raises(StoreError):
         run_export(ExportJob(store=str(store), check=out))
-    run_export(ExportJob(store=str(store), to=name, arch=arch, output=out))
-    run_export(ExportJob(store=str(store), to=name, arch=arch, output=fresh))
+    run_export(job_for(format, store, out, arch=arch))
+    run_export(job_for(format, store, fresh, arch=arch))
     assert files_of(Path(out)) == files_of(Path(fresh))
 
 

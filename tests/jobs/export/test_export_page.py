@@ -16,7 +16,7 @@ from latentcli.exports.formats import NAMES, export_format
 from latentcli.images.buckets import make_buckets
 
 PAGE = (Path(__file__).parents[3] / "docs" / "exports.md").read_text(encoding="utf-8")
-ROW = re.compile(r"^\| `([\w-]+)` \| (`[\w`, ]+`) \| ([\w, ]+) \| (\w+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `([\w-]+)` \| (`[\w`, ]+`) \| ([\w., ]+) \| (\w+) \|$", re.MULTILINE)
 SIDE = 1024
 
 

@@ -13,9 +13,9 @@ from safetensors.torch import save
 
 import latentcli
 from latentcli import load_latents, safetensors_decoder
+from latentcli.core.member_names import key_of_member
 from latentcli.core.types import Member
 from latentcli.shards.storage.atomic_write import atomic_write
-from latentcli.shards.tar.names import key_of_member
 from latentcli.shards.tar.write import TarSample, tar_chunks
 
 KEYS = (

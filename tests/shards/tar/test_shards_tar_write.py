@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load
 from webdataset.tariterators import base_plus_ext, tar_file_iterator
 
+from latentcli.core.member_names import key_of_member, member_name
 from latentcli.core.types import Member
 from latentcli.shards.tar.header import checked_name
-from latentcli.shards.tar.names import key_of_member, member_name
 from latentcli.shards.tar.write import BLOCK, END, TarSample, header, sample_chunks, tar_chunks
 
 KEYS = ("a", "photo.2021.01", "train/v1.0/x", "ein/ä ö/bild", "b" * 99, "f/" * 60 + "deep.name")
