@@ -95,7 +95,7 @@ def test_what_a_store_has_is_what_a_reader_gets(name, state, tmp_path, monkeypat
             store=str(path),
             to=name,
             output=str(out),
-            dtype=dtype,
+            file_dtype=dtype,
             latents=state,
             samples_per_file=4,
         )
@@ -119,9 +119,9 @@ def test_what_float16_cannot_hold_is_refused_with_its_key(name, tmp_path):
     store = bf16_store(tmp_path / "s.latents", scale=1e6)
     out = tmp_path / "out"
     with pytest.raises(StoreError, match=r"'sub.0/pic.0 é' has values that float16 cannot hold"):
-        run_export(ExportJob(store=str(store), to=name, output=str(out), dtype="float16"))
+        run_export(ExportJob(store=str(store), to=name, output=str(out), file_dtype="float16"))
     # What it advises can be done in the same place, as nothing was written.
-    run_export(ExportJob(store=str(store), to=name, output=str(out), dtype="float32"))
+    run_export(ExportJob(store=str(store), to=name, output=str(out), file_dtype="float32"))
     assert run_export(ExportJob(store=str(store), check=str(out)))["dtype"] == "float32"
 
 
@@ -130,7 +130,7 @@ def test_other_dtypes_and_states_are_refused(name, tmp_path):
     store = bf16_store(tmp_path / "s.latents")
     job = {"store": str(store), "to": name, "output": str(tmp_path / "out")}
     with pytest.raises(UsageError, match="--dtype is bfloat16"):
-        run_export(ExportJob(**job, dtype="bfloat16"))
+        run_export(ExportJob(**job, file_dtype="bfloat16"))
     with pytest.raises(UsageError, match="scaled latents are wanted"):
         run_export(ExportJob(**job, latents="scaled"))
     if name != "mds":
