@@ -16,7 +16,7 @@ from latentcli.core.errors import UsageError
 from latentcli.exports.format import ExportFormat, ExportSample, File, Group, Setting
 from latentcli.exports.open_formats import ANY, latents_of, state_advice, stored
 
-BYTES = 1 << 28
+BYTES = 1 << 27
 """Bytes of float32 latents of a file; the library's own files have at most some 500 MB."""
 ROWS = 100
 """Rows of a group of the file, which readers take at once."""

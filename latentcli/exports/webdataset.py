@@ -24,7 +24,7 @@ from latentcli.exports.open_formats import (
 from latentcli.exports.serialise import npy_bytes
 
 BLOCK = 512
-BYTES = 1 << 28
+BYTES = 1 << 27
 """Bytes of float32 latents of a tar, where there are few and large ones."""
 FIELDS = {"latent": "npy", "latent_flip": "flip.npy"}
 """What members with latents are called after the key."""
