@@ -45,12 +45,7 @@ class ShardCache:
         shard = self._shards.get(unit)
         if shard is None:
             shard = self._shards[unit] = OpenShard(open_file(unit))
-            self._keep(unit)
-        else:
-            # Another thread may just have closed it; whoever has it can go on with it.
-            with _lock:
-                if (id(self), unit) in _recent:
-                    _recent.move_to_end((id(self), unit))
+        self._keep(unit)
         return shard
 
     def _keep(self, unit: int) -> None:
