@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from latentcli.core.errors import UsageError
+from latentcli.jobs.training.batch_memory import whole
 
 _SHOWN = 3
 
@@ -38,7 +39,10 @@ def _column(name: str, values: list[Any], items: Sequence[Mapping[str, Any]]) ->
         return default_collate(values)
     try:
         # In a worker torch's own collate puts the batch where the loop's process can see it.
-        return default_collate(values) if get_worker_info() else torch.stack(values)
+        if get_worker_info() is not None:
+            return default_collate(values)
+        found = whole(values)
+        return torch.stack(values) if found is None else found
     except RuntimeError:
         # Sizes are looked at where they matter alone: this is called for each batch.
         _check_sizes(name, values, items)

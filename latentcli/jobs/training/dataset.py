@@ -14,6 +14,7 @@ from latentcli.core.fields import CAPTION
 from latentcli.core.posterior import posterior_of
 from latentcli.jobs.loader.clip_frames import fractions_of
 from latentcli.jobs.store.latent_store import LatentStore, latent_of
+from latentcli.jobs.training.batch_memory import BatchMemory
 from latentcli.jobs.training.damage import damage_of
 from latentcli.jobs.training.draws import Draw, EpochIndex
 from latentcli.jobs.training.sample_index import Keys, SampleIndex
@@ -166,8 +167,9 @@ class LatentDataset(Dataset[dict[str, Any]]):
     def _items(self, indices: Sequence[SupportsIndex], source: LatentStore) -> list[Any]:
         """Items of places, of which `source` has the shards."""
         places = [self._places[index] for index in indices]
+        memory = BatchMemory(len(places), self.dtype)
         return [
-            self._item(index, place, geometry, source)
+            self._item(index, place, geometry, source, memory)
             for index, place, geometry in zip(
                 indices, places, self.index.geometry(places), strict=True
             )
@@ -179,15 +181,20 @@ class LatentDataset(Dataset[dict[str, Any]]):
         place: int,
         geometry: tuple[Tensor, Tensor, Tensor],
         source: LatentStore,
+        memory: BatchMemory,
     ) -> Any:
         key, unit = self.index.keys.key(place), self.index.unit(place)
         original, resized, crop = geometry
         item = {"key": key, "original_size": original, "resized_size": resized, "crop": crop}
-        parts = source.parts(key, unit)
-        if len(parts) == 1:  # the latent alone, with which nothing else can happen
-            item["latent"] = self._latent(parts, None)
+        parts = source.parts(key, unit, copy=False)
+        if len(parts) == 1 and "latent" in parts:  # with which nothing else can happen
+            latent = parts["latent"]
+            if self.state is not None:
+                latent = self.store.in_state(latent, self.state)
+            item["latent"] = memory.put(latent)
         else:
-            item |= self._latents(parts, item, self._draw(index, place))
+            own = {name: part.clone() for name, part in parts.items()}
+            item |= self._latents(own, item, self._draw(index, place))
         if self.captions or self.fields:
             item |= self._texts(source.fields(key, unit))
         return item if self.transform is None else self.transform(item)
@@ -220,8 +227,8 @@ class LatentDataset(Dataset[dict[str, Any]]):
             found["seconds"] = own["times"].double() * float(fractions_of(own["clock"])[1])
         return found
 
-    def _latent(self, parts: Mapping[str, Tensor], draw: Draw | None) -> Tensor:
-        if self.sample and draw is not None:
+    def _latent(self, parts: Mapping[str, Tensor], draw: Draw) -> Tensor:
+        if self.sample:
             latent = posterior_of(parts).sample(generator=draw.generator())
         else:
             latent = latent_of(parts)

@@ -170,16 +170,18 @@ class StoreReader:
             return ""
         return f", but it is not whole ({self.presence.describe()})"
 
-    def tensors(self, key: str, unit: int | None = None) -> dict[str, Tensor]:
+    def tensors(self, key: str, unit: int | None = None, *, copy: bool = True) -> dict[str, Tensor]:
         """The tensors of a key by their full names; StoreError where it is unknown or failed.
 
         They are copies, so keeping them keeps no file open. Records are not read for this, which
-        makes it quick in any order. `unit` is that of the key, where it is known.
+        makes it quick in any order. `unit` is that of the key, where it is known. Without `copy`
+        they may be the mapped file itself: to be read at once, and never to be written to.
         """
         for number in self._units_of(key, unit):
             shard = self._shard(number)
             if key in shard.names:
-                return {name: shard.file.tensor(name).clone() for name in shard.names[key]}
+                found = {name: shard.file.tensor(name) for name in shard.names[key]}
+                return {name: t.clone() for name, t in found.items()} if copy else found
         row = self.row(key)
         raise StoreError(f"{key!r} has no latent in {self.path}: {row.stage}: {row.error}.")
 
