@@ -10,9 +10,12 @@ TYPE_CHECKING = False
 
 __version__ = "0.1.0"
 __all__ = [
+    "BucketBatchSampler",
     "LatentDataset",
     "LatentStore",
+    "LatentStream",
     "__version__",
+    "collate",
     "load_latents",
     "load_model",
     "open_store",
@@ -23,7 +26,10 @@ _HOMES = {
     "load_model": "latentcli.models.registry",
     "open_store": "latentcli.jobs.store.latent_store",
     "LatentStore": "latentcli.jobs.store.latent_store",
-    "LatentDataset": "latentcli.jobs.store.dataset",
+    "LatentDataset": "latentcli.jobs.training.dataset",
+    "LatentStream": "latentcli.jobs.training.stream",
+    "BucketBatchSampler": "latentcli.jobs.training.bucket_sampler",
+    "collate": "latentcli.jobs.training.collate",
     "load_latents": "latentcli.shards.tar.decoder",
     "safetensors_decoder": "latentcli.shards.tar.decoder",
 }
@@ -31,8 +37,11 @@ _HOMES = {
 if TYPE_CHECKING:
     from typing import Any
 
-    from latentcli.jobs.store.dataset import LatentDataset
     from latentcli.jobs.store.latent_store import LatentStore, open_store
+    from latentcli.jobs.training.bucket_sampler import BucketBatchSampler
+    from latentcli.jobs.training.collate import collate
+    from latentcli.jobs.training.dataset import LatentDataset
+    from latentcli.jobs.training.stream import LatentStream
     from latentcli.models.registry import load_model
     from latentcli.shards.tar.decoder import load_latents, safetensors_decoder
 
@@ -43,3 +52,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names too, though most are not loaded yet: shells complete from this."""
+    return sorted({*globals(), *__all__})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -54,13 +55,20 @@ def in_state(latents: Tensor, have: str, want: str, normal: Normalisation) -> Te
         raise ValueError(
             f"latents have {latents.shape[-3]} channels, those of this space {len(normal.mean)}"
         )
-    latents = latents.float()
     if have == want:
-        return latents
-    mean, std = column(normal.mean, latents), column(normal.std, latents)
-    return latents * std + mean if want == "raw" else (latents - mean) / std
+        return latents.float()
+    mean, std = (_column(values, latents.device) for values in (normal.mean, normal.std))
+    # In place, in a copy: a training loop does this for each sample.
+    found = latents.to(torch.float32, copy=True)
+    return found.mul_(std).add_(mean) if want == "raw" else found.sub_(mean).div_(std)
 
 
 def column(values: Sequence[float], latents: Tensor) -> Tensor:
     """A value a channel, float32 [C, 1, 1] on the latents' device."""
-    return torch.tensor(values, dtype=torch.float32, device=latents.device)[:, None, None]
+    return _column(tuple(values), latents.device).clone()
+
+
+@lru_cache(maxsize=16)
+def _column(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """The column, made once: a training loop asks for it with each sample."""
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]

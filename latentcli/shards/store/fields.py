@@ -7,6 +7,7 @@ samples that have fields have one.
 from __future__ import annotations
 
 import json
+import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -70,7 +71,8 @@ def _placed(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 def _parsed(path: AnyPath, line: bytes) -> tuple[str, dict[str, Any]]:
     try:
-        row = json.loads(line)
+        # Text: of bytes the encoding would be guessed.
+        row = json.loads(line.decode())
         key, fields = row["key"], row["fields"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, line) from error
@@ -97,9 +99,12 @@ def _damaged(path: AnyPath, line: bytes) -> StoreError:
 class FieldsFile:
     """The fields of one unit by key: 20 bytes a key, and a read of one line for each look-up."""
 
-    def __init__(self, path: AnyPath) -> None:
+    def __init__(self, path: AnyPath, *, is_settled: bool = True) -> None:
         """Reads the file once; StoreError where it is missing or damaged."""
         self.path = path
+        self.is_settled = is_settled
+        """Whether it has the name that it will keep."""
+        self._local = None if isinstance(path, RemotePath) else os.fspath(path)
         self._read()
 
     def _read(self) -> None:
@@ -134,11 +139,22 @@ class FieldsFile:
     def _find(self, key: str) -> dict[str, Any] | None:
         """The fields of a key; None where its line is now that of another key."""
         wanted = np.uint64(key_hash(key))
-        first = int(np.searchsorted(self._hashes, wanted, side="left"))
-        last = int(np.searchsorted(self._hashes, wanted, side="right"))
-        for at in range(first, last):
+        first = at = int(self._hashes.searchsorted(wanted))
+        while at < len(self._hashes) and self._hashes[at] == wanted:
             begin, size = int(self._begins[at]), int(self._sizes[at])
-            found, fields = _parsed(self.path, bytes(read_part(self.path, begin, begin + size)))
+            found, fields = _parsed(self.path, self._line(begin, size))
             if found == key:
                 return fields
-        return {} if first == last else None
+            at += 1
+        return {} if first == at else None
+
+    def _line(self, begin: int, size: int) -> bytes:
+        if self._local is None:
+            return bytes(read_part(self.path, begin, begin + size))
+        # One of these for each caption of a training loop: nothing quicker opens a file.
+        with reading(self.path):
+            file = os.open(self._local, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.pread(file, size, begin)
+            finally:
+                os.close(file)

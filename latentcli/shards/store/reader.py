@@ -71,7 +71,7 @@ class StoreReader:
         """Names of shards that are about to take the place of others."""
         self._fields: dict[int, str] = {}
         """Names of the files of fields, once the records have been read."""
-        self._fields_files: dict[AnyPath, FieldsFile] = {}
+        self._fields_files: dict[int, FieldsFile] = {}
         self._roots = read_roots(path) if self.manifest else Roots()
 
     @cached_property
@@ -170,16 +170,18 @@ class StoreReader:
             return ""
         return f", but it is not whole ({self.presence.describe()})"
 
-    def tensors(self, key: str, unit: int | None = None) -> dict[str, Tensor]:
+    def tensors(self, key: str, unit: int | None = None, *, copy: bool = True) -> dict[str, Tensor]:
         """The tensors of a key by their full names; StoreError where it is unknown or failed.
 
         They are copies, so keeping them keeps no file open. Records are not read for this, which
-        makes it quick in any order. `unit` is that of the key, where it is known.
+        makes it quick in any order. `unit` is that of the key, where it is known. Without `copy`
+        they may be the mapped file itself: to be read at once, and never to be written to.
         """
         for number in self._units_of(key, unit):
             shard = self._shard(number)
             if key in shard.names:
-                return {name: shard.file.tensor(name).clone() for name in shard.names[key]}
+                found = {name: shard.file.tensor(name) for name in shard.names[key]}
+                return {name: t.clone() for name, t in found.items()} if copy else found
         row = self.row(key)
         raise StoreError(f"{key!r} has no latent in {self.path}: {row.stage}: {row.error}.")
 
@@ -209,16 +211,21 @@ class StoreReader:
         return next((found for file in files if file and (found := file.get(key))), {})
 
     def _fields_file(self, unit: int) -> FieldsFile | None:
-        path = self._beside
+        known = self._fields_files.get(unit)
+        if known is not None and known.is_settled:
+            return known
+        path, usual = self._beside, shard_name(unit, FIELDS)
         if self.manifest is not None:
             name = self._fields.get(unit)
-            path = None if name is None else self._place(name, shard_name(unit, FIELDS))
-        if path is not None and path not in self._fields_files:
-            if self._check == "open":
-                self._compare(unit, "fields")
-            with reading(path):
-                self._fields_files[path] = FieldsFile(here(path))
-        return None if path is None else self._fields_files[path]
+            path = None if name is None else self._place(name, usual)
+        if path is None or (known is not None and known.path == path):
+            return known if path is not None else None
+        if self._check == "open":
+            self._compare(unit, "fields")
+        settled = self.manifest is None or path.name == usual
+        with reading(path):
+            self._fields_files[unit] = FieldsFile(here(path), is_settled=settled)
+        return self._fields_files[unit]
 
     @cached_property
     def _beside(self) -> AnyPath | None:

@@ -87,14 +87,15 @@ class SafetensorsFile:
 
         if self._closed:
             raise ValueError(f"{self.path} was closed")
-        if name not in self.entries:
+        entry = self.entries.get(name)
+        if entry is None:
             raise StoreError(f"{self.path} has no tensor {name!r}.")
-        entry = self.entries[name]
-        dtype = dtypes()[entry.dtype]
-        count, offset = math.prod(entry.shape), self._start + entry.begin
+        dtype, offset = dtypes()[entry.dtype], self._start + entry.begin
+        size = dtype.itemsize
+        count = (entry.end - entry.begin) // size
         if count == 0:
             return torch.empty(entry.shape, dtype=dtype)
-        if self._map is None or offset % dtype.itemsize:
+        if self._map is None or offset % size:
             copy = read_part(self.path, offset, self._start + entry.end)
             return torch.frombuffer(copy, dtype=dtype).view(entry.shape)
         flat = torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset)

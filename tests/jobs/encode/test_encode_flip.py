@@ -16,8 +16,8 @@ from latentcli.core.errors import UsageError
 from latentcli.core.posterior import posterior_of
 from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.encode.job import run_encode
-from latentcli.jobs.store.dataset import LatentDataset
 from latentcli.jobs.store.verify import run_verify
+from latentcli.jobs.training.dataset import LatentDataset
 
 SIZES = ((64, 48), (48, 64)) * 3
 
@@ -95,10 +95,10 @@ def test_moments(folder, mirrored, model, tmp_path):
     for part in ("mean", "logsnr"):
         for key, values in other[part].items():
             assert torch.equal(parts[f"{part}_flip"][key], values)
-    items = LatentDataset(tmp_path / "store", dtype=torch.float32)
+    items = LatentDataset(tmp_path / "store", dtype=torch.float32, flip="both")
     moments = {part: other[part]["0000"] for part in other}
     assert torch.equal(items[0]["latent_flip"], posterior_of(moments).mode())
-    drawn = LatentDataset(tmp_path / "store", sample=True)[0]
+    drawn = LatentDataset(tmp_path / "store", sample=True, flip="both")[0]
     assert not torch.equal(drawn["latent_flip"], items[0]["latent_flip"])
     assert run_verify(VerifyJob(store=str(tmp_path / "store"), device="cpu"))["ok"]
 
@@ -130,7 +130,7 @@ def test_with_a_class_token(tmp_path):
         for key, values in other[part].items():
             assert torch.equal(parts[f"{part}_flip"][key], values)
             assert values.dtype == parts[f"{part}_flip"][key].dtype
-    item = LatentDataset(tmp_path / "store", dtype=torch.float32)[0]
+    item = LatentDataset(tmp_path / "store", dtype=torch.float32, flip="both")[0]
     assert item["class_token_flip"].dtype == torch.float32
     assert not torch.equal(item["class_token_flip"], item["class_token"])
     assert item["latent_flip"].dtype == torch.float32
@@ -138,10 +138,10 @@ def test_with_a_class_token(tmp_path):
 
 def test_items_of_a_dataset(store, folder, model, tmp_path):
     parts = by_part(store)
-    items = LatentDataset(store)
+    items = LatentDataset(store, flip="both")
     assert torch.equal(items[1]["latent_flip"], parts["latent_flip"]["0001"])
     assert items[1]["latent_flip"].dtype == torch.bfloat16
-    cast = LatentDataset(store, dtype=torch.float32)[1]
+    cast = LatentDataset(store, dtype=torch.float32, flip="both")[1]
     assert cast["latent"].dtype == cast["latent_flip"].dtype == torch.float32
     encode(folder, tmp_path / "plain", model)
     assert "latent_flip" not in LatentDataset(tmp_path / "plain")[0]

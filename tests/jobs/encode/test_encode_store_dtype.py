@@ -23,9 +23,9 @@ from latentcli.core.errors import StoreError
 from latentcli.jobs.config import SyncJob, VerifyJob
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.encode.sync import run_sync
-from latentcli.jobs.store.dataset import LatentDataset
 from latentcli.jobs.store.inspect import inspect_store
 from latentcli.jobs.store.verify import run_verify
+from latentcli.jobs.training.dataset import LatentDataset
 from latentcli.shards.store import manifest as manifests
 
 SIZES = ((64, 48), (48, 64)) * 3
@@ -77,7 +77,7 @@ def test_what_is_stored_and_what_is_read(store, usual):
             assert torch.equal(parts[part], whole)
             assert name not in tensors, "a reader that knows no scales would take it for values"
     assert len(tensors) == len(usual) * (2 if dtype in SCALED else 1)
-    item = LatentDataset(store)[0]
+    item = LatentDataset(store, flip="both")[0]
     assert torch.equal(item["latent"], held[item["key"]]) and "latent_flip" in item
 
 

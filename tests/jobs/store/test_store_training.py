@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import jobkit
@@ -47,16 +48,14 @@ def folder_store(tmp_path_factory, model):
     return folder / "store"
 
 
-def the_loop() -> str:
-    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    return code
+LOOP, *BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def run_the_loop(store: object, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """What the page's code leaves behind when it is run as a program with one word."""
     monkeypatch.setattr(sys, "argv", ["train.py", str(store)])
     names: dict[str, object] = {"__name__": "__main__"}
-    exec(compile(the_loop(), "training.md", "exec"), names)
+    exec(compile(LOOP, "training.md", "exec"), names)
     return names
 
 
@@ -70,7 +69,22 @@ def check_the_loop(store: object, monkeypatch, capsys) -> None:
 
 
 def test_the_loop_is_short():
-    assert len(the_loop().strip().splitlines()) <= 40
+    assert len(LOOP.strip().splitlines()) <= 40
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_other_code_runs(block, folder_store):
+    for name in ("torchdata", "accelerate"):
+        if f"from {name}" in block:
+            pytest.importorskip(name)
+            pytest.importorskip("psutil")
+    batches: list[dict[str, Any]] = []
+    names = {"store": str(folder_store), "train": batches.append}
+    exec(compile(block, "training.md", "exec"), names)
+    if "train(" in block:
+        # Each of these reads one epoch, some in two runs.
+        keys = sorted(key for batch in batches for key in batch["key"])
+        assert keys == sorted(open_store(folder_store))
 
 
 @pytest.mark.parametrize("kind", ["folder_store", "tar_store"])

@@ -1,0 +1,1 @@
+"""Reads latent stores for training loops, at random or as a stream."""

@@ -1,0 +1,217 @@
+"""The loaders of others: torchdata's, accelerate's and Lightning's, and real processes of a job."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from harness.made_up_stores import key_of, make_store
+
+from latentcli import BucketBatchSampler, LatentDataset, LatentStream, collate
+
+UNITS = [[(2, 3), (3, 2), (2, 3)], [(2, 2)] * 5, [(2, 3)] * 6 + [(3, 2)] * 2, [(2, 3)] * 3]
+KEYS = sorted(key_of(u, i) for u, unit in enumerate(UNITS) for i, _ in enumerate(unit))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("store") / "store", UNITS)
+
+
+def keys_of(batches: Any) -> list[str]:
+    return [key for batch in batches for key in batch["key"]]
+
+
+def stateful(store: Path, kind: str, workers: int) -> Any:
+    stateful_dataloader = pytest.importorskip("torchdata.stateful_dataloader")
+    if kind == "stream":
+        stream = LatentStream(store, batch_size=3, shuffle_buffer=6)
+        return stateful_dataloader.StatefulDataLoader(stream, batch_size=None, num_workers=workers)
+    dataset = LatentDataset(store)
+    return stateful_dataloader.StatefulDataLoader(
+        dataset,
+        batch_sampler=BucketBatchSampler(dataset, 3),
+        collate_fn=collate,
+        num_workers=workers,
+    )
+
+
+@pytest.mark.parametrize("kind", ["buckets", "stream"])
+@pytest.mark.parametrize("workers", [0, 2, 4])
+def test_torchdata_goes_on_from_a_stop(store, kind, workers):
+    """In the second epoch, after what came out, though workers are ahead of it; then once more."""
+    loader = stateful(store, kind, workers)
+    first = keys_of(loader)
+    assert sorted(first) == KEYS
+    whole = keys_of(loader)
+    assert sorted(whole) == KEYS and whole != first
+    loader = stateful(store, kind, workers)
+    keys_of(loader)
+    given: list[str] = []
+    for stop in (2, 1):
+        batches = iter(loader)
+        for _ in range(stop):
+            given += next(batches)["key"]
+        state = loader.state_dict()
+        del batches
+        loader = stateful(store, kind, workers)
+        loader.load_state_dict(json.loads(json.dumps(state)) if workers == 0 else state)
+    given += keys_of(loader)
+    assert given == whole
+    after = keys_of(loader)
+    assert sorted(after) == KEYS and after not in (first, whole)
+
+
+PROGRAM = """
+import json, os, sys
+import torch, torch.distributed as dist
+from torch.utils.data import DataLoader
+from latentcli import BucketBatchSampler, LatentDataset, LatentStream, collate
+from latentcli.core.errors import UsageError
+
+def train(batches):
+    # A step for each batch; ranks that differ in number would wait for each other for ever.
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Conv2d(4, 1, 1))
+    keys = []
+    for batch in batches:
+        assert len({tuple(latent.shape) for latent in batch["latent"]}) == 1
+        model(batch["latent"].float()).mean().backward()
+        keys.append(batch["key"])
+    return keys
+
+def loader(store):
+    dataset = LatentDataset(store)
+    sampler = BucketBatchSampler(dataset, 3)
+    return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=1)
+
+def refused(store, dispatch, context):
+    from accelerate.data_loader import prepare_data_loader
+    stream = DataLoader(
+        LatentStream(store, batch_size=3), batch_size=1 if dispatch is False else None,
+        num_workers=0 if context is None else 1, multiprocessing_context=context,
+    )
+    stream = prepare_data_loader(
+        stream, put_on_device=dispatch is None, dispatch_batches=dispatch,
+        device=torch.device("cpu"),
+    )
+    try:
+        next(iter(stream))
+    except UsageError:
+        return True
+
+def main(store, folder, *words):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    found = {"buckets": train(loader(store))}
+    found["stream"] = train(DataLoader(LatentStream(store, batch_size=3), batch_size=None))
+    if "accelerate" in words:
+        from accelerate import Accelerator
+        accelerator = Accelerator(cpu=True)
+        prepared = accelerator.prepare(loader(store))
+        found["lengths"] = [len(prepared), len(loader(store))]
+        found["accelerate"] = [train(prepared) for _ in range(2)]
+        found["skipped"] = [batch["key"] for batch in accelerator.skip_first_batches(prepared, 2)]
+        # The first process reads for the others, or each reads all: both are found out.
+        if dist.get_rank() == 0:
+            ways = [(None, "fork"), (None, "spawn"), (False, "fork")]
+            found["refused"] = [refused(store, *way) for way in ways]
+    with open(os.path.join(folder, os.environ["RANK"]), "w") as file:
+        json.dump(found, file)
+    dist.barrier()
+    dist.destroy_process_group()
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+"""
+
+
+def run_ranks(store: Path, folder: Path, *words: str) -> list[dict[str, Any]]:
+    """The program above in two processes that find each other as those of torchrun do."""
+    (folder / "program.py").write_text(PROGRAM)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(folder / "program.py"), str(store), str(folder), *words],
+            env={**os.environ, **own, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=200)[0].decode() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    return [json.loads((folder / str(rank)).read_text()) for rank in range(2)]
+
+
+def test_two_ranks_train_on_everything_once(store, tmp_path):
+    import importlib.util
+
+    words = ["accelerate"] if all(map(importlib.util.find_spec, ("accelerate", "psutil"))) else []
+    found = run_ranks(store, tmp_path, *words)
+
+    def together(parts: list[list[list[str]]]) -> list[str]:
+        assert len({len(part) for part in parts}) == 1
+        return [key for part in parts for keys in part for key in keys]
+
+    for name in ("buckets", "stream"):
+        assert sorted(together([rank[name] for rank in found])) == KEYS
+    if not words:
+        pytest.skip("accelerate is not installed; torch's own ranks were tested")
+    epochs = [together([rank["accelerate"][epoch] for rank in found]) for epoch in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == KEYS and epochs[0] != epochs[1]
+    for rank in found:
+        # What accelerate takes of all batches is what the sampler would have given this rank.
+        assert rank["accelerate"][0] == rank["buckets"]
+        assert rank["lengths"] == [len(rank["buckets"])] * 2
+        assert len(rank["skipped"]) == len(rank["buckets"]) - 2
+    assert found[0]["refused"] == [True] * 3
+
+
+def test_lightning_sets_the_epoch(store, tmp_path):
+    lightning = pytest.importorskip("lightning")
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Conv2d(4, 1, 1)
+            self.keys: list[list[str]] = []
+
+        def on_train_epoch_start(self) -> None:
+            self.keys.append([])
+
+        def training_step(self, batch: Any, _: int) -> torch.Tensor:
+            self.keys[-1] += batch["key"]
+            return self.net(batch["latent"].float()).mean()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    dataset, module = LatentDataset(store), Module()
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_sampler=BucketBatchSampler(dataset, 3), collate_fn=collate
+    )
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        use_distributed_sampler=False,
+        default_root_dir=tmp_path,
+        **quiet,
+    )
+    trainer.fit(module, loader)
+    assert [sorted(keys) for keys in module.keys] == [KEYS] * 2
+    assert module.keys[0] != module.keys[1]
