@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 from harness.latent_stores import SPACES, Made, made, noise, write_store
 
 from latentcli.exports.format import ExportFormat
 from latentcli.exports.formats import NAMES, export_format
+from latentcli.images.buckets import make_buckets
 from latentcli.jobs.export.options import ExportJob
 
 COUNT = 7
@@ -80,16 +80,9 @@ def job_for(format: ExportFormat, store: Path, output: Path | str, **more: Any) 
 
 
 def sizing(format: ExportFormat, arch: str | None = None) -> dict[str, Any] | None:
-    """A preprocessing by the format's own bucket rule, where it takes no other.
-
-    The test is skipped where there is no such rule.
-    """
+    """A preprocessing by the format's own bucket rule, where it takes no other."""
     if not format.rule or format.unbucketed:
         return None
-    from latentcli.images.buckets import BUCKET_RULES, make_buckets
-
-    if format.rule not in BUCKET_RULES:
-        pytest.skip(f"encode has no bucket rule {format.rule}")
     step = next((one.step for one in format.variants if arch in (None, one.name)), None)
     buckets = make_buckets(format.rule, 64, step, 8)
     return {"resize": "bucket", "size": None, "divisor": 8, "buckets": buckets.described()}

@@ -10,7 +10,6 @@ from harness.latent_stores import made, noise, write_store
 from picturekit import NAMES, SIZE, picture, pictured, tarred
 
 from latentcli.core.errors import UsageError
-from latentcli.images.buckets import BUCKET_RULES
 from latentcli.jobs.export.job import run_export
 from latentcli.jobs.export.options import ExportJob
 
@@ -140,7 +139,6 @@ def test_pictures_elsewhere_cannot_be_linked(tmp_path):
         linked(store, tmp_path / "out")
 
 
-@pytest.mark.skipif("ai-toolkit" not in BUCKET_RULES, reason="encode has no bucket rule ai-toolkit")
 def test_ai_toolkit_refuses_one_size(tmp_path):
     with pytest.raises(UsageError, match="--bucket-rule ai-toolkit"):
         linked(pictured(tmp_path), tmp_path / "out", "ai-toolkit", force=False)

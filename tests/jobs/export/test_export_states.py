@@ -18,7 +18,7 @@ from safetensors.torch import load
 
 from latentcli.core.errors import UsageError
 from latentcli.exports.formats import export_format
-from latentcli.images.buckets import BUCKET_RULES, make_buckets
+from latentcli.images.buckets import make_buckets
 from latentcli.jobs.export.job import run_export
 from latentcli.jobs.export.options import ExportJob
 
@@ -116,7 +116,7 @@ def stored(space: str, state: str, raw: torch.Tensor, rule: str, step: int, path
         crop=(0, 0, *size),
     )
     known = {"resize": "crop", "size": list(size), "divisor": downscale}
-    if rule in BUCKET_RULES:
+    if rule:
         buckets = make_buckets(rule, size[0], step, downscale).described()
         known = {"resize": "bucket", "size": None, "divisor": downscale, "buckets": buckets}
     more = {"latents": {"moments": ["mean", "logvar"]}} if state == "moments" else {}
@@ -148,8 +148,6 @@ def test_the_value_in_the_file(case, have, tmp_path):
         arch=arch,
         output=str(tmp_path / "out"),
         file_dtype="float32",
-        # Until encode has the rule, there are no stores that are made by it.
-        force=bool(rule) and rule not in BUCKET_RULES,
     )
     document = run_export(job)
     (path,) = (p for p in (tmp_path / "out").rglob("*") if p.suffix in READERS)

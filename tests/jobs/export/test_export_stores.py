@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import fsspec
 import jobkit
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from latentcli import open_store
 from latentcli.core.errors import UsageError
 from latentcli.images.buckets import make_buckets
+from latentcli.images.preprocess import PreprocessSpec, geometry
 from latentcli.jobs.export.job import run_export
 from latentcli.jobs.export.options import ExportJob
 
@@ -250,6 +252,65 @@ def test_buckets_of_another_rule_or_step(rule, step, problem, tmp_path):
     store = write_store(tmp_path / "s.latents", [one], "flux1", preprocess=known)
     with pytest.raises(UsageError, match=problem):
         export(store, tmp_path / "out", "musubi", arch="z_image")
+
+
+def bucketed(folder, rule, side, step, sizes, downscale=16, space="flux2"):
+    """A store of pictures of these sizes by name, in the buckets of a rule, as encode makes it."""
+    buckets = make_buckets(rule, side, step, downscale)
+    spec = PreprocessSpec(None, downscale, buckets=buckets)
+    samples = []
+    for name, size in sorted(sizes.items()):
+        resized, crop = geometry(size, spec)
+        w, h = (crop[2] - crop[0]) // downscale, (crop[3] - crop[1]) // downscale
+        channels = 128 if space == "flux2" else 4
+        known = {"original_size": size, "resized_size": resized, "crop": crop}
+        path = PurePosixPath(name)
+        source = f"/p/{name}"
+        key = str(path.with_suffix(""))
+        samples.append(made(key, noise(channels, h, w), downscale, source=source, **known))
+    sizing = {"resize": "bucket", "size": None, "divisor": downscale}
+    sizing["buckets"] = buckets.described()
+    return write_store(folder / "b.latents", samples, space, preprocess=sizing)
+
+
+@pytest.mark.shared
+def test_names_of_ai_toolkit_from_pictures_to_files(shared, tmp_path):
+    """The rule of encode gives the numbers that the trainer hashes."""
+    meta = json.loads((shared / "golden/trainers/ai_toolkit/flux2/meta.json").read_text())
+    sizes = {row["image"]: tuple(row["image_size"]) for row in meta["samples"]}
+    side, step = meta["resolution"], meta["divisibility"]
+    store = bucketed(tmp_path, "ai-toolkit", side, step, sizes)
+    document = export(store, tmp_path / "out", "ai-toolkit", arch="flux2")
+    found = {
+        path.relative_to(tmp_path / "out").as_posix()
+        for path in (tmp_path / "out").rglob("*.safetensors")
+    }
+    assert found == {row["file"] for row in meta["samples"]}
+    assert f"folder_path: /p, resolution: {side}, cache_latents_to_disk" in document["advice"][0]
+
+
+@pytest.mark.shared
+def test_names_of_musubi_from_pictures_to_files(shared, tmp_path):
+    meta = json.loads((shared / "golden/trainers/musubi/flux2_dev/meta.json").read_text())
+    sizes = {row["image"]: tuple(row["image_size"]) for row in meta["samples"]}
+    store = bucketed(tmp_path, "musubi", tuple(meta["settings"]["resolution"]), None, sizes)
+    export(store, tmp_path / "out", "musubi", arch="flux2_dev")
+    for row in meta["samples"]:
+        ((key, _, shape),) = row["keys"]
+        assert list(load_file(tmp_path / "out" / row["file"])[key].shape) == shape
+
+
+@pytest.mark.parametrize(
+    "rule, kind", [("simpletuner", "pixel_area"), ("simpletuner-pixel", "pixel")]
+)
+def test_both_rules_of_simpletuner(rule, kind, tmp_path):
+    sizes = {"a.png": (640, 480), "b.png": (300, 700)}
+    store = bucketed(tmp_path, rule, 256, 64, sizes, downscale=8, space="sdxl")
+    document = export(store, tmp_path / "out", "simpletuner")
+    assert f'"resolution": 256, "resolution_type": "{kind}"' in document["advice"][0]
+    assert '"instance_data_dir": "/p"' in document["advice"][0]
+    with pytest.raises(UsageError, match="bucket rule simpletuner"):
+        export(store, tmp_path / "other", "kohya")
 
 
 def test_the_command_says_it_all(tmp_path):
