@@ -27,6 +27,7 @@ _END = b"\xff\xd9"
 _TAIL = 4096
 """Bytes at the end in which an end marker is looked for; some programs write something behind."""
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+_CHANNELS = {"GRAY": 1, "RGB": 3, "CMYK": 4}
 # What libjpeg says where pixels are lost. Its other warnings also come with whole pictures.
 _LOST = ("premature end", "bad huffman", "bad arithmetic", "instead of rst")
 
@@ -42,7 +43,7 @@ def read_jpeg(data: bytes) -> Stored:
         if profile is None and "icc_profile" in opened.info:
             notes.append("colour profile ignored: it is broken")
             sound = without_profile(data)
-        values = _decode(sound, _SPACES[opened.mode], notes)
+        values = _decode(sound, opened.size, _SPACES[opened.mode], notes)
         if opened.mode == "CMYK":
             values = 255 - values  # Adobe stores inks inverted, and all others follow
         image = Image.fromarray(values[..., 0] if opened.mode == "L" else values, opened.mode)
@@ -52,7 +53,9 @@ def read_jpeg(data: bytes) -> Stored:
     return Stored("JPEG", opened.size, load)
 
 
-def _decode(data: bytes, space: str, notes: list[str]) -> npt.NDArray[np.uint8]:
+def _decode(
+    data: bytes, size: tuple[int, int], space: str, notes: list[str]
+) -> npt.NDArray[np.uint8]:
     """uint8 [H, W, C]; ValueError where pixels are lost."""
     gaps = find_gaps(data)
     if gaps.parts or (gaps.detail and _END not in data[-_TAIL:]):
@@ -64,9 +67,29 @@ def _decode(data: bytes, space: str, notes: list[str]) -> npt.NDArray[np.uint8]:
     try:
         return np.asarray(simplejpeg.decode_jpeg(whole, space))
     except ValueError as error:
-        warning = str(error)
-        if any(word in warning.lower() for word in _LOST):
+        if any(word in str(error).lower() for word in _LOST):
             raise
-    values = np.asarray(simplejpeg.decode_jpeg(whole, space, strict=False))
-    notes.append(f"JPEG data may be damaged: {warning}")
-    return values
+        values = _written(whole, size, space)
+        if values is None:
+            raise
+        notes.append(f"JPEG data may be damaged: {error}")
+        return values
+
+
+def _written(data: bytes, size: tuple[int, int], space: str) -> npt.NDArray[np.uint8] | None:
+    """The pixels in spite of a warning; None where libjpeg did not write all of them.
+
+    Behind a warning, the binding takes an error for another one. It ends the decoding, and pixels
+    that were not written are what the memory held before. So it is done over two grounds.
+    """
+    width, height = size
+    length = width * height * _CHANNELS[space]
+    black, white = (
+        np.asarray(
+            simplejpeg.decode_jpeg(
+                data, space, strict=False, buffer=np.full(length, ground, np.uint8)
+            )
+        )
+        for ground in (0, 255)
+    )
+    return black if np.array_equal(black, white) else None

@@ -227,3 +227,14 @@ def test_adobe_rgb_told_by_a_camera(stated: str) -> None:
         Image.fromarray(flat), "JPEG", exif=exif, icc_profile=rgb_profile(P3_D50, "Display P3")
     )
     assert decode(with_profile).notes == ("colour profile Display P3 to sRGB",)
+
+
+@pytest.mark.parametrize("name", ["progressive", "progressive grey", "progressive inks"])
+def test_an_error_behind_a_warning_fails(name: str) -> None:
+    """The binding passes over such an error: the picture would be what the memory held before."""
+    data = FILES[name]
+    # In front of the last scan's header: bytes too many, then a table of codes that cannot be.
+    at = data.rindex(b"\xff\xda")
+    table = b"\xff\xc4\x00\x13\x00" + b"\xff" * 16
+    found = reason(data[:at] + b"\x01\x02\x03" + table + data[at:])
+    assert "Bogus Huffman table definition" in found
