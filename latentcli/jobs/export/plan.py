@@ -16,7 +16,7 @@ from latentcli.exports.formats import export_format, variant_for
 from latentcli.jobs.export.geometry import Geometry, geometry_of
 from latentcli.jobs.export.labels import label_of
 from latentcli.jobs.export.options import ExportJob
-from latentcli.jobs.export.samples import Reading, name_of
+from latentcli.jobs.export.samples import Place, Reading, name_of
 from latentcli.jobs.export.surroundings import check_surroundings, root_of, warnings_of
 from latentcli.jobs.export.write import output_folder
 from latentcli.jobs.store.latent_store import LatentStore
@@ -88,14 +88,18 @@ def plan_export(job: ExportJob) -> ExportPlan:
     check_channels(format, variant.channels, manifest)
     state = wanted_state(job, format, variant.state, store.normalisation.states)
     geometry = geometry_of(manifest.preprocessing, manifest.latent["downscale"])
-    rows, others = all_rows(store)
+    rows, others, places = all_rows(store)
     packed = manifest.tars
     check_names(format, rows, packed)
     if not job.force:
         check_geometry(format, variant, geometry, rows)
     shapes = shapes_of(rows)
     check_needs(format, job, store, shapes)
-    first = store.fields(rows[0].key) if rows else {}
+    first = (
+        store.fields(rows[0].key, next(place.unit for place in places if place.samples))
+        if rows
+        else {}
+    )
     label = label_of(job.labels, (row.key for row in rows), first, "labels" in format.needs)
     folder = output_folder(job.check or job.output or default_output(store, format))
     setting = Setting(
@@ -125,7 +129,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
         format=format,
         folder=folder,
         setting=setting,
-        reading=Reading(store, setting, label, "moments" in format.needs, job.sample, packed),
+        reading=Reading(store, places, setting, label, format.needs, job.sample, packed),
         rows=rows,
         step=step_of(format, job, rows, setting.mirrored),
         warnings=warnings_of(format, setting, rows, others, packed),
@@ -167,12 +171,19 @@ def whole(store: LatentStore) -> Manifest:
     return store.manifest
 
 
-def all_rows(store: LatentStore) -> tuple[list[Row], list[Row]]:
-    """Rows of the samples, in their order, and those of inputs without a latent."""
-    rows: tuple[list[Row], list[Row]] = [], []
-    for row in store.rows():
-        rows[row.status != "ok"].append(row)
-    return rows
+def all_rows(store: LatentStore) -> tuple[list[Row], list[Row], list[Place]]:
+    """Rows of the samples, in their order, those of inputs without a latent, and the units of the
+    first.
+    """
+    samples: list[Row] = []
+    others: list[Row] = []
+    places: list[Place] = []
+    for unit, rows in store.rows_by_unit():
+        first = len(samples)
+        for row in rows:
+            (samples if row.status == "ok" else others).append(row)
+        places.append(Place(unit, first, len(samples) - first))
+    return samples, others, places
 
 
 def check_channels(format: ExportFormat, channels: int | None, manifest: Manifest) -> None:
@@ -280,6 +291,11 @@ def check_needs(
     if job.sample is not None and not moments:
         raise UsageError(
             f"--sample draws from the posterior, and the store has {store.state} latents alone."
+        )
+    if job.sample is not None and "moments" in format.needs:
+        raise UsageError(
+            f"{format.name} holds the posterior itself, and its trainer draws the samples: leave"
+            " out --sample."
         )
     if {"one_size", "square"} & format.needs and len(shapes) > 1:
         some = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:2])
