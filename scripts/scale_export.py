@@ -37,7 +37,8 @@ def measure(
         rates.append(one.rate)
         print(
             f"{to:13} turn {number}: export {one.export.seconds:.1f} s, cp"
-            f" {one.copy_seconds:.1f} s, {one.rate:.2f} of its rate; {one.export.document['bytes'] / 1e6:,.0f} MB in"
+            f" {one.copy_seconds:.1f} s, {one.rate:.2f} of its rate;"
+            f" {one.export.document['bytes'] / 1e6:,.0f} MB in"
             f" {one.export.document['files']:,} files, peak {one.export.peak:.0f} MiB",
             flush=True,
         )
