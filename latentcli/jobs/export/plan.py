@@ -14,7 +14,7 @@ from latentcli.core.types import Row
 from latentcli.exports.format import ExportFormat, Setting, Variant
 from latentcli.exports.formats import export_format, variant_for
 from latentcli.jobs.export.geometry import Geometry, geometry_of
-from latentcli.jobs.export.labels import label_of
+from latentcli.jobs.export.labels import Label, label_of
 from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.export.samples import Place, Reading, name_of
 from latentcli.jobs.export.surroundings import check_surroundings, root_of, warnings_of
@@ -95,12 +95,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
         check_geometry(format, variant, geometry, rows)
     shapes = shapes_of(rows)
     check_needs(format, job, store, shapes)
-    first = (
-        store.fields(rows[0].key, next(place.unit for place in places if place.samples))
-        if rows
-        else {}
-    )
-    label = label_of(job.labels, (row.key for row in rows), first, "labels" in format.needs)
+    label = labels_for(job, format, store, rows, places)
     folder = output_folder(job.check or job.output or default_output(store, format))
     setting = Setting(
         variant=variant,
@@ -145,6 +140,15 @@ def step_of(format: ExportFormat, job: ExportJob, rows: Sequence[Row], mirrored:
     values = max((prod(row.latent_shape) for row in rows if row.latent_shape), default=1)
     fitting = (format.group_bytes or sys.maxsize) // (values * 4 * (1 + mirrored))
     return max(1, min(format.group, fitting))
+
+
+def labels_for(
+    job: ExportJob, format: ExportFormat, store: LatentStore, rows: list[Row], places: list[Place]
+) -> Label:
+    """How classes are found; UsageError as `label_of`."""
+    unit = next((place.unit for place in places if place.samples), 0)
+    first = store.fields(rows[0].key, unit) if rows else {}
+    return label_of(job.labels, (row.key for row in rows), first, "labels" in format.needs)
 
 
 def shapes_of(rows: Iterable[Row]) -> set[tuple[int, int]]:

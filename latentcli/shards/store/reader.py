@@ -224,7 +224,8 @@ class StoreReader:
             return {}
         if self._check == "open" and unit not in self._fields_files:
             self._compare(unit, "fields")
-        return dict(iter_fields(path))
+        with reading(path):
+            return dict(iter_fields(here(path)))
 
     def _fields_path(self, unit: int) -> AnyPath | None:
         if self.manifest is None:
