@@ -105,6 +105,7 @@ FORMAT = ExportFormat(
     finish=finish,
     closing=closing,
     alone=True,
+    flips=False,
     needs=frozenset({"moments", "one_size", "square"}),
     advice=advice,
 )

@@ -47,6 +47,7 @@ FORMAT = ExportFormat(
     variants=VARIANTS,
     write=write,
     alone=True,
+    flips=False,
     needs=frozenset({"labels", "one_size", "square"}),
     advice=advice,
 )

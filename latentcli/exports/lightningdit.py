@@ -90,6 +90,7 @@ FORMAT = ExportFormat(
     write=write,
     finish=finish,
     group=PER_FILE,
+    group_bytes=1 << 30,
     lazy=True,
     needs=frozenset({"labels", "one_size", "square"}),
     advice=advice,

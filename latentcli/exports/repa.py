@@ -63,6 +63,7 @@ FORMAT = ExportFormat(
     write=write,
     finish=finish,
     alone=True,
+    flips=False,
     needs=frozenset({"moments", "labels", "one_size", "square"}),
     pictures="images",
     place=picture,
