@@ -70,6 +70,7 @@ class Reading:
                 batch = rows[at : at + batch_size(rows[at])]
                 yield from self.batch(batch, place.unit, place.first + at, fields)
                 at += len(batch)
+            self.store.let_go(place.unit)
 
     def batch(
         self, rows: Sequence[Row], unit: int, index: int, fields: Mapping[str, dict[str, Any]]
@@ -78,7 +79,9 @@ class Reading:
 
         StoreError where a latent is damaged or not finite, or lacks a class that is needed.
         """
-        latents = self.converted([(row.key, self.store.parts(row.key, unit, copy=False)) for row in rows])
+        latents = self.converted(
+            [(row.key, self.store.parts(row.key, unit, copy=False)) for row in rows]
+        )
         for at, row in enumerate(rows):
             own = fields.get(row.key, {})
             yield ExportSample(

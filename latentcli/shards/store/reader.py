@@ -198,6 +198,10 @@ class StoreReader:
                 return shard.file.others(key, wanted)
         return ()
 
+    def let_go(self, unit: int) -> None:
+        """Closes a unit's shard, so that what was read of it is no longer held; for one pass."""
+        self._shards.drop(unit)
+
     def has_members(self, unit: int) -> bool:
         """Whether a unit's shard is a tar, which has other members of its samples."""
         return isinstance(self._shard(unit).file, TarShard)
