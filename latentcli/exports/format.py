@@ -35,6 +35,16 @@ class Variant:
     """Pixels that a bucket step, where it is a setting, has to be a multiple of."""
 
 
+class Moments(NamedTuple):
+    """What describes a Gaussian of raw latents; each [C, h, w] float32."""
+
+    mean: Tensor
+    std: Tensor
+    """Of the logarithm clamped as KL autoencoders clamp it."""
+    logvar: Tensor
+    """Logarithm of the variance, as the store has it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSample:
     """One sample, converted to the state that the format wants."""
@@ -50,9 +60,9 @@ class ExportSample:
     """[C, h, w] float32, on the CPU."""
     mirrored: Tensor | None = None
     """The latent of the mirrored picture, where the store has it."""
-    moments: tuple[Tensor, Tensor] | None = None
-    """Mean and standard deviation of the raw latent, [C, h, w] float32, of a store of moments."""
-    mirrored_moments: tuple[Tensor, Tensor] | None = None
+    moments: Moments | None = None
+    """Of the raw latent, of a store of moments."""
+    mirrored_moments: Moments | None = None
     original_size: tuple[int, int] = (0, 0)
     """(W, H) of the picture, upright."""
     resized_size: tuple[int, int] = (0, 0)
@@ -139,7 +149,7 @@ class File(NamedTuple):
 
     path: str
     """Below the export's folder, with forward slashes."""
-    data: bytes
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,5 +213,15 @@ class ExportFormat:
     """Whether it may have a column of bare bytes."""
     check: Callable[[Setting], None] = lambda setting: None
     """Raises a UsageError where a setting, or a library that is not there, forbids an export."""
+    place: Callable[[ExportSample], str] | None = None
+    """Path of a sample's picture in that folder, without its suffix; None where it is the sample's
+    name, and the caption lies beside."""
+    alone: bool = False
+    """Whether its trainer takes all files of the folder, so that there may be no others."""
+    lazy: bool = False
+    """Whether `write` goes through the samples once, in their order: they are then read while it
+    does, and not held."""
     advice: Callable[[Setting], Sequence[str]] = lambda setting: ()
     """What a person has to set in the trainer, and what is still missing; a line each."""
+    closing: Callable[[Sequence[Facts], Setting], Sequence[str]] = lambda facts, setting: ()
+    """More of that, which is known from what all groups left."""

@@ -20,6 +20,11 @@ NAMES = (
     "webshart",
     "parquet",
     "fastvideo",
+    "lightningdit",
+    "edm2",
+    "repa",
+    "fast-dit",
+    "mar",
 )
 """Formats, as --to calls them; each is the module of its name."""
 

@@ -96,7 +96,7 @@ def difference(plan: ExportPlan, folder: Path, file: File) -> str | None:
         return None
     if plan.format.merge is not None:
         try:
-            if plan.format.merge(found, file.data) == found:
+            if plan.format.merge(found, bytes(file.data)) == found:
                 return None
         except ValueError:
             return "it is damaged"

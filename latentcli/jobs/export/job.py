@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from latentcli.core.errors import UsageError
 from latentcli.core.options import check_options
@@ -57,8 +60,20 @@ def run_export(job: ExportJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     ):
         journal = open_journal(plan, reporter, is_new)
         todo = [step for step in range(plan.steps) if not journal.is_done(step)]
-        write_steps(plan, journal, todo, links, stop, reporter)
+        with one_thread():
+            write_steps(plan, journal, todo, links, stop, reporter)
     return document(plan, journal, todo, round(time.perf_counter() - began, 3))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread: so little at a time is done sooner than others are woken."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def write_steps(
@@ -87,6 +102,10 @@ def write_steps(
                 captions = kept(links.lay(samples), ours, plan.folder)
                 written.append(texts.begin(captions, pool))
             done = partial(finish_step, journal, step, written, group.facts, meter, len(samples))
+            if plan.format.lazy:
+                # A file of these is large, and no two are held.
+                done()
+                done = None
         if done is not None:
             done()
         last = plan.format.finish(journal.facts(plan.steps), plan.setting)
@@ -120,7 +139,8 @@ def check_folder(plan: ExportPlan) -> bool:
     folder = plan.folder
     if not folder.exists():
         return True
-    if plan.format.group and read_journal(folder) is None and any(folder.iterdir()):
+    alone = plan.format.group or plan.format.alone
+    if alone and read_journal(folder) is None and any(folder.iterdir()):
         raise UsageError(
             f"{folder} is not empty, and readers of {plan.format.name} take all files of their"
             " folder: name another --output."
@@ -163,7 +183,8 @@ def open_journal(plan: ExportPlan, reporter: Reporter, is_new: bool) -> Journal:
 
 def drop_temporary(folder: Path) -> None:
     """Deletes what a killed run left half written."""
-    for path in folder.rglob(f"{TEMPORARY}*"):
+    # They are in the folder itself; those in folders of it may be of a store that is written to.
+    for path in folder.glob(f"{TEMPORARY}*"):
         if path.is_file():
             path.unlink(missing_ok=True)
 
@@ -196,6 +217,9 @@ def document(plan: ExportPlan, journal: Journal, todo: list[int], seconds: float
         "forced": plan.setting.forced,
         "sizing": None if sizing is None else asdict(sizing),
         "warnings": list(plan.warnings),
-        "advice": list(plan.format.advice(plan.setting)),
+        "advice": [
+            *plan.format.advice(plan.setting),
+            *plan.format.closing(journal.facts(plan.steps), plan.setting),
+        ],
         "seconds": seconds,
     }

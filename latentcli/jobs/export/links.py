@@ -47,15 +47,21 @@ class Links:
             picture = Path(row.source)
             is_laid(self.folder / f"{self.place(name_of(row, packed))}{picture.suffix}", picture)
 
+    def place_of(self, sample: ExportSample) -> str:
+        """`place` of a sample, by its number where the trainer pairs by that."""
+        if self.format.place is None:
+            return self.place(sample.name)
+        return f"{self.format.pictures}/{self.format.place(sample)}"
+
     def lay(self, samples: Sequence[ExportSample]) -> Iterator[File]:
         """Links each picture, and gives the captions as files to write.
 
         A trainer may refuse a caption file without words, so there is none of a blank caption.
         """
         for sample in samples:
-            picture, place = Path(sample.picture), self.place(sample.name)
+            picture, place = Path(sample.picture), self.place_of(sample)
             link(self.folder / f"{place}{picture.suffix}", picture)
-            if sample.caption.strip():
+            if sample.caption.strip() and self.format.place is None:
                 yield File(f"{place}.txt", sample.caption.encode())
 
 

@@ -19,6 +19,11 @@ FORMATS = (
     "webshart",
     "parquet",
     "fastvideo",
+    "lightningdit",
+    "edm2",
+    "repa",
+    "fast-dit",
+    "mar",
 )
 """Formats that can be written; exports/formats.py, which a test holds against this, loads more."""
 

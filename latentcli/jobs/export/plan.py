@@ -14,9 +14,9 @@ from latentcli.core.types import Row
 from latentcli.exports.format import ExportFormat, Setting, Variant
 from latentcli.exports.formats import export_format, variant_for
 from latentcli.jobs.export.geometry import Geometry, geometry_of
-from latentcli.jobs.export.labels import label_of
+from latentcli.jobs.export.labels import Label, label_of
 from latentcli.jobs.export.options import ExportJob
-from latentcli.jobs.export.samples import Reading, name_of
+from latentcli.jobs.export.samples import Place, Reading, name_of
 from latentcli.jobs.export.surroundings import check_surroundings, root_of, warnings_of
 from latentcli.jobs.export.write import output_folder
 from latentcli.jobs.store.latent_store import LatentStore
@@ -88,15 +88,14 @@ def plan_export(job: ExportJob) -> ExportPlan:
     check_channels(format, variant.channels, manifest)
     state = wanted_state(job, format, variant.state, store.normalisation.states)
     geometry = geometry_of(manifest.preprocessing, manifest.latent["downscale"])
-    rows, others = all_rows(store)
+    rows, others, places = all_rows(store)
     packed = manifest.tars
     check_names(format, rows, packed)
     if not job.force:
         check_geometry(format, variant, geometry, rows)
     shapes = shapes_of(rows)
     check_needs(format, job, store, shapes)
-    first = store.fields(rows[0].key) if rows else {}
-    label = label_of(job.labels, (row.key for row in rows), first, "labels" in format.needs)
+    label = labels_for(job, format, store, rows, places)
     folder = output_folder(job.check or job.output or default_output(store, format))
     setting = Setting(
         variant=variant,
@@ -125,7 +124,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
         format=format,
         folder=folder,
         setting=setting,
-        reading=Reading(store, setting, label, "moments" in format.needs, job.sample, packed),
+        reading=Reading(store, places, setting, label, format.needs, job.sample, packed),
         rows=rows,
         step=step_of(format, job, rows, setting.mirrored),
         warnings=warnings_of(format, setting, rows, others, packed),
@@ -141,6 +140,15 @@ def step_of(format: ExportFormat, job: ExportJob, rows: Sequence[Row], mirrored:
     values = max((prod(row.latent_shape) for row in rows if row.latent_shape), default=1)
     fitting = (format.group_bytes or sys.maxsize) // (values * 4 * (1 + mirrored))
     return max(1, min(format.group, fitting))
+
+
+def labels_for(
+    job: ExportJob, format: ExportFormat, store: LatentStore, rows: list[Row], places: list[Place]
+) -> Label:
+    """How classes are found; UsageError as `label_of`."""
+    unit = next((place.unit for place in places if place.samples), 0)
+    first = store.fields(rows[0].key, unit) if rows else {}
+    return label_of(job.labels, (row.key for row in rows), first, "labels" in format.needs)
 
 
 def shapes_of(rows: Iterable[Row]) -> set[tuple[int, int]]:
@@ -167,12 +175,19 @@ def whole(store: LatentStore) -> Manifest:
     return store.manifest
 
 
-def all_rows(store: LatentStore) -> tuple[list[Row], list[Row]]:
-    """Rows of the samples, in their order, and those of inputs without a latent."""
-    rows: tuple[list[Row], list[Row]] = [], []
-    for row in store.rows():
-        rows[row.status != "ok"].append(row)
-    return rows
+def all_rows(store: LatentStore) -> tuple[list[Row], list[Row], list[Place]]:
+    """Rows of the samples, in their order, those of inputs without a latent, and the units of the
+    first.
+    """
+    samples: list[Row] = []
+    others: list[Row] = []
+    places: list[Place] = []
+    for unit, rows in store.rows_by_unit():
+        first = len(samples)
+        for row in rows:
+            (samples if row.status == "ok" else others).append(row)
+        places.append(Place(unit, first, len(samples) - first))
+    return samples, others, places
 
 
 def check_channels(format: ExportFormat, channels: int | None, manifest: Manifest) -> None:
@@ -280,6 +295,11 @@ def check_needs(
     if job.sample is not None and not moments:
         raise UsageError(
             f"--sample draws from the posterior, and the store has {store.state} latents alone."
+        )
+    if job.sample is not None and "moments" in format.needs:
+        raise UsageError(
+            f"{format.name} holds the posterior itself, and its trainer draws the samples: leave"
+            " out --sample."
         )
     if {"one_size", "square"} & format.needs and len(shapes) > 1:
         some = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:2])

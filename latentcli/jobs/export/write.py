@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.exports.format import File
 from latentcli.jobs.runtime.places import SHORT_NAME, check_name
-from latentcli.shards.storage.atomic_write import atomic_write, temporary_name, writing
+from latentcli.shards.storage.atomic_write import sync_folder, temporary_name, writing
 
 THREADS = 4
 """That write the small files of a step."""
@@ -20,40 +21,58 @@ LARGE = 1 << 20
 
 @dataclass(slots=True)
 class Writer:
-    """Writes into a folder."""
+    """Writes into a folder.
+
+    Files get their names when they are whole; until then they are in the folder itself, where no
+    trainer that lists another one finds what a kill left of them.
+    """
 
     folder: Path
     merge: Callable[[bytes, bytes], bytes] | None = None
     """What becomes of a file that is there already and a new one."""
     ours: Collection[str] = ()
     """Files that this export wrote before: where one is damaged, the new one takes its place."""
-    _folders: set[Path] = field(default_factory=set)
+    _temporary: dict[str, str] = field(default_factory=dict)
+    """Where files are until they are whole, by the folder of their names."""
 
     def begin(self, files: Sequence[File], pool: ThreadPoolExecutor) -> Iterator[tuple[str, int]]:
         """Begins to write some files, several at a time; (path, bytes) of each when it is there."""
-        return pool.map(self._write, files)
+        for file in files:
+            self._prepare(file.path.rpartition("/")[0])
+        size = max(1, -(-len(files) // THREADS))
+        parts = [files[start : start + size] for start in range(0, len(files), size)]
+        written = pool.map(self._write_some, parts)
+        return (pair for part in written for pair in part)
 
-    def _write(self, file: File) -> tuple[str, int]:
-        path = self.folder / file.path
-        if len(str(path)) > SHORT_NAME or not file.path.isascii():
-            check_name(self.folder, path)
-        if path.parent not in self._folders:
-            with writing(path.parent):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._folders.add(path.parent)
-        data = self._merged(path, file)
-        if len(data) >= LARGE:
-            atomic_write(path, [data])
-        else:
-            replace(path, data)
-        return file.path, len(data)
+    def _prepare(self, below: str) -> None:
+        """Makes a folder, the first time."""
+        if below in self._temporary:
+            return
+        path = self.folder / below
+        check_name(self.folder, path)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            one_disk = path.stat().st_dev == self.folder.stat().st_dev
+        self._temporary[below] = f"{self.folder if one_disk else path}"
 
-    def _merged(self, path: Path, file: File) -> bytes:
+    def _write_some(self, files: Sequence[File]) -> list[tuple[str, int]]:
+        return [(file.path, self._write(file)) for file in files]
+
+    def _write(self, file: File) -> int:
+        path = f"{self.folder}/{file.path}"
+        if len(path) > SHORT_NAME or not file.path.isascii():
+            check_name(self.folder, Path(path))
+        data = self._merged(Path(path), file)
+        folder = self._temporary[file.path.rpartition("/")[0]]
+        replace(path, f"{folder}/{temporary_name(file.path)}", data)
+        return len(data)
+
+    def _merged(self, path: Path, file: File) -> bytes | memoryview:
         # A power cut leaves empty what was written just before.
         if self.merge is None or not path.exists() or not path.stat().st_size:
             return file.data
         try:
-            return self.merge(path.read_bytes(), file.data)
+            return self.merge(path.read_bytes(), bytes(file.data))
         except ValueError as error:
             if file.path in self.ours:
                 return file.data
@@ -62,19 +81,33 @@ class Writer:
             ) from error
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Writes a small file under another name, then renames it.
+def replace(path: str, temporary: str, data: bytes | memoryview) -> None:
+    """Writes a file under another name, then renames it.
 
-    It is not brought to the disk: a hundred thousand times that would take hours. What a power cut
-    leaves too short, the next run finds by its length.
+    Small ones are not brought to the disk: a hundred thousand times that would take hours. What a
+    power cut leaves too short, the next run finds by its length.
     """
-    temporary = path.with_name(temporary_name(path.name))
-    with writing(path):
+    large = len(data) >= LARGE
+    try:
         try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            # The system's own calls: what is around them in Python takes longer than they do.
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(handle, rest) :]
+                if large:
+                    os.fsync(handle)
+            finally:
+                os.close(handle)
+            os.rename(temporary, path)  # noqa: PTH104
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        if large:
+            sync_folder(Path(path).parent)
+    except OSError:
+        with writing(Path(path)):
             raise
 
 

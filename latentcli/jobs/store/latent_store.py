@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -104,6 +104,15 @@ class LatentStore(StoreReader):
         """Whether a key has a part of this name."""
         names = (part, part + QUANTISED)
         return any(StoreReader.has_part(self, key, name, unit) for name in names)
+
+    def unit_fields(self, unit: int, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """`fields` of these keys of a unit, read at once; without keys that have none."""
+        recorded = self.unit_recorded_fields(unit)
+        if self.has_members(unit):
+            for key in keys:
+                if key not in recorded:
+                    recorded[key] = fields_of_members(self.others(key, is_of_fields, unit))
+        return recorded
 
     def fields(self, key: str, unit: int | None = None) -> dict[str, Any]:
         """What belongs to a key beside its latent, `caption` first; {} where nothing does.

@@ -48,6 +48,12 @@ class ShardCache:
         self._keep(unit)
         return shard
 
+    def drop(self, unit: int) -> None:
+        """Closes a unit's shard, once none of its tensors is used."""
+        self._shards.pop(unit, None)
+        with _lock:
+            _recent.pop((id(self), unit), None)
+
     def _keep(self, unit: int) -> None:
         with _lock:
             _recent[id(self), unit] = weakref.ref(self)

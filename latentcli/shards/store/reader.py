@@ -23,7 +23,7 @@ from latentcli.shards.storage.hub import fetch, here, is_pinned, pinned
 from latentcli.shards.storage.json_fields import from_object, to_object
 from latentcli.shards.storage.paths import AnyPath, reading
 from latentcli.shards.store.commit import read_record
-from latentcli.shards.store.fields import FieldsFile
+from latentcli.shards.store.fields import FieldsFile, iter_fields
 from latentcli.shards.store.manifest import Manifest, read_manifest
 from latentcli.shards.store.open_shards import OpenShard, ShardCache
 from latentcli.shards.store.presence import Presence, presence_of, repair_advice
@@ -198,6 +198,14 @@ class StoreReader:
                 return shard.file.others(key, wanted)
         return ()
 
+    def let_go(self, unit: int) -> None:
+        """Closes a unit's shard, so that what was read of it is no longer held; for one pass."""
+        self._shards.drop(unit)
+
+    def has_members(self, unit: int) -> bool:
+        """Whether a unit's shard is a tar, which has other members of its samples."""
+        return isinstance(self._shard(unit).file, TarShard)
+
     def recorded_fields(self, key: str, unit: int | None = None) -> dict[str, Any]:
         """The fields of a key that are in a file beside its shard; {} where it has none there.
 
@@ -209,6 +217,25 @@ class StoreReader:
             self.row(key)
         files = (self._fields_file(number) for number in units)
         return next((found for file in files if file and (found := file.get(key))), {})
+
+    def unit_recorded_fields(self, unit: int) -> dict[str, dict[str, Any]]:
+        """The fields of all keys of a unit that are in a file beside its shard, read at once.
+
+        StoreError where the file is damaged. The unit's rows have to be read before.
+        """
+        path = self._fields_path(unit)
+        if path is None:
+            return {}
+        if self._check == "open" and unit not in self._fields_files:
+            self._compare(unit, "fields")
+        with reading(path):
+            return dict(iter_fields(here(path)))
+
+    def _fields_path(self, unit: int) -> AnyPath | None:
+        if self.manifest is None:
+            return self._beside
+        name = self._fields.get(unit)
+        return None if name is None else self._place(name, shard_name(unit, FIELDS))
 
     def _fields_file(self, unit: int) -> FieldsFile | None:
         known = self._fields_files.get(unit)

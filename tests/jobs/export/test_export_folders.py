@@ -60,7 +60,7 @@ def test_an_export_that_was_stopped_and_killed_is_finished(many, tmp_path):
     done = lines_of(out / JOURNAL) - 1
     assert 2 <= done < MANY // STEP
     # As a kill in the middle of a file leaves it, and a power cut.
-    (out / "3" / ".tmp-host-1-ab").write_bytes(b"half")
+    (out / ".tmp-host-1-ab").write_bytes(b"half")
     (out / "3" / "picture00003_0016x0016_sdxl.npz").write_bytes(b"cut")
     (out / f"{(MANY - 1) % 7}" / f"picture{MANY - 1:05d}_0016x0016_sdxl.npz").write_bytes(b"")
     document = run_export(job)
