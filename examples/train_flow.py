@@ -178,8 +178,9 @@ def main() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, betas=(0.9, 0.95))
     losses, start, batch = [], time.perf_counter(), {}
     for step, batch in enumerate(islice(batches(loader, sampler), options.steps), 1):
+        part = step / (options.steps + 1)
         for group in optimizer.param_groups:
-            group["lr"] = options.lr * min(1, step / 100, 2 * (1 - step / (options.steps + 1)))
+            group["lr"] = options.lr * min(1, 20 * part, 2 * (1 - part))
         loss = loss_of(model, batch["latent"].to(options.device), texts_of(batch))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("LATENTCLI_SHARED", ROOT.parent / "shared"))
@@ -17,6 +18,10 @@ SHARED = Path(os.environ.get("LATENTCLI_SHARED", ROOT.parent / "shared"))
 # Toy networks, and the processes that tests start, are faster on one thread, above all where tests
 # run beside each other. torch reads it when it is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("latentcli", deadline=None)
+settings.load_profile("latentcli")
+
 # A shell starts what runs in its background with Ctrl-C ignored, and children inherit that.
 with contextlib.suppress(ValueError):
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,51 @@
+"""The examples, run as a user runs them, on a small store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Pictures of two plain colours in two folders, encoded by the bundled model."""
+    from latentcli.jobs.config import EncodeJob
+    from latentcli.jobs.encode.job import run_encode
+
+    folder = tmp_path_factory.mktemp("examples")
+    random = np.random.default_rng(0)
+    for name, colour in {"red": (200, 40, 30), "blue": (30, 60, 190)}.items():
+        (folder / "photos" / name).mkdir(parents=True)
+        for i in range(12):
+            grain = random.integers(-20, 20, (64, 64, 3))
+            pixels = np.clip(np.array(colour) + grain, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / name / f"{i}.png")
+    path = folder / "photos.latents"
+    run_encode(EncodeJob(sources=(str(folder / "photos"),), size="64", output=str(path), workers=0))
+    return path
+
+
+def test_a_flow_learns_and_draws(store, tmp_path):
+    words = ["--steps", "40", "--batch", "8", "--width", "64", "--depth", "2", "--lr", "3e-3"]
+    ran = subprocess.run(
+        [sys.executable, ROOT / "examples" / "train_flow.py", store, "--out", "flow", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    lines = (tmp_path / "flow" / "loss.csv").read_text().splitlines()
+    losses = [float(line.partition(",")[2]) for line in lines[1:]]
+    assert len(losses) == 40
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    with Image.open(tmp_path / "flow" / "samples.png") as image:
+        assert image.size == (8 * 64, 64)
+    assert "Pictures: flow/samples.png" in ran.stdout
