@@ -20,7 +20,6 @@ from latentcli.shards.layout import (
     shard_name,
 )
 from latentcli.shards.storage.hub import fetch, here, is_pinned, pinned
-from latentcli.shards.storage.json_fields import from_object, to_object
 from latentcli.shards.storage.paths import AnyPath, reading
 from latentcli.shards.store.commit import read_record
 from latentcli.shards.store.fields import FieldsFile, iter_fields
@@ -30,6 +29,8 @@ from latentcli.shards.store.presence import Presence, presence_of, repair_advice
 from latentcli.shards.store.roots import Roots, read_roots
 from latentcli.shards.store.shard_digest import difference
 from latentcli.shards.store.shard_file import ShardFile, open_shard
+from latentcli.shards.store.shard_rows import rows_of_shard, unit_of_shard
+from latentcli.shards.store.stacked import Stack, by_unit
 from latentcli.shards.tar.shard import TarShard
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ class StoreReader:
         """Shards whose digest was found right, by process and unit."""
         self._shards = ShardCache()
         self._records: OrderedDict[int, dict[str, Row]] = OrderedDict()
-        self._recorded = recorded_units(path) if self.manifest else [_shard_unit(open_shard(path))]
+        self._recorded = (
+            recorded_units(path) if self.manifest else [unit_of_shard(open_shard(path))]
+        )
         self._closely = False
         self._moving: dict[int, str] = {}
         """Names of shards that are about to take the place of others."""
@@ -170,20 +173,45 @@ class StoreReader:
             return ""
         return f", but it is not whole ({self.presence.describe()})"
 
-    def tensors(self, key: str, unit: int | None = None, *, copy: bool = True) -> dict[str, Tensor]:
+    def tensors(self, key: str, unit: int | None = None) -> dict[str, Tensor]:
         """The tensors of a key by their full names; StoreError where it is unknown or failed.
 
         They are copies, so keeping them keeps no file open. Records are not read for this, which
-        makes it quick in any order. `unit` is that of the key, where it is known. Without `copy`
-        they may be the mapped file itself: to be read at once, and never to be written to.
+        makes it quick in any order. `unit` is that of the key, where it is known.
         """
         for number in self._units_of(key, unit):
             shard = self._shard(number)
             if key in shard.names:
-                found = {name: shard.file.tensor(name) for name in shard.names[key]}
-                return {name: t.clone() for name, t in found.items()} if copy else found
+                return {name: shard.file.tensor(name).clone() for name in shard.names[key]}
+        raise self._without_latent(key)
+
+    def _without_latent(self, key: str) -> StoreError:
         row = self.row(key)
-        raise StoreError(f"{key!r} has no latent in {self.path}: {row.stage}: {row.error}.")
+        return StoreError(f"{key!r} has no latent in {self.path}: {row.stage}: {row.error}.")
+
+    def names(self, key: str, unit: int) -> list[str]:
+        """The names of a key's tensors without the key; StoreError where it has none."""
+        found = self._shard(unit).names.get(key)
+        if found is None:
+            raise self._without_latent(key)
+        return [name[len(key) + 1 :] for name in found]
+
+    def stacked(
+        self, keys: Sequence[str], units: Sequence[int], names: Mapping[str, Sequence[str]]
+    ) -> dict[str, Tensor]:
+        """Tensors of many samples, each [N, ...]: of sample i, what `names` has at i.
+
+        Names are without the key. Each shard is looked up once. StoreError where a sample has no
+        tensor of its name, or their dtypes or shapes differ.
+        """
+        stacks = {column: Stack(len(keys)) for column in names}
+        for unit, places in by_unit(units):
+            file = self._shard(unit).file
+            for column, stack in stacks.items():
+                own = names[column]
+                for place in places:
+                    stack.put(place, file, f"{keys[place]}/{own[place]}")
+        return {column: stack.values for column, stack in stacks.items()}
 
     def others(
         self, key: str, wanted: Callable[[str], bool] = bool, unit: int | None = None
@@ -236,6 +264,17 @@ class StoreReader:
             return self._beside
         name = self._fields.get(unit)
         return None if name is None else self._place(name, shard_name(unit, FIELDS))
+
+    def recorded_fields_of(self, keys: Sequence[str], units: Sequence[int]) -> list[dict[str, Any]]:
+        """`recorded_fields` of many keys, each file of which is opened once."""
+        found: list[dict[str, Any]] = [{} for _ in keys]
+        for unit, places in by_unit(units):
+            file = self._fields_file(unit)
+            if file:
+                own = file.many([keys[place] for place in places])
+                for place, fields in zip(places, own, strict=True):
+                    found[place] = fields
+        return found
 
     def _fields_file(self, unit: int) -> FieldsFile | None:
         known = self._fields_files.get(unit)
@@ -297,7 +336,7 @@ class StoreReader:
     def _rows(self, unit: int) -> dict[str, Row]:
         """A unit's rows by key, read anew: for passes over the whole store."""
         if self.manifest is None:
-            return _shard_rows(self._shard(unit).file)
+            return rows_of_shard(self._shard(unit).file)
         record = read_record(self.path, unit, self._roots)
         if record.shard != shard_name(unit, self.manifest.suffix):
             self._moving[unit] = record.shard
@@ -365,40 +404,3 @@ def _checked(check: str, path: AnyPath, manifest: Manifest | None) -> str:
             " shard without one: open its store."
         )
     return check
-
-
-def _shard_unit(shard: ShardFile) -> int:
-    unit = shard.metadata.get("unit", "")
-    if shard.metadata.get("format") != "latentcli" or not unit.isdecimal():
-        raise StoreError(
-            f"{shard.path} is no shard of a latent store: its metadata do not say so. Name a store"
-            " folder, or a shard that this tool wrote."
-        )
-    return int(unit)
-
-
-def _shard_rows(shard: ShardFile) -> dict[str, Row]:
-    """Rows of a shard without its commit record: the keys, and the shapes of their first parts.
-
-    A tar knows more of its samples, and their order.
-    """
-    rows: dict[str, Row] = {}
-    for name, entry in shard.entries.items():
-        key = name.rpartition("/")[0]
-        if key not in rows and len(entry.shape) in (3, 4):
-            rows[key] = Row(key=key, source="", status="ok", latent_shape=entry.shape)
-    if isinstance(shard, TarShard):
-        return {
-            key: _with_document(shard, rows[key], document) for key, document in shard.documents()
-        }
-    return dict(sorted(rows.items()))
-
-
-def _with_document(shard: TarShard, row: Row, document: Mapping[str, Any]) -> Row:
-    """The row with what a sample's document says of it."""
-    known = to_object(row) | {"latent_shape": list(row.latent_shape or ())}
-    fields = {name: value for name, value in document.items() if value is not None}
-    try:
-        return from_object(Row, known | fields | {"key": row.key, "status": "ok"})
-    except ValueError as error:
-        raise StoreError(f"{shard.path} is damaged: {row.key!r} has {error}.") from error
