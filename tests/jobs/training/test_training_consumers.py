@@ -99,20 +99,24 @@ def run_ranks(store: Path, folder: Path, *, accelerate: bool) -> list[dict[str, 
     return [json.loads(text) for text in said]
 
 
+def together(parts: list[list[list[str]]]) -> list[str]:
+    """All keys that the ranks had, in equally many batches."""
+    assert len({len(part) for part in parts}) == 1
+    return [key for part in parts for keys in part for key in keys]
+
+
 def test_two_ranks_train_on_everything_once(store, tmp_path):
-    import importlib.util
-
-    accelerate = all(map(importlib.util.find_spec, ("accelerate", "psutil")))
-    found = run_ranks(store, tmp_path, accelerate=accelerate)
-
-    def together(parts: list[list[list[str]]]) -> list[str]:
-        assert len({len(part) for part in parts}) == 1
-        return [key for part in parts for keys in part for key in keys]
-
+    found = run_ranks(store, tmp_path, accelerate=False)
     for name in ("buckets", "stream"):
         assert sorted(together([rank[name] for rank in found])) == KEYS
-    if not accelerate:
-        pytest.skip("accelerate is not installed; torch's own ranks were tested")
+
+
+@pytest.mark.slow
+def test_two_ranks_of_accelerate_train_on_everything_once(store, tmp_path):
+    """Slow for accelerate's own imports, in each rank."""
+    for name in ("accelerate", "psutil"):
+        pytest.importorskip(name)
+    found = run_ranks(store, tmp_path, accelerate=True)
     epochs = [together([rank["accelerate"][epoch] for rank in found]) for epoch in range(2)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == KEYS and epochs[0] != epochs[1]
     for rank in found:
