@@ -76,12 +76,13 @@ class LatentStore(StoreReader):
         """
         return latent_of(self.parts(key))
 
-    def parts(self, key: str, unit: int | None = None) -> dict[str, Tensor]:
+    def parts(self, key: str, unit: int | None = None, *, copy: bool = True) -> dict[str, Tensor]:
         """All tensors of a key: latent, or the moments; class_token; times and clock of a clip.
 
         Latents in int8 or fp8 are given as their values, float32; others as they are stored.
+        `copy` is as that of `tensors`.
         """
-        return unpack(self.tensors(key, unit), key)
+        return unpack(self.tensors(key, unit, copy=copy), key)
 
     def part_names(self, key: str, unit: int) -> tuple[str, ...]:
         """What `parts` has of a key; StoreError where it has no tensors."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from latentcli.core.errors import StoreError, UsageError
+from latentcli.core.errors import StoreError
 from latentcli.core.types import Member, Row
 from latentcli.shards.keys import KeyIndex
 from latentcli.shards.layout import (
@@ -21,6 +21,7 @@ from latentcli.shards.layout import (
 )
 from latentcli.shards.storage.hub import fetch, here, is_pinned, pinned
 from latentcli.shards.storage.paths import AnyPath, reading
+from latentcli.shards.store.checks import checked
 from latentcli.shards.store.commit import read_record
 from latentcli.shards.store.fields import FieldsFile, iter_fields
 from latentcli.shards.store.manifest import Manifest, read_manifest
@@ -36,8 +37,6 @@ from latentcli.shards.tar.shard import TarShard
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKS = ("none", "open")
-"""When a shard's digest is compared with its commit record: never, or before it is opened."""
 _OPEN_RECORDS = 8
 
 
@@ -61,7 +60,7 @@ class StoreReader:
         self.path = path
         self.manifest: Manifest | None = None if path.is_file() else read_manifest(path)
         """The store's description; None where a single shard was opened."""
-        self._check = _checked(check, path, self.manifest)
+        self._check = checked(check, path, self.manifest)
         self._sound: set[tuple[int, int]] = set()
         """Shards whose digest was found right, by process and unit."""
         self._shards = ShardCache()
@@ -173,16 +172,18 @@ class StoreReader:
             return ""
         return f", but it is not whole ({self.presence.describe()})"
 
-    def tensors(self, key: str, unit: int | None = None) -> dict[str, Tensor]:
+    def tensors(self, key: str, unit: int | None = None, *, copy: bool = True) -> dict[str, Tensor]:
         """The tensors of a key by their full names; StoreError where it is unknown or failed.
 
         They are copies, so keeping them keeps no file open. Records are not read for this, which
-        makes it quick in any order. `unit` is that of the key, where it is known.
+        makes it quick in any order. `unit` is that of the key, where it is known. Without `copy`
+        they may be the mapped file itself: to be read at once, and never to be written to.
         """
         for number in self._units_of(key, unit):
             shard = self._shard(number)
             if key in shard.names:
-                return {name: shard.file.tensor(name).clone() for name in shard.names[key]}
+                found = {name: shard.file.tensor(name) for name in shard.names[key]}
+                return {name: t.clone() for name, t in found.items()} if copy else found
         raise self._without_latent(key)
 
     def _without_latent(self, key: str) -> StoreError:
@@ -393,14 +394,3 @@ class StoreReader:
     def __getstate__(self) -> dict[str, Any]:
         fresh: dict[str, Any] = {"_records": OrderedDict(), "_fields_files": {}, "_sound": set()}
         return self.__dict__ | fresh
-
-
-def _checked(check: str, path: AnyPath, manifest: Manifest | None) -> str:
-    if check not in CHECKS:
-        raise UsageError(f"check is {check!r}; allowed are {' and '.join(CHECKS)}.")
-    if check != "none" and manifest is None:
-        raise UsageError(
-            f"check={check!r} compares shards with their commit records, and {path} is a single"
-            " shard without one: open its store."
-        )
-    return check
