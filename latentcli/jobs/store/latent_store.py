@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -84,6 +84,29 @@ class LatentStore(StoreReader):
         """
         return unpack(self.tensors(key, unit, copy=copy), key)
 
+    def part_names(self, key: str, unit: int) -> tuple[str, ...]:
+        """What `parts` has of a key; StoreError where it has no tensors."""
+        stored = self.names(key, unit)
+        parts = (name.removesuffix(QUANTISED) for name in stored if name.endswith(QUANTISED))
+        scales = {part + SCALE for part in parts}
+        return tuple(name.removesuffix(QUANTISED) for name in stored if name not in scales)
+
+    def stacked_parts(
+        self, keys: Sequence[str], units: Sequence[int], parts: Mapping[str, Sequence[str]]
+    ) -> dict[str, Tensor]:
+        """Parts of many keys, each [N, ...], as `parts` has them: of key i, what `parts` has at i.
+
+        No other part is read. StoreError where a key has none of its name, or where the dtypes or
+        shapes of one column differ.
+        """
+        stored = self.names(keys[0], units[0])
+        columns: dict[str, Sequence[str]] = {}
+        for column, own in parts.items():
+            ends = (QUANTISED, SCALE) if own[0] + QUANTISED in stored else ("",)
+            for end in ends:
+                columns[column + end] = [part + end for part in own] if end else own
+        return held(self.stacked(keys, units, columns))
+
     def frames(
         self, key: str, start: int, stop: int, part: str = "latent", unit: int | None = None
     ) -> Tensor:
@@ -122,6 +145,14 @@ class LatentStore(StoreReader):
         """
         recorded = self.recorded_fields(key, unit)
         return recorded or fields_of_members(self.others(key, is_of_fields, unit))
+
+    def fields_of(self, keys: Sequence[str], units: Sequence[int]) -> list[dict[str, Any]]:
+        """`fields` of many keys, read together."""
+        recorded = self.recorded_fields_of(keys, units)
+        return [
+            found or fields_of_members(self.others(key, is_of_fields, unit))
+            for key, unit, found in zip(keys, units, recorded, strict=True)
+        ]
 
     def __repr__(self) -> str:
         what = {k: self.metadata.get(k) for k in ("model", "latent_space")}

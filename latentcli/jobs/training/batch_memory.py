@@ -1,33 +1,10 @@
-"""Puts the latents of a batch into one piece of memory as they are read, to spare copies."""
+"""Finds the memory that the tensors of a batch are rows of, which spares copying them together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
-
-
-class BatchMemory:
-    """Room for `count` tensors of one size and dtype."""
-
-    def __init__(self, count: int, dtype: torch.dtype | None) -> None:
-        """`dtype` is what tensors become; None keeps that of the first one."""
-        self._count, self._dtype = count, dtype
-        self._rows: tuple[Tensor, ...] = ()
-        self._used = 0
-
-    def put(self, values: Tensor) -> Tensor:
-        """A copy of a tensor, in the next place where it fits there."""
-        dtype = self._dtype or values.dtype
-        if not self._rows and self._count > 1:
-            self._rows = torch.empty((self._count, *values.shape), dtype=dtype).unbind()
-        if self._used < len(self._rows):
-            row = self._rows[self._used]
-            if row.shape == values.shape and row.dtype == dtype:
-                self._used += 1
-                return row.copy_(values)
-        return values.to(dtype, copy=True)
 
 
 def whole(values: Sequence[Tensor]) -> Tensor | None:

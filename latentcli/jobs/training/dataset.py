@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from latentcli.core.errors import IncompleteStore, UsageError
-from latentcli.core.fields import CAPTION
-from latentcli.core.posterior import posterior_of
-from latentcli.jobs.loader.clip_frames import fractions_of
-from latentcli.jobs.store.latent_store import LatentStore, latent_of
-from latentcli.jobs.training.batch_memory import BatchMemory
+from latentcli.core.errors import IncompleteStore, StoreError, UsageError
+from latentcli.jobs.store.latent_store import LatentStore
+from latentcli.jobs.training.batch_columns import FLIPS, Samples, Wanted
 from latentcli.jobs.training.damage import damage_of
 from latentcli.jobs.training.draws import Draw, EpochIndex
 from latentcli.jobs.training.sample_index import Keys, SampleIndex
 from latentcli.jobs.training.shared_numbers import SharedNumbers
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.store.presence import AGAIN
-
-TOKEN = "class_token"
-"""A part that an item has under its own name, where the store has it."""
-FLIP = "_flip"
-"""What the names of parts of the mirrored picture end in."""
-FLIPS = ("random", "both", "none")
-"""Of a picture and its mirror image, one is drawn, both are given, or the picture itself."""
 
 
 class LatentDataset(Dataset[dict[str, Any]]):
@@ -98,8 +89,8 @@ class LatentDataset(Dataset[dict[str, Any]]):
             # Of a state that the store does not have, it is told now and not in a worker.
             self.store.in_state(torch.zeros(self.index.shapes[0]), state)
         self._damage = damage_of(self.store) if skip_damaged else None
-        self.state, self.dtype, self.sample, self.flip = state, dtype, sample, flip
-        self.transform, self.captions, self.fields = transform, captions, fields
+        self._wanted = Wanted(state, dtype, sample, flip, captions, fields)
+        self.transform = transform
         if generator is not None and seed is None:
             seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         self.seed = seed
@@ -124,7 +115,7 @@ class LatentDataset(Dataset[dict[str, Any]]):
         return len(self.index)
 
     def __getitem__(self, index: SupportsIndex) -> Any:
-        return self._items([index], self.store)[0]
+        return self._transformed(self._rows([index], self.store))[0]
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[Any]:
         """The items of a batch; with `skip_damaged`, those that can be read."""
@@ -133,21 +124,30 @@ class LatentDataset(Dataset[dict[str, Any]]):
     def present(self, indices: Sequence[SupportsIndex]) -> list[Any]:
         """The items of a batch that can be read; with `skip_damaged` there may be none."""
         if self._damage is None:
-            return self._items(indices, self.store)
-        return [item for index in indices for item in self.read(index, lambda _: self.store)]
+            return self._transformed(self._rows(indices, self.store))
+        units = [self._unit(index) for index in indices]
+        sound = {unit for unit in set(units) if unit not in self._damage}
+        left = [index for index, unit in zip(indices, units, strict=True) if unit in sound]
+        try:
+            return self._transformed(self._rows(left, self.store))
+        except StoreError:
+            return [item for index in left for item in self.read(index, lambda _: self.store)]
 
     def read(self, index: SupportsIndex, source: Callable[[int], LatentStore]) -> list[Any]:
         """One item in a list, or none where its shard is damaged and `skip_damaged` allows that.
 
         `source` gives the store that a unit is read from.
         """
-        unit = self.index.unit(self._places[index])
+        unit = self._unit(index)
         if self._damage is None:
-            return self._items([index], source(unit))
+            return self._transformed(self._rows([index], source(unit)))
         if unit not in self._damage:
             with self._damage.leaving_out(unit):
-                return self._items([index], source(unit))
+                return self._transformed(self._rows([index], source(unit)))
         return []
+
+    def _unit(self, index: SupportsIndex) -> int:
+        return self.index.unit(self._places[index])
 
     def another(self, index: SupportsIndex) -> Any:
         """An item of the same size from a shard that can be read; StoreError where none is left.
@@ -164,82 +164,31 @@ class LatentDataset(Dataset[dict[str, Any]]):
             f"{self.store.path} has no latent of size {list(shape)} left that can be read. {AGAIN}"
         )
 
-    def _items(self, indices: Sequence[SupportsIndex], source: LatentStore) -> list[Any]:
-        """Items of places, of which `source` has the shards."""
-        places = [self._places[index] for index in indices]
-        memory = BatchMemory(len(places), self.dtype)
-        return [
-            self._item(index, place, geometry, source, memory)
-            for index, place, geometry in zip(
-                indices, places, self.index.geometry(places), strict=True
-            )
-        ]
+    def _rows(self, indices: Sequence[SupportsIndex], source: LatentStore) -> list[dict[str, Any]]:
+        """Items before their transform; `source` has their shards."""
+        places = np.array([self._places[index] for index in indices], np.int64)
+        sizes = self.index.shape_ids[places]
+        if (sizes[1:] != sizes[:-1]).any():
+            return [row for index in indices for row in self._rows([index], source)]
+        if not len(places):
+            return []
+        # Everything is read and computed for all of them at once, and then taken apart: its time
+        # goes into the many small steps of Python, not into the bytes.
+        samples = Samples(self.index, places, source, lambda: self._draws(indices))
+        columns = samples.columns(self._wanted, self.store.in_state)
+        values = (v.unbind() if isinstance(v, Tensor) else v for v in columns.values())
+        return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
-    def _item(
-        self,
-        index: SupportsIndex,
-        place: int,
-        geometry: tuple[Tensor, Tensor, Tensor],
-        source: LatentStore,
-        memory: BatchMemory,
-    ) -> Any:
-        key, unit = self.index.keys.key(place), self.index.unit(place)
-        original, resized, crop = geometry
-        item = {"key": key, "original_size": original, "resized_size": resized, "crop": crop}
-        parts = source.parts(key, unit, copy=False)
-        if len(parts) == 1 and "latent" in parts:  # with which nothing else can happen
-            latent = parts["latent"]
-            if self.state is not None:
-                latent = self.store.in_state(latent, self.state)
-            item["latent"] = memory.put(latent)
-        else:
-            own = {name: part.clone() for name, part in parts.items()}
-            item |= self._latents(own, item, self._draw(index, place))
-        if self.captions or self.fields:
-            item |= self._texts(source.fields(key, unit))
-        return item if self.transform is None else self.transform(item)
+    def _draws(self, indices: Sequence[SupportsIndex]) -> list[Draw]:
+        return [self._draw(index, self._places[index]) for index in indices]
 
     def _draw(self, index: SupportsIndex, place: int) -> Draw:
         if isinstance(index, EpochIndex):
             return Draw(index.seed if self.seed is None else self.seed, index.epoch, place)
         return Draw(self.seed, 0 if self.seed is None else self._epoch[0], place)
 
-    def _latents(
-        self, parts: Mapping[str, Tensor], item: Mapping[str, Any], draw: Draw
-    ) -> dict[str, Any]:
-        """What an item has of tensors, and what the draw changes in the item."""
-        own = {name: part for name, part in parts.items() if not name.endswith(FLIP)}
-        found: dict[str, Any] = {}
-        if len(own) < len(parts) and self.flip != "none":
-            mirrored = {n.removesuffix(FLIP): p for n, p in parts.items() if n.endswith(FLIP)}
-            if self.flip == "both":
-                found |= {f"{name}{FLIP}": part for name, part in mirrored.items() if name == TOKEN}
-                found["latent_flip"] = self._latent(mirrored, draw)
-            else:
-                found["flipped"] = torch.tensor(flipped := draw.coin())
-                if flipped:
-                    own |= mirrored
-                    found["crop"] = mirrored_crop(item["crop"], item["resized_size"])
-        found["latent"] = self._latent(own, draw)
-        if TOKEN in own:
-            found[TOKEN] = own[TOKEN]
-        if "times" in own:
-            found["seconds"] = own["times"].double() * float(fractions_of(own["clock"])[1])
-        return found
-
-    def _latent(self, parts: Mapping[str, Tensor], draw: Draw) -> Tensor:
-        if self.sample:
-            latent = posterior_of(parts).sample(generator=draw.generator())
-        else:
-            latent = latent_of(parts)
-        if self.state is not None:
-            latent = self.store.in_state(latent, self.state)
-        return latent if self.dtype is None else latent.to(self.dtype)
-
-    def _texts(self, fields: dict[str, Any]) -> dict[str, Any]:
-        # Text in every item: a batch is made of equal types.
-        texts = {"caption": fields.get(CAPTION, "")} if self.captions else {}
-        return texts | ({"fields": fields} if self.fields else {})
+    def _transformed(self, rows: list[dict[str, Any]]) -> list[Any]:
+        return rows if self.transform is None else [self.transform(row) for row in rows]
 
 
 def refuse_partial(store: LatentStore) -> None:
@@ -253,10 +202,3 @@ def refuse_partial(store: LatentStore) -> None:
         f"{store.path} is not whole{count} ({there.describe()}). {AGAIN} allow_partial=True takes"
         f" the {len(store):,} latents that are there."
     )
-
-
-def mirrored_crop(crop: Tensor, size: Tensor) -> Tensor:
-    """The crop [4] (left, top, right, bottom) of a picture of `size` [2], in its mirror image."""
-    left, top, right, bottom = crop.tolist()
-    width = int(size[0])
-    return torch.tensor([width - right, top, width - left, bottom])

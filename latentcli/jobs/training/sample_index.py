@@ -18,7 +18,9 @@ from torch import Tensor
 
 from latentcli.core.types import Row
 
-_GEOMETRY = (2, 2, 4)
+Places = npt.NDArray[np.int64]
+"""Places of samples in the store's order."""
+_GEOMETRY = 2 + 2 + 4
 """Numbers of a sample's original size, resized size and crop."""
 
 
@@ -54,6 +56,12 @@ class Keys(Sequence[str]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def at(self, places: Places) -> list[str]:
+        """The keys of places, which must be some of those from 0 on."""
+        begins, ends = self._ends[places].tolist(), self._ends[places + 1].tolist()
+        spans = zip(begins, ends, strict=True)
+        return [self._text[begin:end].decode() for begin, end in spans]
+
     def key(self, place: int) -> str:
         """The key of a place, which must be one of those from 0 on."""
         return self._text[self._ends[place] : self._ends[place + 1]].decode()
@@ -84,7 +92,7 @@ class SampleIndex:
         """Place of each sample's latent shape in `shapes`."""
         self.shapes = tuple(known)
         """The shapes of latents that there are: (C, h, w), of clips (T, C, h, w)."""
-        self._geometry = np.array(geometry, np.int32).reshape(-1, sum(_GEOMETRY))
+        self._geometry = np.array(geometry, np.int32).reshape(-1, _GEOMETRY)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -93,15 +101,15 @@ class SampleIndex:
         """The unit of a sample."""
         return self.units.item(place)
 
-    def geometry(self, places: Sequence[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Original size [2], resized size [2] and crop [4] of each sample, int64.
+    def geometry(self, places: Places) -> tuple[Tensor, Tensor, Tensor]:
+        """Original sizes [N, 2], resized sizes [N, 2] and crops [N, 4] of samples, int64.
 
-        Zeros where they are not known. They are views of one small tensor, made at once: that is
-        several times quicker than one by one.
+        Zeros where they are not known.
         """
-        rows = torch.from_numpy(self._geometry[places].astype(np.int64))
-        parts = (part.unbind() for part in rows.split_with_sizes(_GEOMETRY, 1))
-        return list(zip(*parts, strict=True))
+        rows = self._geometry[places]
+        parts = np.split(rows, (2, 4), axis=1)
+        original, resized, crop = (torch.from_numpy(part.astype(np.int64)) for part in parts)
+        return original, resized, crop
 
 
 def _geometry(row: Row) -> tuple[int, ...]:

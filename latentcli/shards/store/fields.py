@@ -10,7 +10,8 @@ import json
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,19 @@ def _parsed(path: AnyPath, line: bytes) -> tuple[str, dict[str, Any]]:
     return key, fields
 
 
+def _parsed_together(path: AnyPath, lines: Sequence[bytes]) -> list[tuple[str, dict[str, Any]]]:
+    """`_parsed` of each line, several times quicker."""
+    try:
+        rows = json.loads(f"[{','.join([line.decode() for line in lines])}]")
+        found = [(row["key"], row["fields"]) for row in rows]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        found = []
+    # Anything odd is told of its own line.
+    if len(found) != len(lines) or not all(type(fields) is dict for _, fields in found):
+        return [_parsed(path, line) for line in lines]
+    return found
+
+
 def _key_of(path: AnyPath, line: bytes) -> str:
     """The key of a line, without parsing all of it."""
     match = _KEY.match(line)
@@ -113,11 +127,11 @@ class FieldsFile:
             hashes.append(key_hash(_key_of(self.path, line)))
             begins.append(begin)
             sizes.append(len(line))
-        unsorted = np.array(hashes, np.uint64)
-        order = np.argsort(unsorted, kind="stable")
-        self._hashes = unsorted[order]
-        self._begins = np.array(begins, np.int64)[order]
-        self._sizes = np.array(sizes, np.int32)[order]
+        order = np.argsort(np.array(hashes, np.uint64), kind="stable").tolist()
+        # No numpy from here on, which takes longer for a single number.
+        self._hashes = array("Q", [hashes[place] for place in order])
+        self._begins = array("q", [begins[place] for place in order])
+        self._sizes = array("i", [sizes[place] for place in order])
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -127,6 +141,24 @@ class FieldsFile:
 
         Where another file has taken its place, that one is read.
         """
+        return self.many([key])[0]
+
+    def many(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """`get` of many keys at once: the file is opened once, and their lines parsed together."""
+        spans = [self._spans(key) for key in keys]
+        alone = [span[0] for span in spans if len(span) == 1]
+        try:
+            rows = iter(_parsed_together(self.path, self._lines(alone)))
+        except StoreError:
+            return [self._looked_up(key) for key in keys]
+        found = []
+        for key, span in zip(keys, spans, strict=True):
+            owner, fields = next(rows) if len(span) == 1 else (None, {})
+            found.append(fields if owner == key or not span else self._looked_up(key))
+        return found
+
+    def _looked_up(self, key: str) -> dict[str, Any]:
+        """The fields of a key that is not the only one of its hash, or whose file is another."""
         try:
             found = self._find(key)
         except StoreError:
@@ -138,23 +170,32 @@ class FieldsFile:
 
     def _find(self, key: str) -> dict[str, Any] | None:
         """The fields of a key; None where its line is now that of another key."""
-        wanted = np.uint64(key_hash(key))
-        first = at = int(self._hashes.searchsorted(wanted))
-        while at < len(self._hashes) and self._hashes[at] == wanted:
-            begin, size = int(self._begins[at]), int(self._sizes[at])
-            found, fields = _parsed(self.path, self._line(begin, size))
+        spans = self._spans(key)
+        for line in self._lines(spans):
+            found, fields = _parsed(self.path, line)
             if found == key:
                 return fields
-            at += 1
-        return {} if first == at else None
+        return None if spans else {}
 
-    def _line(self, begin: int, size: int) -> bytes:
+    def _spans(self, key: str) -> list[tuple[int, int]]:
+        """Where the lines lie that may be of a key: first byte and size."""
+        wanted, hashes = key_hash(key), self._hashes
+        spans: list[tuple[int, int]] = []
+        at = bisect_left(hashes, wanted)
+        while at < len(hashes) and hashes[at] == wanted:
+            spans.append((self._begins[at], self._sizes[at]))
+            at += 1
+        return spans
+
+    def _lines(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         if self._local is None:
-            return bytes(read_part(self.path, begin, begin + size))
-        # One of these for each caption of a training loop: nothing quicker opens a file.
+            return [bytes(read_part(self.path, begin, begin + size)) for begin, size in spans]
+        if not spans:
+            return []
+        # For each batch of a training loop: nothing quicker opens a file.
         with reading(self.path):
             file = os.open(self._local, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                return os.pread(file, size, begin)
+                return [os.pread(file, size, begin) for begin, size in spans]
             finally:
                 os.close(file)

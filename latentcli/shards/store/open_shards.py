@@ -55,9 +55,12 @@ class ShardCache:
             _recent.pop((id(self), unit), None)
 
     def _keep(self, unit: int) -> None:
+        place = id(self), unit
         with _lock:
-            _recent[id(self), unit] = weakref.ref(self)
-            _recent.move_to_end((id(self), unit))
+            known = _recent.get(place)
+            if known is None or known() is not self:
+                _recent[place] = weakref.ref(self)
+            _recent.move_to_end(place)
             if len(_recent) <= limit():
                 return
             for place in [place for place, cache in _recent.items() if cache() is None]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from latentcli.core.errors import StoreError, UsageError
+from latentcli.core.errors import StoreError
 from latentcli.core.types import Member, Row
 from latentcli.shards.keys import KeyIndex
 from latentcli.shards.layout import (
@@ -20,8 +20,8 @@ from latentcli.shards.layout import (
     shard_name,
 )
 from latentcli.shards.storage.hub import fetch, here, is_pinned, pinned
-from latentcli.shards.storage.json_fields import from_object, to_object
 from latentcli.shards.storage.paths import AnyPath, reading
+from latentcli.shards.store.checks import checked
 from latentcli.shards.store.commit import read_record
 from latentcli.shards.store.fields import FieldsFile, iter_fields
 from latentcli.shards.store.manifest import Manifest, read_manifest
@@ -30,13 +30,13 @@ from latentcli.shards.store.presence import Presence, presence_of, repair_advice
 from latentcli.shards.store.roots import Roots, read_roots
 from latentcli.shards.store.shard_digest import difference
 from latentcli.shards.store.shard_file import ShardFile, open_shard
+from latentcli.shards.store.shard_rows import rows_of_shard, unit_of_shard
+from latentcli.shards.store.stacked import Stack, by_unit
 from latentcli.shards.tar.shard import TarShard
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKS = ("none", "open")
-"""When a shard's digest is compared with its commit record: never, or before it is opened."""
 _OPEN_RECORDS = 8
 
 
@@ -60,12 +60,14 @@ class StoreReader:
         self.path = path
         self.manifest: Manifest | None = None if path.is_file() else read_manifest(path)
         """The store's description; None where a single shard was opened."""
-        self._check = _checked(check, path, self.manifest)
+        self._check = checked(check, path, self.manifest)
         self._sound: set[tuple[int, int]] = set()
         """Shards whose digest was found right, by process and unit."""
         self._shards = ShardCache()
         self._records: OrderedDict[int, dict[str, Row]] = OrderedDict()
-        self._recorded = recorded_units(path) if self.manifest else [_shard_unit(open_shard(path))]
+        self._recorded = (
+            recorded_units(path) if self.manifest else [unit_of_shard(open_shard(path))]
+        )
         self._closely = False
         self._moving: dict[int, str] = {}
         """Names of shards that are about to take the place of others."""
@@ -182,8 +184,35 @@ class StoreReader:
             if key in shard.names:
                 found = {name: shard.file.tensor(name) for name in shard.names[key]}
                 return {name: t.clone() for name, t in found.items()} if copy else found
+        raise self._without_latent(key)
+
+    def _without_latent(self, key: str) -> StoreError:
         row = self.row(key)
-        raise StoreError(f"{key!r} has no latent in {self.path}: {row.stage}: {row.error}.")
+        return StoreError(f"{key!r} has no latent in {self.path}: {row.stage}: {row.error}.")
+
+    def names(self, key: str, unit: int) -> list[str]:
+        """The names of a key's tensors without the key; StoreError where it has none."""
+        found = self._shard(unit).names.get(key)
+        if found is None:
+            raise self._without_latent(key)
+        return [name[len(key) + 1 :] for name in found]
+
+    def stacked(
+        self, keys: Sequence[str], units: Sequence[int], names: Mapping[str, Sequence[str]]
+    ) -> dict[str, Tensor]:
+        """Tensors of many samples, each [N, ...]: of sample i, what `names` has at i.
+
+        Names are without the key. Each shard is looked up once. StoreError where a sample has no
+        tensor of its name, or their dtypes or shapes differ.
+        """
+        stacks = {column: Stack(len(keys)) for column in names}
+        for unit, places in by_unit(units):
+            file = self._shard(unit).file
+            for column, stack in stacks.items():
+                own = names[column]
+                for place in places:
+                    stack.put(place, file, f"{keys[place]}/{own[place]}")
+        return {column: stack.values for column, stack in stacks.items()}
 
     def others(
         self, key: str, wanted: Callable[[str], bool] = bool, unit: int | None = None
@@ -236,6 +265,17 @@ class StoreReader:
             return self._beside
         name = self._fields.get(unit)
         return None if name is None else self._place(name, shard_name(unit, FIELDS))
+
+    def recorded_fields_of(self, keys: Sequence[str], units: Sequence[int]) -> list[dict[str, Any]]:
+        """`recorded_fields` of many keys, each file of which is opened once."""
+        found: list[dict[str, Any]] = [{} for _ in keys]
+        for unit, places in by_unit(units):
+            file = self._fields_file(unit)
+            if file:
+                own = file.many([keys[place] for place in places])
+                for place, fields in zip(places, own, strict=True):
+                    found[place] = fields
+        return found
 
     def _fields_file(self, unit: int) -> FieldsFile | None:
         known = self._fields_files.get(unit)
@@ -297,7 +337,7 @@ class StoreReader:
     def _rows(self, unit: int) -> dict[str, Row]:
         """A unit's rows by key, read anew: for passes over the whole store."""
         if self.manifest is None:
-            return _shard_rows(self._shard(unit).file)
+            return rows_of_shard(self._shard(unit).file)
         record = read_record(self.path, unit, self._roots)
         if record.shard != shard_name(unit, self.manifest.suffix):
             self._moving[unit] = record.shard
@@ -354,51 +394,3 @@ class StoreReader:
     def __getstate__(self) -> dict[str, Any]:
         fresh: dict[str, Any] = {"_records": OrderedDict(), "_fields_files": {}, "_sound": set()}
         return self.__dict__ | fresh
-
-
-def _checked(check: str, path: AnyPath, manifest: Manifest | None) -> str:
-    if check not in CHECKS:
-        raise UsageError(f"check is {check!r}; allowed are {' and '.join(CHECKS)}.")
-    if check != "none" and manifest is None:
-        raise UsageError(
-            f"check={check!r} compares shards with their commit records, and {path} is a single"
-            " shard without one: open its store."
-        )
-    return check
-
-
-def _shard_unit(shard: ShardFile) -> int:
-    unit = shard.metadata.get("unit", "")
-    if shard.metadata.get("format") != "latentcli" or not unit.isdecimal():
-        raise StoreError(
-            f"{shard.path} is no shard of a latent store: its metadata do not say so. Name a store"
-            " folder, or a shard that this tool wrote."
-        )
-    return int(unit)
-
-
-def _shard_rows(shard: ShardFile) -> dict[str, Row]:
-    """Rows of a shard without its commit record: the keys, and the shapes of their first parts.
-
-    A tar knows more of its samples, and their order.
-    """
-    rows: dict[str, Row] = {}
-    for name, entry in shard.entries.items():
-        key = name.rpartition("/")[0]
-        if key not in rows and len(entry.shape) in (3, 4):
-            rows[key] = Row(key=key, source="", status="ok", latent_shape=entry.shape)
-    if isinstance(shard, TarShard):
-        return {
-            key: _with_document(shard, rows[key], document) for key, document in shard.documents()
-        }
-    return dict(sorted(rows.items()))
-
-
-def _with_document(shard: TarShard, row: Row, document: Mapping[str, Any]) -> Row:
-    """The row with what a sample's document says of it."""
-    known = to_object(row) | {"latent_shape": list(row.latent_shape or ())}
-    fields = {name: value for name, value in document.items() if value is not None}
-    try:
-        return from_object(Row, known | fields | {"key": row.key, "status": "ok"})
-    except ValueError as error:
-        raise StoreError(f"{shard.path} is damaged: {row.key!r} has {error}.") from error

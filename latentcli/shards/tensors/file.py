@@ -101,6 +101,25 @@ class SafetensorsFile:
         flat = torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
         return flat.view(entry.shape)
 
+    def copy_into(self, entry: Entry, memory: memoryview) -> None:
+        """Copies a tensor's bytes into memory of just as many.
+
+        Quicker than `tensor`, of which a training loop copies each into its batch. StoreError where
+        the file cannot be read.
+        """
+        if self._closed:
+            raise ValueError(f"{self.path} was closed")
+        begin, end = self._start + entry.begin, self._start + entry.end
+        if begin == end:
+            return
+        if self._map is not None:
+            memory[:] = memoryview(self._map)[begin:end]
+            return
+        data = read_part(self.path, begin, end)
+        if len(data) != end - begin:
+            raise StoreError(f"{self.path} is damaged: it ends within a tensor.")
+        memory[:] = data
+
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Rows `start` to `stop` of a tensor's first axis, read into memory of their own.
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from harness.made_up_stores import key_of, make_store
+from harness.training_ranks import train_as_rank
+from harness.warm import SERVER, warm_server
 
 from latentcli import BucketBatchSampler, LatentDataset, LatentStream, collate
 
@@ -69,108 +68,55 @@ def test_torchdata_goes_on_from_a_stop(store, kind, workers):
     assert sorted(after) == KEYS and after not in (first, whole)
 
 
-PROGRAM = """
-import json, os, sys
-import torch, torch.distributed as dist
-from torch.utils.data import DataLoader
-from latentcli import BucketBatchSampler, LatentDataset, LatentStream, collate
-from latentcli.core.errors import UsageError
-
-def train(batches):
-    # A step for each batch; ranks that differ in number would wait for each other for ever.
-    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Conv2d(4, 1, 1))
-    keys = []
-    for batch in batches:
-        assert len({tuple(latent.shape) for latent in batch["latent"]}) == 1
-        model(batch["latent"].float()).mean().backward()
-        keys.append(batch["key"])
-    return keys
-
-def loader(store):
-    dataset = LatentDataset(store)
-    sampler = BucketBatchSampler(dataset, 3)
-    return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=1)
-
-def refused(store, dispatch, context):
-    from accelerate.data_loader import prepare_data_loader
-    stream = DataLoader(
-        LatentStream(store, batch_size=3), batch_size=1 if dispatch is False else None,
-        num_workers=0 if context is None else 1, multiprocessing_context=context,
-    )
-    stream = prepare_data_loader(
-        stream, put_on_device=dispatch is None, dispatch_batches=dispatch,
-        device=torch.device("cpu"),
-    )
-    try:
-        next(iter(stream))
-    except UsageError:
-        return True
-
-def main(store, folder, *words):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    found = {"buckets": train(loader(store))}
-    found["stream"] = train(DataLoader(LatentStream(store, batch_size=3), batch_size=None))
-    if "accelerate" in words:
-        from accelerate import Accelerator
-        accelerator = Accelerator(cpu=True)
-        prepared = accelerator.prepare(loader(store))
-        found["lengths"] = [len(prepared), len(loader(store))]
-        found["accelerate"] = [train(prepared) for _ in range(2)]
-        found["skipped"] = [batch["key"] for batch in accelerator.skip_first_batches(prepared, 2)]
-        # The first process reads for the others, or each reads all: both are found out.
-        if dist.get_rank() == 0:
-            ways = [(None, "fork"), (None, "spawn"), (False, "fork")]
-            found["refused"] = [refused(store, *way) for way in ways]
-    with open(os.path.join(folder, os.environ["RANK"]), "w") as file:
-        json.dump(found, file)
-    dist.barrier()
-    dist.destroy_process_group()
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-"""
-
-
-def run_ranks(store: Path, folder: Path, *words: str) -> list[dict[str, Any]]:
-    """The program above in two processes that find each other as those of torchrun do."""
-    (folder / "program.py").write_text(PROGRAM)
+def run_ranks(store: Path, folder: Path, *, accelerate: bool) -> list[dict[str, Any]]:
+    """What two processes are given that find each other as those of torchrun do."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     own = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    warm_server()
     processes = [
-        subprocess.Popen(
-            [sys.executable, str(folder / "program.py"), str(store), str(folder), *words],
-            env={**os.environ, **own, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+        SERVER.Process(
+            target=train_as_rank,
+            args=(
+                *(str(store), str(folder)),
+                {**own, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                accelerate,
+            ),
         )
         for rank in range(2)
     ]
+    for process in processes:
+        process.start()
     try:
-        said = [process.communicate(timeout=200)[0].decode() for process in processes]
+        for process in processes:
+            process.join(200)
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
-    return [json.loads((folder / str(rank)).read_text()) for rank in range(2)]
+    said = [path.read_text() for rank in range(2) if (path := folder / str(rank)).exists()]
+    assert [process.exitcode for process in processes] == [0, 0], "\n".join(said)
+    return [json.loads(text) for text in said]
+
+
+def together(parts: list[list[list[str]]]) -> list[str]:
+    """All keys that the ranks had, in equally many batches."""
+    assert len({len(part) for part in parts}) == 1
+    return [key for part in parts for keys in part for key in keys]
 
 
 def test_two_ranks_train_on_everything_once(store, tmp_path):
-    import importlib.util
-
-    words = ["accelerate"] if all(map(importlib.util.find_spec, ("accelerate", "psutil"))) else []
-    found = run_ranks(store, tmp_path, *words)
-
-    def together(parts: list[list[list[str]]]) -> list[str]:
-        assert len({len(part) for part in parts}) == 1
-        return [key for part in parts for keys in part for key in keys]
-
+    found = run_ranks(store, tmp_path, accelerate=False)
     for name in ("buckets", "stream"):
         assert sorted(together([rank[name] for rank in found])) == KEYS
-    if not words:
-        pytest.skip("accelerate is not installed; torch's own ranks were tested")
+
+
+@pytest.mark.slow
+def test_two_ranks_of_accelerate_train_on_everything_once(store, tmp_path):
+    """Slow for accelerate's own imports, in each rank."""
+    for name in ("accelerate", "psutil"):
+        pytest.importorskip(name)
+    found = run_ranks(store, tmp_path, accelerate=True)
     epochs = [together([rank["accelerate"][epoch] for rank in found]) for epoch in range(2)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == KEYS and epochs[0] != epochs[1]
     for rank in found:

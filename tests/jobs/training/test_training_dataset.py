@@ -83,6 +83,33 @@ def test_a_state_is_given_whatever_was_stored(stores):
         LatentDataset(stores["raw"], state="scaled")
 
 
+@pytest.mark.parametrize("kind", ["whitened", "moments", "flip", "flip_moments", "tars"])
+@pytest.mark.parametrize("flip", ["random", "both"])
+def test_a_batch_is_its_items(stores, kind, flip):
+    """To the last bit, whatever else is in the batch; and a batch of one size is copied once."""
+    order = [EpochIndex(i, 1, 3) for i in (5, -1, 2, 0, 3, 8, 1, 1)]
+    one_size = [index for index in order if index != 2]
+    for options in ({}, {"state": "raw", "dtype": torch.float16, "fields": True}):
+        sampled = {"sample": True} if "moments" in kind else {}
+        dataset = LatentDataset(stores[kind], flip=flip, **options, **sampled)
+        alone = {int(index): dataset[index] for index in order}
+        for indices in (order, one_size):
+            for index, item in zip(indices, dataset.__getitems__(indices), strict=True):
+                other = alone[index]
+                assert list(item) == list(other)
+                for name, own in item.items():
+                    if isinstance(own, torch.Tensor):
+                        assert torch.equal(own, other[name]) and own.dtype == other[name].dtype
+                    else:
+                        assert own == other[name]
+        items = dataset.__getitems__(one_size)
+        batch = collate(items)
+        assert batch["latent"].data_ptr() == items[0]["latent"].data_ptr()
+        assert torch.equal(torch.stack([item["latent"] for item in items]), batch["latent"])
+    skipping = LatentDataset(stores[kind], flip=flip, skip_damaged=True)
+    assert [item["key"] for item in skipping.__getitems__(order)] == [KEYS[i] for i in order]
+
+
 def drawn(dataset: LatentDataset, epoch: int, seed: int = 0) -> list[torch.Tensor]:
     return [dataset[EpochIndex(i, epoch, seed)]["latent"] for i in range(len(dataset))]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from array import array
 
 import fsspec
 import pytest
@@ -69,6 +70,12 @@ def test_another_file_in_the_place_of_one_is_read(tmp_path, others):
     old, new = dict(ROWS), dict(others)
     for key in old.keys() | new.keys():
         assert file.get(key) in (old.get(key, {}), new.get(key, {}))
+    write_fields(path, ROWS)
+    file = FieldsFile(path)
+    write_fields(path, others)
+    keys = sorted(old.keys() | new.keys())
+    for key, fields in zip(keys, file.many(keys), strict=True):
+        assert fields in (old.get(key, {}), new.get(key, {}))
     path.unlink()
     with pytest.raises(StoreError, match="cannot be read"):
         file.get(others[0][0])
@@ -83,6 +90,7 @@ def test_any_texts(tmp_path, rows):
     write_fields(tmp_path / "fields", rows.items())
     file = FieldsFile(tmp_path / "fields")
     assert {key: file.get(key) for key in rows} == rows
+    assert file.many([*rows, *rows, "no key"]) == [*rows.values(), *rows.values(), {}]
     assert list(iter_fields(tmp_path / "fields")) == [row for row in rows.items() if row[1]]
 
 
@@ -90,15 +98,16 @@ def test_keys_of_one_hash(tmp_path, monkeypatch):
     monkeypatch.setattr(fields_module, "key_hash", len)
     write_fields(tmp_path / "fields", [("ab", {"n": 1}), ("cd", {"n": 2}), ("e", {"n": 3})])
     file = FieldsFile(tmp_path / "fields")
-    assert [file.get(key) for key in ("cd", "ab", "e", "xy")] == [{"n": 2}, {"n": 1}, {"n": 3}, {}]
+    keys, expected = ("cd", "ab", "e", "xy"), [{"n": 2}, {"n": 1}, {"n": 3}, {}]
+    assert [file.get(key) for key in keys] == expected == file.many(keys)
 
 
 def test_memory(tmp_path):
     write_fields(tmp_path / "fields", ((f"{i}", {"caption": "x" * 500}) for i in range(2000)))
     file = FieldsFile(tmp_path / "fields")
-    arrays = [value for value in vars(file).values() if hasattr(value, "nbytes")]
-    assert sum(array.nbytes for array in arrays) == 20 * 2000
-    others = [value for value in vars(file).values() if not hasattr(value, "nbytes")]
+    arrays = [value for value in vars(file).values() if isinstance(value, array)]
+    assert sum(len(own) * own.itemsize for own in arrays) == 20 * 2000
+    others = [value for value in vars(file).values() if not isinstance(value, array)]
     assert sum(map(sys.getsizeof, others)) < 1000
 
 
@@ -137,8 +146,9 @@ def test_damage_after_it_was_opened(tmp_path):
     write_fields(path, ROWS)
     file = FieldsFile(path)
     path.write_bytes(b"x" * 300)
-    with pytest.raises(StoreError, match="is damaged"):
-        file.get("a")
+    for keys in (["a"], ["none", "c", "a"]):
+        with pytest.raises(StoreError, match="is damaged"):
+            file.many(keys)
     path.unlink()
     with pytest.raises(StoreError, match="cannot be read"):
         file.get("a")
