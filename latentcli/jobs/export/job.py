@@ -34,6 +34,7 @@ from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.places import try_folder
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
+from latentcli.shards.layout import MANIFEST
 from latentcli.shards.sources.own_output import OUTPUT, mark
 from latentcli.shards.storage.atomic_write import TEMPORARY
 from latentcli.shards.store.lock import StoreLock
@@ -150,11 +151,13 @@ def kept(captions: Iterable[File], ours: Collection[str], folder: Path) -> list[
 def check_folder(plan: ExportPlan) -> bool:
     """Whether the folder is not there yet.
 
-    UsageError where it holds files that readers of the format would take for ours.
+    UsageError where it holds files that readers of the format would take for ours, or is a store.
     """
     folder = plan.folder
     if not folder.exists():
         return True
+    if (folder / MANIFEST).is_file():
+        raise UsageError(f"{folder} is a latent store: name another --output.")
     alone = plan.format.group or plan.format.alone
     if alone and read_journal(folder) is None and any(folder.iterdir()):
         raise UsageError(

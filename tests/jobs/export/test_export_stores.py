@@ -325,6 +325,18 @@ def test_both_rules_of_simpletuner(rule, kind, tmp_path):
         export(store, tmp_path / "other", "kohya")
 
 
+def test_forced_sizes_and_options_without_use_are_told(tmp_path):
+    store = bucketed(tmp_path, "area", 256, 64, {"a.png": (640, 480)}, downscale=8, space="sdxl")
+    document = export(store, tmp_path / "out", force=True)
+    assert "Forced: the trainer will compute other sizes" in document["warnings"][0]
+    for more, problem in (
+        ({"samples_per_file": 5}, "has files for each sample"),
+        ({"labels": "colour"}, "holds no classes"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            export(store, tmp_path / "out", force=True, **more)
+
+
 def test_the_command_says_it_all(tmp_path):
     """The words of the summary, and the exit code of a refusal."""
     store, out = pictured(tmp_path), tmp_path / "out"
