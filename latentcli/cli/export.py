@@ -35,8 +35,6 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     if document["steps_done_before"]:
         before, steps = document["steps_done_before"], document["steps"]
         yield f"{before:,} of {steps:,} steps were there already."
-    if document["forced"]:
-        yield "Forced: the trainer is not made for latents of this space."
     yield from document["warnings"]
     yield from document["advice"]
 

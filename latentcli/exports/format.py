@@ -33,6 +33,8 @@ class Variant:
     """Pixels that sides are multiples of in its trainer; None where that is a setting there."""
     whole: int = 1
     """Pixels that a bucket step, where it is a setting, has to be a multiple of."""
+    joins: bool = False
+    """Whether its files have room for latents of several sizes, so that a second store may join."""
 
 
 class Moments(NamedTuple):

@@ -26,6 +26,9 @@ from latentcli.exports.format import (
 from latentcli.exports.names import folder, sized
 from latentcli.exports.serialise import Array, npz_bytes
 
+PLAIN = ("_sd", "_sdxl")
+"""Suffixes of files whose keys do not name the latents' size, and which have room for one."""
+
 
 def variant(name: str, space: str, state: str, suits: str, channels: int, whole: int) -> Variant:
     """The files of one model, which its scripts know by the suffix _<name>.npz."""
@@ -37,6 +40,7 @@ def variant(name: str, space: str, state: str, suits: str, channels: int, whole:
         suits=suits,
         channels=channels,
         whole=whole,
+        joins=f"_{name}" not in PLAIN,
     )
 
 
@@ -47,8 +51,6 @@ VARIANTS = (
     variant("flux", "flux1", "scaled", "FLUX.1", 16, whole=16),
     variant("lumina", "flux1", "scaled", "Lumina 2", 16, whole=16),
 )
-PLAIN = ("_sd", "_sdxl")
-"""Suffixes of files whose keys do not name the latents' size."""
 
 
 def write(samples: Sequence[ExportSample], number: int, setting: Setting) -> Group:
@@ -78,10 +80,11 @@ def archive(sample: ExportSample, setting: Setting) -> bytes:
 def merge(there: bytes, new: bytes) -> bytes:
     """One archive may hold a picture at several resolutions: the new arrays join the others.
 
-    ValueError where the first is no archive of arrays.
+    Where keys do not name the size nothing of the first stays: its mirrored latents or its mask
+    may be of another size. ValueError where the first is no archive of arrays.
     """
-    arrays = arrays_of(there)
-    return npz_bytes(arrays | arrays_of(new))
+    arrays, added = arrays_of(there), arrays_of(new)
+    return new if "latents" in added else npz_bytes(arrays | added)
 
 
 def arrays_of(data: bytes) -> dict[str, Array]:

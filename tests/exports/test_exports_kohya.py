@@ -96,6 +96,11 @@ def test_what_is_there_already_stays():
     assert [*arrays_of(both)] == ["latents_8x8", "alpha_mask_8x8", "latents_4x4"]
     assert arrays_of(both)["latents_8x8"].tolist() == [0, 0, 0]
     assert merge(both, new.getvalue()) == both
+    # Without a size in their names, masks and mirrored latents may be of another one.
+    old, new = io.BytesIO(), io.BytesIO()
+    np.savez(old, latents=np.ones(3), latents_flipped=np.ones(3))
+    np.savez(new, latents=np.zeros(2))
+    assert merge(old.getvalue(), new.getvalue()) == new.getvalue()
     with pytest.raises(ValueError, match="no archive of arrays"):
         merge(b"PK\x03\x04", new.getvalue())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,7 +15,7 @@ import torch
 
 from latentcli.core.errors import UsageError
 from latentcli.core.options import check_options
-from latentcli.exports.format import Facts, File
+from latentcli.exports.format import File
 from latentcli.jobs.export.check import check_export
 from latentcli.jobs.export.journal import (
     VERSION,
@@ -34,9 +34,13 @@ from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.places import try_folder
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
+from latentcli.shards.layout import MANIFEST
 from latentcli.shards.sources.own_output import OUTPUT, mark
 from latentcli.shards.storage.atomic_write import TEMPORARY
 from latentcli.shards.store.lock import StoreLock
+
+OPTIONS = {"step": "--samples-per-file", "bytes_column": "--bytes-column"}
+"""What the parts of an export's identity are called, where a person knows another name."""
 
 
 def run_export(job: ExportJob, reporter: Reporter = SILENT) -> dict[str, Any]:
@@ -49,8 +53,7 @@ def run_export(job: ExportJob, reporter: Reporter = SILENT) -> dict[str, Any]:
         return check_export(job, reporter)
     plan = plan_export(job)
     links = Links(plan.format, plan.folder) if job.link_images else None
-    if links is not None:
-        links.check(plan.rows, plan.reading.packed)
+    unlinked = links.missing(plan.rows, plan.reading.packed) if links is not None else set()
     try_folder("--output", str(plan.folder))
     is_new = check_folder(plan)
     began = time.perf_counter()
@@ -59,7 +62,7 @@ def run_export(job: ExportJob, reporter: Reporter = SILENT) -> dict[str, Any]:
         StoreLock(plan.folder),
     ):
         journal = open_journal(plan, reporter, is_new)
-        todo = [step for step in range(plan.steps) if not journal.is_done(step)]
+        todo = steps_to_do(plan, journal, unlinked)
         with one_thread():
             write_steps(plan, journal, todo, links, stop, reporter)
     return document(plan, journal, todo, round(time.perf_counter() - began, 3))
@@ -74,6 +77,21 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def steps_to_do(plan: ExportPlan, journal: Journal, unlinked: Collection[int]) -> list[int]:
+    """Steps that have a file, or where they are wanted a link, that is not there.
+
+    `unlinked` are samples without their link.
+    """
+    lacking = {number // plan.step for number in unlinked}
+    return [
+        step
+        for step in range(plan.steps)
+        if not journal.is_done(step)
+        or step in lacking
+        or (plan.job.link_images and not journal.is_linked(step))
+    ]
 
 
 def write_steps(
@@ -101,7 +119,8 @@ def write_steps(
             if links is not None:
                 captions = kept(links.lay(samples), ours, plan.folder)
                 written.append(texts.begin(captions, pool))
-            done = partial(finish_step, journal, step, written, group.facts, meter, len(samples))
+            add = partial(journal.add, step, facts=group.facts, linked=links is not None)
+            done = partial(finish_step, add, written, meter, len(samples))
             if plan.format.lazy:
                 # A file of these is large, and no two are held.
                 done()
@@ -114,15 +133,13 @@ def write_steps(
 
 
 def finish_step(
-    journal: Journal,
-    step: int,
+    add: Callable[[list[tuple[str, int]]], None],
     written: Sequence[Iterator[tuple[str, int]]],
-    facts: Facts,
     meter: Meter,
     count: int,
 ) -> None:
     """Waits for the files of a step, and notes that they are there."""
-    journal.add(step, [file for files in written for file in files], facts)
+    add([file for files in written for file in files])
     meter.advance(count)
 
 
@@ -134,11 +151,13 @@ def kept(captions: Iterable[File], ours: Collection[str], folder: Path) -> list[
 def check_folder(plan: ExportPlan) -> bool:
     """Whether the folder is not there yet.
 
-    UsageError where it holds files that readers of the format would take for ours.
+    UsageError where it holds files that readers of the format would take for ours, or is a store.
     """
     folder = plan.folder
     if not folder.exists():
         return True
+    if (folder / MANIFEST).is_file():
+        raise UsageError(f"{folder} is a latent store: name another --output.")
     alone = plan.format.group or plan.format.alone
     if alone and read_journal(folder) is None and any(folder.iterdir()):
         raise UsageError(
@@ -168,17 +187,30 @@ def open_journal(plan: ExportPlan, reporter: Reporter, is_new: bool) -> Journal:
     if not differs:
         cut_last_line(journal)
         return journal
-    if plan.format.merge is not None and set(differs) <= {"store", "spec"} and "spec" in differs:
+    if plan.setting.variant.joins and set(differs) <= {"store", "spec"} and "spec" in differs:
         reporter.note("The folder has files of another store: those of this one join them.")
         return start_journal(folder, about)
     if not journal.steps and not before(journal):
         # Nothing was written, such as where the dtype turned out to be too small.
         return start_journal(folder, about)
     if differs != ["store"]:
-        what = ", ".join(f"{n} {journal.about.get(n)!r}, not {about[n]!r}" for n in differs)
-        raise UsageError(f"{folder} holds another export ({what}): name another --output.")
+        raise UsageError(
+            f"{folder} holds another export ({differences(journal.about, about, differs)}): name"
+            " another --output, or give the options of that export."
+        )
     reporter.note("The store has changed since: all files are written anew.")
     return start_journal(folder, about | {"before": sorted({*journal.files(), *before(journal)})})
+
+
+def differences(there: Mapping[str, Any], about: Mapping[str, Any], names: Sequence[str]) -> str:
+    """How two exports differ, in words; `names` are those that have different values."""
+    found = [
+        f"{OPTIONS.get(name, name)} {there.get(name)!r}, not {about[name]!r}"
+        for name in names
+        if name not in ("store", "spec")
+    ]
+    # Digests tell a person nothing.
+    return ", ".join([*found, *["of another store, or of one made otherwise"] * ("spec" in names)])
 
 
 def drop_temporary(folder: Path) -> None:

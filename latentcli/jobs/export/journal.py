@@ -29,9 +29,12 @@ class Journal:
     steps: dict[int, dict[str, Any]] = field(default_factory=dict)
     """By number: the files, as [path, bytes], and the facts that they leave."""
 
-    def add(self, step: int, files: Sequence[tuple[str, int]], facts: Mapping[str, Any]) -> None:
-        """Notes that a step's files are all there."""
+    def add(
+        self, step: int, files: Sequence[tuple[str, int]], facts: Mapping[str, Any], linked: bool
+    ) -> None:
+        """Notes that a step's files are all there, and whether its pictures are linked to."""
         line = {"step": step, "files": [list(file) for file in files], "facts": dict(facts)}
+        line |= {"linked": True} if linked else {}
         self.steps[step] = line
         with writing(self.path), self.path.open("ab") as journal:
             journal.write(line_of(line))
@@ -44,6 +47,10 @@ class Journal:
         return line is not None and all(
             length_of(self.path.parent / name) == size for name, size in line["files"]
         )
+
+    def is_linked(self, step: int) -> bool:
+        """Whether links and captions were laid with a step's files."""
+        return bool(self.steps.get(step, {}).get("linked"))
 
     def facts(self, steps: int) -> list[dict[str, Any]]:
         """What all steps left, in their order."""

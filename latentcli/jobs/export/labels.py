@@ -53,16 +53,23 @@ class Label:
         return value
 
 
-def label_of(wanted: str, keys: Iterable[str], first: Mapping[str, Any], needed: bool) -> Label:
-    """How classes are found, as --labels says; `first` are the fields of the first sample.
+def label_of(
+    wanted: str, keys: Iterable[str], fields: Iterable[Mapping[str, Any]], needed: bool
+) -> Label:
+    """How classes are found, as --labels says; `fields` are read until a sample has a class.
 
     Folders get their numbers in the order of their names, as torchvision's ImageFolder has it.
-    UsageError where classes are needed and there is nothing to find them by.
+    UsageError where classes are needed or named and there is nothing to find them by.
     """
-    if wanted == AUTO and any(name in first for name in FIELDS):
-        return Label(FIELDS)
     if wanted not in (AUTO, FOLDER):
+        if not any(wanted in one for one in fields):
+            raise UsageError(
+                f"--labels is {wanted!r}, and no sample of the store has a field of that name. It"
+                " is auto, folder, or the name of a field."
+            )
         return Label((wanted,))
+    if wanted == AUTO and any(name in one for one in fields for name in FIELDS):
+        return Label(FIELDS)
     folders = sorted({top_folder(key) for key in keys})
     if folders and "" not in folders:
         return Label(folders={name: number for number, name in enumerate(folders)})

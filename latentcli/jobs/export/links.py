@@ -27,8 +27,11 @@ class Links:
         inside = stem(name) if self.format.flat else name
         return f"{self.format.pictures}/{inside}".removeprefix("./")
 
-    def check(self, rows: Sequence[Row], packed: bool) -> None:
-        """UsageError where there are no pictures to link to, no place for them, or one is taken."""
+    def missing(self, rows: Sequence[Row], packed: bool) -> set[int]:
+        """Rows whose pictures are not where the trainer looks, by their place in `rows`.
+
+        UsageError where there are no pictures to link to, no place for them, or one is taken.
+        """
         if not self.format.pictures:
             raise UsageError(
                 f"The trainers that read {self.format.name} need no pictures: leave out"
@@ -38,14 +41,18 @@ class Links:
             raise UsageError(
                 "--link-images needs pictures that are files, and these are in tars or tables."
             )
-        for row in rows:
+        found = set()
+        for number, row in enumerate(rows):
             if "://" in row.source:
                 raise UsageError(
                     f"--link-images needs pictures on this machine, and {row.source} is in remote"
                     " storage."
                 )
             picture = Path(row.source)
-            is_laid(self.folder / f"{self.place(name_of(row, packed))}{picture.suffix}", picture)
+            place = self.folder / f"{self.place(name_of(row, packed))}{picture.suffix}"
+            if not is_laid(place, picture):
+                found.add(number)
+        return found
 
     def place_of(self, sample: ExportSample) -> str:
         """`place` of a sample, by its number where the trainer pairs by that."""

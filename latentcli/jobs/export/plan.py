@@ -14,10 +14,15 @@ from latentcli.core.types import Row
 from latentcli.exports.format import ExportFormat, Setting, Variant
 from latentcli.exports.formats import export_format, variant_for
 from latentcli.jobs.export.geometry import Geometry, geometry_of
-from latentcli.jobs.export.labels import Label, label_of
+from latentcli.jobs.export.labels import AUTO, Label, label_of
 from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.export.samples import Place, Reading, name_of
-from latentcli.jobs.export.surroundings import check_surroundings, root_of, warnings_of
+from latentcli.jobs.export.surroundings import (
+    check_surroundings,
+    forced_warnings,
+    root_of,
+    warnings_of,
+)
 from latentcli.jobs.export.write import output_folder
 from latentcli.jobs.store.latent_store import LatentStore
 from latentcli.shards.storage.paths import path_of
@@ -64,7 +69,7 @@ class ExportPlan:
             "arch": self.setting.variant.name,
             "latent_space": f"{self.setting.space}#{self.setting.state}",
             "dtype": self.setting.dtype,
-            "latents": self.job.latents,
+            "latents": self.setting.state if is_open(self.format) else None,
             "sample": self.job.sample,
             "labels": self.job.labels,
             "step": self.step,
@@ -91,8 +96,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
     rows, others, places = all_rows(store)
     packed = manifest.tars
     check_names(format, rows, packed)
-    if not job.force:
-        check_geometry(format, variant, geometry, rows)
+    problem = sizing_problem(format, variant, geometry, rows, job.force)
     shapes = shapes_of(rows)
     check_needs(format, job, store, shapes)
     label = labels_for(job, format, store, rows, places)
@@ -127,7 +131,10 @@ def plan_export(job: ExportJob) -> ExportPlan:
         reading=Reading(store, places, setting, label, format.needs, job.sample, packed),
         rows=rows,
         step=step_of(format, job, rows, setting.mirrored),
-        warnings=warnings_of(format, setting, rows, others, packed),
+        warnings=(
+            *forced_warnings(setting, problem),
+            *warnings_of(format, setting, rows, others, packed),
+        ),
     )
 
 
@@ -146,9 +153,20 @@ def labels_for(
     job: ExportJob, format: ExportFormat, store: LatentStore, rows: list[Row], places: list[Place]
 ) -> Label:
     """How classes are found; UsageError as `label_of`."""
-    unit = next((place.unit for place in places if place.samples), 0)
-    first = store.fields(rows[0].key, unit) if rows else {}
-    return label_of(job.labels, (row.key for row in rows), first, "labels" in format.needs)
+    needed = "labels" in format.needs
+    if not takes_labels(format):
+        return Label()
+    fields = (
+        store.fields(rows[number].key, place.unit)
+        for place in places
+        for number in range(place.first, place.first + place.samples)
+    )
+    return label_of(job.labels, (row.key for row in rows), fields, needed)
+
+
+def takes_labels(format: ExportFormat) -> bool:
+    """Whether a format has a place for classes: those of no one trainer, and of ImageNet's."""
+    return is_open(format) or bool({"labels", "moments"} & format.needs)
 
 
 def shapes_of(rows: Iterable[Row]) -> set[tuple[int, int]]:
@@ -254,21 +272,33 @@ def check_setting(
     """UsageError where the setting, or what is around the export, forbids it."""
     if job.bytes_column and not format.has_bytes_column:
         raise UsageError(f"--bytes-column is for mds; {format.name} has no such column.")
+    if job.samples_per_file and not format.group:
+        raise UsageError(
+            f"--samples-per-file is {job.samples_per_file}, and {format.name} has files for each"
+            " sample: leave it out."
+        )
+    if job.labels != AUTO and not takes_labels(format):
+        raise UsageError(f"--labels is {job.labels!r}, and {format.name} holds no classes.")
     format.check(setting)
     if not job.force:
         check_surroundings(format, setting, rows, packed)
 
 
-def check_geometry(
-    format: ExportFormat, variant: Variant, geometry: Geometry, rows: list[Row]
-) -> None:
-    """UsageError where the trainer would compute other sizes than the latents have."""
+def sizing_problem(
+    format: ExportFormat, variant: Variant, geometry: Geometry, rows: list[Row], force: bool
+) -> str | None:
+    """Why the trainer would compute other sizes than the latents have; None where it would not.
+
+    UsageError for such sizes, unless they are forced.
+    """
     problems = (geometry.problem(format, variant, row) for row in rows)
-    if problem := next(filter(None, problems), None):
+    problem = next(filter(None, problems), None)
+    if problem and not force:
         raise UsageError(
             f"The trainer would not take these latents, or train on wrong ones: {problem}."
             " Encode with the trainer's own rule; --force writes them all the same."
         )
+    return problem
 
 
 def check_needs(

@@ -49,6 +49,16 @@ def warnings_of(
     return found
 
 
+def forced_warnings(setting: Setting, problem: str | None) -> list[str]:
+    """What was written all the same; `problem` is that of the sizes, where there is one."""
+    found = []
+    if setting.forced:
+        found.append("Forced: the trainer is not made for latents of this space.")
+    if problem:
+        found.append(f"Forced: the trainer will compute other sizes, as {problem}.")
+    return found
+
+
 def mistaken_pictures(
     format: ExportFormat, rows: Sequence[Row], others: Sequence[Row], packed: bool
 ) -> list[str]:

@@ -106,7 +106,7 @@ def test_a_store_that_changed_is_exported_anew(name, tmp_path):
     store = store_for(tmp_path / "s.latents", format, space, arch=arch)
     out, fresh = str(tmp_path / "out"), str(tmp_path / "fresh")
     run_export(job_for(format, store, out, arch=arch))
-    with pytest.raises(UsageError, match="holds another export"):
+    with pytest.raises(UsageError, match=r"holds another export|holds no classes"):
         run_export(job_for(format, store, out, arch=arch, labels="folder"))
     shutil.rmtree(store)
     kept = samples_for(format, space)[2:]

@@ -102,6 +102,12 @@ def test_a_folder_that_must_not_be_written_to(tmp_path):
     refused(tmp_path)
 
 
+def test_a_store_in_place_of_the_folder(tmp_path):
+    store = pictured(tmp_path)
+    with pytest.raises(UsageError, match="is a latent store: name another --output"):
+        run_export(ExportJob(store=str(store), to="kohya", output=str(store)))
+
+
 def test_a_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "out").write_text("a file")
     refused(tmp_path)

@@ -55,6 +55,19 @@ def test_pictures_and_captions_lie_where_the_trainer_looks(name, tmp_path):
     assert linked(store, out, name)["steps_done_before"] == 1
 
 
+def test_pictures_of_an_export_that_had_none_are_linked_to_later(tmp_path):
+    store, out = pictured(tmp_path), tmp_path / "out"
+    linked(store, out, link_images=False)
+    assert not (out / "cat.png").exists()
+    linked(store, out)
+    assert all((out / f"{name}.png").is_symlink() for name in NAMES)
+    assert all((out / f"{name}.txt").is_file() for name in NAMES)
+    assert linked(store, out)["steps_done_before"] == 1
+    (out / "sub" / "dog.png").unlink()
+    linked(store, out)
+    assert (out / "sub" / "dog.png").is_symlink()
+
+
 def test_advice_names_the_folder_of_the_pictures(tmp_path):
     store = pictured(tmp_path)
     job = ExportJob(store=str(store), to="kohya", output=str(tmp_path / "out"))

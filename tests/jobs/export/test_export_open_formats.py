@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,35 @@ def test_other_dtypes_and_states_are_refused(name, tmp_path):
         with pytest.raises(UsageError, match="--bytes-column is for mds"):
             run_export(ExportJob(**job, bytes_column="latents_256"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_class_that_the_first_sample_lacks(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent.parent / "exports"))
+    samples = [made(f"p{i}", noise(8, 4, 4), 16, fields={"cls": i} if i else {}) for i in range(6)]
+    store, out = write_store(tmp_path / "s.latents", samples, "toy"), tmp_path / "out"
+    run_export(ExportJob(store=str(store), to="mds", output=str(out)))
+    assert [label for *_, label in read_mds(out)] == [-1, 1, 2, 3, 4, 5]
+    with pytest.raises(UsageError, match="no sample of the store has a field"):
+        run_export(ExportJob(store=str(store), to="mds", output="x", labels="colour"))
+
+
+def test_a_check_finds_what_readers_would_take_besides(tmp_path):
+    store, out = bf16_store(tmp_path / "s.latents"), tmp_path / "out"
+    export = ExportJob(store=str(store), to="webdataset", output=str(out), latents="whitened")
+    run_export(export)
+    # The state that is the usual one is no other export.
+    assert run_export(replace(export, latents=None))["steps_done_before"] == 1
+    check = ExportJob(store=str(store), check=str(out))
+    assert run_export(check)["wrong"] == {}
+    for wrong in ({"to": "mds"}, {"file_dtype": "float32"}, {"latents": "raw"}, {"output": "x"}):
+        with pytest.raises(UsageError, match=r"--check (needs|writes) no"):
+            run_export(replace(check, **wrong))
+    (out / "shard-000001.tar").write_bytes((out / "shard-000000.tar").read_bytes())
+    with pytest.raises(StoreError, match=r"shard-000001\.tar: it is no file of this export"):
+        run_export(check)
+    other = bf16_store(tmp_path / "other.latents", state="raw")
+    with pytest.raises(StoreError, match="is an export of another store"):
+        run_export(replace(check, store=str(other)))
 
 
 def test_a_column_of_bare_bytes(tmp_path):

@@ -111,6 +111,18 @@ def test_two_resolutions_join_in_one_file(tmp_path):
     assert run_export(ExportJob(store=str(large), check=str(out)))["wrong"] == {}
 
 
+def test_files_with_room_for_one_size_are_not_joined(tmp_path):
+    """sd-scripts finds nothing amiss in SDXL's latents of another size."""
+    small, size = pictured(tmp_path / "small"), {"resize": "crop", "size": [128, 128], "divisor": 8}
+    one = made("cat", noise(4, 16, 16), original_size=(64, 64), source="/pictures/cat.png")
+    large = write_store(tmp_path / "large.latents", [one], preprocess=size)
+    out = tmp_path / "out"
+    export(small, out)
+    with pytest.raises(UsageError, match=r"\(of another store, or of one made otherwise\)"):
+        export(large, out)
+    assert run_export(ExportJob(store=str(small), check=str(out)))["wrong"] == {}
+
+
 def test_another_store_is_no_change_of_the_first(tmp_path):
     small = pictured(tmp_path / "small", space="flux1")
     one = made("cat", noise(16, 16, 16), original_size=(64, 64), source="/pictures/cat.png")
@@ -311,6 +323,18 @@ def test_both_rules_of_simpletuner(rule, kind, tmp_path):
     assert '"instance_data_dir": "/p"' in document["advice"][0]
     with pytest.raises(UsageError, match="bucket rule simpletuner"):
         export(store, tmp_path / "other", "kohya")
+
+
+def test_forced_sizes_and_options_without_use_are_told(tmp_path):
+    store = bucketed(tmp_path, "area", 256, 64, {"a.png": (640, 480)}, downscale=8, space="sdxl")
+    document = export(store, tmp_path / "out", force=True)
+    assert "Forced: the trainer will compute other sizes" in document["warnings"][0]
+    for more, problem in (
+        ({"samples_per_file": 5}, "has files for each sample"),
+        ({"labels": "colour"}, "holds no classes"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            export(store, tmp_path / "out", force=True, **more)
 
 
 def test_the_command_says_it_all(tmp_path):
