@@ -1,12 +1,15 @@
-"""Lists the formats that a store can be exported to."""
+"""Lists the formats that a store can be exported to; loads none of them, and no torch."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from latentcli.core.errors import UsageError
-from latentcli.exports.format import ExportFormat, Variant
+
+if TYPE_CHECKING:
+    from latentcli.exports.format import ExportFormat, Variant
 
 NAMES = (
     "kohya",

@@ -5,27 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latentcli.core.options import option
+from latentcli.exports.formats import NAMES
 from latentcli.jobs.settings import NO_STORE
-
-FORMATS = (
-    "kohya",
-    "musubi",
-    "simpletuner",
-    "ai-toolkit",
-    "comfyui",
-    "mds",
-    "litdata",
-    "webdataset",
-    "webshart",
-    "parquet",
-    "fastvideo",
-    "lightningdit",
-    "edm2",
-    "repa",
-    "fast-dit",
-    "mar",
-)
-"""Formats that can be written; exports/formats.py, which a test holds against this, loads more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +18,9 @@ class ExportJob:
     )
     to: str | None = option(
         None,
-        f"Format to write: {', '.join(FORMATS)}. docs/exports.md says whose each is.",
+        f"Format to write: {', '.join(NAMES)}. docs/exports.md says whose each is.",
         section="write",
-        choices=FORMATS,
+        choices=NAMES,
         metavar="FORMAT",
     )
     output: str | None = option(
