@@ -119,8 +119,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def heeded(error: BaseException, stop: StopRequest) -> BaseException:
-    """The error, or what a signal is told as that came out of an import as something else."""
-    if stop.signal is None or isinstance(error, LatentCliError):
+    """The error, or what a signal is told as that came out of an import, or of a library, as it.
+
+    A library may also take the signal for damage of what it was reading, and give that as reason.
+    """
+    if stop.signal is None or isinstance(error, Interrupted):
         return error
     return Interrupted(f"{stopped_by(stop.signal)} {AGAIN}")
 

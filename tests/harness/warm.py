@@ -7,10 +7,11 @@ does at its start and at its end is not in it, so tests of those begin processes
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -22,8 +23,17 @@ STREAMS = ("stdin", "stdout", "stderr")
 
 
 def warm_server() -> None:
-    """Says what the server imports; without effect once it runs."""
+    """Starts the server, unless it runs.
+
+    Its processes begin with no signal blocked. A job blocks them while it starts its workers, and a
+    server that was started there would leave all later processes deaf.
+    """
     SERVER.set_forkserver_preload(MODULES)
+    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def run_warm(

@@ -62,8 +62,8 @@ class StopRequest:
         try:
             self.check()
             yield
-        except KeyboardInterrupt:
-            self.check()
+        except (KeyboardInterrupt, Exception):
+            self.check()  # a library may give the signal as damage of what it was reading
             raise
         finally:
             self.eager = False

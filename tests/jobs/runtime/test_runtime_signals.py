@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from latentcli.core.errors import Interrupted
+from latentcli.core.errors import Interrupted, WeightsError
 from latentcli.jobs.runtime.process import STOPPING
 from latentcli.jobs.runtime.signals import held_back, stop_at_once, stop_on_signals
 
@@ -127,3 +127,21 @@ def test_outside_the_main_thread_nothing_is_asked():
     thread.start()
     thread.join()
     assert seen == [None]
+
+
+def test_a_signal_that_a_library_takes_for_damage_is_told_as_what_it_is():
+    with pytest.raises(Interrupted, match="SIGTERM"), stop_on_signals("Again.") as stop:
+        damaged_in(stop, signal.SIGTERM)
+    with pytest.raises(WeightsError), stop_on_signals("Again.") as stop:
+        damaged_in(stop, None)
+
+
+def damaged_in(stop, number):
+    """Loads what is damaged, or what a signal makes seem so."""
+    with stop.at_once():
+        try:
+            if number is not None:
+                signal.raise_signal(number)
+        except KeyboardInterrupt as error:
+            raise WeightsError("the file is damaged") from error
+        raise WeightsError("the file is damaged")
