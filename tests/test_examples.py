@@ -1,4 +1,4 @@
-"""The examples, run as a user runs them, on a small store."""
+"""The example, and the script that the page on training names, run as a user runs them."""
 
 from __future__ import annotations
 
@@ -32,15 +32,20 @@ def store(tmp_path_factory):
     return path
 
 
-def test_a_flow_learns_and_draws(store, tmp_path):
-    words = ["--steps", "40", "--batch", "8", "--width", "64", "--depth", "2", "--lr", "3e-3"]
-    ran = subprocess.run(
-        [sys.executable, ROOT / "examples" / "train_flow.py", store, "--out", "flow", *words],
-        cwd=tmp_path,
+def run(folder, script, *words):
+    """A script's outcome."""
+    return subprocess.run(
+        [sys.executable, ROOT / script, *map(str, words)],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_a_flow_learns_and_draws(store, tmp_path):
+    words = ["--steps", "40", "--batch", "8", "--width", "64", "--depth", "2", "--lr", "3e-3"]
+    ran = run(tmp_path, "examples/train_flow.py", store, "--out", "flow", *words)
     assert ran.returncode == 0, ran.stderr
     lines = (tmp_path / "flow" / "loss.csv").read_text().splitlines()
     losses = [float(line.partition(",")[2]) for line in lines[1:]]
@@ -49,3 +54,12 @@ def test_a_flow_learns_and_draws(store, tmp_path):
     with Image.open(tmp_path / "flow" / "samples.png") as image:
         assert image.size == (8 * 64, 64)
     assert "Pictures: flow/samples.png" in ran.stdout
+
+
+def test_the_rates_of_a_loop_are_told(store, tmp_path):
+    words = ["--batch", "8", "--turns", "1"]
+    ran = run(tmp_path, "scripts/input_rate.py", store.with_name("photos"), store, *words)
+    assert ran.returncode == 0, ran.stderr
+    lines = [line.split("  ")[0] for line in ran.stdout.splitlines()]
+    assert lines == ["LatentDataset", "safetensors alone", "on the fly, fcdm_nano"]
+    assert all("latents/s" in line for line in ran.stdout.splitlines())

@@ -133,7 +133,6 @@ class Setting:
     """Whether the latents are of another space than the format is for."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Per channel, mean and deviation of raw latents over the data set, where they are known."""
-
     sizing: Sizing | None = None
     """None where each picture has a size of its own."""
     folder: str = ""

@@ -78,7 +78,7 @@ def advice(setting: Setting) -> Sequence[str]:
     if not setting.mirrored:
         lines.append(
             "The store has no mirrored latents, so latents_flip holds the others again: it trains"
-            " without mirrored pictures. Encode with --flip for them."
+            " without mirrored pictures. Encode with --flip both for them."
         )
     return lines
 

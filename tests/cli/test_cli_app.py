@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typer.main import get_command
 from latentcli import __version__
 from latentcli.cli import app as app_module
 from latentcli.cli.app import COMMANDS, app, main
-from latentcli.core.errors import Interrupted, SelfCheckError
+from latentcli.core.errors import Interrupted, SelfCheckError, WeightsError
 from latentcli.core.options import SECTIONS, options_of
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.cluster.slurm_script import SlurmJob
@@ -32,6 +33,7 @@ from latentcli.jobs.config import (
     VerifyJob,
 )
 from latentcli.jobs.export.options import ExportJob
+from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.jobs.store.budget_config import BudgetJob
 from latentcli.jobs.store.config import CardJob, PushJob
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
@@ -345,3 +347,14 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_error_behind_a_signal_is_told_as_the_signal():
+    damage = WeightsError("the file is damaged")
+    request = StopRequest("")
+    assert app_module.heeded(damage, request) is damage
+    request.signal = signal.SIGTERM
+    told = app_module.heeded(damage, request)
+    assert isinstance(told, Interrupted) and "SIGTERM" in str(told)
+    already = Interrupted("Stopped.")
+    assert app_module.heeded(already, request) is already

@@ -12,8 +12,10 @@ from typing import Any
 
 from latentcli.core.errors import StoreError
 from latentcli.jobs.store.latent_store import LatentStore
+from latentcli.shards.layout import record_path
 from latentcli.shards.storage.atomic_write import atomic_write, writing
-from latentcli.shards.store.commit import read_record
+from latentcli.shards.storage.hub import here
+from latentcli.shards.storage.paths import reading
 
 JOURNAL = ".latentcli-export.jsonl"
 """Its name begins with a dot: readers of folders pass over such files."""
@@ -116,9 +118,8 @@ def digest_of(store: LatentStore) -> str:
     """Changes with the latents of a store, their keys and their captions."""
     sha256 = hashlib.sha256()
     for unit in store.units:
-        record = read_record(store.path, unit)
-        fields = record.fields.sha256 if record.fields else ""
-        sha256.update(f"{unit} {record.sha256} {fields}\n".encode())
-        for row in record.rows:
-            sha256.update(f"{row.key}\0{row.source}\n".encode("utf-8", "surrogatepass"))
+        path = record_path(store.path, unit)
+        # A record holds the digests of its files, and its rows: nobody has to parse it for that.
+        with reading(path):
+            sha256.update(here(path).read_bytes())
     return sha256.hexdigest()

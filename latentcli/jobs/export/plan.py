@@ -157,9 +157,11 @@ def labels_for(
     if not takes_labels(format):
         return Label()
     fields = (
-        store.fields(rows[number].key, place.unit)
-        for place in places
-        for number in range(place.first, place.first + place.samples)
+        one
+        for unit, first, count in places
+        for one in store.unit_fields(
+            unit, [row.key for row in rows[first : first + count]]
+        ).values()
     )
     return label_of(job.labels, (row.key for row in rows), fields, needed)
 

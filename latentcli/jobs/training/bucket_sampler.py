@@ -28,8 +28,8 @@ class BucketBatchSampler(Sampler[list[int]]):
     batches. For that a few batches are smaller than `batch_size`: the last one of each size, and
     fewer than there are ranks that are halved to make the number even. Where that cannot be, as
     with `batch_size` 1, a warning says so: ranks that differ in number hang at the end of an epoch
-    where they wait for each other. `drop_last=True` leaves out
-    what does not fill a batch of `batch_size`, and batches that are too many for the ranks.
+    where they wait for each other. `drop_last=True` leaves out what does not fill a batch of
+    `batch_size`, and batches that are too many for the ranks.
     `repeat_last=True` fills all batches up, with samples of the same size that come twice then.
 
     `num_replicas` and `rank` are found as in `ranks`. Each epoch has another order, which follows
