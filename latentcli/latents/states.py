@@ -11,9 +11,6 @@ from torch import Tensor
 
 from latentcli.core.types import NORMAL_STATES
 
-VIEWS = (*NORMAL_STATES, "raw")
-"""States that a latent can be brought to. Moments are none: their mode and samples are raw."""
-
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:

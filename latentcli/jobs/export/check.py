@@ -20,9 +20,6 @@ from latentcli.jobs.export.write import output_folder
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import Reporter
 
-SHOWN = 20
-"""Files that the document names."""
-
 
 def check_export(job: ExportJob, reporter: Reporter) -> dict[str, Any]:
     """The --json document; StoreError where a file is missing, or is not what the store gives."""
@@ -57,7 +54,6 @@ def check_export(job: ExportJob, reporter: Reporter) -> dict[str, Any]:
             " the export again."
         )
     wrong = compared(plan, folder, reporter)
-    shown = dict(list(wrong.items())[:SHOWN])
     if wrong:
         first = next(iter(wrong.items()))
         raise StoreError(
@@ -70,7 +66,7 @@ def check_export(job: ExportJob, reporter: Reporter) -> dict[str, Any]:
         "output": str(folder),
         **plan.identity(),
         "samples": plan.count,
-        "wrong": shown,
+        "wrong": wrong,
         "seconds": round(time.perf_counter() - began, 3),
     }
 

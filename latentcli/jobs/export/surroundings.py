@@ -63,6 +63,8 @@ def mistaken_pictures(
     format: ExportFormat, rows: Sequence[Row], others: Sequence[Row], packed: bool
 ) -> list[str]:
     """A sentence on pictures without a latent that the trainer would take for others."""
+    if not others:
+        return []
     names = [name_of(row, packed) for row in rows]
     found = format.mistaken(names, [name_of(row, packed) for row in others])
     if not found:
