@@ -43,6 +43,23 @@ def environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextlib.contextmanager
+def reached(endpoint: str) -> Iterator[None]:
+    """Points the environment to a server.
+
+    fsspec keeps its filesystems by their options, which the environment is not part of: one that
+    a test opened by `fsspec.open` would go on asking a server that is gone.
+    """
+    from s3fs import S3FileSystem
+
+    with environment(AWS_ENDPOINT_URL=endpoint, **_KEYS):
+        S3FileSystem.clear_instance_cache()
+        try:
+            yield
+        finally:
+            S3FileSystem.clear_instance_cache()
+
+
 @dataclass
 class S3Server:
     """A server that runs; the environment points to it."""
@@ -71,7 +88,7 @@ class S3Server:
         """A proxy before this server, to which the environment points within the block."""
         proxy = FaultProxy(self.endpoint.removeprefix("http://"))
         try:
-            with environment(AWS_ENDPOINT_URL=proxy.endpoint):
+            with reached(proxy.endpoint):
                 yield proxy
         finally:
             proxy.close()
@@ -92,7 +109,7 @@ def s3_server() -> Iterator[S3Server]:
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
     try:
-        with environment(AWS_ENDPOINT_URL=endpoint, **_KEYS):
+        with reached(endpoint):
             yield S3Server(endpoint)
     finally:
         server.stop()

@@ -36,7 +36,6 @@ from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
 from latentcli.shards.layout import MANIFEST
 from latentcli.shards.sources.own_output import OUTPUT, mark
-from latentcli.shards.storage.atomic_write import TEMPORARY
 from latentcli.shards.store.lock import StoreLock
 
 OPTIONS = {"step": "--samples-per-file", "bytes_column": "--bytes-column"}
@@ -181,8 +180,6 @@ def open_journal(plan: ExportPlan, reporter: Reporter, is_new: bool) -> Journal:
         if is_new:
             mark(folder, OUTPUT)
         return start_journal(folder, about)
-    # A killed run leaves files half written; the lock says that nobody writes them now.
-    drop_temporary(folder)
     differs = [name for name in about if about[name] != journal.about.get(name)]
     if not differs:
         cut_last_line(journal)
@@ -211,14 +208,6 @@ def differences(there: Mapping[str, Any], about: Mapping[str, Any], names: Seque
     ]
     # Digests tell a person nothing.
     return ", ".join([*found, *["of another store, or of one made otherwise"] * ("spec" in names)])
-
-
-def drop_temporary(folder: Path) -> None:
-    """Deletes what a killed run left half written."""
-    # They are in the folder itself; those in folders of it may be of a store that is written to.
-    for path in folder.glob(f"{TEMPORARY}*"):
-        if path.is_file():
-            path.unlink(missing_ok=True)
 
 
 def before(journal: Journal) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from pathlib import Path
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.exports.format import File
 from latentcli.jobs.runtime.places import SHORT_NAME, check_name
-from latentcli.shards.storage.atomic_write import sync_folder, temporary_name, writing
+from latentcli.shards.storage.atomic_write import TEMPORARY, sync_folder, writing
 
 THREADS = 4
 """That write the small files of a step."""
@@ -23,8 +24,8 @@ LARGE = 1 << 20
 class Writer:
     """Writes into a folder.
 
-    Files get their names when they are whole; until then they are in the folder itself, where no
-    trainer that lists another one finds what a kill left of them.
+    Files get their names when they are whole. Until then they lie beside their place: to rename a
+    file into another folder takes twice as long as to write it.
     """
 
     folder: Path
@@ -32,8 +33,8 @@ class Writer:
     """What becomes of a file that is there already and a new one."""
     ours: Collection[str] = ()
     """Files that this export wrote before: where one is damaged, the new one takes its place."""
-    _temporary: dict[str, str] = field(default_factory=dict)
-    """Where files are until they are whole, by the folder of their names."""
+    _prepared: set[str] = field(default_factory=set)
+    """Folders that are there."""
 
     def begin(self, files: Sequence[File], pool: ThreadPoolExecutor) -> Iterator[tuple[str, int]]:
         """Begins to write some files, several at a time; (path, bytes) of each when it is there."""
@@ -46,14 +47,13 @@ class Writer:
 
     def _prepare(self, below: str) -> None:
         """Makes a folder, the first time."""
-        if below in self._temporary:
+        if below in self._prepared:
             return
         path = self.folder / below
         check_name(self.folder, path)
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-            one_disk = path.stat().st_dev == self.folder.stat().st_dev
-        self._temporary[below] = f"{self.folder if one_disk else path}"
+        self._prepared.add(below)
 
     def _write_some(self, files: Sequence[File]) -> list[tuple[str, int]]:
         return [(file.path, self._write(file)) for file in files]
@@ -63,8 +63,7 @@ class Writer:
         if len(path) > SHORT_NAME or not file.path.isascii():
             check_name(self.folder, Path(path))
         data = self._merged(Path(path), file)
-        folder = self._temporary[file.path.rpartition("/")[0]]
-        replace(path, f"{folder}/{temporary_name(file.path)}", data)
+        replace(path, unfinished(path), data)
         return len(data)
 
     def _merged(self, path: Path, file: File) -> bytes | memoryview:
@@ -109,6 +108,16 @@ def replace(path: str, temporary: str, data: bytes | memoryview) -> None:
     except OSError:
         with writing(Path(path)):
             raise
+
+
+def unfinished(path: str) -> str:
+    """What a file is called until it is whole.
+
+    The name depends on the file alone, so what a kill left of it, the next run writes over.
+    """
+    folder, _, name = path.rpartition("/")
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{folder}/{TEMPORARY}{digest}"
 
 
 def output_folder(output: str) -> Path:

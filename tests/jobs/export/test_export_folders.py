@@ -19,6 +19,7 @@ from latentcli.jobs.export.job import run_export
 from latentcli.jobs.export.journal import JOURNAL
 from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.export.plan import STEP
+from latentcli.jobs.export.write import unfinished
 from latentcli.shards.store.lock import StoreLock
 
 MANY = 7 * STEP
@@ -60,8 +61,9 @@ def test_an_export_that_was_stopped_and_killed_is_finished(many, tmp_path):
     done = lines_of(out / JOURNAL) - 1
     assert 2 <= done < MANY // STEP
     # As a kill in the middle of a file leaves it, and a power cut.
-    (out / ".tmp-host-1-ab").write_bytes(b"half")
-    (out / "3" / "picture00003_0016x0016_sdxl.npz").write_bytes(b"cut")
+    cut = out / "3" / "picture00003_0016x0016_sdxl.npz"
+    Path(unfinished(str(cut))).write_bytes(b"half")
+    cut.write_bytes(b"cut")
     (out / f"{(MANY - 1) % 7}" / f"picture{MANY - 1:05d}_0016x0016_sdxl.npz").write_bytes(b"")
     document = run_export(job)
     # The step of the file that was cut is done again.

@@ -17,6 +17,7 @@ from latentcli.core.errors import StoreError, UsageError
 from latentcli.exports.formats import export_format
 from latentcli.jobs.export.job import run_export
 from latentcli.jobs.export.options import ExportJob
+from latentcli.jobs.export.write import unfinished
 
 SIZE = {"resize": "crop", "size": [64, 64], "divisor": 8}
 FACTOR = 0.18215
@@ -235,8 +236,11 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
         export(store, "fast-dit", tmp_path / "out")
     export(store, "fast-dit", tmp_path / "new")
     # What a kill leaves shifts no labels, and is gone after the next run.
-    (tmp_path / "new" / ".tmp-host-1-00").touch()
+    one = next(path for path in (tmp_path / "new").rglob("*.npy"))
+    Path(unfinished(str(one))).touch()
+    one.unlink()
     export(store, "fast-dit", tmp_path / "new")
+    assert one.exists()
     assert not [*(tmp_path / "new").rglob(".tmp-*")]
 
 
