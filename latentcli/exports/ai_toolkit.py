@@ -133,6 +133,7 @@ FORMAT = ExportFormat(
     name="ai-toolkit",
     summary="ostris/ai-toolkit: its _latent_cache folders, a safetensors file for each picture",
     variants=VARIANTS,
+    fields=False,
     write=write,
     needs=frozenset({"files"}),
     dtypes=("bfloat16", "float32", "float16"),

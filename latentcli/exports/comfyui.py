@@ -55,6 +55,7 @@ FORMAT = ExportFormat(
     name="comfyui",
     summary="ComfyUI: a .latent file for each picture, for its LoadLatent node",
     variants=VARIANTS,
+    fields=False,
     write=write,
     path=stem,
     flips=False,

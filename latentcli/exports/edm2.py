@@ -101,6 +101,7 @@ FORMAT = ExportFormat(
     name="edm2",
     summary="NVlabs/edm2: an .npy of mean and deviation for each picture, and dataset.json",
     variants=VARIANTS,
+    fields=False,
     write=write,
     finish=finish,
     closing=closing,

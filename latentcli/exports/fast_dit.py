@@ -45,6 +45,7 @@ FORMAT = ExportFormat(
     name="fast-dit",
     summary="chuanyangjin/fast-DiT: an .npy of the latent and one of the label for each picture",
     variants=VARIANTS,
+    fields=False,
     write=write,
     alone=True,
     flips=False,

@@ -188,6 +188,8 @@ class ExportFormat:
     needs: frozenset[str] = frozenset()
     """Of moments, labels, one_size, square, files (pictures that are files), text (embeddings of
     captions, which no store has): what the format cannot do without."""
+    fields: bool = True
+    """Whether its files have anything of captions and other fields, classes apart."""
     flips: bool = True
     """Whether its files have room for latents of mirrored pictures."""
     dtypes: tuple[str, ...] = ("float32",)

@@ -180,6 +180,7 @@ FORMAT = ExportFormat(
     name="kohya",
     summary="kohya-ss/sd-scripts: an .npz for each picture, to lie beside it",
     variants=VARIANTS,
+    fields=False,
     write=write,
     merge=merge,
     path=lambda name: name,

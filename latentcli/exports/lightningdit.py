@@ -87,6 +87,7 @@ FORMAT = ExportFormat(
     name="lightningdit",
     summary="hustvl/LightningDiT: safetensors of 10,000 latents with labels, and their statistics",
     variants=VARIANTS,
+    fields=False,
     write=write,
     finish=finish,
     group=PER_FILE,

@@ -104,6 +104,7 @@ FORMAT = ExportFormat(
     name="mar",
     summary="LTH14/mar: an .npz of mean and log-variance for each picture, in folders of classes",
     variants=VARIANTS,
+    fields=False,
     write=write,
     closing=closing,
     alone=True,

@@ -122,6 +122,7 @@ FORMAT = ExportFormat(
     name="musubi",
     summary="kohya-ss/musubi-tuner: a safetensors file for each picture, in one folder",
     variants=VARIANTS,
+    fields=False,
     write=write,
     path=stem,
     flips=False,

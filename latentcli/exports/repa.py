@@ -60,6 +60,7 @@ FORMAT = ExportFormat(
     name="repa",
     summary="sihyun-yu/REPA: vae-sd/ with an .npy of mean and deviation for each, and labels",
     variants=VARIANTS,
+    fields=False,
     write=write,
     finish=finish,
     alone=True,

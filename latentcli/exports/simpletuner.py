@@ -104,6 +104,7 @@ FORMAT = ExportFormat(
     name="simpletuner",
     summary="SimpleTuner: its VAE cache, a .pt file for each picture",
     variants=VARIANTS,
+    fields=False,
     write=write,
     path=lambda name: name,
     flips=False,

@@ -111,7 +111,7 @@ def compared(plan: ExportPlan, folder: Path, reporter: Reporter) -> dict[str, st
     facts = []
     meter = Meter("export", plan.count, reporter.progress, noun="latents")
     meter.begin()
-    for step, samples in steps_of(plan, range(plan.steps)):
+    for step, samples in steps_of(plan.work, range(plan.steps)):
         group = plan.format.write(samples, step, plan.setting)
         facts.append(dict(group.facts))
         expected.update(file.path for file in group.files)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import torch
 
 from latentcli.core.errors import UsageError
 from latentcli.core.options import check_options
-from latentcli.exports.format import File
 from latentcli.jobs.export.check import check_export
 from latentcli.jobs.export.journal import (
     VERSION,
@@ -28,8 +26,9 @@ from latentcli.jobs.export.journal import (
 from latentcli.jobs.export.links import Links
 from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.export.plan import ExportPlan, plan_export
-from latentcli.jobs.export.steps import steps_of
-from latentcli.jobs.export.write import THREADS, Writer
+from latentcli.jobs.export.processes import made_steps
+from latentcli.jobs.export.steps import Maker
+from latentcli.jobs.export.write import Writer
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.places import try_folder
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
@@ -48,11 +47,16 @@ def run_export(job: ExportJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     StoreError and UsageError as of `plan_export`; UsageError where the folder holds another export.
     """
     check_options(job)
-    if job.check is not None:
-        return check_export(job, reporter)
+    with one_thread(), set_aside():
+        return export(job, reporter) if job.check is None else check_export(job, reporter)
+
+
+def export(job: ExportJob, reporter: Reporter) -> dict[str, Any]:
+    """Writes an export."""
     plan = plan_export(job)
-    links = Links(plan.format, plan.folder) if job.link_images else None
-    unlinked = links.missing(plan.rows, plan.reading.packed) if links is not None else set()
+    unlinked: set[int] = set()
+    if job.link_images:
+        unlinked = Links(plan.format, plan.folder).missing(plan.rows, plan.reading.packed)
     try_folder("--output", str(plan.folder))
     is_new = check_folder(plan)
     began = time.perf_counter()
@@ -62,8 +66,7 @@ def run_export(job: ExportJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     ):
         journal = open_journal(plan, reporter, is_new)
         todo = steps_to_do(plan, journal, unlinked)
-        with one_thread():
-            write_steps(plan, journal, todo, links, stop, reporter)
+        write_steps(plan, journal, todo, stop, reporter)
     return document(plan, journal, todo, round(time.perf_counter() - began, 3))
 
 
@@ -76,6 +79,20 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def set_aside() -> Iterator[None]:
+    """What is there already is not looked through for garbage.
+
+    That of the libraries is half a million objects, and Python would look at all of them again and
+    again while it reads rows.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def steps_to_do(plan: ExportPlan, journal: Journal, unlinked: Collection[int]) -> list[int]:
@@ -97,54 +114,22 @@ def write_steps(
     plan: ExportPlan,
     journal: Journal,
     todo: list[int],
-    links: Links | None,
     stop: StopRequest,
     reporter: Reporter,
 ) -> None:
     """Writes the files of the steps, then those of the whole, and deletes what is out of date."""
-    ours = {*journal.files(), *before(journal)}
-    writer, texts = Writer(plan.folder, plan.format.merge, ours), Writer(plan.folder)
+    ours = frozenset({*journal.files(), *before(journal)})
+    maker = Maker(plan.work, ours, plan.job.link_images)
     meter = Meter("export", plan.count, reporter.progress, noun="latents")
     meter.begin()
-    done: Callable[[], None] | None = None
-    with ThreadPoolExecutor(THREADS) as pool:
-        for step, samples in steps_of(plan, todo):
-            group = plan.format.write(samples, step, plan.setting)
-            # The next step is made while the files of this one are written.
-            if done is not None:
-                done()
+    with closing(made_steps(maker, todo, plan.job.workers)) as made:
+        for some in made:
+            journal.add(some, linked=plan.job.link_images)
+            meter.advance(sum(one.samples for one in some))
             stop.check()
-            written = [writer.begin(group.files, pool)]
-            if links is not None:
-                captions = kept(links.lay(samples), ours, plan.folder)
-                written.append(texts.begin(captions, pool))
-            add = partial(journal.add, step, facts=group.facts, linked=links is not None)
-            done = partial(finish_step, add, written, meter, len(samples))
-            if plan.format.lazy:
-                # A file of these is large, and no two are held.
-                done()
-                done = None
-        if done is not None:
-            done()
-        last = plan.format.finish(journal.facts(plan.steps), plan.setting)
-        list(writer.begin(last, pool))
+    last = plan.format.finish(journal.facts(plan.steps), plan.setting)
+    Writer(plan.folder, plan.format.merge, ours).write(last)
     remove_stale(journal, {*journal.files(), *(file.path for file in last)}, plan.folder)
-
-
-def finish_step(
-    add: Callable[[list[tuple[str, int]]], None],
-    written: Sequence[Iterator[tuple[str, int]]],
-    meter: Meter,
-    count: int,
-) -> None:
-    """Waits for the files of a step, and notes that they are there."""
-    add([file for files in written for file in files])
-    meter.advance(count)
-
-
-def kept(captions: Iterable[File], ours: Collection[str], folder: Path) -> list[File]:
-    """The captions to write: one that was there before us is its owner's."""
-    return [file for file in captions if file.path in ours or not (folder / file.path).exists()]
 
 
 def check_folder(plan: ExportPlan) -> bool:

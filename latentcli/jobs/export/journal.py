@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentcli.core.errors import StoreError
+from latentcli.jobs.export.steps import Made
 from latentcli.jobs.store.latent_store import LatentStore
 from latentcli.shards.layout import record_path
 from latentcli.shards.storage.atomic_write import atomic_write, writing
@@ -31,15 +32,15 @@ class Journal:
     steps: dict[int, dict[str, Any]] = field(default_factory=dict)
     """By number: the files, as [path, bytes], and the facts that they leave."""
 
-    def add(
-        self, step: int, files: Sequence[tuple[str, int]], facts: Mapping[str, Any], linked: bool
-    ) -> None:
-        """Notes that a step's files are all there, and whether its pictures are linked to."""
-        line = {"step": step, "files": [list(file) for file in files], "facts": dict(facts)}
-        line |= {"linked": True} if linked else {}
-        self.steps[step] = line
+    def add(self, made: Sequence[Made], linked: bool) -> None:
+        """Notes that the files of steps are all there, and whether their pictures are linked to."""
+        lines = []
+        for one in made:
+            line = {"step": one.step, "files": [*map(list, one.files)], "facts": one.facts}
+            lines.append(line | ({"linked": True} if linked else {}))
+            self.steps[one.step] = lines[-1]
         with writing(self.path), self.path.open("ab") as journal:
-            journal.write(line_of(line))
+            journal.write(b"".join(map(line_of, lines)))
             journal.flush()
             os.fsync(journal.fileno())
 

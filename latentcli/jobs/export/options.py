@@ -86,6 +86,13 @@ class ExportJob:
         section="write",
         metavar="NAME",
     )
+    workers: int | None = option(
+        None,
+        "Processes that write; 0 does it in the main one. Default: 0 for up to 16,384 latents, else"
+        " one per CPU core, up to 8.",
+        section="read",
+        least=0,
+    )
     link_images: bool = option(
         False,
         "Lay links to the pictures, and their captions as .txt files, where the trainer looks for"

@@ -17,6 +17,7 @@ from latentcli.jobs.export.geometry import Geometry, geometry_of
 from latentcli.jobs.export.labels import AUTO, Label, label_of
 from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.export.samples import Place, Reading, name_of
+from latentcli.jobs.export.steps import STEP, Work
 from latentcli.jobs.export.surroundings import (
     check_surroundings,
     forced_warnings,
@@ -28,9 +29,6 @@ from latentcli.jobs.store.latent_store import LatentStore
 from latentcli.shards.storage.paths import path_of
 from latentcli.shards.store.manifest import Manifest
 from latentcli.shards.store.presence import repair_advice
-
-STEP = 256
-"""Samples of a step of an export, of a format with files for each sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +56,21 @@ class ExportPlan:
         return len(self.rows)
 
     @property
+    def work(self) -> Work:
+        """What is sent to the processes that write."""
+        return Work(
+            to=self.format.name,
+            folder=self.folder,
+            setting=self.setting,
+            reading=self.reading,
+            count=self.count,
+            step=self.step,
+        )
+
+    @property
     def steps(self) -> int:
         """How many steps there are."""
-        return -(-self.count // self.step)
+        return self.work.steps
 
     def identity(self) -> dict[str, Any]:
         """What an export of the same options has in common with this one; JSON values."""
@@ -87,13 +97,14 @@ def plan_export(job: ExportJob) -> ExportPlan:
         raise UsageError("Say the format: --to kohya, for instance.")
     format = export_format(job.to)
     store = LatentStore(path_of(job.store))
-    manifest = whole(store)
+    manifest = manifest_of(store)
     space = manifest.latent_space.rpartition("#")[0]
     variant = variant_for(format, space, store.normalisation.states, job.arch, job.force)
     check_channels(format, variant.channels, manifest)
     state = wanted_state(job, format, variant.state, store.normalisation.states)
     geometry = geometry_of(manifest.preprocessing, manifest.latent["downscale"])
     rows, others, places = all_rows(store)
+    check_whole(store)
     packed = manifest.tars
     check_names(format, rows, packed)
     problem = sizing_problem(format, variant, geometry, rows, job.force)
@@ -128,7 +139,17 @@ def plan_export(job: ExportJob) -> ExportPlan:
         format=format,
         folder=folder,
         setting=setting,
-        reading=Reading(store, places, setting, label, format.needs, job.sample, packed),
+        reading=Reading(
+            store=store,
+            places=places,
+            setting=setting,
+            label=label,
+            needs=format.needs,
+            sample=job.sample,
+            packed=packed,
+            largest=max(shapes, key=prod, default=(0, 0)),
+            fields=format.fields or bool(label.fields) or job.link_images,
+        ),
         rows=rows,
         step=step_of(format, job, rows, setting.mirrored),
         warnings=(
@@ -181,18 +202,24 @@ def default_output(store: LatentStore, format: ExportFormat) -> str:
     return f"{store.path.name.removesuffix('.latents')}.{format.name}"
 
 
-def whole(store: LatentStore) -> Manifest:
-    """The store's manifest; StoreError where the store is not whole, or holds clips."""
+def manifest_of(store: LatentStore) -> Manifest:
+    """The store's manifest; StoreError where there is none, or the store holds clips."""
     if store.manifest is None:
         raise StoreError(f"{store.path} is a single shard; name the folder of its store.")
-    if not store.look_closely().is_whole:
+    if "clips" in store.manifest.spec:
+        raise StoreError(f"{store.path} holds clips; the formats of exports are for pictures.")
+    return store.manifest
+
+
+def check_whole(store: LatentStore) -> None:
+    """StoreError where a store, all of whose records have been read, is not whole."""
+    if store.presence.is_whole and store.misses_fields():
+        store.look_closely()
+    if not store.presence.is_whole:
         raise StoreError(
             f"{store.path} is not whole ({store.presence.describe()}), and an export would miss"
             f" samples without a word. {repair_advice(store.path)}"
         )
-    if "clips" in store.manifest.spec:
-        raise StoreError(f"{store.path} holds clips; the formats of exports are for pictures.")
-    return store.manifest
 
 
 def all_rows(store: LatentStore) -> tuple[list[Row], list[Row], list[Place]]:

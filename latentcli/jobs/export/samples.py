@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from posixpath import basename, splitext
 from typing import Any, NamedTuple
 
 import torch
@@ -57,6 +57,10 @@ class Reading:
     """Seed of posterior samples; None takes the mode."""
     packed: bool
     """Whether inputs are packed in tars or tables, so that a source names no picture."""
+    largest: tuple[int, int] = (0, 0)
+    """(h, w) of the latents that have the most cells."""
+    fields: bool = True
+    """Whether captions and other fields are read."""
 
     def samples(self, start: int = 0) -> Iterator[ExportSample]:
         """Those from `start` on, in the order of the input list; units before are not read."""
@@ -65,7 +69,8 @@ class Reading:
             if at >= place.samples:
                 continue
             rows = [row for row in self.store.unit_rows(place.unit) if row.status == "ok"]
-            fields = self.store.unit_fields(place.unit, [row.key for row in rows])
+            keys = [row.key for row in rows] if self.fields else []
+            fields = self.store.unit_fields(place.unit, keys) if keys else {}
             while at < len(rows):
                 batch = rows[at : at + batch_size(rows[at])]
                 yield from self.batch(batch, place.unit, place.first + at, fields)
@@ -87,7 +92,7 @@ class Reading:
             yield ExportSample(
                 key=row.key,
                 name=name_of(row, self.packed),
-                filename=PurePosixPath(row.source.rpartition("::")[2]).name,
+                filename=basename(row.source.rpartition("::")[2]),
                 index=index + at,
                 **latents[at],
                 original_size=row.original_size or (0, 0),
@@ -195,5 +200,5 @@ def name_of(row: Row, packed: bool) -> str:
         return row.key
     # Keys differ from names where two pictures have one name but for the suffix.
     folder = row.key.rpartition("/")[0]
-    stem = PurePosixPath(row.source.rpartition("/")[2]).stem
+    stem = splitext(basename(row.source))[0]
     return f"{folder}/{stem}" if folder else stem

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from latentcli.exports.format import File
 from latentcli.jobs.runtime.places import SHORT_NAME, check_name
 from latentcli.shards.storage.atomic_write import TEMPORARY, sync_folder, writing
 
-THREADS = 4
-"""That write the small files of a step."""
 LARGE = 1 << 20
 """Bytes from which a file is brought to the disk at once."""
 
@@ -36,14 +33,9 @@ class Writer:
     _prepared: set[str] = field(default_factory=set)
     """Folders that are there."""
 
-    def begin(self, files: Sequence[File], pool: ThreadPoolExecutor) -> Iterator[tuple[str, int]]:
-        """Begins to write some files, several at a time; (path, bytes) of each when it is there."""
-        for file in files:
-            self._prepare(file.path.rpartition("/")[0])
-        size = max(1, -(-len(files) // THREADS))
-        parts = [files[start : start + size] for start in range(0, len(files), size)]
-        written = pool.map(self._write_some, parts)
-        return (pair for part in written for pair in part)
+    def write(self, files: Iterable[File]) -> list[tuple[str, int]]:
+        """Writes some files: (path, bytes) of each."""
+        return [(file.path, self._write(file)) for file in files]
 
     def _prepare(self, below: str) -> None:
         """Makes a folder, the first time."""
@@ -55,23 +47,22 @@ class Writer:
             path.mkdir(parents=True, exist_ok=True)
         self._prepared.add(below)
 
-    def _write_some(self, files: Sequence[File]) -> list[tuple[str, int]]:
-        return [(file.path, self._write(file)) for file in files]
-
     def _write(self, file: File) -> int:
+        self._prepare(file.path.rpartition("/")[0])
         path = f"{self.folder}/{file.path}"
         if len(path) > SHORT_NAME or not file.path.isascii():
             check_name(self.folder, Path(path))
-        data = self._merged(Path(path), file)
+        data = file.data if self.merge is None else self._merged(path, file, self.merge)
         replace(path, unfinished(path), data)
         return len(data)
 
-    def _merged(self, path: Path, file: File) -> bytes | memoryview:
-        # A power cut leaves empty what was written just before.
-        if self.merge is None or not path.exists() or not path.stat().st_size:
-            return file.data
+    def _merged(
+        self, path: str, file: File, merge: Callable[[bytes, bytes], bytes]
+    ) -> bytes | memoryview:
         try:
-            return self.merge(path.read_bytes(), bytes(file.data))
+            there = Path(path).read_bytes() if os.path.exists(path) else b""  # noqa: PTH110
+            # A power cut leaves empty what was written just before.
+            return merge(there, bytes(file.data)) if there else file.data
         except ValueError as error:
             if file.path in self.ours:
                 return file.data

@@ -6,11 +6,9 @@ pixels as they are, which the parent receives straight into the tensors' memory.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import pickle
-import signal
 import socket
 import threading
 import time
@@ -29,7 +27,7 @@ from torch import Tensor
 
 from latentcli.core.types import InputRow, Row
 from latentcli.jobs.loader.prepare import Intake, RawSample, Recipe, prepare_sample, read_sample
-from latentcli.jobs.runtime.machine import reuse_heap
+from latentcli.jobs.runtime.machine import end_with_parent, reuse_heap
 
 STAGES = ("read", "decode_image", "preprocess")
 READS = 6
@@ -41,7 +39,6 @@ UNKNOWN_SIZE = 2**20
 MESSAGE_BYTES = 4 * 2**20
 """Pixels that are sent at once, unless a single picture has more."""
 LENGTH = 8
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +261,7 @@ def rows_of(intake: Intake, order: Order) -> list[InputRow]:
 
 def settle() -> None:
     """One thread of torch, no library's words between the display's lines, no life of its own."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     with suppress(OSError):
         os.dup2(2, 1)  # stdout is the job's data
     torch.set_num_threads(1)

@@ -97,9 +97,10 @@ def _conversion(hint: Any) -> Callable[[Any, str], Any] | None:
     if isinstance(of, type) and is_dataclass(of):
         return lambda values, _: tuple(from_object(of, value) for value in values)
     count = None if more == [...] else 1 + len(more)
+    allowed = {of}
 
     def items(values: list[Any], name: str) -> tuple[Any, ...]:
-        if count not in (None, len(values)) or not set(map(type, values)) <= {of}:
+        if count not in (None, len(values)) or not allowed.issuperset(map(type, values)):
             what = "texts" if of is str else f"{count or 'some'} integers"
             raise ValueError(f"{name} is {values!r:.60}, expected {what}")
         return tuple(values)

@@ -12,6 +12,7 @@ import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from latentcli.shards.keys import key_hash
 from latentcli.shards.storage.atomic_write import FileDigest, atomic_write
 from latentcli.shards.storage.paths import AnyPath, RemotePath, read_part, reading
 
+_TOGETHER = 256
+"""Lines that are parsed at a time."""
 _KEY = re.compile(rb'\{"key":("(?:[^"\\]|\\.)*"),"fields":')
 
 
@@ -48,8 +51,9 @@ def _json(value: Any) -> bytes:
 
 def iter_fields(path: AnyPath) -> Iterator[tuple[str, dict[str, Any]]]:
     """Keys and fields in the order of the file; StoreError where it is missing or damaged."""
-    for _, line in _lines(path):
-        yield _parsed(path, line)
+    lines = (line for _, line in _lines(path))
+    while some := list(islice(lines, _TOGETHER)):
+        yield from _parsed_together(path, some)
 
 
 def _lines(path: AnyPath) -> Iterator[tuple[int, bytes]]:
@@ -90,7 +94,9 @@ def _parsed_together(path: AnyPath, lines: Sequence[bytes]) -> list[tuple[str, d
     except (ValueError, KeyError, TypeError, RecursionError):
         found = []
     # Anything odd is told of its own line.
-    if len(found) != len(lines) or not all(type(fields) is dict for _, fields in found):
+    sound = all(type(key) is str and type(fields) is dict for key, fields in found)
+    is_cut = bool(lines) and not lines[-1].endswith(b"}\n")
+    if len(found) != len(lines) or is_cut or not sound:
         return [_parsed(path, line) for line in lines]
     return found
 

@@ -18,7 +18,7 @@ from latentcli.core.errors import StoreError, UsageError
 from latentcli.jobs.export.job import run_export
 from latentcli.jobs.export.journal import JOURNAL
 from latentcli.jobs.export.options import ExportJob
-from latentcli.jobs.export.plan import STEP
+from latentcli.jobs.export.steps import STEP
 from latentcli.jobs.export.write import unfinished
 from latentcli.shards.store.lock import StoreLock
 
