@@ -21,7 +21,8 @@ from latentcli.core.errors import StoreError
 from latentcli.core.field_values import flaw_of
 from latentcli.shards.keys import key_hash
 from latentcli.shards.storage.atomic_write import FileDigest, atomic_write
-from latentcli.shards.storage.paths import AnyPath, RemotePath, read_part, reading
+from latentcli.shards.storage.paths import AnyPath, RemotePath, reading
+from latentcli.shards.storage.ranges import read_ranges
 
 _TOGETHER = 256
 """Lines that are parsed at a time."""
@@ -195,7 +196,8 @@ class FieldsFile:
 
     def _lines(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         if self._local is None:
-            return [bytes(read_part(self.path, begin, begin + size)) for begin, size in spans]
+            places = [(begin, begin + size) for begin, size in spans]
+            return [bytes(line) for line in read_ranges(self.path, places)]
         if not spans:
             return []
         # For each batch of a training loop: nothing quicker opens a file.

@@ -208,10 +208,13 @@ class StoreReader:
         stacks = {column: Stack(len(keys)) for column in names}
         for unit, places in by_unit(units):
             file = self._shard(unit).file
-            for column, stack in stacks.items():
-                own = names[column]
-                for place in places:
-                    stack.put(place, file, f"{keys[place]}/{own[place]}")
+            file.copy_into(
+                [
+                    stack.room(place, file, f"{keys[place]}/{names[column][place]}")
+                    for column, stack in stacks.items()
+                    for place in places
+                ]
+            )
         return {column: stack.values for column, stack in stacks.items()}
 
     def others(

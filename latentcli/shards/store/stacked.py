@@ -1,4 +1,4 @@
-"""Copies tensors of many samples out of shards, straight into the memory of a batch."""
+"""Makes room for tensors of many samples, which are copied there straight out of shards."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Stack:
 
     @property
     def values(self) -> Tensor:
-        """[count, ...], in the stored dtype; to be taken once all were put."""
+        """[count, ...], in the stored dtype; to be taken once all were copied."""
         if self._values is None:
-            raise ValueError("no tensor was put into the stack")
+            raise ValueError("the stack has no tensors")
         return self._values
 
-    def put(self, place: int, file: ShardFile, name: str) -> None:
-        """Copies a tensor to its place.
+    def room(self, place: int, file: ShardFile, name: str) -> tuple[Entry, memoryview]:
+        """A tensor of a file, and the memory of its place, to be copied into it.
 
         StoreError where there is none of this name, or of another dtype or shape than the others.
         """
@@ -44,7 +44,7 @@ class Stack:
                 f" another sample of its size has {like.dtype} {list(like.shape)}."
             )
         size = self._size
-        file.copy_into(entry, self._memory[place * size : (place + 1) * size])
+        return entry, self._memory[place * size : (place + 1) * size]
 
     def _begin(self, entry: Entry) -> Entry:
         import torch

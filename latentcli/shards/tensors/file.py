@@ -6,13 +6,14 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from latentcli.core.errors import StoreError
 from latentcli.shards.storage.paths import AnyPath, RemotePath, read_part
+from latentcli.shards.storage.ranges import read_ranges
 from latentcli.shards.tensors.dtypes import MAX_HEADER_BYTES, dtypes
 
 if TYPE_CHECKING:
@@ -101,24 +102,29 @@ class SafetensorsFile:
         flat = torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
         return flat.view(entry.shape)
 
-    def copy_into(self, entry: Entry, memory: memoryview) -> None:
-        """Copies a tensor's bytes into memory of just as many.
+    def copy_into(self, rooms: Sequence[tuple[Entry, memoryview]]) -> None:
+        """Copies the bytes of tensors, each into memory of just as many.
 
-        Quicker than `tensor`, of which a training loop copies each into its batch. StoreError where
-        the file cannot be read.
+        Quicker than `tensor`, of which a training loop copies each into its batch; of a remote file
+        those that lie near each other come with one request. StoreError where the file cannot be
+        read.
         """
         if self._closed:
             raise ValueError(f"{self.path} was closed")
-        begin, end = self._start + entry.begin, self._start + entry.end
-        if begin == end:
-            return
+        rooms = [(entry, memory) for entry, memory in rooms if entry.end > entry.begin]
+        start = self._start
         if self._map is not None:
-            memory[:] = memoryview(self._map)[begin:end]
+            data = memoryview(self._map)
+            for entry, memory in rooms:
+                memory[:] = data[start + entry.begin : start + entry.end]
             return
-        data = read_part(self.path, begin, end)
-        if len(data) != end - begin:
-            raise StoreError(f"{self.path} is damaged: it ends within a tensor.")
-        memory[:] = data
+        spans = [(start + entry.begin, start + entry.end) for entry, _ in rooms]
+        for (begin, end), (_, memory), found in zip(
+            spans, rooms, read_ranges(self.path, spans), strict=True
+        ):
+            if len(found) != end - begin:
+                raise StoreError(f"{self.path} is damaged: it ends within a tensor.")
+            memory[:] = found
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Rows `start` to `stop` of a tensor's first axis, read into memory of their own.
