@@ -8,17 +8,31 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 from latentcli.shards.store.shard_file import ShardFile
 
-MOST = 128
+MOST = 1024
 """Shards that are open at most; each costs a descriptor, and memory for its tensors' names."""
+FEW = 128
+"""Shards that may be open whatever memory they cost."""
+TENSORS = 2**19
+"""Tensors in all open shards, where there are more than a few: half a KiB of memory each."""
 SHARE = 4
 """The part of a process's descriptors that shards may take is one of so many."""
 
-_recent: OrderedDict[tuple[int, int], weakref.ref[ShardCache]] = OrderedDict()
-"""Whose each open shard is, by the cache's id and the unit, the last used one at the end."""
+_recent: OrderedDict[tuple[int, int], Held] = OrderedDict()
+"""All open shards, by the cache's id and the unit, the last used one at the end."""
 _lock = threading.Lock()
+
+
+class Held(NamedTuple):
+    """An open shard among those of all stores."""
+
+    cache: weakref.ref[ShardCache]
+    """Whose it is."""
+    tensors: int
+    """How many it has."""
 
 
 class OpenShard:
@@ -45,7 +59,7 @@ class ShardCache:
         shard = self._shards.get(unit)
         if shard is None:
             shard = self._shards[unit] = OpenShard(open_file(unit))
-        self._keep(unit)
+        self._keep(unit, len(shard.file.entries))
         return shard
 
     def drop(self, unit: int) -> None:
@@ -54,20 +68,22 @@ class ShardCache:
         with _lock:
             _recent.pop((id(self), unit), None)
 
-    def _keep(self, unit: int) -> None:
+    def _keep(self, unit: int, tensors: int) -> None:
         place = id(self), unit
         with _lock:
             known = _recent.get(place)
-            if known is None or known() is not self:
-                _recent[place] = weakref.ref(self)
+            is_new = known is None or known.cache() is not self
+            if is_new:
+                _recent[place] = Held(weakref.ref(self), tensors)
             _recent.move_to_end(place)
-            if len(_recent) <= limit():
+            # Only a new one adds tensors, so that they need not be counted at each look-up.
+            if len(_recent) <= limit() and (len(_recent) <= FEW or not is_new):
                 return
-            for place in [place for place, cache in _recent.items() if cache() is None]:
+            for place in [place for place, held in _recent.items() if held.cache() is None]:
                 del _recent[place]
-            while len(_recent) > limit():
+            while _are_too_many():
                 (_, oldest), held = _recent.popitem(last=False)
-                cache = held()
+                cache = held.cache()
                 if cache is not None:
                     cache._shards.pop(oldest, None)
 
@@ -76,6 +92,12 @@ class ShardCache:
 
     def __reduce__(self) -> tuple[type[ShardCache], tuple[()]]:
         return ShardCache, ()
+
+
+def _are_too_many() -> bool:
+    if len(_recent) > limit():
+        return True
+    return len(_recent) > FEW and sum(held.tensors for held in _recent.values()) > TENSORS
 
 
 def limit() -> int:

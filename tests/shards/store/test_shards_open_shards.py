@@ -83,7 +83,13 @@ def test_stores_of_many_shards_under_a_small_limit(tmp_path):
 
 @pytest.mark.parametrize(
     ("soft", "shards"),
-    [(1024, open_shards.MOST), (64, 16), (3, 1), (resource.RLIM_INFINITY, open_shards.MOST)],
+    [
+        (1 << 16, open_shards.MOST),
+        (1024, 256),
+        (64, 16),
+        (3, 1),
+        (resource.RLIM_INFINITY, open_shards.MOST),
+    ],
 )
 def test_the_limit_leaves_room_for_others(monkeypatch, soft, shards):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
@@ -97,6 +103,46 @@ def test_the_least_lately_used_shard_of_all_stores_is_closed(store, monkeypatch)
     for reader, key in ((one, first), (one, second), (two, first), (one, first), (two, third)):
         reader.tensors(key)
     assert (sorted(one._shards._shards), sorted(two._shards._shards)) == ([0], [0, 2])
+    assert held() == 3
+
+
+def opened(reader: StoreReader, monkeypatch: pytest.MonkeyPatch, units: list[int]) -> int:
+    """How many shards are opened to read a sample of each of these units, of four samples each."""
+    count, really = 0, reader._shards.get
+
+    def get(unit, open_file):
+        def counted(number):
+            nonlocal count
+            count += 1
+            return open_file(number)
+
+        return really(unit, counted)
+
+    monkeypatch.setattr(reader._shards, "get", get)
+    for unit in units:
+        reader.tensors(f"img/{4 * unit:04d}", unit)
+    return count
+
+
+def test_many_shards_stay_open(tmp_path, monkeypatch):
+    """Where few are held, a loop in random order opens a shard for nearly each sample."""
+    run_job(tmp_path / "many", count=4 * 300, per_unit=4)
+    reader = StoreReader(tmp_path / "many")
+    assert opened(reader, monkeypatch, [*range(300), *reversed(range(300)), 7]) == 300
+    assert held() == 300
+
+
+def test_tensors_of_open_shards_are_limited_but_for_a_few(store, monkeypatch):
+    """Of these shards each has at most four."""
+    monkeypatch.setattr(open_shards, "FEW", 3)
+    monkeypatch.setattr(open_shards, "TENSORS", 20)
+    reader = StoreReader(store)
+    assert opened(reader, monkeypatch, [*range(12)]) == 12
+    sizes = {unit: len(shard.file.names) for unit, shard in reader._shards._shards.items()}
+    assert held() == len(sizes) > 3 and sum(sizes.values()) <= 20 < sum(sizes.values()) + 4
+    assert sorted(sizes) == [*range(12)][-len(sizes) :]
+    monkeypatch.setattr(open_shards, "TENSORS", 1)
+    reader.tensors("img/0000")
     assert held() == 3
 
 
