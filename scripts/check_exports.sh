@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Reads what export writes with the libraries that it is written for, in these versions.
+# Reads what export writes with the libraries that it is written for, in these versions, and trains on
+# a store with Lightning.
 #
 #   bash scripts/check_exports.sh        the tests of tests/exports, none of whose readers is left out
 #   bash scripts/check_exports.sh -k mds other words go to pytest
@@ -14,6 +15,7 @@ consumers=(
   mosaicml-streaming==0.13.0 xxhash zstd python-snappy cramjam Brotli catalogue
   litdata==0.2.76
   webshart==0.4.6
+  lightning==2.6.6 lightning-utilities==0.15.3
 )
 folder=.venv/consumers
 
@@ -24,4 +26,5 @@ if [[ ! -f $folder/.installed || $(<"$folder/.installed") != "${consumers[*]}" ]
   .venv/bin/python -m pip install -qq --no-deps --target "$folder" "${consumers[@]}"
   printf '%s\n' "${consumers[*]}" >"$folder/.installed"
 fi
-PYTHONPATH=$folder LATENTCLI_REQUIRE_CONSUMERS=1 .venv/bin/pytest -q tests/exports "$@"
+training=tests/jobs/training/test_training_consumers.py::test_lightning_sets_the_epoch
+PYTHONPATH=$folder LATENTCLI_REQUIRE_CONSUMERS=1 .venv/bin/pytest -q tests/exports "$training" "$@"

@@ -6,8 +6,8 @@ import json
 
 import pytest
 import torch
-from consumers import consumer
 from goldens import golden, sample, setting
+from harness.consumers import consumer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from readers import read_litdata

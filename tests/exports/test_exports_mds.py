@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from consumers import mosaic
 from goldens import golden, sample, setting
+from harness.consumers import mosaic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from readers import read_mds

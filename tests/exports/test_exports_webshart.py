@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from consumers import consumer
 from goldens import golden
+from harness.consumers import consumer
 from readers import members
 from rows import rows_of, whole
 

@@ -47,7 +47,8 @@ def check_once(
     if not pictures:
         reporter.note("None of the first inputs can be read, so the self-check was left out.")
         return manifest
-    manifest = replace(manifest, self_check=self_check(engine, pictures, keys))
+    figures = self_check(engine, pictures, keys, plan.state, plan.store_dtype)
+    manifest = replace(manifest, self_check=figures)
     write_manifest(plan.store, manifest)
     return manifest
 

@@ -87,7 +87,8 @@ def check_first(run: EncodeRun, batch: Sequence[Picture]) -> None:
     """The self-check of a first batch, if the job wants one; SelfCheckError where it fails."""
     if run.job.self_check:
         chosen = batch[:CHECKED_INPUTS]
-        self_check(run.engine, [p.pixels for p in chosen], [p.row.key for p in chosen])
+        pictures, keys = [one.pixels for one in chosen], [one.row.key for one in chosen]
+        self_check(run.engine, pictures, keys, run.plan.state, run.plan.store_dtype)
 
 
 @dataclass(slots=True)

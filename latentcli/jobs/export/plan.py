@@ -100,7 +100,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
     manifest = manifest_of(store)
     space = manifest.latent_space.rpartition("#")[0]
     variant = variant_for(format, space, store.normalisation.states, job.arch, job.force)
-    check_channels(format, variant.channels, manifest)
+    check_channels(format, variant, manifest)
     state = wanted_state(job, format, variant.state, store.normalisation.states)
     geometry = geometry_of(manifest.preprocessing, manifest.latent["downscale"])
     rows, others, places = all_rows(store)
@@ -237,12 +237,15 @@ def all_rows(store: LatentStore) -> tuple[list[Row], list[Row], list[Place]]:
     return samples, others, places
 
 
-def check_channels(format: ExportFormat, channels: int | None, manifest: Manifest) -> None:
+def check_channels(format: ExportFormat, variant: Variant, manifest: Manifest) -> None:
     """UsageError where the trainer cannot take so many channels, whatever is forced."""
-    found = manifest.latent["channels"]
+    found, channels = manifest.latent["channels"], variant.channels
     if channels is not None and found != channels:
         raise UsageError(
-            f"The store's latents have {found} channels, and {format.name} is for {channels}."
+            f"The store's latents are of the space {manifest.latent_space.rpartition('#')[0]}, and"
+            f" {format.name} would take them as {variant.name}'s, of {' or '.join(variant.spaces)}."
+            f" They have {found} channels and not {channels}, so no trainer can take them, and"
+            " --force does not help."
         )
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from latentcli.core.errors import SelfCheckError
 from latentcli.core.json_values import rounded_value
+from latentcli.core.posterior import posterior_of
+from latentcli.core.store_dtype import rounded
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine, decode_batch
 from latentcli.jobs.settings import DecodeSettings
@@ -28,26 +30,42 @@ CHANNEL_STD_LIMIT = 8.0
 REMEDY = "Check --model and --weights, or go on anyway with --no-self-check."
 
 
-def self_check(engine: Engine, pictures: Sequence[Tensor], keys: Sequence[str]) -> dict[str, Any]:
+def self_check(
+    engine: Engine,
+    pictures: Sequence[Tensor],
+    keys: Sequence[str],
+    state: str | None = None,
+    store_dtype: str = "bf16",
+) -> dict[str, Any]:
     """Figures for the manifest; SelfCheckError where they say that the latents are wrong.
 
-    `pictures` are uint8 [3, H, W] of any sizes. They are encoded one by one, rounded to bfloat16
-    as a shard would, decoded in one step and compared.
+    `pictures` are uint8 [3, H, W] of any sizes. They are encoded one by one to a state (None is the
+    model's own), rounded as a shard in `store_dtype` rounds them, decoded in one step and compared.
     """
     values: list[float] = []
     latents: list[Tensor] = []
     for picture, key in zip(pictures, keys, strict=True):
         pixels = middle(picture, engine.model.spec.size_divisor)[None]
-        latent = encode_batch(engine, pixels, [key], engine.model.spec.state)["latent"].bfloat16()
-        latents.append(latent[0].float().flatten(1))
+        latent = stored_latent(engine, pixels, key, state or engine.model.spec.state, store_dtype)
+        latents.append(latent[0].flatten(1))
         if engine.model.can_decode:
             values.append(
                 psnr(pixels, decode_batch(engine, latent, [key], DecodeSettings())).item()
             )
     figures = describe(torch.cat(latents, dim=1), values, keys)
     floor = engine.info.psnr_floor
-    judge(figures, floor, engine.info.name)
+    judge(figures, floor, engine.info.name, store_dtype)
     return figures | {"psnr_floor": floor}
+
+
+def stored_latent(engine: Engine, pixels: Tensor, key: str, state: str, store_dtype: str) -> Tensor:
+    """The model's own latent [1, C, h, w], float32, as a store in a state and dtype gives it."""
+    parts = encode_batch(engine, pixels, [key], state)
+    held = {name: rounded(name, part, store_dtype).float() for name, part in parts.items()}
+    if state == engine.model.spec.state:
+        return held["latent"]
+    raw = held["latent"] if state == "raw" else posterior_of(held).mode()
+    return engine.model.whiten(raw.to(engine.device)).float().cpu()
 
 
 def middle(picture: Tensor, divisor: int) -> Tensor:
@@ -80,13 +98,17 @@ def finite_median(ranked: Sequence[float]) -> float | None:
     return rounded_value(ranked[len(ranked) // 2], 3) if ranked else None
 
 
-def judge(figures: dict[str, Any], floor: float | None, name: str) -> None:
+def judge(
+    figures: dict[str, Any], floor: float | None, name: str, store_dtype: str = "bf16"
+) -> None:
     """SelfCheckError in words where a figure is out of its range."""
     count = len(figures["keys"])
     if not figures["finite"]:
+        # Of all that latents are stored in, fp16 alone has an end that they can reach.
+        or_else = ", or --store-dtype bf16" if store_dtype == "fp16" else ""
         raise SelfCheckError(
             f"Self-check: {name} gave NaN or infinite latents for the first {count} inputs."
-            " The weights are damaged, or the dtype overflows: try --dtype fp32."
+            f" The weights are damaged, or the dtype overflows: try --dtype fp32{or_else}."
         )
     rms, mean = figures["latent_rms"], figures["latent_mean"]
     if not RMS_RANGE[0] <= rms <= RMS_RANGE[1] or abs(mean) > MEAN_LIMIT:

@@ -117,6 +117,21 @@ def test_a_store_that_changed_is_exported_anew(name, tmp_path):
     assert files_of(Path(out)) == files_of(Path(fresh))
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_other_channels_are_refused_by_the_names_of_the_spaces(force, tmp_path):
+    """The first thing that is told is whose latents they are, and whose are wanted."""
+    kohya = export_format("kohya")
+    store = write_store(tmp_path / "s.latents", samples_for(kohya, "flux2"), "flux2")
+    job = ExportJob(store=str(store), to="kohya", arch="sdxl", output="x", force=force)
+    with pytest.raises(UsageError) as caught:
+        run_export(job)
+    said = str(caught.value)
+    assert "latents are of the space flux2" in said and "sdxl" in said
+    first = said.split(".")[0]
+    assert "flux2" in first and "sdxl" in first and "channels" not in first
+    assert ("They have 128 channels and not 4" in said) == force
+
+
 def test_a_variant_has_to_be_named_where_several_fit():
     kohya = export_format("kohya")
     with pytest.raises(UsageError, match=r"--arch with one of flux .*lumina"):

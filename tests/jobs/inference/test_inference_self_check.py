@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from jobkit import changed_model, encode, toy_pictures, tree
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from latentcli import open_store
 from latentcli.core.errors import SelfCheckError
+from latentcli.jobs.inference.engine import decode_batch, load_engine
 from latentcli.jobs.inference.self_check import MAX_SIDE, describe, finite_median, judge, middle
+from latentcli.jobs.settings import DecodeSettings
+from latentcli.metrics.psnr import psnr
 
 State = dict[str, torch.Tensor]
 
@@ -131,6 +137,26 @@ def test_a_preset_from_a_file_of_ones_own(tmp_path):
         encode(pictures, tmp_path / "store", str(tmp_path / "mine.toml"), **options)
 
 
+@pytest.mark.parametrize("state", ["whitened", "raw", "moments"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp8", "int8"])
+def test_its_figures_are_those_of_what_the_store_holds(bundled, tmp_path, state, dtype):
+    """Latents and PSNR to the last digit, which no other dtype gives."""
+    pictures = toy_pictures(tmp_path / "pictures", 4, [(64, 64)])
+    options = {"latents": state, "store_dtype": dtype, "self_check": True, "workers": 0}
+    found = encode(pictures, tmp_path / "store", bundled, **options)["self_check"]
+    store, engine = open_store(tmp_path / "store"), load_engine(bundled, device="cpu")
+    held, psnrs = [], []
+    for key in found["keys"]:
+        latent = store.in_state(store[key], "whitened")[None]
+        held.append(latent[0].flatten(1))
+        (path,) = pictures.rglob(f"{Path(key).name}.*")
+        pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None]
+        decoded = decode_batch(engine, latent, [key], DecodeSettings())
+        psnrs.append(psnr(pixels, decoded).item())
+    expected = describe(torch.cat(held, dim=1), psnrs, found["keys"])
+    assert expected == {name: found[name] for name in expected}
+
+
 def figures(**changes: object) -> dict:
     good = {"finite": True, "latent_rms": 1.0, "latent_mean": 0.0, "psnr_median": 30.0}
     good |= {"channel_mean_max": 1.0, "channel_std_max": 1.5}
@@ -153,6 +179,13 @@ def test_each_figure_has_its_range(changes, word):
     judge(figures(), 18.0, "m")
     with pytest.raises(SelfCheckError, match=word):
         judge(figures(**changes), 18.0, "m")
+
+
+def test_what_fp16_cannot_hold_can_be_stored_otherwise():
+    with pytest.raises(SelfCheckError, match="try --dtype fp32, or --store-dtype bf16"):
+        judge(figures(finite=False), 18.0, "m", "fp16")
+    with pytest.raises(SelfCheckError, match=r"try --dtype fp32\.$"):
+        judge(figures(finite=False), 18.0, "m", "int8")
 
 
 def test_what_cannot_be_judged_passes():

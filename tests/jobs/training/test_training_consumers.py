@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from harness.consumers import consumer
 from harness.made_up_stores import key_of, make_store
 from harness.training_ranks import train_as_rank
 from harness.warm import SERVER, warm_server
@@ -128,7 +129,7 @@ def test_two_ranks_of_accelerate_train_on_everything_once(store, tmp_path):
 
 
 def test_lightning_sets_the_epoch(store, tmp_path):
-    lightning = pytest.importorskip("lightning")
+    lightning: Any = consumer("lightning")
 
     class Module(lightning.LightningModule):
         def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Imports the libraries that read exports, where they are installed; scripts/check_exports.sh does.
+"""Imports the libraries that read exports and stores, where they are installed.
 
-Tests that need one are skipped without it: what is read then is read by readers that are written
-from what is known of the formats.
+Tests that need one are skipped without it; scripts/check_exports.sh installs them all. What is read
+otherwise is read by readers that are written from what is known of the formats.
 """
 
 from __future__ import annotations
