@@ -54,12 +54,18 @@ class Label:
 
 
 def label_of(
-    wanted: str, keys: Iterable[str], fields: Iterable[Mapping[str, Any]], needed: bool
+    wanted: str,
+    keys: Iterable[str],
+    others: Iterable[str],
+    fields: Iterable[Mapping[str, Any]],
+    needed: bool,
 ) -> Label:
     """How classes are found, as --labels says; `fields` are read until a sample has a class.
 
-    Folders get their numbers in the order of their names, as torchvision's ImageFolder has it.
-    UsageError where classes are needed or named and there is nothing to find them by.
+    `keys` are of samples, `others` of inputs that have no latent. Folders of both get their numbers
+    in the order of their names, as torchvision's ImageFolder has it: those of the same data set are
+    the same whichever of its pictures could be encoded. UsageError where classes are needed or
+    named and there is nothing to find them by.
     """
     if wanted not in (AUTO, FOLDER):
         if not any(wanted in one for one in fields):
@@ -70,9 +76,10 @@ def label_of(
         return Label((wanted,))
     if wanted == AUTO and any(name in one for one in fields for name in FIELDS):
         return Label(FIELDS)
-    folders = sorted({top_folder(key) for key in keys})
+    folders = {top_folder(key) for key in keys}
     if folders and "" not in folders:
-        return Label(folders={name: number for number, name in enumerate(folders)})
+        folders |= {top_folder(key) for key in others} - {""}
+        return Label(folders={name: number for number, name in enumerate(sorted(folders))})
     if needed or wanted == FOLDER:
         raise UsageError(
             "This format needs a class for each sample. There are no fields cls or label, and not"

@@ -110,7 +110,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
     problem = sizing_problem(format, variant, geometry, rows, job.force)
     shapes = shapes_of(rows)
     check_needs(format, job, store, shapes)
-    label = labels_for(job, format, store, rows, places)
+    label = labels_for(job, format, store, rows, others, places)
     folder = output_folder(job.check or job.output or default_output(store, format))
     setting = Setting(
         variant=variant,
@@ -171,7 +171,12 @@ def step_of(format: ExportFormat, job: ExportJob, rows: Sequence[Row], mirrored:
 
 
 def labels_for(
-    job: ExportJob, format: ExportFormat, store: LatentStore, rows: list[Row], places: list[Place]
+    job: ExportJob,
+    format: ExportFormat,
+    store: LatentStore,
+    rows: list[Row],
+    others: list[Row],
+    places: list[Place],
 ) -> Label:
     """How classes are found; UsageError as `label_of`."""
     needed = "labels" in format.needs
@@ -184,7 +189,8 @@ def labels_for(
             unit, [row.key for row in rows[first : first + count]]
         ).values()
     )
-    return label_of(job.labels, (row.key for row in rows), fields, needed)
+    keys, missing = ((row.key for row in some) for some in (rows, others))
+    return label_of(job.labels, keys, missing, fields, needed)
 
 
 def takes_labels(format: ExportFormat) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,36 @@ def test_mar(spread, flips, tmp_path):
     spreads = torch.stack([expected(one.parts)[1] for one in rows])
     std = float((values.var(correction=0) + spreads.square().mean()).sqrt())
     assert any(f"{1 / std:.4f}" in line for line in document["advice"])
+
+
+@pytest.mark.parametrize("to", ["fast-dit", "webdataset"])
+def test_folders_have_the_same_numbers_whatever_could_be_encoded(to, tmp_path):
+    """A class whose pictures all failed keeps its number; a broken file in no folder has none."""
+    names = ["ant/1", "bee/2", "bee/3", "cow/4", "loose"]
+    found = {}
+    for what, lost in (("whole", {"loose"}), ("part", {"loose", "bee/2", "bee/3"})):
+        rows = [
+            Made(**(vars_of(made(name, noise(4, 8, 8, seed=i))) | status(name in lost)))
+            for i, name in enumerate(names)
+        ]
+        store = write_store(tmp_path / f"{what}.latents", rows, "sd1", "raw", preprocess=SIZE)
+        document = export(store, to, tmp_path / what, labels="folder")
+        found[what] = classes_of(to, tmp_path / what)
+        assert document["samples"] == len(found[what]) == len(names) - len(lost)
+    assert sorted(found["whole"]) == [0, 1, 1, 2] and sorted(found["part"]) == [0, 2]
+
+
+def status(is_lost: bool) -> dict[str, str]:
+    return {"status": "failed"} if is_lost else {}
+
+
+def classes_of(to: str, folder: Path) -> list[int]:
+    """The classes in an export, as its readers find them."""
+    if to == "fast-dit":
+        return [int(np.load(path)[0]) for path in (folder / "imagenet256_labels").iterdir()]
+    with tarfile.open(folder / "shard-000000.tar") as tar:
+        members = {name: tar.extractfile(name) for name in tar.getnames()}
+        return [int(file.read()) for name, file in members.items() if name.endswith(".cls")]
 
 
 REFUSED = [
