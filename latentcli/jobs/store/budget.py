@@ -105,7 +105,10 @@ def spec_of(store: LatentStore) -> Mapping[str, Any]:
 def refuse_clips(store: LatentStore) -> None:
     """UsageError for a store of clips."""
     if "clips" in spec_of(store):
-        raise UsageError(f"{store.path} holds clips; budget measures pictures alone.")
+        raise UsageError(
+            f"{store.path} holds clips, and budget measures pictures alone. Save some frames of the"
+            " clips as pictures, and give it their folder with --model."
+        )
 
 
 def measure(
