@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from goldens import sample, setting
-from harness.latent_stores import noise
+from harness.made_up_stores import noise
 from hypothesis import strategies as st
 
 from latentcli.exports.format import ExportFormat, ExportSample, Setting

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from harness.latent_stores import made, noise, write_store
+from harness.made_up_stores import made, noise, write_store
 
 JOURNAL = ".latentcli-export.jsonl"
 LATENTS = 64

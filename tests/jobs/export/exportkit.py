@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.latent_stores import SPACES, Made, made, noise, write_store
+from harness.made_up_stores import SPACES, Made, made, noise, write_store
 
 from latentcli.exports.format import ExportFormat
 from latentcli.exports.formats import NAMES, export_format

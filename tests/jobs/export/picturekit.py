@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness.latent_stores import Made, made, noise, write_store
+from harness.made_up_stores import Made, made, noise, write_store
 from PIL import Image
 
 SIZE = {"resize": "crop", "size": [64, 64], "divisor": 8}

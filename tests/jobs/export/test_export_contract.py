@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from exportkit import COUNT, cases, job_for, samples_for, store_for, strangers
-from harness.latent_stores import SPACES, write_store
+from harness.made_up_stores import SPACES, write_store
 
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.exports.formats import NAMES, export_format, variant_for

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from exportkit import job_for, samples_for, store_for, vars_of
-from harness.latent_stores import Made
+from harness.made_up_stores import Made
 from jobkit import decode, pictures_of
 from presetkit import toy_checkpoint
 from safetensors import safe_open

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jobkit
 import pytest
-from harness.latent_stores import made, noise, write_store
+from harness.made_up_stores import made, noise, write_store
 from harness.warm import start_warm
 from picturekit import SIZE, pictured
 

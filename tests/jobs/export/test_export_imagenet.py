@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from exportkit import samples_for, store_for, vars_of
-from harness.latent_stores import SPACES, Made, made, noise, write_store
+from harness.made_up_stores import SPACES, Made, made, noise, write_store
 from PIL import Image
 from safetensors import safe_open
 

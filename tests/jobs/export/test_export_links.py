@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from harness.latent_stores import made, noise, write_store
+from harness.made_up_stores import made, noise, write_store
 from picturekit import NAMES, SIZE, picture, pictured, tarred
 
 from latentcli.core.errors import UsageError

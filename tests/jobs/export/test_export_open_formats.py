@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from harness.latent_stores import Made, made, noise, write_store
+from harness.made_up_stores import Made, made, noise, write_store
 
 from latentcli import open_store
 from latentcli.core.errors import StoreError, UsageError

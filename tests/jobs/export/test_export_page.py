@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jobkit
 import pytest
-from harness.latent_stores import Made, noise, write_store
+from harness.made_up_stores import Made, noise, write_store
 from picturekit import picture
 
 from latentcli.exports.formats import NAMES, export_format

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from exportkit import cases, samples_for, store_for
-from harness.latent_stores import SPACES
+from harness.made_up_stores import SPACES
 
 from latentcli import open_store
 from latentcli.exports.formats import export_format

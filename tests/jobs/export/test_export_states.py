@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from harness.latent_stores import Made, noise, write_store
+from harness.made_up_stores import Made, noise, write_store
 from safetensors.torch import load
 
 from latentcli.core.errors import UsageError

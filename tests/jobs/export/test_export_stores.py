@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tarjobkit
 import torch
-from harness.latent_stores import made, noise, write_store
+from harness.made_up_stores import made, noise, write_store
 from harness.s3 import needs_s3, s3_server
 from picturekit import SIZE, pictured, tarred
 from safetensors import safe_open
