@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness.latent_stores import made, noise, write_store
+from harness.made_up_stores import made, noise, write_store
 from harness.processes import gone, in_session, start, wait_for, words_of
 from harness.scale_export import make_store
 from picturekit import SIZE
