@@ -69,9 +69,9 @@ def variant_for(
         raise UsageError(
             f"The store's latents are of the space {space}, and {format.name} holds"
             f" those of {spaces_of(format, arch)}: a trainer would train on them without a word,"
-            f" and in the wrong scale. Allowed are {', '.join(held)}. Encode with a model of that space"
-            " (latentcli models lists them), or name another format; --force with --arch writes"
-            " them all the same."
+            f" and in the wrong scale. Allowed are {', '.join(held)}. Encode with a model of that"
+            " space (latentcli models lists them), or name another format; --force with --arch"
+            " writes them all the same."
         )
     if arch is None:
         raise UsageError(
