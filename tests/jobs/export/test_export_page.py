@@ -20,6 +20,7 @@ from PIL import Image
 
 from latentcli.exports.formats import NAMES, export_format
 from latentcli.images.buckets import make_buckets
+from latentcli.jobs.runtime.model_cards import list_models
 
 PAGE = (Path(__file__).parents[3] / "docs" / "exports.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `([\w-]+)` \| (`[\w`, ]+`) \| ([\w., ]+) \| (\w+) \|$", re.MULTILINE)
@@ -95,6 +96,17 @@ def test_the_table_is_that_of_the_formats():
         for one in export_format(name).variants
     }
     assert written == known
+
+
+def test_the_models_of_each_space_are_those_that_encode_it():
+    rows = re.findall(r"^\| (\w+) \| ((?:`\w+`(?:, )?)+) \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 5
+    models = [one for one in list_models() if one["can_encode"]]
+    for space, names in rows:
+        found = [one["name"] for one in models if one["latent_space"].partition("#")[0] == space]
+        assert re.findall(r"\w+", names) == found
+    unwritten = {space for one in ROW.findall(PAGE) for space in one[2].split(", ")}
+    assert unwritten - {space for space, _ in rows} == {"any", "wan2.1"}
 
 
 def test_every_format_has_a_row_on_its_files():
