@@ -302,5 +302,6 @@ def test_without_skipping_a_damaged_shard_is_named(tmp_path):
 
 def test_names_complete_in_a_shell():
     assert {*latentcli.__all__, "__version__"} <= set(dir(latentcli))
+    assert not {"TYPE_CHECKING", "annotations"} & set(dir(latentcli))
     assert {"LatentStream", "BucketBatchSampler", "collate", "LatentDataset"} <= set(dir(latentcli))
     assert latentcli.open_store is open_store
