@@ -5,14 +5,20 @@ Flags beat variables, which beat the job file, which beats the job's defaults. L
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from latentcli.core.errors import UsageError
-from latentcli.core.options import SECTIONS, Option, check_options, flag_of, options_of
+from latentcli.core.options import (
+    SECTIONS,
+    Option,
+    check_options,
+    flag_of,
+    options_of,
+    suggestion,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -115,13 +121,6 @@ def unknown_key(path: Path, section: str, key: str, options: Iterable[Option], v
     hint = f"; it belongs in [{home}]" if home else suggestion(key, allowed)
     keys = f"allowed are {', '.join(allowed)}" if allowed else f"{verb} has no settings there"
     return f"{path}: [{section}] has no key {key!r} for {verb}{hint}; {keys}."
-
-
-def suggestion(name: str, allowed: Iterable[str], prefix: str = "") -> str:
-    """' (did you mean ...?)' or nothing; a prefix that all names have makes none of them alike."""
-    bare = [one.removeprefix(prefix) for one in allowed]
-    close = difflib.get_close_matches(name.removeprefix(prefix), bare, n=1)
-    return f" (did you mean {prefix + close[0]!r}?)" if close else ""
 
 
 def typed(value: Any, option: Option, place: str) -> Any:

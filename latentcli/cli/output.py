@@ -113,8 +113,18 @@ class Output:
             self._document(document)
             return
         for item in data(document) if data else ():
-            self.stdout.print(item)
+            self._print(item)
         self.say(summary(document) if summary else ())
+
+    def _print(self, item: RenderableType) -> None:
+        """One thing to stdout; in a file or a pipe without the blanks that fill a table's lines."""
+        if self.stdout.is_terminal:
+            self.stdout.print(item)
+            return
+        with self.stdout.capture() as shown:
+            self.stdout.print(item)
+        for line in shown.get().splitlines():
+            self.stdout.out(line.rstrip(), highlight=False)
 
     def _document(self, document: Any) -> None:
         self.documented = True

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from latentcli.cli.jobfile import suggestion
 from latentcli.core.errors import UsageError
+from latentcli.core.options import suggestion
 
 PREFIX = "LATENTCLI_"
 OTHERS = {

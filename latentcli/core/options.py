@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -90,8 +91,9 @@ def check_options(job: DataclassInstance) -> None:
             option.check(value)
         for one in value if isinstance(value, tuple) else (value,):
             if option.choices and one not in option.choices:
+                near = suggestion(str(one), option.choices)
                 raise UsageError(
-                    f"{flag_of(option)} is {one!r}; allowed are {', '.join(option.choices)}."
+                    f"{flag_of(option)} is {one!r}{near}; allowed are {', '.join(option.choices)}."
                 )
             check_range(option, one)
 
@@ -104,3 +106,10 @@ def check_range(option: Option, value: Any) -> None:
         return
     top = "" if option.most is None else f" and at most {option.most}"
     raise UsageError(f"{flag_of(option)} is {value}; it must be at least {option.least}{top}.")
+
+
+def suggestion(name: str, allowed: Iterable[str], prefix: str = "") -> str:
+    """' (did you mean ...?)' or nothing; a prefix that all names have makes none of them alike."""
+    bare = [one.removeprefix(prefix) for one in allowed]
+    close = difflib.get_close_matches(name.removeprefix(prefix), bare, n=1)
+    return f" (did you mean {prefix + close[0]!r}?)" if close else ""

@@ -68,8 +68,9 @@ def variant_for(
         held = sorted({f"{one.name} ({', '.join(one.spaces)})" for one in format.variants})
         raise UsageError(
             f"The store's latents are of the space {space}, and {format.name} holds"
-            f" {'those of ' + spaces_of(format, arch)}: a trainer would train on them without a"
-            f" word, and in the wrong scale. Allowed are {', '.join(held)}. --force with --arch"
+            f" those of {spaces_of(format, arch)}: a trainer would train on them without a word,"
+            f" and in the wrong scale. Allowed are {', '.join(held)}. Encode with a model of that"
+            " space (latentcli models lists them), or name another format; --force with --arch"
             " writes them all the same."
         )
     if arch is None:
@@ -82,4 +83,4 @@ def variant_for(
 def spaces_of(format: ExportFormat, arch: str | None) -> str:
     """The spaces that a format, or one variant of it, may hold."""
     rows = [one.spaces for one in format.variants if arch in (None, one.name)]
-    return " and ".join(sorted({space for spaces in rows for space in spaces}))
+    return " or ".join(sorted({space for spaces in rows for space in spaces}))

@@ -22,7 +22,7 @@ def budget_tables(document: Values) -> Iterator[RenderableType]:
     if document["source_bytes"] is not None:
         rows.append(
             {
-                "store_dtype": "the files",
+                "store_dtype": "source files",
                 "bytes": document["source_bytes"],
                 "million_bytes": document["source_million_bytes"],
             }

@@ -15,8 +15,9 @@ def test_a_table_and_a_document(cli: Run, pictures: Path, tiny_model: Path, tmp_
     assert shown.code == 0, shown.err
     lines = shown.out.splitlines()
     assert [line.split()[0] for line in lines[2:6]] == list(STORE_DTYPES)
-    assert lines[6].startswith("the files") and "1 M pictures" in lines[0]
+    assert lines[6].startswith("source files") and "1 M pictures" in lines[0]
     assert "2 pictures encoded and decoded" in shown.out
+    assert lines == [line.rstrip() for line in lines]
     document = cli(*words, "--json", "--quiet").document
     assert [row["store_dtype"] for row in document["rows"]] == list(STORE_DTYPES)
     encoded = ("encode", pictures, "--model", tiny_model, "-o", tmp_path / "store")

@@ -55,7 +55,8 @@ def test_push_and_its_exit_codes(cli: Run, store, hub, monkeypatch) -> None:
     shown = cli("inspect", "hf://datasets/org/cats")
     assert shown.code == 0 and "4 of which the store does not say where they lie" in shown.out
     assert cli("push", store, "cats").code == 2
-    assert cli("push", store).code == 2
+    unnamed = cli("push", store)
+    assert unnamed.code == 2 and "Give the repository as OWNER/NAME" in unnamed.err
     assert cli("push", store / "none", "org/cats").code == 1
     next((store / "shards").glob("*.safetensors")).unlink()
     partial = cli("push", store, "org/cats")

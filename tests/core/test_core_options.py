@@ -67,6 +67,7 @@ def test_an_option_of_another_job_differs_in_what_is_said():
         (Job(pair=3), "3 is odd."),
         (Job(share=1.5), "--share is 1.5; it must be at least 0 and at most 1."),
         (Job(colour="green"), "--colour is 'green'; allowed are red, blue."),
+        (Job(colour="bleu"), "--colour is 'bleu' (did you mean 'blue'?); allowed are red, blue."),
     ],
 )
 def test_what_is_refused(job, told):

@@ -51,6 +51,7 @@ from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.runtime.bottleneck import ThreadGroup
 from latentcli.jobs.runtime.failures import Failures
 from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.model_cards import decoders_of
 from latentcli.jobs.runtime.places import try_folder
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
@@ -201,7 +202,11 @@ def model_for(job: DecodeJob, source: LatentSource) -> str:
     model = job.model or source.model
     if model is None:
         what = "The stream" if job.store == STDIN else source.path
-        raise UsageError(f"{what} does not say which model made it; name one with --model.")
+        names = decoders_of(source.space)
+        of_space = f" Latents of {source.space} are decoded by {', '.join(names)}." if names else ""
+        raise UsageError(
+            f"{what} does not say which model made it; name one with --model.{of_space}"
+        )
     return model
 
 

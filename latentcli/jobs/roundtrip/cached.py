@@ -12,6 +12,7 @@ from torch import Tensor
 from latentcli.core.errors import SampleError, UsageError
 from latentcli.core.types import NORMAL_STATES
 from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.runtime.model_cards import decoders_of
 from latentcli.shards.storage.paths import path_of
 from latentcli.shards.tensors.foreign.folder import ForeignFolder, open_foreign_set
 from latentcli.shards.tensors.foreign.latents import described_latents
@@ -104,7 +105,12 @@ def open_cached(path: str | None, engines: Sequence[Engine]) -> CachedLatents | 
         if folder.space not in (None, spec.space):
             raise UsageError(
                 f"{path} holds {described_latents(folder.space, folder.state)}, but"
-                f" {engine.info.name} decodes {spec.space_id(folder.state)}. Use a model of that"
-                " space."
+                f" {engine.info.name} decodes {spec.space_id(folder.state)}. Name a model of that"
+                f" space with --model{such_as(decoders_of(folder.space))}."
             )
     return CachedLatents(folder)
+
+
+def such_as(names: Sequence[str]) -> str:
+    """The end of a sentence that names examples, where there are any."""
+    return f": {', '.join(names)}" if names else ""

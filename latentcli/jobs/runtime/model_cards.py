@@ -71,6 +71,11 @@ def show_model(name: str) -> dict[str, Any]:
     }
 
 
+def decoders_of(space: str | None) -> list[str]:
+    """Names of the presets that decode latents of a space; none where it is not known."""
+    return [preset.name for preset in _presets() if preset.can_decode and preset.space == space]
+
+
 def _presets() -> list[Preset]:
     return [load_preset(name) for name in preset_names()]
 

@@ -12,11 +12,15 @@ from latentcli.jobs.config import VerifyJob
 UNKNOWN = "unknown"
 """The licence of a card where nobody says one: that of the latents is that of the pictures."""
 
+NEEDED = "Give the repository as OWNER/NAME, such as someone/cats-latents."
+
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def check_repo(text: str) -> None:
     """UsageError where a text does not name a repository as OWNER/NAME."""
+    if not text:
+        raise UsageError(NEEDED)
     if not _REPO.fullmatch(text):
         raise UsageError(
             f"{text!r} is no repository of the Hub: write OWNER/NAME, such as someone/cats-latents."
@@ -64,7 +68,7 @@ class PushJob:
         "Dataset repository, OWNER/NAME; it is made where it does not exist.",
         argument=True,
         metavar="OWNER/NAME",
-        needed="Give the repository as OWNER/NAME, such as someone/cats-latents.",
+        needed=NEEDED,
         check=check_repo,
     )
     private: bool = option(

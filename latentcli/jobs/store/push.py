@@ -39,11 +39,11 @@ def run_push(job: PushJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     store = path_of(job.store)
     if not isinstance(store, Path):
         raise UsageError(f"{store} is remote: push takes a store in a folder of this machine.")
+    read_manifest(store)
     repository = HubRepository(job.repo, job.branch)
     # Before the work: without a token all of it would be for nothing.
     reporter.status("Asking the Hub")
     repository.log_in()
-    read_manifest(store)
     with StoreLock(store):
         reporter.status("Reading the store")
         manifest, units = pushable(store, job.allow_partial)

@@ -63,6 +63,8 @@ class BucketBatchSampler(Sampler[list[int]]):
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}; a batch has at least one sample.")
         self._sizes = _sizes_of(dataset)
+        if drop_last:
+            check_any_is_full(self._sizes, batch_size)
         # Not by the name batch_size: accelerate would take smaller batches for the end.
         self._size, self._shuffle, self.seed = batch_size, shuffle, seed
         self._drop, self._repeat = drop_last, repeat_last
@@ -177,6 +179,11 @@ class BucketBatchSampler(Sampler[list[int]]):
         over = len(batches) % count
         if not over:
             return batches
+        if self._drop and over == len(batches):
+            raise UsageError(
+                f"{over} full batches are fewer than {count} ranks, so drop_last leaves none of"
+                " them: take a smaller batch_size, or repeat_last=True."
+            )
         if self._drop:
             return batches.part(slice(len(batches) - over))
         if self._repeat:
@@ -233,6 +240,16 @@ class BucketBatches(Iterator[list[int]]):
         """Goes on from a state; UsageError where it is not one of this sampler."""
         self._sampler.check(state)
         self._place = int(state["epoch"]), int(state["batches"])
+
+
+def check_any_is_full(sizes: npt.NDArray[np.int32], batch_size: int) -> None:
+    """UsageError where no size has samples for a full batch: a loop would turn without a batch."""
+    most = int(np.bincount(sizes).max(initial=0))
+    if len(sizes) and most < batch_size:
+        raise UsageError(
+            f"batch_size is {batch_size}, and of no latent size there are more than {most} samples,"
+            " so drop_last leaves out all of them: take a smaller batch_size, or repeat_last=True."
+        )
 
 
 def filled(batches: Batches, sizes: npt.NDArray[np.int32], batch_size: int) -> Batches:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from latentcli.core.errors import IncompleteStore, StoreError, UsageError
 from latentcli.jobs.store.latent_store import LatentStore
-from latentcli.jobs.training.batch_columns import FLIPS, Samples, Wanted
+from latentcli.jobs.training.batch_columns import FLIP, FLIPS, Samples, Wanted
 from latentcli.jobs.training.damage import damage_of
 from latentcli.jobs.training.draws import Draw, EpochIndex
 from latentcli.jobs.training.sample_index import Keys, SampleIndex
@@ -81,6 +81,8 @@ class LatentDataset(Dataset[dict[str, Any]]):
             )
         if flip not in FLIPS:
             raise UsageError(f"flip is {flip!r}; allowed are {', '.join(FLIPS)}.")
+        if dtype is not None and not isinstance(dtype, torch.dtype):
+            raise UsageError(f"dtype is {dtype!r}; give a dtype of torch, such as torch.float32.")
         self.index = SampleIndex(self.store.rows_by_unit())
         # Only now it is known whether all records can be read.
         if not (allow_partial or skip_damaged):
@@ -88,6 +90,8 @@ class LatentDataset(Dataset[dict[str, Any]]):
         if state is not None and self.index.shapes:
             # Of a state that the store does not have, it is told now and not in a worker.
             self.store.in_state(torch.zeros(self.index.shapes[0]), state)
+        if flip == "both":
+            refuse_unmirrored(self.store, self.index)
         self._damage = damage_of(self.store) if skip_damaged else None
         self._wanted = Wanted(state, dtype, sample, flip, captions, fields)
         self.transform = transform
@@ -114,7 +118,18 @@ class LatentDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.index)
 
+    def __repr__(self) -> str:
+        space = self.store.metadata.get("latent_space")
+        return f"LatentDataset({str(self.store.path)!r}, {len(self)} samples, {space})"
+
     def __getitem__(self, index: SupportsIndex) -> Any:
+        if not hasattr(index, "__index__"):
+            raise TypeError(
+                f"A sample is taken by its number, not by {index!r}: dataset.keys has the keys in"
+                " the order of the numbers, latentcli.open_store(path)[key] the latent of a key."
+            )
+        if not -len(self) <= index.__index__() < len(self):
+            raise IndexError(f"There is no sample {index}: {self.store.path} has {len(self):,}.")
         return self._transformed(self._rows([index], self.store))[0]
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[Any]:
@@ -202,3 +217,18 @@ def refuse_partial(store: LatentStore) -> None:
         f"{store.path} is not whole{count} ({there.describe()}). {AGAIN} allow_partial=True takes"
         f" the {len(store):,} latents that are there."
     )
+
+
+def refuse_unmirrored(store: LatentStore, index: SampleIndex) -> None:
+    """UsageError where a store has no latents of mirrored pictures."""
+    if not len(index):
+        return
+    if store.manifest is not None and store.manifest.spec.get("latents", {}).get("flip"):
+        return
+    # A single shard, or a store whose spec does not say.
+    names = store.part_names(index.keys[0], index.unit(0))
+    if not any(name.endswith(FLIP) for name in names):
+        raise UsageError(
+            f"flip is 'both', and {store.path} has no latents of mirrored pictures: leave flip out,"
+            " or encode with --flip both."
+        )

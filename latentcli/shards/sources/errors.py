@@ -8,6 +8,11 @@ from latentcli.core.errors import UsageError
 from latentcli.shards.sources.left_out import in_words
 from latentcli.shards.sources.scan import Scan
 
+SHOWN = 12
+"""Suffixes that are all named."""
+KNOWN = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".avif", ".mp4", ".tar"))
+"""Suffixes that are named of more."""
+
 
 def no_match(source: str, matched: int, scan: Scan, before: Mapping[str, int]) -> UsageError:
     """What to say of a glob that gives no input; `before` is what was left out before it."""
@@ -19,7 +24,9 @@ def no_match(source: str, matched: int, scan: Scan, before: Mapping[str, int]) -
 
 def no_inputs(folder: str, scan: Scan, before: Mapping[str, int]) -> UsageError:
     """What to say of a folder that gives no input; `before` is what was left out before it."""
-    found = _found(scan, before) or "; it is empty"
+    found = _found(scan, before)
+    if not found:
+        return UsageError(f"{folder} holds no inputs: it is empty.")
     return UsageError(
         f"{folder} holds no inputs: looked for {_names_of(scan)} in it and in the folders"
         f" below{found}."
@@ -35,8 +42,13 @@ def is_a_store(folder: str) -> UsageError:
 
 
 def _names_of(scan: Scan) -> str:
-    """What was looked for, in words."""
-    return "files ending in " + ", ".join(sorted(scan.suffixes))
+    """What was looked for, in words: of very many suffixes those that people know."""
+    named = sorted(scan.suffixes)
+    if len(named) > SHOWN:
+        named = sorted(scan.suffixes & KNOWN)
+    more = len(scan.suffixes) - len(named)
+    rest = f" or one of {more} others (docs/pictures.md)" if more else ""
+    return f"files ending in {', '.join(named)}{rest}"
 
 
 def _found(scan: Scan, before: Mapping[str, int]) -> str:

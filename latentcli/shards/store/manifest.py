@@ -130,7 +130,9 @@ def read_manifest(store: AnyPath) -> Manifest:
     path = store / MANIFEST
     if not path.is_file():
         what = "it has no manifest.json" if store.is_dir() else "there is no such folder"
-        raise StoreError(f"{store} is no latent store: {what}.")
+        raise StoreError(
+            f"{store} is no latent store: {what}. Name the folder that latentcli encode wrote."
+        )
     document = load_object(path)
     version = document.get("format_version")
     if isinstance(version, int) and version > QUANTISED_VERSION:

@@ -79,7 +79,7 @@ def test_a_kohya_file_is_decoded_like_its_latents(model, tmp_path):
         original_size=np.array([48, 32]),
         crop_ltrb=np.zeros(4),
     )
-    with pytest.raises(UsageError, match="does not say which model made it"):
+    with pytest.raises(UsageError, match=r"model made it; .* of sdxl are decoded by .*taesdxl"):
         decode(raw, tmp_path / "out")
     with pytest.raises(UsageError, match=r"latents of sdxl#raw, but .* decodes local-"):
         decode(raw, tmp_path / "out", model=model)

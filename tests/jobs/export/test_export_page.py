@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
+import sys
+import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +16,21 @@ import jobkit
 import pytest
 from harness.made_up_stores import Made, noise, write_store
 from picturekit import picture
+from PIL import Image
 
 from latentcli.exports.formats import NAMES, export_format
 from latentcli.images.buckets import make_buckets
+from latentcli.jobs.runtime.model_cards import list_models
 
 PAGE = (Path(__file__).parents[3] / "docs" / "exports.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `([\w-]+)` \| (`[\w`, ]+`) \| ([\w., ]+) \| (\w+) \|$", re.MULTILINE)
 SIDE = 1024
+LOOP_COMMANDS = (
+    "latentcli encode photos --area 256 -o photos.latents",
+    "accelerate launch train.py photos.latents",
+)
+"""Of the recipe that needs no trainer: they are run as they stand."""
+PROGRAMS = "latentcli|accelerate|python|simpletuner"
 
 
 def console() -> Iterator[tuple[str, list[str]]]:
@@ -85,6 +98,17 @@ def test_the_table_is_that_of_the_formats():
     assert written == known
 
 
+def test_the_models_of_each_space_are_those_that_encode_it():
+    rows = re.findall(r"^\| (\w+) \| ((?:`\w+`(?:, )?)+) \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 5
+    models = [one for one in list_models() if one["can_encode"]]
+    for space, names in rows:
+        found = [one["name"] for one in models if one["latent_space"].partition("#")[0] == space]
+        assert re.findall(r"\w+", names) == found
+    unwritten = {space for one in ROW.findall(PAGE) for space in one[2].split(", ")}
+    assert unwritten - {space for space, _ in rows} == {"any", "wan2.1"}
+
+
 def test_every_format_has_a_row_on_its_files():
     for name in NAMES:
         (row,) = re.findall(rf"^\| `{name}` \| (?!`)(.+) \|$", PAGE, re.MULTILINE)
@@ -93,8 +117,54 @@ def test_every_format_has_a_row_on_its_files():
         assert not format.rule or f"--bucket-rule {format.rule}" in row
 
 
+def test_the_settings_of_the_recipes_are_those_that_an_export_says():
+    """Files of settings are written out in the page, for copying: each value is a printed one."""
+    said = dict(re.findall(r"^In its data set: (image_dir\w* = .*?)\.( Folders.*)?$", PAGE, re.M))
+    files = re.findall(r"^`dataset\.toml`:\n\n((?:    .*\n|\n)+)", PAGE, re.MULTILINE)
+    assert len(said) == len(files) == 2
+    for line, text in zip(said, files, strict=True):
+        wanted = tomllib.loads(re.sub(r", (?=[a-z_]+ = )", "\n", line))
+        written = tomllib.loads(textwrap.dedent(text))
+        (dataset,) = written["datasets"]
+        found = written["general"] | dataset
+        for subset in dataset.get("subsets", ()):
+            found |= subset
+        assert wanted.items() <= found.items()
+    (entry,) = re.findall(r"^In the file of data sets: (.*)$", PAGE, re.MULTILINE)
+    backends, config = map(json.loads, re.findall(r"^```json\n(.*?)^```", PAGE, re.M | re.S))
+    assert backends[0] == json.loads(entry)
+    assert f"--aspect_bucket_alignment={config['aspect_bucket_alignment']}." in PAGE
+    assert {name: config[name] for name in ("resolution", "resolution_type")}.items() <= (
+        backends[0].items()
+    )
+
+
+def test_the_loop_of_accelerate_takes_its_first_steps(tmp_path):
+    pytest.importorskip("accelerate")
+    (program,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    (tmp_path / "train.py").write_text(program)
+    (tmp_path / "photos").mkdir()
+    for number, size in enumerate([(64, 48), (64, 48), (48, 64)]):
+        Image.new("RGB", size, "teal").save(tmp_path / "photos" / f"{number}.png")
+        (tmp_path / "photos" / f"{number}.txt").write_text(f"caption {number}")
+    encode, launch = map(shlex.split, LOOP_COMMANDS)
+    done = jobkit.cli(*encode[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    words = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *launch[1:]]
+    done = subprocess.run(
+        words, cwd=tmp_path, env=jobkit.environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    steps = re.findall(r"^(\d) latents, loss \d+\.\d{3}: caption \d$", done.stdout, re.MULTILINE)
+    assert sorted(steps) == ["1", "2"]
+
+
 def test_what_cannot_be_run_is_marked():
-    for command in re.findall(r"^    ((?:latentcli|accelerate|python|simpletuner) .*)", PAGE, re.M):
-        before, after = PAGE.split(command, 1)
-        near = before[-400:] + after[:500]
-        assert "not run" in near, command
+    """In the paragraph before the commands, or in the one behind them."""
+    parts = ["", *re.split(r"\n\n+", PAGE), ""]
+    blocks = [n for n, part in enumerate(parts) if re.match(rf"    (?:{PROGRAMS}) ", part)]
+    assert len(blocks) >= 7
+    for number in blocks:
+        lines = parts[number].replace("\\\n", " ").splitlines()
+        marked = any("*(not run here" in parts[near] for near in (number - 1, number + 1))
+        assert marked or all(line.strip() in LOOP_COMMANDS for line in lines), lines

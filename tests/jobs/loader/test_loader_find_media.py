@@ -252,7 +252,7 @@ def test_closed_folders_are_named(data, monkeypatch):
 
 
 def test_folder_of_nothing(data):
-    with pytest.raises(UsageError, match=r"holds no inputs.*\.tar"):
+    with pytest.raises(UsageError, match=r"\.jpg, .*\.tar, .* or one of \d+ others"):
         find(data, "none")
 
 

@@ -125,7 +125,7 @@ def test_what_is_refused(folder, latents, model, other_model, tmp_path) -> None:
     with pytest.raises(UsageError, match="holds no latents of a trainer"):
         compare(folder, model, cached=str(tmp_path / "none"))
     cache = ai_toolkit(tmp_path / "cache", latents, "sdxl")
-    with pytest.raises(UsageError, match=r"holds latents of sdxl#scaled, but .* decodes local-"):
+    with pytest.raises(UsageError, match=r"of sdxl#scaled, but .* decodes local-.*--model: .*sdxl"):
         compare(folder, model, cached=str(cache))
     with pytest.raises(UsageError, match="--cached takes the place of an encoder"):
         compare(folder, model, cached=str(cache), decoders=(other_model,))

@@ -286,6 +286,8 @@ def test_refusals_of_the_hub_are_told_in_plain_words(hub, mixed_store, monkeypat
     assert "does not know the token" in told()
     monkeypatch.setenv("HF_TOKEN", "")
     assert "There is no token for the Hub" in told()
+    with pytest.raises(StoreError, match="no such folder"):
+        push(mixed_store.parent / "nowhere")
     monkeypatch.setenv("HF_TOKEN", "hf_reader")
     hub.repositories["org/cats"] = Repository(private=False)
     assert "The token may not write to org/cats" in told()

@@ -115,19 +115,24 @@ def test_each_sample_comes_once(ids, size, ranks, seed, shuffle, stops):
 )
 def test_full_batches_alone(ids, size, ranks):
     dataset = Sizes(ids)
-    dropping = [list(s) for s in all_ranks(dataset, ranks, size, drop_last=True)]
-    assert len({len(own) for own in dropping}) == 1
-    together = list(chain.from_iterable(dropping))
-    assert all(len(batch) == size for batch in together)
-    assert max(Counter(chain.from_iterable(together)).values(), default=0) <= 1
-    full = sum(count // size for count in Counter(ids).values())
-    assert full - ranks < len(together) <= full
     repeating = [list(s) for s in all_ranks(dataset, ranks, size, repeat_last=True)]
     assert len({len(own) for own in repeating}) == 1
     together = list(chain.from_iterable(repeating))
     check_sizes(dataset, together, size)
     assert all(len(batch) == size for batch in together)
     assert set(chain.from_iterable(together)) == set(range(len(ids)))
+    full = sum(count // size for count in Counter(ids).values())
+    if full < ranks:
+        # A loop over no batch at all would turn for ever, without a word.
+        with pytest.raises(UsageError, match="drop_last leaves"):
+            list(all_ranks(dataset, ranks, size, drop_last=True)[0])
+        return
+    dropping = [list(s) for s in all_ranks(dataset, ranks, size, drop_last=True)]
+    assert len({len(own) for own in dropping}) == 1
+    together = list(chain.from_iterable(dropping))
+    assert all(len(batch) == size for batch in together)
+    assert max(Counter(chain.from_iterable(together)).values(), default=0) <= 1
+    assert full - ranks < len(together) <= full
 
 
 def test_order_follows_from_seed_and_epoch(dataset):
@@ -164,6 +169,7 @@ def test_what_is_refused(dataset):
         "rank is 2 of 2": {"num_replicas": 2, "rank": 2},
         "choose one": {"drop_last": True, "repeat_last": True},
         "at least one": {"batch_size": 0},
+        "no latent size there are more than 13": {"batch_size": 14, "drop_last": True},
     }.items():
         with pytest.raises(UsageError, match=words):
             BucketBatchSampler(dataset, **{"batch_size": 2, **options})

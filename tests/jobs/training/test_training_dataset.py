@@ -53,8 +53,13 @@ def test_items(stores, kind):
         assert item[name].dtype == torch.int64 and item[name].tolist() == expected
     assert set(item) == {"key", "latent", "caption", "fields", *numbers}
     assert dataset[-1]["key"] == KEYS[-1]
-    with pytest.raises(IndexError):
-        dataset[COUNT]
+    assert repr(dataset).endswith(f"{kind}', {COUNT} samples, toy#whitened)")
+    for number in (COUNT, -COUNT - 1):
+        with pytest.raises(IndexError, match=f"no sample {number}: .* has {COUNT}"):
+            dataset[number]
+    for other in (KEYS[0], slice(2)):
+        with pytest.raises(TypeError, match=r"by its number, not by .*open_store"):
+            dataset[other]
 
 
 def test_a_plain_loader_stacks_them(tmp_path):
@@ -83,8 +88,13 @@ def test_a_state_is_given_whatever_was_stored(stores):
         LatentDataset(stores["raw"], state="scaled")
 
 
-@pytest.mark.parametrize("kind", ["whitened", "moments", "flip", "flip_moments", "tars"])
-@pytest.mark.parametrize("flip", ["random", "both"])
+@pytest.mark.parametrize(
+    ("kind", "flip"),
+    [
+        *((kind, "random") for kind in ("whitened", "moments", "flip", "flip_moments", "tars")),
+        *((kind, "both") for kind in ("flip", "flip_moments")),
+    ],
+)
 def test_a_batch_is_its_items(stores, kind, flip):
     """To the last bit, whatever else is in the batch; and a batch of one size is copied once."""
     order = [EpochIndex(i, 1, 3) for i in (5, -1, 2, 0, 3, 8, 1, 1)]
@@ -201,6 +211,11 @@ def test_mirrored_latents_can_be_left_or_given(stores):
     assert "flipped" not in LatentDataset(stores["whitened"])[0]
     with pytest.raises(UsageError, match="allowed are random, both, none"):
         LatentDataset(stores["flip"], flip="stored")
+    for kind in ("whitened", "moments", "tars"):
+        with pytest.raises(UsageError, match=r"no latents of mirrored pictures.*--flip both"):
+            LatentDataset(stores[kind], flip="both")
+    with pytest.raises(UsageError, match=r"'float32'; give a dtype of torch"):
+        LatentDataset(stores["whitened"], dtype="float32")
 
 
 def test_keys_are_compact():
@@ -287,5 +302,6 @@ def test_without_skipping_a_damaged_shard_is_named(tmp_path):
 
 def test_names_complete_in_a_shell():
     assert {*latentcli.__all__, "__version__"} <= set(dir(latentcli))
+    assert not {"TYPE_CHECKING", "annotations"} & set(dir(latentcli))
     assert {"LatentStream", "BucketBatchSampler", "collate", "LatentDataset"} <= set(dir(latentcli))
     assert latentcli.open_store is open_store

@@ -120,7 +120,7 @@ def test_list(photos, monkeypatch):
     [
         ("nowhere", ["nowhere", "does not exist"]),
         ("", ["empty"]),
-        ("none", ["holds no inputs", ".jpg, .png"]),
+        ("none", ["none holds no inputs: it is empty."]),
         ("*.gif", ["*.gif matches no files", ".jpg, .png"]),
         ("nowhere/**/*.jpg", ["matches no files"]),
         ("no*/**/*.txt", ["matches no files"]),

@@ -86,7 +86,7 @@ def test_manifest_comes_back(tmp_path):
 
 
 def test_what_is_no_store_is_said(tmp_path, store):
-    with pytest.raises(StoreError, match=r"is no latent store: it has no manifest\.json"):
+    with pytest.raises(StoreError, match=r"it has no manifest\.json\. Name the folder"):
         read_manifest(tmp_path)
     with pytest.raises(StoreError, match="no such folder"):
         read_manifest(tmp_path / "nowhere")
