@@ -18,6 +18,12 @@ from latentcli.jobs.inference import nvidia_smi
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 """Words of torch, CUDA and its libraries for memory that they did not get."""
+NO_WAY = ("unable to find an engine to execute this computation", "no valid convolution algorithm")
+"""Words of a library that tried every way to compute something and got none to work.
+
+cuDNN leaves out a way that had not enough memory to work in, and at the end tells of no memory. It
+says the same where it has no way at all, as for numbers that the device does not know.
+"""
 
 
 @dataclass(frozen=True)
@@ -313,6 +319,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     Only torch's own allocator of a GPU raises torch.OutOfMemoryError; the others are told by words.
     """
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in OUT_OF_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or _says(error, OUT_OF_MEMORY)
+
+
+def may_be_out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller batch is worth a try after an error, which may be one of another kind."""
+    return is_out_of_memory(error) or _says(error, NO_WAY)
+
+
+def _says(error: BaseException, words: Sequence[str]) -> bool:
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
