@@ -27,9 +27,11 @@ from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.share import assignment, lead, totals_before
 from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.accelerator import ACCELERATORS, kind_on_cluster
+from latentcli.jobs.inference.batch_size import default_batch_size
 from latentcli.jobs.inference.engine import Engine, engine_of
 from latentcli.jobs.loader.find_media import check_clip_options, media_of
 from latentcli.jobs.loader.packed_options import check_packed_options
+from latentcli.jobs.loader.sizes import preprocess_spec
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import stop_on_signals
 from latentcli.models.presets import preset_names
@@ -135,10 +137,12 @@ def settled_on(job: EncodeJob, resources: dict[str, float]) -> EncodeJob:
 
 
 def with_batch_size(job: EncodeJob, engine: Engine) -> EncodeJob:
-    """The job with a batch size: on the actors' devices nothing can be tried from here."""
+    """The job with the batch size of its actors' devices; the model here is on a CPU."""
     store = path_of(job.output or default_store(job.sources, engine.info.name))
     there = job.batch_size or stored_batch_size(store)
-    return replace(job, batch_size=there or ACCELERATORS[job.device].batch_size)
+    preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
+    default = default_batch_size(ACCELERATORS[job.device], preprocess)
+    return replace(job, batch_size=there or default)
 
 
 def wanted_actors(job: EncodeJob, resources: dict[str, float], units: int) -> int:

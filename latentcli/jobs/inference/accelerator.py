@@ -45,6 +45,11 @@ class Accelerator:
     """Of a network, unless the user says otherwise, as are the next two."""
     batch_size: ClassVar[int] = 32
     """Pictures at once."""
+    batch_pixels: ClassVar[int | None] = 2**23
+    """Pixels at once where pictures are encoded for a store; None: `batch_size`, whatever their
+    size. It is what the tables of the published models are measured with: 128 of 256x256, 32 of
+    512x512. The widest tensor of every network stays below 2^31 values, beyond which kernels are
+    slow or missing."""
     groups: ClassVar[int] = 8
     """Groups of frames that a network for features sees at once."""
     memory_counted: ClassVar[str] = (
@@ -100,11 +105,6 @@ class Accelerator:
     def synchronize(self) -> None:
         """Waits until all work is done."""
         self._torch.synchronize(self.device)
-
-    def free_memory(self) -> int | None:
-        """Bytes to be had, torch's cache emptied; None where larger batches gain nothing."""
-        empty_cache()
-        return int(self._torch.mem_get_info(self.device)[0])
 
     def watch_memory(self) -> Callable[[], int]:
         """From now on; what it gives tells the most bytes that came to those of now."""
@@ -166,6 +166,7 @@ class Cpu(Accelerator):
     gpu = False
     dtype = "fp32"
     batch_size = 8
+    batch_pixels = None  # every core is busy with a picture of its own
     groups = 1
     memory_counted = (
         "the model's weights, its inputs and the most that torch's allocator held during one"
@@ -193,9 +194,6 @@ class Cpu(Accelerator):
 
     def synchronize(self) -> None:
         """Nothing to wait for."""
-
-    def free_memory(self) -> None:
-        """Not asked for: every core is busy with a picture of its own."""
 
     def watch_memory(self) -> Callable[[], int]:
         """Counts nothing: other programs and threads share the host's memory."""
