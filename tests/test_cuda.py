@@ -25,7 +25,7 @@ from latentcli.jobs.loader.prepare import Recipe, prepare
 from latentcli.jobs.roundtrip.job import run_roundtrip
 from latentcli.jobs.settings import DecodeSettings
 from latentcli.jobs.store.latent_store import open_store
-from latentcli.latents.pack import pack
+from latentcli.latents.pack import pack_stored
 from latentcli.metrics.measures import MEASURES
 from latentcli.metrics.psnr import psnr
 
@@ -77,8 +77,10 @@ def test_what_is_packed_behind_the_device_is_what_was_encoded(cuda: str) -> None
         waiting = []
         for pixels in batches:
             with DeviceTimer(engine.accelerator) as timer:
-                parts = encode_on_device(engine, pixels.clone(), keys, "whitened", flip=True)
-            waiting.append((lane.submit(pack, keys, parts), timer))
+                parts = encode_on_device(
+                    engine, pixels.clone(), keys, "whitened", flip=True, store_dtype="bf16"
+                )
+            waiting.append((lane.submit(pack_stored, keys, parts), timer))
         packed = [future.result() for future, _ in waiting]
     for got, parts in zip(packed, expected, strict=True):
         for part, values in parts.items():
