@@ -139,9 +139,10 @@ def encode_frames(
     """encode; copying back and spooling wait in the writer, so that the device goes on."""
     key, first = clip.row.key, clip.taken
     clip.taken += len(batch)
-    pixels = torch.stack([frame.pixels for frame in batch])
+    accelerator = run.engine.accelerator
+    pixels = accelerator.pinned(torch.stack([frame.pixels for frame in batch]))
     keys = [frame_key(key, first + i) for i in range(len(batch))]
-    timer = DeviceTimer(run.engine.accelerator)
+    timer = DeviceTimer(accelerator)
     try:
         with timer:
             parts = encode_fitting(run, pixels, keys)

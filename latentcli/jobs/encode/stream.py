@@ -108,9 +108,11 @@ def encode_into(
     run: EncodeRun, unit: EncodedUnit, batch: Sequence[Picture], writer: BackgroundThread
 ) -> None:
     """encode; copying back and packing wait in the writer, so that the device goes on."""
-    pixels = torch.stack([picture.pixels for picture in batch])
+    accelerator = run.engine.accelerator
+    # Before the timer begins: that is the host's work, and the device may be idle meanwhile.
+    pixels = accelerator.pinned(torch.stack([picture.pixels for picture in batch]))
     rows = [picture.row for picture in batch]
-    timer = DeviceTimer(run.engine.accelerator)
+    timer = DeviceTimer(accelerator)
     parts = None
     with suppress(torch.OutOfMemoryError), timer:
         parts = encode_fitting(run, pixels, [row.key for row in rows])

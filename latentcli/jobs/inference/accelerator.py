@@ -85,11 +85,24 @@ class Accelerator:
         if self.index is not None:  # torch refuses a device without one
             self._torch.set_device(self.device)
 
-    def to_device(self, pixels: Tensor) -> Tensor:
-        """A batch on the device, copied there while the host goes on."""
-        if pixels.device.type != "cpu":
-            return pixels.to(self.device)
-        return pixels.pin_memory().to(self.device, non_blocking=True)
+    def pinned(self, host: Tensor) -> Tensor:
+        """A tensor of the host in memory from which the device copies by itself.
+
+        It takes the host milliseconds. Where there is no such memory left, the tensor stays where
+        it is, and its copy is waited for.
+        """
+        try:
+            return host if host.is_pinned() else host.pin_memory()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return host
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """A tensor on the device, copied there while the host goes on."""
+        if tensor.device.type != "cpu":
+            return tensor.to(self.device)
+        return self.pinned(tensor).to(self.device, non_blocking=True)
 
     def mark(self) -> Any:
         """A moment in the device's work, for `seconds`."""
@@ -183,8 +196,11 @@ class Cpu(Accelerator):
     def prepare(self) -> None:
         """Nothing to do."""
 
-    def to_device(self, pixels: Tensor) -> Tensor:
-        return pixels.to(self.device)
+    def pinned(self, host: Tensor) -> Tensor:
+        return host
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device)
 
     def mark(self) -> float:
         return time.perf_counter()

@@ -61,6 +61,22 @@ def test_memory_that_is_short_for_the_rounding_halves_the_batch(folder, tmp_path
     ]
 
 
+def test_the_time_of_encode_is_the_devices_own(folder, tmp_path, monkeypatch):
+    """Pinning is the host's work: it is over before the first mark, and nothing is pinned later."""
+    with fake_gpu(monkeypatch) as gpu:
+        encode(folder, tmp_path / "store", LINEAR, **GPU)
+    order = [call.what for call in gpu.calls if call.thread == "main"]
+    assert order.count("mark") == 4  # two batches
+    inside = False
+    for what in order:
+        inside ^= what == "mark"
+        assert not (inside and what == "pin")
+    begin = order.index("mark")
+    assert order[begin - 1] == "pin" and order[begin + 1] == "to device"
+    copies = [call for call in gpu.calls if call.what == "to device"][-2:]
+    assert all(call.pinned for call in copies)
+
+
 def test_frames_of_clips_go_the_same_way(tmp_path, monkeypatch):
     clipkit = pytest.importorskip("clipkit")
     clipkit.clips_in(tmp_path / "in", [5])
@@ -68,5 +84,7 @@ def test_frames_of_clips_go_the_same_way(tmp_path, monkeypatch):
     with fake_gpu(monkeypatch) as gpu:
         encode(tmp_path / "in", tmp_path / "gpu", LINEAR, **GPU)
     assert {call.what for call in gpu.calls if call.thread != "main"} == {"to host", "wait"}
+    order = [call.what for call in gpu.calls if call.thread == "main"]
+    assert order[order.index("mark") - 1] == "pin"
     cpu, there = latents_of(tmp_path / "cpu"), latents_of(tmp_path / "gpu")
     assert all(torch.equal(cpu[name], there[name]) for name in cpu)
