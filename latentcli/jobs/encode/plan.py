@@ -102,6 +102,11 @@ def with_model_defaults(job: EncodeJob, engine: Engine) -> EncodeJob:
             f"{name} predicts no class token; of the presets the dinac_ae models do. Leave out"
             " --class-token."
         )
+    if job.class_token and not engine.accelerator.has_bf16():
+        raise UsageError(
+            f"--class-token is computed in bfloat16, which {engine.device_name} does not know."
+            " Leave it out, or use another device."
+        )
     return job
 
 

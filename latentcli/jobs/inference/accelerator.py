@@ -24,6 +24,8 @@ NO_WAY = ("unable to find an engine to execute this computation", "no valid conv
 cuDNN leaves out a way that had not enough memory to work in, and at the end tells of no memory. It
 says the same where it has no way at all, as for numbers that the device does not know.
 """
+BF16_SINCE = (8, 0)
+"""Compute capability of CUDA devices that know bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class Accelerator:
     def describe(self) -> str:
         """Its name, as the maker says it."""
         return str(self._torch.get_device_name(self.device))
+
+    def has_bf16(self) -> bool:
+        """Whether it computes in bfloat16 itself."""
+        return True
 
     def prepare(self) -> None:
         """Makes it this process's own, set as every job needs it."""
@@ -139,6 +145,11 @@ class Cuda(Accelerator):
 
     name = "cuda"
     visible = "CUDA_VISIBLE_DEVICES"
+
+    def has_bf16(self) -> bool:
+        """Since Ampere; before, torch has a slow way round for some operators and none for others,
+        and cuDNN has no convolution. It counts AMD's kinds from 9.0 on."""
+        return tuple(self._torch.get_device_capability(self.device)) >= BF16_SINCE
 
     def prepare(self) -> None:
         """Also: float32 means float32, and the same batch gives the same bits every time."""
@@ -257,6 +268,18 @@ def pick_device(choice: str) -> Accelerator:
     if kind.gpu and (index or 0) >= kind.count():
         raise UsageError(f"--device is {choice!r}, but there are {kind.count()} {label} devices.")
     return kind(index)
+
+
+def pick_dtype(choice: str, accelerator: Accelerator) -> str:
+    """bf16 or fp32 for auto: what the device is made for; UsageError for what it does not know."""
+    if choice == "auto":
+        return accelerator.dtype if accelerator.has_bf16() else "fp32"
+    if choice == "bf16" and not accelerator.has_bf16():
+        raise UsageError(
+            f"--dtype is bf16, but {accelerator.describe()} does not know bfloat16; use --dtype"
+            " fp32, or leave it out."
+        )
+    return choice
 
 
 def named(choice: str) -> tuple[type[Accelerator], int | None]:
