@@ -95,6 +95,11 @@ class OnDevice(Tensor):
         with torch.inference_mode(False):
             return OnDevice(self.values[tree_map(plain, index)], self.device)
 
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """As above."""
+        GPU.note("set")
+        self.values[tree_map(plain, index)] = plain(value)
+
     def __invert__(self) -> Tensor:
         """As above."""
         return self.bitwise_not()
