@@ -17,7 +17,7 @@ from latentcli.jobs.bench.job import run_bench
 from latentcli.jobs.config import EncodeJob, RoundtripJob
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.inference.accelerator import DeviceTimer
-from latentcli.jobs.inference.batch_size import LARGEST, auto_batch_size
+from latentcli.jobs.inference.batch_size import default_batch_size
 from latentcli.jobs.inference.encode_batch import encode_batch, encode_on_device
 from latentcli.jobs.inference.engine import decode_batch, load_engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
@@ -25,7 +25,7 @@ from latentcli.jobs.loader.prepare import Recipe, prepare
 from latentcli.jobs.roundtrip.job import run_roundtrip
 from latentcli.jobs.settings import DecodeSettings
 from latentcli.jobs.store.latent_store import open_store
-from latentcli.latents.pack import pack
+from latentcli.latents.pack import pack_stored
 from latentcli.metrics.measures import MEASURES
 from latentcli.metrics.psnr import psnr
 
@@ -77,8 +77,10 @@ def test_what_is_packed_behind_the_device_is_what_was_encoded(cuda: str) -> None
         waiting = []
         for pixels in batches:
             with DeviceTimer(engine.accelerator) as timer:
-                parts = encode_on_device(engine, pixels.clone(), keys, "whitened", flip=True)
-            waiting.append((lane.submit(pack, keys, parts), timer))
+                parts = encode_on_device(
+                    engine, pixels.clone(), keys, "whitened", flip=True, store_dtype="bf16"
+                )
+            waiting.append((lane.submit(pack_stored, keys, parts), timer))
         packed = [future.result() for future, _ in waiting]
     for got, parts in zip(packed, expected, strict=True):
         for part, values in parts.items():
@@ -87,10 +89,10 @@ def test_what_is_packed_behind_the_device_is_what_was_encoded(cuda: str) -> None
     assert all(0 < timer.seconds() < 60 for _, timer in waiting)
 
 
-def test_a_batch_size_that_is_found_works(cuda: str) -> None:
+def test_the_batch_size_of_a_gpu_works(cuda: str) -> None:
     engine = load_engine("fcdm_nano", device=cuda, dtype="bf16")
-    size = auto_batch_size(engine, PreprocessSpec((256, 256), 16))
-    assert 1 <= size <= LARGEST
+    size = default_batch_size(type(engine.accelerator), PreprocessSpec((256, 256), 16))
+    assert size == 128
     pixels = torch.zeros(size, 3, 256, 256, dtype=torch.uint8)
     latent = encode_batch(engine, pixels, [str(i) for i in range(size)], "whitened")["latent"]
     assert latent.shape[0] == size and latent.isfinite().all()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ QUANTISED, SCALE = "_quantised", "_scale"
 name finds nothing under it, and so takes no scaled number for a value."""
 FLOAT32 = ("class_token", "class_token_flip")
 """Parts that are stored in float32, whatever the latents are."""
+UNSOUND = "_unsound"
+"""What is appended to a part's name where its values are counted that are not finite."""
 UNSCALED = (*FLOAT32, "times", "clock")
 """Parts that have no scale."""
 
@@ -37,8 +40,13 @@ def stored_names(part: str, store_dtype: str = "bf16") -> tuple[str, ...]:
     return (part,)
 
 
+def part_of(name: str) -> str:
+    """The part that a stored tensor of its shape is of."""
+    return name.removesuffix(QUANTISED)
+
+
 def stored_tensors(part: str, values: Tensor, store_dtype: str = "bf16") -> dict[str, Tensor]:
-    """The tensors by name that values [..., C, h, w] of a part are stored as, on the CPU.
+    """The tensors by name that values [..., C, h, w] of a part are stored as, where these are.
 
     A scale is float32 [..., C]. Values that are not finite give no sound scale: see `unsound`.
     """
@@ -46,24 +54,61 @@ def stored_tensors(part: str, values: Tensor, store_dtype: str = "bf16") -> dict
     values = values.detach()
     if len(names) == 1:
         dtype = torch.float32 if part in FLOAT32 else PLAIN[store_dtype]
-        return {part: values.to(dtype).cpu()}
+        return {part: values.to(dtype)}
     most = MOST[store_dtype]
     values = values.float()
     scale = values.abs().amax((-2, -1)) / most
     # A channel of zeros has scale 0, and is zeros whatever it is divided by.
     scaled = values / torch.where(scale > 0, scale, 1.0)[..., None, None]
     scaled = (scaled.round() if store_dtype == "int8" else scaled).clamp(-most, most)
-    return {names[0]: scaled.to(SCALED[store_dtype]).cpu(), names[1]: scale.cpu()}
+    return {names[0]: scaled.to(SCALED[store_dtype]), names[1]: scale}
 
 
-def unsound(part: str, values: Tensor, tensors: Mapping[str, Tensor]) -> tuple[list[int], str]:
-    """Of each sample [N, ...], how many values are infinite or no number when stored; in what.
+def unsound(part: str, values: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Of each sample [N, ...], how many values are infinite or no number when stored; int64 [N].
 
     `tensors` are what `stored_tensors` gave of the values.
     """
-    checked = tensors.get(part, values)
-    counts: list[int] = (~checked.isfinite()).flatten(1).sum(1).tolist()
-    return counts, str(checked.dtype).removeprefix("torch.")
+    return (~tensors.get(part, values).isfinite()).flatten(1).sum(1)
+
+
+def as_stored(parts: Mapping[str, Tensor], store_dtype: str = "bf16") -> dict[str, Tensor]:
+    """The tensors that the parts [N, ...] of a batch are stored as, and by <part>_unsound the
+    counts of `unsound`: all that is left to do with them is to copy them off their device.
+    """
+    stored: dict[str, Tensor] = {}
+    for part, values in parts.items():
+        tensors = stored_tensors(part, values, store_dtype)
+        stored |= tensors | {part + UNSOUND: unsound(part, values, tensors)}
+    return stored
+
+
+class Arrived(NamedTuple):
+    """What `as_stored` gave, on the CPU."""
+
+    tensors: dict[str, Tensor]
+    """By name of the stored tensor, each [N, ...]."""
+    unsound: dict[str, list[int]]
+    """By part, of each sample."""
+
+    def checked(self, part: str) -> Tensor:
+        """The stored tensor that has a part's shape."""
+        return self.tensors[part if part in self.tensors else part + QUANTISED]
+
+    def dtype(self, part: str) -> str:
+        """What the values of a part were not finite in."""
+        tensor = self.tensors.get(part)
+        return "float32" if tensor is None else str(tensor.dtype).removeprefix("torch.")
+
+
+def arrived(stored: Mapping[str, Tensor]) -> Arrived:
+    """Copies what `as_stored` gave to the CPU; waits until it is there, and takes no memory of the
+    device for it.
+    """
+    on_cpu = {name: tensor.cpu() for name, tensor in stored.items()}
+    parts = [name.removesuffix(UNSOUND) for name in on_cpu if name.endswith(UNSOUND)]
+    counts = {part: on_cpu.pop(part + UNSOUND).tolist() for part in parts}
+    return Arrived(on_cpu, counts)
 
 
 def held(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -73,7 +118,7 @@ def held(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     parts: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        part = name.removesuffix(QUANTISED)
+        part = part_of(name)
         if part != name:
             parts[part] = _restored(name, tensor, tensors.get(part + SCALE))
         elif name.removesuffix(SCALE) + QUANTISED not in tensors:
@@ -102,7 +147,7 @@ def _fp8_values() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
 
 
 def rounded(part: str, values: Tensor, store_dtype: str = "bf16") -> Tensor:
-    """The values of a part as a store of this dtype gives them back, on the CPU."""
+    """The values of a part as a store of this dtype gives them back."""
     return held(stored_tensors(part, values, store_dtype))[part]
 
 

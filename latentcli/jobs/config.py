@@ -86,7 +86,7 @@ class EncodeJob(ModelSettings, ImageIntake):
         ImageIntake,
         "batch_size",
         help="Images, or frames, per batch. Default: that of the store that is gone on with; else"
-        " 8 on a CPU, and on a GPU what a short trial finds.",
+        " 8 on a CPU, and on a GPU as many as have 2^23 pixels, at most 256.",
     )
     model: str = option(
         BUNDLED_MODEL,

@@ -49,7 +49,7 @@ class ModelSettings:
     )
     dtype: str = option(
         "auto",
-        "Network's dtype; auto (default) is bf16 on a GPU and fp32 on a CPU.",
+        "Network's dtype; auto (default) is bf16 on a GPU that knows it, else fp32.",
         section="model",
         choices=("auto", "bf16", "fp32"),
     )

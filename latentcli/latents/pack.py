@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentcli.core.store_dtype import held, stored_tensors, unsound
+from latentcli.core.store_dtype import arrived, as_stored, held
 from latentcli.latents.schema import split_name, tensor_name
 
 
@@ -22,7 +22,12 @@ class Packed(NamedTuple):
 
 
 def pack(keys: Sequence[str], parts: Mapping[str, Tensor], store_dtype: str = "bf16") -> Packed:
-    """Samples of a batch, each part [N, ...] with one sample per key, as `stored_tensors`.
+    """`pack_stored` of parts [N, ...] with one sample per key."""
+    return pack_stored(keys, as_stored(parts, store_dtype))
+
+
+def pack_stored(keys: Sequence[str], stored: Mapping[str, Tensor]) -> Packed:
+    """Samples of a batch, which `as_stored` gave and which may be on a device still.
 
     A sample with a value that is not finite, in any part and after rounding, is left out and
     reported. Each tensor owns its memory, so that keeping one does not keep the batch.
@@ -31,25 +36,22 @@ def pack(keys: Sequence[str], parts: Mapping[str, Tensor], store_dtype: str = "b
     if len(set(keys)) != len(keys):
         raise ValueError("a key comes twice in one batch")
     bad: dict[str, str] = {}
-    batches: dict[str, Tensor] = {}
-    for part, values in parts.items():
-        if len(values) != len(keys):
-            raise ValueError(f"{part} has {len(values)} samples, there are {len(keys)} keys")
-        tensors = stored_tensors(part, values, store_dtype)
-        batches |= tensors
-        counts, dtype = unsound(part, values, tensors)
+    batch = arrived(stored)
+    for part, counts in batch.unsound.items():
+        if len(counts) != len(keys):
+            raise ValueError(f"{part} has {len(counts)} samples, there are {len(keys)} keys")
+        of = batch.checked(part)[0].numel()
         for key, count in zip(keys, counts, strict=True):
             if count:
                 bad.setdefault(
                     key,
-                    f"{count} of {values[0].numel()} values of the {part} are"
-                    f" not finite in {dtype}",
+                    f"{count} of {of} values of the {part} are not finite in {batch.dtype(part)}",
                 )
     packed = {
-        tensor_name(key, name): batch[i].clone(memory_format=torch.contiguous_format)
+        tensor_name(key, name): tensor[i].clone(memory_format=torch.contiguous_format)
         for i, key in enumerate(keys)
         if key not in bad
-        for name, batch in batches.items()
+        for name, tensor in batch.tensors.items()
     }
     return Packed(packed, bad)
 

@@ -27,6 +27,9 @@ _LPIPS_PIXELS = 2**21
 """Pixels of a batch that go through LPIPS's network at once, which bounds its memory."""
 _RFID_IMAGES = 64
 _FEATURES = 2048
+_SUMS = ("features_sum", "features_cov_sum", "features_num_samples")
+"""What torchmetrics keeps of a set, under real_ and fake_."""
+SetMark = list[dict[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +178,29 @@ class FrechetInception:
         for part in torch.split(images, _RFID_IMAGES):
             self._fakes[model].update(part, real=False)
 
+    def mark(self) -> SetMark:
+        """Where the sums stand; a copy of them."""
+        return [
+            {name: getattr(metric, name).clone() for name in names} for metric, names in self._sums
+        ]
+
+    def back_to(self, mark: SetMark) -> None:
+        """Forgets what came after a mark."""
+        for (metric, _), sums in zip(self._sums, mark, strict=True):
+            for name, values in sums.items():
+                setattr(metric, name, values)
+
+    @property
+    def _sums(self) -> list[tuple[Any, list[str]]]:
+        """Each metric, and what it has of its set."""
+        real = [f"real_{part}" for part in _SUMS]
+        fake = [f"fake_{part}" for part in _SUMS]
+        return [(self._real, real), *((metric, fake) for metric in self._fakes)]
+
     def value(self, model: int) -> SetValue:
         """The distance so far, at least 0."""
         metric = self._fakes[model]
-        for part in ("features_sum", "features_cov_sum", "features_num_samples"):
+        for part in _SUMS:
             setattr(metric, f"real_{part}", getattr(self._real, f"real_{part}"))
         features = len(metric.fake_features_sum)
         fewest = int(min(metric.real_features_num_samples, metric.fake_features_num_samples))

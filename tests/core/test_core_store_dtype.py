@@ -9,7 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentcli.core.store_dtype import held, rounded, stored_bytes, stored_tensors, unsound
+from latentcli.core.store_dtype import (
+    arrived,
+    as_stored,
+    held,
+    rounded,
+    stored_bytes,
+    stored_tensors,
+    unsound,
+)
 from latentcli.core.types import STORE_DTYPES
 
 SHAPES = st.tuples(*(st.integers(1, 4) for _ in range(4)))
@@ -47,7 +55,7 @@ def test_bytes_and_zeros(part, dtype):
         part, shape, dtype
     )
     assert torch.equal(held(tensors)[part].float(), values)
-    assert unsound(part, values, tensors)[0] == [0, 0]
+    assert unsound(part, values, tensors).tolist() == [0, 0]
 
 
 def test_a_part_of_a_batch_is_what_a_batch_of_it_is():
@@ -65,7 +73,12 @@ def test_what_is_not_finite_is_counted():
     values[2, 1, 2, 2] = -math.inf
     values[3, 0, 0, 0] = 1e6
     for dtype, counts in {"fp16": [0, 2, 1, 1], "int8": [0, 2, 1, 0], "fp8": [0, 2, 1, 0]}.items():
-        assert unsound("latent", values, stored_tensors("latent", values, dtype))[0] == counts
+        tensors = stored_tensors("latent", values, dtype)
+        assert unsound("latent", values, tensors).tolist() == counts
+        there = arrived(as_stored({"latent": values}, dtype))
+        assert there.unsound == {"latent": counts} and list(there.tensors) == list(tensors)
+        assert there.checked("latent").shape == values.shape
+        assert there.dtype("latent") == ("float16" if dtype == "fp16" else "float32")
 
 
 def test_values_without_their_scale_are_refused():

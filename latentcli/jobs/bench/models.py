@@ -13,7 +13,7 @@ from latentcli.core.errors import LatentCliError, UsageError, WeightsError
 from latentcli.jobs.bench.cases import Case
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.config import with_weights
-from latentcli.jobs.inference.accelerator import is_out_of_memory
+from latentcli.jobs.inference.accelerator import is_out_of_memory, may_be_out_of_memory
 from latentcli.jobs.inference.engine import Engine, inference_config, load_engine
 from latentcli.jobs.settings import DecodeSettings
 
@@ -131,6 +131,11 @@ def attempt(model: TimedModel, case: Case, call: Callable[[], Given]) -> Given:
             raise ShortOfMemory(
                 f"{model.name} ran out of memory in {case}; a smaller --batch or --resolution"
                 " needs less."
+            ) from error
+        if case.batch > 1 and may_be_out_of_memory(error):
+            raise ShortOfMemory(
+                f"{model.name} found no way, which may be for want of memory, to do {case}:"
+                f" {reason(error)}. Try a smaller --batch."
             ) from error
         if not model.compiled:
             raise

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from latentcli.images.formats import IMAGE_SUFFIXES
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.job import run_encode
+from latentcli.jobs.inference.batch_size import default_batch_size
 from latentcli.jobs.inference.capabilities import refuse_decoder
-from latentcli.jobs.inference.encode_batch import encode_batch
+from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.inference.engine import Engine, engine_of
+from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.find_media import PER_SHARD
 from latentcli.jobs.loader.loader import open_chunks, pick_workers
 from latentcli.jobs.loader.prepare import Intake, Recipe, unit_tasks
@@ -54,8 +57,10 @@ def bench_stages(job: BenchJob, reporter: Reporter) -> dict[str, Any]:
     engine = engine_of(encode)
     refuse_decoder(engine)
     found = find_inputs(job.sources, IMAGE_SUFFIXES)
-    batch_size = job.batch_size or engine.accelerator.batch_size
-    recipe = Recipe(DecodePolicy(), preprocess_spec(encode, engine.model.spec.size_divisor))
+    preprocess = preprocess_spec(encode, engine.model.spec.size_divisor)
+    batch_size = job.batch_size or default_batch_size(type(engine.accelerator), preprocess)
+    encode = replace(encode, batch_size=batch_size)  # all parts are of the same batches
+    recipe = Recipe(DecodePolicy(), preprocess)
     with tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
         path = Path(folder) / "inputs.jsonl"
         write_inputs(path, assign_units(found, PER_SHARD["images"]))
@@ -64,7 +69,7 @@ def bench_stages(job: BenchJob, reporter: Reporter) -> dict[str, Any]:
         reporter.note(f"The image stages alone, {len(found)} inputs, {workers} workers.")
         images_alone, pictures = time_images(intake, workers, batch_size * MODEL_BATCHES)
         reporter.note("The model alone.")
-        model_alone = time_model(engine, pictures, batch_size, len(found))
+        model_alone = time_model(engine, pictures, encode, len(found), reporter)
         reporter.note("The whole job.")
         whole = run_encode(replace(encode, output=str(Path(folder) / "store")), reporter)
     slower = min(images_alone, model_alone)
@@ -124,18 +129,30 @@ def time_images(intake: Intake, workers: int, keep: int) -> tuple[float, list[Te
     return (done / (end - start) if done else rows / (end - began)), kept
 
 
-def time_model(engine: Engine, pictures: Sequence[Tensor], batch_size: int, images: int) -> float:
-    """Images a second of encode alone, over as many images as the job has."""
-    groups = [pictures[i : i + batch_size] for i in range(0, len(pictures), batch_size)]
-    batches = [torch.stack(list(group)) for group in groups]
-    encode_batch(engine, batches[0], [""] * len(batches[0]), engine.model.spec.state)
+def time_model(
+    engine: Engine, pictures: Sequence[Tensor], job: EncodeJob, images: int, reporter: Reporter
+) -> float:
+    """Images a second of encode alone, in the job's batches and over as many images as it has.
+
+    The pictures lie on the device already, the latents stay there, and nothing is waited for but
+    the end: as in the job, where other threads see to all that.
+    """
+    size, accelerator = job.batch_size or len(pictures), engine.accelerator
+    groups = [pictures[i : i + size] for i in range(0, len(pictures), size)]
+    batches = [accelerator.to_device(torch.stack(list(group))) for group in groups]
+    split_on_oom = SplitOnOom(reporter.note)
+    state, dtype = engine.model.spec.state, job.store_dtype
+    encode = partial(encode_on_device, engine, state=state, store_dtype=dtype)
+    split_on_oom.encode(encode, batches[0], [""] * len(batches[0]))
+    accelerator.synchronize()
     start, done = time.perf_counter(), 0
     for batch in itertools.cycle(batches):
-        encode_batch(engine, batch, [""] * len(batch), engine.model.spec.state)
+        split_on_oom.encode(encode, batch, [""] * len(batch))
         done += len(batch)
         if done >= images:
-            return done / (time.perf_counter() - start)
-    raise AssertionError("cycle never ends")
+            break
+    accelerator.synchronize()
+    return done / (time.perf_counter() - start)
 
 
 def per_second(name: str, stage: dict[str, Any], workers: int) -> float | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import SampleError
-from latentcli.core.store_dtype import held, stored_tensors, unsound
+from latentcli.core.store_dtype import arrived, held, stored_names
 from latentcli.core.types import Row
 from latentcli.jobs.encode.failures import SEEN, count_refused
 from latentcli.jobs.encode.run import EncodeRun
@@ -139,9 +139,10 @@ def encode_frames(
     """encode; copying back and spooling wait in the writer, so that the device goes on."""
     key, first = clip.row.key, clip.taken
     clip.taken += len(batch)
-    pixels = torch.stack([frame.pixels for frame in batch])
+    accelerator = run.engine.accelerator
+    pixels = accelerator.pinned(torch.stack([frame.pixels for frame in batch]))
     keys = [frame_key(key, first + i) for i in range(len(batch))]
-    timer = DeviceTimer(run.engine.accelerator)
+    timer = DeviceTimer(accelerator)
     try:
         with timer:
             parts = encode_fitting(run, pixels, keys)
@@ -164,24 +165,23 @@ def collect_frames(
     """write to the spools; a latent that is not finite fails its clip."""
     if clip.error is not None:
         return
-    parts = {name: part.cpu() for name, part in parts.items()}
+    batch = arrived(parts)
     run.meter.add("encode", timer.seconds(), len(times))
     with run.meter.stage("write", len(times)):
-        for part, values in parts.items():
-            tensors = stored_tensors(part, values, run.plan.store_dtype)
-            counts, dtype = unsound(part, values, tensors)
+        for part, counts in batch.unsound.items():
             if bad := [i for i, count in enumerate(counts) if count]:
                 at = len(clip.times) + bad[0]
-                reason = f"the {part} of frame {at} is not finite in torch.{dtype}"
+                reason = f"the {part} of frame {at} is not finite in torch.{batch.dtype(part)}"
                 clip.error = SampleError("encode", reason)
                 return
-            for name, rows in tensors.items():
-                if name not in clip.spools:
-                    clip.spools[name] = Spool(run.spilled_to, f"{clip.name}-{name}")
-                    unit.spools.append(clip.spools[name])
-                clip.spools[name].add(rows)
-            if part == next(iter(parts)):
-                clip.sums.add(held(tensors)[part])
+        for name, rows in batch.tensors.items():
+            if name not in clip.spools:
+                clip.spools[name] = Spool(run.spilled_to, f"{clip.name}-{name}")
+                unit.spools.append(clip.spools[name])
+            clip.spools[name].add(rows)
+        first = next(iter(batch.unsound))
+        names = stored_names(first, run.plan.store_dtype)
+        clip.sums.add(held({name: batch.tensors[name] for name in names})[first])
     clip.times += times
     run.meter.advance(len(times))
 

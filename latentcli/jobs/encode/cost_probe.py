@@ -23,7 +23,7 @@ from latentcli.jobs.loader.prepare import Prepared, RawSample
 from latentcli.jobs.loader.readers import prepared_samples
 from latentcli.jobs.runtime.meter import Meter, ignore
 from latentcli.jobs.runtime.signals import StopRequest
-from latentcli.latents.pack import pack
+from latentcli.latents.pack import pack_stored
 from latentcli.latents.schema import split_name
 from latentcli.shards.store.roots import NO_ROOTS
 from latentcli.shards.tar.write import END, sample_chunks
@@ -143,6 +143,7 @@ def encode_probe(
         sample=latents["sample"],
         class_token=latents.get("class_token", False),
         flip=latents.get("flip", False),
+        store_dtype=plan.store_dtype,
     )
     size = plan.batch_size
     groups = list(batches(pictures, lambda pair: pair[1], size, batch_elements(size)))
@@ -159,7 +160,7 @@ def encode_probe(
             continue
         if number:
             seconds += time.perf_counter() - start
-            tensors |= pack(keys, parts, plan.store_dtype).tensors
+            tensors |= pack_stored(keys, parts).tensors
             if time.perf_counter() > end:
                 break
     return seconds, tensors

@@ -14,7 +14,7 @@ from latentcli.core.errors import StoreError, UsageError
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.inference.batch_size import BATCH_PIXELS, auto_batch_size
+from latentcli.jobs.inference.batch_size import BATCH_PIXELS, default_batch_size
 from latentcli.jobs.inference.capabilities import check_state, refuse_decoder
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.clip_frames import ClipRecipe
@@ -102,6 +102,11 @@ def with_model_defaults(job: EncodeJob, engine: Engine) -> EncodeJob:
             f"{name} predicts no class token; of the presets the dinac_ae models do. Leave out"
             " --class-token."
         )
+    if job.class_token and not engine.accelerator.has_bf16():
+        raise UsageError(
+            f"--class-token is computed in bfloat16, which {engine.device_name} does not know."
+            " Leave it out, or use another device."
+        )
     return job
 
 
@@ -126,7 +131,8 @@ def plan_encode(
     policy = DecodePolicy(job.alpha, job.max_pixels, size_filter(job))
     preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
     store = path_of(job.output or default_store(job.sources, engine.info.name))
-    batch_size = job.batch_size or stored_batch_size(store) or auto_batch_size(engine, preprocess)
+    batch_size = job.batch_size or stored_batch_size(store)
+    batch_size = batch_size or default_batch_size(type(engine.accelerator), preprocess)
     state = job.latents or engine.model.spec.state
     clips = None
     if media == "clips":

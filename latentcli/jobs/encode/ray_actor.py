@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
-from latentcli.core.errors import Interrupted
+from latentcli.core.errors import Interrupted, UsageError
 from latentcli.jobs.cluster.environment import Rank
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.plan import with_model_defaults
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.share import claimed, follow
+from latentcli.jobs.inference.accelerator import ACCELERATORS
 from latentcli.jobs.inference.engine import engine_of
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.shards.layout import SHARDS
@@ -24,8 +27,8 @@ from latentcli.shards.store.unit_state import DONE, file_sizes, unit_state
 
 LOOK = 0.5
 """Seconds between two looks at each other of the driver and its actors."""
-FOLLOWER = Rank(1, 2, 0)
-"""What every actor is: the driver alone leads."""
+CPUS_PER_ACTOR = 4
+"""On a cluster without GPUs, where nobody said how many actors there should be."""
 
 
 @dataclass(slots=True)
@@ -124,6 +127,45 @@ class LedgerStop(StopRequest):
                 raise Interrupted(self.advice)
 
 
+def resource_of(job: EncodeJob) -> str:
+    """What Ray gives an actor one of: a GPU, or a CPU."""
+    return "GPU" if ACCELERATORS[job.device].gpu else "CPU"
+
+
+def wanted_actors(job: EncodeJob, resources: Mapping[str, float], units: int) -> int:
+    """How many actors there should be now; `all` follows the cluster as nodes join."""
+    if job.devices not in (None, "all"):
+        if not (job.devices or "").isdecimal() or int(job.devices or 0) < 1:
+            raise UsageError(
+                f"--devices is {job.devices!r}; with --engine ray it is all or a number."
+            )
+        return min(int(job.devices or 0), max(units, 1))
+    resource = resource_of(job)
+    have = resources.get(resource, 0)
+    return max(1, min(int(have // (1 if resource == "GPU" else CPUS_PER_ACTOR)), units))
+
+
+def actors_on_node(
+    job: EncodeJob, units: int, node: Mapping[str, float], cluster: Mapping[str, float]
+) -> int:
+    """How many actors share the cores of a node: those of the job, as the node has of the cluster.
+
+    The last two are what each has of Ray's resources.
+    """
+    resource = resource_of(job)
+    part = node.get(resource, 0) / max(cluster.get(resource, 0), 1)
+    return max(math.ceil(wanted_actors(job, cluster, units) * part), 1)
+
+
+def actor_rank(job: EncodeJob, units: int) -> Rank:
+    """What an actor is: the driver alone leads, and others share the cores of its node."""
+    ray: Any = import_module("ray")
+    own = ray.get_runtime_context().get_node_id()
+    resources = {each["NodeID"]: each["Resources"] for each in ray.nodes()}
+    sharing = actors_on_node(job, units, resources.get(own, {}), ray.cluster_resources())
+    return Rank(1, 2, 0, sharing)
+
+
 class EncodeActor:
     """One process of the cluster: a model on a device, and units until there are none left."""
 
@@ -148,7 +190,8 @@ class EncodeActor:
             yield from unfinished(store, spec_hash, run.inputs, again, run.parts)
             yield from claimed(run, todo)
 
-        team = RayTeam(FOLLOWER, name=name, ledger=ledger, units=units)
+        rank = actor_rank(self.job, units)
+        team = RayTeam(rank, name=name, ledger=ledger, units=units)
         return follow(self.job, self.engine, team, stop, other, claims).meter.report()
 
 

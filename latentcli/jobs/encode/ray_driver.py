@@ -22,14 +22,16 @@ from latentcli.jobs.encode.plan import (
     stored_batch_size,
     with_model_defaults,
 )
-from latentcli.jobs.encode.ray_actor import LOOK, EncodeActor, Ledger
+from latentcli.jobs.encode.ray_actor import LOOK, EncodeActor, Ledger, resource_of, wanted_actors
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.share import assignment, lead, totals_before
 from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.accelerator import ACCELERATORS, kind_on_cluster
+from latentcli.jobs.inference.batch_size import default_batch_size
 from latentcli.jobs.inference.engine import Engine, engine_of
 from latentcli.jobs.loader.find_media import check_clip_options, media_of
 from latentcli.jobs.loader.packed_options import check_packed_options
+from latentcli.jobs.loader.sizes import preprocess_spec
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import stop_on_signals
 from latentcli.models.presets import preset_names
@@ -40,8 +42,6 @@ CONNECT = 10.0
 """Seconds for the cluster to answer."""
 GRACE = 60.0
 """Seconds that actors get to finish their batch when the job is stopped."""
-CPUS_PER_ACTOR = 4
-"""On a cluster without GPUs, where nobody said how many actors there should be."""
 MOST_DEATHS = 10
 """Actors that may die without anything encoded in between: then the job is at fault."""
 
@@ -135,23 +135,12 @@ def settled_on(job: EncodeJob, resources: dict[str, float]) -> EncodeJob:
 
 
 def with_batch_size(job: EncodeJob, engine: Engine) -> EncodeJob:
-    """The job with a batch size: on the actors' devices nothing can be tried from here."""
+    """The job with the batch size of its actors' devices; the model here is on a CPU."""
     store = path_of(job.output or default_store(job.sources, engine.info.name))
     there = job.batch_size or stored_batch_size(store)
-    return replace(job, batch_size=there or ACCELERATORS[job.device].batch_size)
-
-
-def wanted_actors(job: EncodeJob, resources: dict[str, float], units: int) -> int:
-    """How many actors there should be now; `all` follows the cluster as nodes join."""
-    if job.devices not in (None, "all"):
-        if not (job.devices or "").isdecimal() or int(job.devices or 0) < 1:
-            raise UsageError(
-                f"--devices is {job.devices!r}; with --engine ray it is all or a number."
-            )
-        return min(int(job.devices or 0), max(units, 1))
-    gpu = ACCELERATORS[job.device].gpu
-    have = resources.get("GPU" if gpu else "CPU", 0)
-    return max(1, min(int(have // (1 if gpu else CPUS_PER_ACTOR)), units))
+    preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
+    default = default_batch_size(ACCELERATORS[job.device], preprocess)
+    return replace(job, batch_size=there or default)
 
 
 def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
@@ -163,8 +152,13 @@ def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
     ledger = ray.remote(num_cpus=0)(Ledger).remote(
         units, assignment(plan, work), totals=totals_before(work)
     )
-    needs = {"num_gpus": 1} if ACCELERATORS[job.device].gpu else {"num_cpus": 1}
-    made = ray.remote(max_restarts=MOST_DEATHS - 1, max_task_retries=-1, **needs)(EncodeActor)
+    made = ray.remote(
+        max_restarts=MOST_DEATHS - 1,
+        max_task_retries=-1,
+        # Each reckons with as many beside it as a node has of the cluster.
+        scheduling_strategy="SPREAD",
+        **{f"num_{resource_of(job).lower()}s": 1},
+    )(EncodeActor)
     theirs = replace(job, model=absolute(job.model))
     # Nobody here sees when an actor gets its first batch, so the rate counts their start-up too.
     run.meter.begin()

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from latentcli.core.store_dtype import held, stored_names
+from latentcli.core.store_dtype import held, part_of, stored_names
 from latentcli.core.types import FILTERED, Picture, Row
 from latentcli.jobs.encode.failures import SEEN, count_refused, fail
 from latentcli.jobs.encode.run import EncodeRun
@@ -25,7 +25,7 @@ from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.loader import open_chunks, timed
 from latentcli.jobs.loader.prepare import Chunk, Task
 from latentcli.jobs.runtime.background_thread import BackgroundThread
-from latentcli.latents.pack import pack
+from latentcli.latents.pack import pack_stored
 from latentcli.latents.schema import tensor_name
 from latentcli.shards.tensors.spool import Spilling
 
@@ -108,9 +108,11 @@ def encode_into(
     run: EncodeRun, unit: EncodedUnit, batch: Sequence[Picture], writer: BackgroundThread
 ) -> None:
     """encode; copying back and packing wait in the writer, so that the device goes on."""
-    pixels = torch.stack([picture.pixels for picture in batch])
+    accelerator = run.engine.accelerator
+    # Before the timer begins: that is the host's work, and the device may be idle meanwhile.
+    pixels = accelerator.pinned(torch.stack([picture.pixels for picture in batch]))
     rows = [picture.row for picture in batch]
-    timer = DeviceTimer(run.engine.accelerator)
+    timer = DeviceTimer(accelerator)
     parts = None
     with suppress(torch.OutOfMemoryError), timer:
         parts = encode_fitting(run, pixels, [row.key for row in rows])
@@ -128,7 +130,7 @@ def encode_into(
 
 
 def encode_fitting(run: EncodeRun, pixels: Tensor, keys: Sequence[str]) -> dict[str, Tensor]:
-    """`encode_on_device` as the job asks for it, in as few pieces as the device's memory allows.
+    """`encode_on_device` as the job stores it, in as few pieces as the device's memory allows.
 
     torch.OutOfMemoryError where not even one picture fits.
     """
@@ -139,6 +141,7 @@ def encode_fitting(run: EncodeRun, pixels: Tensor, keys: Sequence[str]) -> dict[
         sample=run.job.sample,
         class_token=run.job.class_token,
         flip=run.job.flip == "both",
+        store_dtype=run.plan.store_dtype,
     )
     return run.split_on_oom.encode(encode, pixels, keys)
 
@@ -151,12 +154,11 @@ def collect(
     timer: DeviceTimer,
 ) -> None:
     """Packs a batch into its unit; a latent that is not finite fails its row."""
-    dtype = run.plan.store_dtype
-    packed = pack([row.key for row in rows], parts, dtype)
+    packed = pack_stored([row.key for row in rows], parts)
     run.meter.add("encode", timer.seconds(), len(rows))
     with run.meter.stage("write", len(rows)):
         unit.tensors |= {name: unit.spill.tensor(t) for name, t in packed.tensors.items()}
-        names = stored_names(next(iter(parts)), dtype)
+        names = stored_names(part_of(next(iter(parts))), run.plan.store_dtype)
         for row in rows:
             if row.key in packed.bad:
                 reason = packed.bad[row.key]

@@ -18,6 +18,14 @@ from latentcli.jobs.inference import nvidia_smi
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 """Words of torch, CUDA and its libraries for memory that they did not get."""
+NO_WAY = ("unable to find an engine to execute this computation", "no valid convolution algorithm")
+"""Words of a library that tried every way to compute something and got none to work.
+
+cuDNN leaves out a way that had not enough memory to work in, and at the end tells of no memory. It
+says the same where it has no way at all, as for numbers that the device does not know.
+"""
+BF16_SINCE = (8, 0)
+"""Compute capability of CUDA devices that know bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,11 @@ class Accelerator:
     """Of a network, unless the user says otherwise, as are the next two."""
     batch_size: ClassVar[int] = 32
     """Pictures at once."""
+    batch_pixels: ClassVar[int | None] = 2**23
+    """Pixels at once where pictures are encoded for a store; None: `batch_size`, whatever their
+    size. It is what the tables of the published models are measured with: 128 of 256x256, 32 of
+    512x512. The widest tensor of every network stays below 2^31 values, beyond which kernels are
+    slow or missing."""
     groups: ClassVar[int] = 8
     """Groups of frames that a network for features sees at once."""
     memory_counted: ClassVar[str] = (
@@ -69,16 +82,33 @@ class Accelerator:
         """Its name, as the maker says it."""
         return str(self._torch.get_device_name(self.device))
 
+    def has_bf16(self) -> bool:
+        """Whether it computes in bfloat16 itself."""
+        return True
+
     def prepare(self) -> None:
         """Makes it this process's own, set as every job needs it."""
         if self.index is not None:  # torch refuses a device without one
             self._torch.set_device(self.device)
 
-    def to_device(self, pixels: Tensor) -> Tensor:
-        """A batch on the device, copied there while the host goes on."""
-        if pixels.device.type != "cpu":
-            return pixels.to(self.device)
-        return pixels.pin_memory().to(self.device, non_blocking=True)
+    def pinned(self, host: Tensor) -> Tensor:
+        """A tensor of the host in memory from which the device copies by itself.
+
+        It takes the host milliseconds. Where there is no such memory left, the tensor stays where
+        it is, and its copy is waited for.
+        """
+        try:
+            return host if host.is_pinned() else host.pin_memory()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return host
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """A tensor on the device, copied there while the host goes on."""
+        if tensor.device.type != "cpu":
+            return tensor.to(self.device)
+        return self.pinned(tensor).to(self.device, non_blocking=True)
 
     def mark(self) -> Any:
         """A moment in the device's work, for `seconds`."""
@@ -94,11 +124,6 @@ class Accelerator:
     def synchronize(self) -> None:
         """Waits until all work is done."""
         self._torch.synchronize(self.device)
-
-    def free_memory(self) -> int | None:
-        """Bytes to be had, torch's cache emptied; None where larger batches gain nothing."""
-        empty_cache()
-        return int(self._torch.mem_get_info(self.device)[0])
 
     def watch_memory(self) -> Callable[[], int]:
         """From now on; what it gives tells the most bytes that came to those of now."""
@@ -120,6 +145,11 @@ class Cuda(Accelerator):
 
     name = "cuda"
     visible = "CUDA_VISIBLE_DEVICES"
+
+    def has_bf16(self) -> bool:
+        """Since Ampere; before, torch has a slow way round for some operators and none for others,
+        and cuDNN has no convolution. It counts AMD's kinds from 9.0 on."""
+        return tuple(self._torch.get_device_capability(self.device)) >= BF16_SINCE
 
     def prepare(self) -> None:
         """Also: float32 means float32, and the same batch gives the same bits every time."""
@@ -160,6 +190,7 @@ class Cpu(Accelerator):
     gpu = False
     dtype = "fp32"
     batch_size = 8
+    batch_pixels = None  # every core is busy with a picture of its own
     groups = 1
     memory_counted = (
         "the model's weights, its inputs and the most that torch's allocator held during one"
@@ -176,8 +207,11 @@ class Cpu(Accelerator):
     def prepare(self) -> None:
         """Nothing to do."""
 
-    def to_device(self, pixels: Tensor) -> Tensor:
-        return pixels.to(self.device)
+    def pinned(self, host: Tensor) -> Tensor:
+        return host
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device)
 
     def mark(self) -> float:
         return time.perf_counter()
@@ -187,9 +221,6 @@ class Cpu(Accelerator):
 
     def synchronize(self) -> None:
         """Nothing to wait for."""
-
-    def free_memory(self) -> None:
-        """Not asked for: every core is busy with a picture of its own."""
 
     def watch_memory(self) -> Callable[[], int]:
         """Counts nothing: other programs and threads share the host's memory."""
@@ -237,6 +268,18 @@ def pick_device(choice: str) -> Accelerator:
     if kind.gpu and (index or 0) >= kind.count():
         raise UsageError(f"--device is {choice!r}, but there are {kind.count()} {label} devices.")
     return kind(index)
+
+
+def pick_dtype(choice: str, accelerator: Accelerator) -> str:
+    """bf16 or fp32 for auto: what the device is made for; UsageError for what it does not know."""
+    if choice == "auto":
+        return accelerator.dtype if accelerator.has_bf16() else "fp32"
+    if choice == "bf16" and not accelerator.has_bf16():
+        raise UsageError(
+            f"--dtype is bf16, but {accelerator.describe()} does not know bfloat16; use --dtype"
+            " fp32, or leave it out."
+        )
+    return choice
 
 
 def named(choice: str) -> tuple[type[Accelerator], int | None]:
@@ -313,6 +356,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     Only torch's own allocator of a GPU raises torch.OutOfMemoryError; the others are told by words.
     """
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in OUT_OF_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or _says(error, OUT_OF_MEMORY)
+
+
+def may_be_out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller batch is worth a try after an error, which may be one of another kind."""
+    return is_out_of_memory(error) or _says(error, NO_WAY)
+
+
+def _says(error: BaseException, words: Sequence[str]) -> bool:
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentcli.core.store_dtype import as_stored
 from latentcli.images.codec import to_float
 from latentcli.jobs.inference.engine import Engine, sample_noise
 
@@ -26,6 +27,7 @@ class Asked:
     sample: int | None = None
     class_token: bool = False
     flip: bool = False
+    store_dtype: str | None = None
 
 
 def encode_batch(
@@ -45,16 +47,18 @@ def encode_on_device(
     *,
     class_token: bool = False,
     flip: bool = False,
+    store_dtype: str | None = None,
 ) -> dict[str, Tensor]:
     """uint8 pictures [N, 3, H, W] to named float32 parts, each [N, ...], on the engine's device.
 
     `state` is the model's own (whitened or scaled), raw or moments; the parts are latent, or the
     posterior's moments, and class_token where asked for; with `flip` also `<part>_flip`, those of
-    the mirrored pictures. `sample` seeds a posterior sample instead of the mode. A GPU may still be
-    at work when this returns.
+    the mirrored pictures. `sample` seeds a posterior sample instead of the mode. With `store_dtype`
+    they are what `as_stored` makes of them, and no memory of the device is needed after this. A GPU
+    may still be at work when this returns.
     """
     images = engine.accelerator.to_device(pixels)
-    asked = Asked(state, sample, class_token, flip)
+    asked = Asked(state, sample, class_token, flip, store_dtype)
     return (_encode if engine.accelerator.gpu else _encode_on_cores)(engine, images, keys, asked)
 
 
@@ -100,7 +104,7 @@ def _encode(engine: Engine, pixels: Tensor, keys: Sequence[str], asked: Asked) -
         names = [f"{key}/flip" for key in keys]
         mirrored = _parts(engine, images.flip(-1), names, asked)
         parts |= {f"{part}_flip": values for part, values in mirrored.items()}
-    return parts
+    return parts if asked.store_dtype is None else as_stored(parts, asked.store_dtype)
 
 
 def _parts(engine: Engine, images: Tensor, keys: Sequence[str], asked: Asked) -> dict[str, Tensor]:

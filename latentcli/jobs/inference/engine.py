@@ -12,7 +12,7 @@ from torch import Tensor
 from latentcli.core.errors import UsageError
 from latentcli.images.codec import to_uint8
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.inference.accelerator import Accelerator, pick_device
+from latentcli.jobs.inference.accelerator import Accelerator, pick_device, pick_dtype
 from latentcli.jobs.runtime.machine import reuse_heap
 from latentcli.jobs.settings import DecodeSettings
 from latentcli.models.base import Autoencoder, ModelInfo
@@ -52,7 +52,7 @@ def load_engine(
 ) -> Engine:
     """The model with its weights on the chosen device, ready to run."""
     where = pick_device(device)
-    number = where.dtype if dtype == "auto" else dtype
+    number = pick_dtype(dtype, where)
     reuse_heap()
     where.prepare()
     net = load_model(

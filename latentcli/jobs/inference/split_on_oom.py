@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from latentcli.jobs.inference.accelerator import empty_cache, is_out_of_memory
+from latentcli.jobs.inference.accelerator import (
+    empty_cache,
+    is_out_of_memory,
+    may_be_out_of_memory,
+)
 from latentcli.jobs.runtime.meter import ignore
 
 Parts = dict[str, Tensor]
@@ -43,22 +47,26 @@ class SplitOnOom:
 
         Where memory runs out the pieces are halved, for this batch and all later ones of its shape;
         torch.OutOfMemoryError where not even one picture fits, or, with `whole`, not all at once.
+        An error that may be of memory and does not say so is tried with fewer pictures too; with
+        one it is raised as it is.
         """
         while True:
             size = count if whole else min(self.sizes.get(shape, count), count)
             try:
                 return joined([work(slice(start, start + size)) for start in range(0, count, size)])
             except RuntimeError as error:
-                if not is_out_of_memory(error):
+                sure = is_out_of_memory(error)
+                if not may_be_out_of_memory(error) or (not sure and (size == 1 or whole)):
                     raise
                 if size == 1 or whole:
                     raise torch.OutOfMemoryError(str(error)) from error
             # Not while the error is handled: it holds on to all that its frames had allocated.
             empty_cache()
             self.sizes[shape] = -(-size // 2)
+            what = "ran out of memory on" if sure else "had no way, and may lack the memory, for"
             self.note(
-                f"The device ran out of memory on {size} pictures of {shape[2]}x{shape[1]}: from"
-                f" now on it gets {self.sizes[shape]} at once."
+                f"The device {what} {size} pictures of {shape[2]}x{shape[1]}: from now on it gets"
+                f" {self.sizes[shape]} at once."
             )
 
 

@@ -69,7 +69,8 @@ class CachedLatents:
 
     def of(self, keys: Sequence[str], engine: Engine) -> Tensor:
         """The latents [N, C, h, w] of pictures that were taken, as the model decodes them."""
-        latents = torch.stack([self._waiting[key] for key in keys]).to(engine.device)
+        latents = torch.stack([self._waiting[key] for key in keys])
+        latents = engine.accelerator.to_device(latents)
         own = self.folder.state in NORMAL_STATES
         return latents if own else engine.model.whiten(latents)
 

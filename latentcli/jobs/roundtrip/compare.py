@@ -74,6 +74,10 @@ class Comparison:
             yield
         self._running.append((name, items, timer))
 
+    def forget(self) -> None:
+        """Drops the times of stages whose batch comes again."""
+        self._running.clear()
+
     def settle(self) -> None:
         """Hands the stages' times to the meter, once their results have been copied to the host."""
         for name, items, timer in self._running:
@@ -116,7 +120,7 @@ def noise_of(comparison: Comparison, images: Tensor, keys: Sequence[str]) -> Ten
     if not any(compared.decoder.model.is_diffusion for compared in comparison.compared_models):
         return None
     noise = sample_noise(comparison.job.seed, keys, tuple(images.shape[1:]))
-    return noise.to(images.device)
+    return comparison.accelerator.to_device(noise)
 
 
 def encode(

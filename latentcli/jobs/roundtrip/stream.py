@@ -16,6 +16,11 @@ from torch import Tensor
 from latentcli.core.errors import Filtered, SampleError, StoreError
 from latentcli.core.types import FILTERED, InputRow, Picture
 from latentcli.images.codec import encode_image
+from latentcli.jobs.inference.accelerator import (
+    empty_cache,
+    is_out_of_memory,
+    may_be_out_of_memory,
+)
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.split_on_oom import too_large
 from latentcli.jobs.loader.batches import batches
@@ -159,11 +164,13 @@ def take_pictures(
 ) -> list[tuple[Name, SampleError]]:
     """`take_batch`; where the device has no memory, each picture is tried alone."""
     try:
-        return take_batch(run, pixels, named, frames=False)
+        with whole_or_nothing(run):
+            return take_batch(run, pixels, named, frames=False)
     except SampleError as error:
         problem = SampleError(error.stage, error.reason)  # without what its frames hold on to
     if len(named) == 1:
         return [(named[0], problem)]
+    empty_cache()
     alone = (take_pictures(run, pixels[i : i + 1], named[i : i + 1]) for i in range(len(named)))
     return [bad for each in alone for bad in each]
 
@@ -199,12 +206,15 @@ def whole_or_nothing(run: Roundtrip) -> Iterator[None]:
     """Takes back what the block gave where a SampleError leaves it."""
     model_figures, rows = [of_model.mark() for of_model in run.model_figures], run.rows.mark()
     report = run.report.mark() if run.report else None
+    sets = [of_set.mark() for of_set in run.sets]
     try:
         yield
     except SampleError:
         for of_model, mark in zip(run.model_figures, model_figures, strict=True):
             of_model.back_to(mark)
         run.rows.back_to(rows)
+        for of_set, sums in zip(run.sets, sets, strict=True):
+            of_set.back_to(sums)
         if run.report and report:
             run.report.back_to(report)
         raise
@@ -257,26 +267,48 @@ def take_batch(
 
     SampleError where the device has no memory for one picture of this size.
     """
-    images = run.comparison.accelerator.to_device(pixels)
+    several = len(named) > 1 and not frames
     try:
-        results = compare(run.comparison, images, [name.key for name in named], frames=frames)
-    except torch.OutOfMemoryError as error:
+        results, sound = on_device(run, pixels, [name.key for name in named], clips, frames=frames)
+    except RuntimeError as error:
+        if not (is_out_of_memory(error) or (several and may_be_out_of_memory(error))):
+            raise
+        run.comparison.forget()
         height, width = pixels.shape[2:]
         reason = too_large("frame" if frames else "picture", width, height)
         raise SampleError("encode or decode", reason) from error
+    wrong = SampleError("encode", "the latent has values that are not finite")
+    bad = [(name, wrong) for name, good in zip(named, sound, strict=True) if not good]
+    if any(sound):
+        indices = [i for i, good in enumerate(sound) if good]
+        of_sound = pixels if all(sound) else pixels[indices]
+        record(run, of_sound, [named[i] for i in indices], results)
+    run.comparison.settle()
+    return bad
+
+
+def on_device(
+    run: Roundtrip,
+    pixels: Tensor,
+    keys: Sequence[str],
+    clips: Sequence[ClipMeasure],
+    *,
+    frames: bool,
+) -> tuple[list[Result], list[bool]]:
+    """(the results of the pictures that are sound, which those are): all that needs memory there.
+
+    Torch's errors where it is short; what was measured of sets by then has to be taken back.
+    """
+    images = run.comparison.accelerator.to_device(pixels)
+    results = compare(run.comparison, images, keys, frames=frames)
     sound = finite_ones(results)
     if not all(sound):
         indices = [i for i, good in enumerate(sound) if good]
         results = [chosen(result, indices) for result in results]
-        pixels, images = pixels[indices], images[indices]
-    wrong = SampleError("encode", "the latent has values that are not finite")
-    bad = [(name, wrong) for name, good in zip(named, sound, strict=True) if not good]
-    if len(pixels):
-        good_ones = [name for name, good in zip(named, sound, strict=True) if good]
+        images = images[indices]
+    if any(sound):
         measure_sets(run, images, results, clips)
-        record(run, pixels, good_ones, results)
-    run.comparison.settle()
-    return bad
+    return results, sound
 
 
 def measure_sets(

@@ -159,7 +159,7 @@ def measure_one(engine: Engine, sample: Sampled, state: str, found: Measured) ->
         payload = sum(tensor.numel() * tensor.element_size() for tensor in flat.values())
         choice.payload.append(payload)
         choice.names.append(safetensors_parts(flat, {})[0] - payload)
-        if any(sum(unsound(p, sample.parts[p], tensors[p])[0]) for p in tensors):
+        if any(unsound(p, sample.parts[p], tensors[p]).any() for p in tensors):
             choice.unfit += 1
             continue
         parts = {part: held(own)[part] for part, own in tensors.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from harness.fake_gpu import fake_gpu
 from jobkit import changed_model, toy_pictures
 
 import latentcli.models
@@ -16,6 +17,7 @@ from latentcli.core.errors import LatentCliError, UsageError, WeightsError
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.job import run_bench
 from latentcli.jobs.bench.stages import per_second
+from latentcli.jobs.inference.batch_size import LARGEST
 from latentcli.jobs.runtime.model_cards import list_models
 from latentcli.jobs.runtime.reporter import Reporter
 
@@ -199,6 +201,21 @@ def test_stages(model, tmp_path):
     assert found["ratio"] == pytest.approx(found["job"] / slower, rel=0.01)
     assert found["bottleneck"] in found["stages"]
     assert found["startup_seconds"] > 0
+
+
+def test_stages_of_a_gpu_time_what_the_job_does(tmp_path, monkeypatch):
+    """The job's batch size; and the model alone neither copies nor waits, until the very end."""
+    pictures = toy_pictures(tmp_path / "pictures", 12)
+    settings = {"sources": (str(pictures),), "size": "32", "workers": 0, "device": "cuda:0"}
+    with fake_gpu(monkeypatch) as gpu:
+        found = bench("linear16", stages=True, dtype="fp32", **settings)
+    assert found["batch_size"] == LARGEST
+    calls = [call.what for call in gpu.calls]
+    begin, end = (i for i, what in enumerate(calls) if what == "synchronize")
+    assert begin < calls.index("mark")  # the marks are those of the whole job
+    between = calls[begin + 1 : end]
+    assert "conv2d" in between and not {"pin", "to device", "to host", "wait"} & set(between)
+    assert calls.count("pin") == calls[:begin].count("pin") + 1  # the job's only batch
 
 
 @pytest.mark.parametrize("count", [3, 60])

@@ -14,7 +14,7 @@ from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench.cases import Case
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.job import run_bench
-from latentcli.jobs.bench.models import TimedModel, attempt, timed_model
+from latentcli.jobs.bench.models import ShortOfMemory, TimedModel, attempt, timed_model
 from latentcli.jobs.bench.timing import (
     Timing,
     enough,
@@ -75,6 +75,17 @@ def test_short_memory_is_told_with_model_and_case():
     who = TimedModel("m", None, None, None, False)
     with pytest.raises(LatentCliError, match="m ran out of memory in encode of 8x4, batch 2"):
         attempt(who, Case("encode", (8, 4), 2), out_of_memory)
+
+
+def test_what_may_be_short_memory_is_told_with_its_own_words():
+    def no_way():
+        raise RuntimeError("GET was unable to find an engine to execute this computation")
+
+    who = TimedModel("m", None, None, None, False)
+    with pytest.raises(ShortOfMemory, match=r"do encode of 8x4, batch 2: GET .* --batch"):
+        attempt(who, Case("encode", (8, 4), 2), no_way)
+    with pytest.raises(RuntimeError, match=r"^GET was unable"):
+        attempt(who, Case("encode", (8, 4), 1), no_way)
 
 
 def test_a_failed_compile_is_told_in_words():

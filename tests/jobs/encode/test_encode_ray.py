@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from jobkit import encode, environment, toy_pictures, tree
 
 from latentcli.core.errors import Interrupted, LatentCliError, TooManyFailures, UsageError
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.encode.ray_actor import Ledger, unfinished
-from latentcli.jobs.encode.ray_driver import absolute, first_line, reason_of, wanted_actors
+from latentcli.jobs.encode.ray_actor import Ledger, actors_on_node, unfinished, wanted_actors
+from latentcli.jobs.encode.ray_driver import absolute, first_line, reason_of, with_batch_size
+from latentcli.jobs.inference.engine import load_engine
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.manifest import read_manifest
 
@@ -248,6 +250,50 @@ def test_how_many_actors_are_wanted():
     for devices in ("0", "0,1", "some"):
         with pytest.raises(UsageError, match="all or a number"):
             wanted_actors(job(devices, "cuda"), {"GPU": 8}, 100)
+
+
+def test_actors_of_a_node_share_its_cores():
+    def shared(devices: str | None, device: str, node: dict[str, float], cluster: dict[str, float]):
+        job = EncodeJob(sources=("x",), devices=devices, device=device)
+        return actors_on_node(job, 100, node, cluster)
+
+    assert shared("all", "cuda", {"CPU": 64, "GPU": 8}, {"CPU": 256, "GPU": 20}) == 8
+    assert shared("all", "cuda", {"CPU": 64, "GPU": 4}, {"CPU": 256, "GPU": 20}) == 4
+    assert shared("2", "cuda", {"GPU": 8}, {"GPU": 8}) == 2
+    assert shared("10", "cuda", {"GPU": 8}, {"GPU": 16}) == 5
+    assert shared(None, "cpu", {"CPU": 16}, {"CPU": 64}) == 4
+    assert shared("3", "cpu", {"CPU": 2}, {"CPU": 2}) == 3
+    assert shared(None, "cpu", {}, {}) == 1
+
+
+@needs_ray
+def test_an_actor_knows_how_many_share_its_node(tmp_path):
+    """Of GPUs that Ray counts and nobody has."""
+    code = """
+import sys, ray
+from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.encode.ray_actor import actor_rank
+ray.init(num_cpus=2, num_gpus=4, include_dashboard=False, log_to_driver=False,
+         logging_level="error", _temp_dir=sys.argv[1])
+jobs = [EncodeJob(sources=("x",), device="cuda", devices=devices) for devices in ("all", "3")]
+print(ray.get([ray.remote(num_gpus=1)(actor_rank).remote(job, 100) for job in jobs]))
+"""
+    folder = tempfile.mkdtemp(prefix="lr-")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, folder], capture_output=True, text=True, env=environment()
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert "sharing=4" in done.stdout and "sharing=3" in done.stdout, done.stderr
+
+
+def test_the_batch_size_is_that_of_the_actors_device(model, tmp_path):
+    engine = load_engine(model, device="cpu")
+    job = EncodeJob(sources=("x",), output=str(tmp_path / "store"), device="cuda", size="512")
+    assert with_batch_size(job, engine).batch_size == 32
+    assert with_batch_size(replace(job, size="256"), engine).batch_size == 128
+    assert with_batch_size(replace(job, device="cpu"), engine).batch_size == 8
 
 
 def test_errors_of_an_actor_are_told_as_they_are():

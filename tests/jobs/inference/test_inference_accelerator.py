@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from encodekit import LINEAR, pictures
+from harness.fake_gpu import fake_gpu
 
 import latentcli
 from latentcli.core.errors import UsageError
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.job import run_encode
+from latentcli.jobs.encode.plan import with_model_defaults
 from latentcli.jobs.inference.accelerator import (
     ACCELERATORS,
     Cpu,
@@ -146,9 +148,26 @@ def test_dtypes(model):
     assert load_engine(model, device="cpu", dtype="bf16").dtype == "bf16"
 
 
+def test_bf16_only_where_the_device_knows_it(monkeypatch, model):
+    with fake_gpu(monkeypatch) as gpu:
+        for capability, dtype in {(9, 0): "bf16", (8, 0): "bf16", (7, 5): "fp32"}.items():
+            gpu.capability = capability
+            engine = load_engine(model, device="cuda:0")
+            assert engine.dtype == dtype
+            assert engine.model.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
+        with pytest.raises(UsageError, match="Fake GPU does not know bfloat16; use --dtype fp32"):
+            load_engine(model, device="cuda:0", dtype="bf16")
+        engine.model.predicts_class = True
+        job = EncodeJob(sources=("x",), class_token=True)
+        with pytest.raises(UsageError, match="--class-token is computed in bfloat16, which Fake"):
+            with_model_defaults(job, engine)
+        gpu.capability = (8, 9)
+        assert with_model_defaults(job, engine).class_token
+
+
 def test_what_a_cpu_says_of_itself():
     cpu = Cpu()
-    assert (cpu.device, cpu.describe(), cpu.free_memory()) == (torch.device("cpu"), "cpu", None)
+    assert (cpu.device, cpu.describe()) == (torch.device("cpu"), "cpu")
     assert set(cpu.facts().values()) == {None} and cpu.clocks() is None
     added = cpu.watch_memory()
     pixels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Batch sizes that are found by trial, and that a store keeps."""
+"""Batch sizes that follow from the pictures, and that a store keeps."""
 
 from __future__ import annotations
 
@@ -6,81 +6,67 @@ import pytest
 import torch
 from encodekit import LINEAR, pictures
 from jobkit import encode, tree
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from latentcli.core.errors import StoreError
 from latentcli.images.buckets import make_buckets
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.encode.plan import stored_batch_size
-from latentcli.jobs.inference.accelerator import Cpu
-from latentcli.jobs.inference.batch_size import auto_batch_size, best_batch, tried_size
-from latentcli.jobs.inference.engine import load_engine
+from latentcli.jobs.inference.accelerator import Cpu, Cuda
+from latentcli.jobs.inference.batch_size import LARGEST, counted_size, default_batch_size
+from latentcli.models.presets import load_preset
+from latentcli.models.registry import family
 
-EACH = 2**20
-"""Bytes that a picture takes in the trials below."""
-
-
-def device(rate: float = 100.0, full: int = 16, most: int = 10**9, error: object = None):
-    """A trial on a device that does `full` pictures in the time of one, and holds `most`."""
-    tried: list[int] = []
-
-    def attempt(count: int) -> tuple[float, float]:
-        tried.append(count)
-        if count > most:
-            raise error or torch.OutOfMemoryError("out of memory")
-        return max(count, full) / rate, float(count * EACH)
-
-    return attempt, tried
+SIDES = (64, 256, 512, 1024, 4096)
 
 
-@pytest.mark.parametrize(
-    ("full", "best", "tried"),
-    [
-        (16, 16, [4, 8, 16, 32]),
-        (1, 4, [4, 8]),
-        (10**6, 256, [4, 8, 16, 32, 64, 128, 256]),
-    ],
-)
-def test_it_grows_while_that_is_faster(full, best, tried):
-    attempt, seen = device(full=full)
-    assert best_batch(attempt, 1e15) == best and seen == tried
-
-
-def test_it_leaves_room():
-    attempt, tried = device(full=1000)
-    assert best_batch(attempt, 31 * EACH) == 16 and tried == [4, 8, 16]
-
-
-@pytest.mark.parametrize(
-    ("most", "best", "tried"),
-    [(9, 8, [4, 8, 16]), (3, 2, [4, 2, 4]), (1, 1, [4, 2, 1, 2]), (0, 1, [4, 2, 1])],
-)
-def test_what_runs_out_of_memory_is_too_much(most, best, tried):
-    attempt, seen = device(full=1000, most=most)
-    assert best_batch(attempt, 1e15) == best and seen == tried
-
-
-def test_what_a_kernel_refuses_is_too_much_but_not_the_first():
-    refusal = RuntimeError("integer out of range")
-    attempt, _ = device(full=1000, most=9, error=refusal)
-    assert best_batch(attempt, 1e15) == 8
-    attempt, _ = device(most=3, error=refusal)
-    with pytest.raises(RuntimeError, match="out of range"):
-        best_batch(attempt, 1e15)
-
-
-def test_sizes_that_are_tried():
-    assert tried_size(PreprocessSpec((512, 256), 16)) == (512, 256)
-    assert tried_size(PreprocessSpec(None, 96)) == (1056, 1056)
-    # Of larger pictures fewer go together, with as many pixels.
-    assert tried_size(PreprocessSpec((4096, 2048), 16)) == (1024, 1024)
+def test_on_a_gpu_it_follows_from_the_size_of_the_pictures():
+    """The published settings; and no device is asked: there is none here, and none is faked."""
+    sizes = {side: default_batch_size(Cuda, PreprocessSpec((side, side), 16)) for side in SIDES}
+    assert sizes == {64: LARGEST, 256: 128, 512: 32, 1024: 8, 4096: 8}
+    assert default_batch_size(Cuda, PreprocessSpec(None, 96)) == 8
     table = make_buckets("area", 256, None, 16)
-    width, height = tried_size(PreprocessSpec(None, 16, buckets=table))
+    assert 120 <= default_batch_size(Cuda, PreprocessSpec(None, 16, buckets=table)) <= 136
+
+
+def test_no_network_gets_more_values_than_kernels_count():
+    """The widest tensor of one preset of each family, at the batch size that it gets of 64x64."""
+    seen = 0
+
+    class Widest(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal seen
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor) and not func.is_view:  # views are of weights too
+                seen = max(seen, out.numel())
+            return out
+
+    for name in ("full_capacitor", "dinac_ae", "flux2", "taef2"):
+        preset = load_preset(name)
+        with torch.device("meta"):
+            model = family(preset.family).build(dict(preset.config), preset.spec)
+        model.to_empty(device="meta")  # its tables too
+        side = max(64, preset.spec.size_divisor)
+        seen = 0
+        with torch.no_grad(), Widest():
+            model.encode_posterior(torch.zeros(1, 3, side, side, device="meta"))
+        assert seen * Cuda.batch_pixels // side**2 < 2**31, name
+
+
+def test_sizes_that_are_counted():
+    assert counted_size(PreprocessSpec((512, 256), 16)) == (512, 256)
+    assert counted_size(PreprocessSpec(None, 96)) == (1024, 1024)
+    # Of larger pictures fewer go together, with as many pixels.
+    assert counted_size(PreprocessSpec((4096, 2048), 16)) == (1024, 1024)
+    table = make_buckets("area", 256, None, 16)
+    width, height = counted_size(PreprocessSpec(None, 16, buckets=table))
     assert width * height == max(w * h for w, h in table.table)
 
 
-def test_a_cpu_gets_8(model):
-    engine = load_engine(model, device="cpu")
-    assert auto_batch_size(engine, PreprocessSpec(None, 16)) == 8
+def test_a_cpu_gets_8():
+    for size in (None, (64, 64), (4096, 4096)):
+        assert default_batch_size(Cpu, PreprocessSpec(size, 16)) == 8
 
 
 def test_a_store_keeps_its_batch_size(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from latentcli.images.codec import to_float
 from latentcli.jobs.config import RoundtripJob
-from latentcli.jobs.inference.accelerator import is_out_of_memory
+from latentcli.jobs.inference.accelerator import is_out_of_memory, may_be_out_of_memory
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.roundtrip.job import run_roundtrip
 from latentcli.jobs.runtime.reporter import Reporter
@@ -29,6 +29,14 @@ WORDS = {"batch_size": 8, "samples_per_shard": 13}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return pictures(tmp_path_factory.mktemp("pictures") / "in", SIZES)
+
+
+NO_WAY = (
+    "GET was unable to find an engine to execute this computation",
+    "FIND was unable to find an engine to execute this computation",
+    "no valid convolution algorithms available in CuDNN",
+)
+"""What torch raises where cuDNN has tried all its ways."""
 
 
 def counted(seen: list[tuple[int, ...]]) -> list[int]:
@@ -151,6 +159,26 @@ def test_memory_errors_of_the_host_count_too(folder, tmp_path, monkeypatch):
     assert counted(seen.tried)[:3] == [8, 4, 2]
 
 
+@pytest.mark.parametrize("words", NO_WAY)
+def test_what_may_be_of_memory_is_tried_with_fewer_pictures(folder, tmp_path, monkeypatch, words):
+    """cuDNN leaves out what had no memory to work in, and at the end does not speak of memory."""
+    notes: list[str] = []
+    with monkeypatch.context() as patch:
+        seen = watch(patch, most=3, error=words)
+        told = encode(folder, tmp_path / "store", LINEAR, Reporter(note=notes.append), **WORDS)
+    assert (told["encoded"], told["failed"]) == (15, 0)
+    assert counted(seen.tried)[:4] == [8, 4, 2, 2]
+    assert notes[0] == (
+        "The device had no way, and may lack the memory, for 8 pictures of 64x48: from now on it"
+        " gets 4 at once."
+    )
+    seen = watch(monkeypatch, most=0, error=words)
+    with pytest.raises(RuntimeError) as told_as_it_is:
+        encode(folder, tmp_path / "none", LINEAR, **WORDS)
+    assert type(told_as_it_is.value) is RuntimeError and str(told_as_it_is.value) == words
+    assert counted(seen.tried) == [8, 4, 2, 1]
+
+
 @pytest.mark.parametrize(
     ("error", "is_one"),
     [
@@ -162,7 +190,14 @@ def test_memory_errors_of_the_host_count_too(folder, tmp_path, monkeypatch):
     ],
 )
 def test_what_counts_as_a_memory_error(error, is_one):
-    assert is_out_of_memory(error) is is_one
+    assert is_out_of_memory(error) is may_be_out_of_memory(error) is is_one
+
+
+def test_what_only_may_be_one():
+    for words in NO_WAY:
+        assert not is_out_of_memory(RuntimeError(words))
+        assert may_be_out_of_memory(RuntimeError(words))
+    assert not may_be_out_of_memory(ValueError(NO_WAY[0]))
 
 
 def test_what_the_failed_batch_held_is_let_go_before_the_next_try():

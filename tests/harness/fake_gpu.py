@@ -1,0 +1,225 @@
+"""Stands in for CUDA in torch, where there is none: tensors of a device whose values lie here.
+
+What the package does with a GPU runs as it is, and computes what it computes on a CPU; what torch
+is asked for on the way is noted, with the thread that asked. Only torch is played, none of our
+code. Nothing runs beside the host, so it says nothing of times or of races.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+Allow = Callable[["Call"], None]
+"""Is shown every call before it is done, and may raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Something that torch was asked for."""
+
+    what: str
+    """pin, to device, to host, mark, wait, or an operator's name."""
+    thread: str
+    """main, or the name of another thread."""
+    allocates: bool = False
+    """Whether it takes memory of the device."""
+    pinned: bool = False
+    """Of a copy to the device: whether it comes from pinned memory, so that nobody waits for it."""
+
+
+@dataclass
+class FakeGpu:
+    """One of them; `calls` are in order, of all threads."""
+
+    allow: Allow = lambda call: None
+    calls: list[Call] = field(default_factory=list)
+    capability: tuple[int, int] = (9, 0)
+    current: dict[str, int] = field(default_factory=dict)
+    """The device that a thread has chosen, by its name."""
+
+    def note(self, what: str, **more: Any) -> None:
+        """Notes a call, and lets it be refused."""
+        here = threading.current_thread()
+        name = "main" if here is threading.main_thread() else here.name
+        call = Call(what, name, **more)
+        self.calls.append(call)
+        self.allow(call)
+
+    def count(self, what: str) -> int:
+        """How often something was asked for."""
+        return sum(call.what == what for call in self.calls)
+
+
+GPU = FakeGpu()
+
+
+class OnDevice(Tensor):
+    """A tensor that says that it is on cuda; its values lie in the host's memory."""
+
+    values: Tensor
+
+    @staticmethod
+    def __new__(cls, values: Tensor, device: torch.device) -> OnDevice:
+        made = Tensor._make_wrapper_subclass(
+            cls,
+            values.shape,
+            strides=values.stride(),
+            storage_offset=values.storage_offset(),
+            dtype=values.dtype,
+            device=device,
+        )
+        made.values = values
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        return dispatch(func, args, kwargs or {})
+
+    def __getitem__(self, index: Any) -> OnDevice:
+        """torch's own looks for a real device before it asks for an operator."""
+        parts = index if isinstance(index, tuple) else (index,)
+        GPU.note("index", allocates=any(isinstance(part, Tensor) for part in parts))
+        with torch.inference_mode(False):
+            return OnDevice(self.values[tree_map(plain, index)], self.device)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """As above."""
+        GPU.note("set")
+        self.values[tree_map(plain, index)] = plain(value)
+
+    def __invert__(self) -> Tensor:
+        """As above."""
+        return self.bitwise_not()
+
+    def __repr__(self) -> str:
+        """As above."""
+        return f"OnDevice({self.values!r})"
+
+    def tolist(self) -> Any:
+        """As above."""
+        GPU.note("to host")
+        return self.values.tolist()
+
+
+class OnFakeGpu(TorchDispatchMode):
+    """Catches what makes tensors of the device from nothing, or from those of the host."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        return dispatch(func, args, kwargs or {})
+
+
+def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
+    """An operator, done on the values; its results are where torch would have them."""
+    leaves = tree_leaves((args, kwargs))
+    given = [leaf for leaf in leaves if isinstance(leaf, OnDevice)]
+    host = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, OnDevice)]
+    asked = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), None)
+    name = func._schema.name.removeprefix("aten::")
+    copies = name in ("to", "_to_copy", "copy_")
+    if given and not copies and any(tensor.dim() for tensor in host):
+        raise RuntimeError(f"{name}: expected all tensors to be on the same device")
+    out = func(*tree_map(plain, args), **tree_map(plain, kwargs))
+    device = (
+        (asked if asked.type != "cpu" else None) if asked else given[0].device if given else None
+    )
+    if device is None:
+        if given:
+            GPU.note("to host")
+        return out
+    if name.endswith("_") and given:
+        GPU.note(name)
+        return given[0]
+    if given and out is given[0].values:
+        return given[0]
+    old = {tensor.values.untyped_storage().data_ptr() for tensor in given}
+    made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+    allocates = any(leaf.untyped_storage().data_ptr() not in old for leaf in made)
+    if copies and not given:
+        GPU.note("to device", allocates=True, pinned=is_pinned(host[0]))
+    else:
+        GPU.note(name, allocates=allocates)
+    with torch.inference_mode(False):  # a view of a weight would be no tensor of inference
+        return tree_map(lambda x: OnDevice(x, device) if isinstance(x, Tensor) else x, out)
+
+
+def plain(leaf: Any) -> Any:
+    """What an operator of the host takes: values, and the host for any device."""
+    if isinstance(leaf, torch.device):
+        return torch.device("cpu")
+    return leaf.values if isinstance(leaf, OnDevice) else leaf
+
+
+PINNED: set[int] = set()
+"""Addresses of storages that were pinned."""
+
+
+def is_pinned(tensor: Tensor) -> bool:
+    """Whether a tensor, or what it is a part of, was pinned."""
+    return tensor.untyped_storage().data_ptr() in PINNED
+
+
+class Event:
+    """A moment of the host's clock."""
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        self.moment = 0.0
+
+    def record(self, stream: object = None) -> None:
+        GPU.note("mark")
+        self.moment = time.perf_counter()
+
+    def synchronize(self) -> None:
+        GPU.note("wait")
+
+    def elapsed_time(self, end: Event) -> float:
+        return 1000 * (end.moment - self.moment)
+
+
+@contextmanager
+def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int = 1) -> Iterator[FakeGpu]:
+    """Within the block torch has so many GPUs; it is this thread's to send work to them."""
+    global GPU
+    GPU = FakeGpu()
+    PINNED.clear()
+    keep: list[Tensor] = []
+
+    def pin_memory(tensor: Tensor, device: object = None) -> Tensor:
+        GPU.note("pin")
+        pinned = tensor.clone()
+        keep.append(pinned)  # so that no other storage gets its address
+        PINNED.add(pinned.untyped_storage().data_ptr())
+        return pinned
+
+    answers = {
+        "is_available": lambda: True,
+        "device_count": lambda: count,
+        "set_device": lambda device: GPU.current.update(
+            {threading.current_thread().name: torch.device(device).index or 0}
+        ),
+        "current_stream": lambda device=None: device,
+        "synchronize": lambda device=None: GPU.note("synchronize"),
+        "get_device_name": lambda device=None: "Fake GPU",
+        "get_device_capability": lambda device=None: GPU.capability,
+        "_lazy_init": lambda: None,
+        "Event": Event,
+    }
+    with monkeypatch.context() as patch:
+        for name, answer in answers.items():
+            patch.setattr(torch.cuda, name, answer)
+        patch.setattr(Tensor, "pin_memory", pin_memory)
+        patch.setattr(Tensor, "is_pinned", lambda tensor, device=None: is_pinned(tensor))
+        with OnFakeGpu():
+            yield GPU

@@ -1,0 +1,90 @@
+"""The encode job on a GPU that torch is made to have: what is asked of it, when, in which thread.
+
+Its values are those of a CPU, so every store here is one that a CPU makes too.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from encodekit import LINEAR, pictures
+from harness.fake_gpu import Call, fake_gpu
+from jobkit import encode, latents_of
+
+from latentcli.jobs.runtime.reporter import Reporter
+
+SIZES = ((64, 48),) * 7
+GPU = {"device": "cuda:0", "dtype": "fp32", "batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return pictures(tmp_path_factory.mktemp("pictures") / "in", SIZES)
+
+
+@pytest.mark.parametrize("options", [{}, {"store_dtype": "int8"}, {"flip": "both"}])
+def test_no_thread_but_the_models_takes_memory_of_the_device(
+    folder, tmp_path, monkeypatch, options
+):
+    """What another thread is denied, nobody halves a batch for."""
+    encode(folder, tmp_path / "cpu", LINEAR, batch_size=4, **options)
+    with fake_gpu(monkeypatch) as gpu:
+        told = encode(folder, tmp_path / "gpu", LINEAR, **GPU, **options)
+    assert (told["device"], told["encoded"]) == ("Fake GPU", 7)
+    elsewhere = [call for call in gpu.calls if call.thread != "main"]
+    assert {call.what for call in elsewhere} == {"to host", "wait"}
+    assert not [call for call in elsewhere if call.allocates]
+    cpu, there = latents_of(tmp_path / "cpu"), latents_of(tmp_path / "gpu")
+    assert cpu.keys() == there.keys()
+    assert all(torch.equal(cpu[name].float(), there[name].float()) for name in cpu)
+
+
+def test_memory_that_is_short_for_the_rounding_halves_the_batch(folder, tmp_path, monkeypatch):
+    denied = 0
+
+    def allow(call: Call) -> None:
+        nonlocal denied
+        # The last operator of a batch counts what is not finite; the first time, it gets nothing.
+        if call.what == "sum" and not denied:
+            denied += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    notes: list[str] = []
+    with fake_gpu(monkeypatch) as gpu:
+        gpu.allow = allow
+        told = encode(
+            folder, tmp_path / "store", LINEAR, Reporter(note=notes.append), **GPU, workers=0
+        )
+    assert (told["encoded"], told["failed"], denied) == (7, 0, 1)
+    assert notes == [
+        "The device ran out of memory on 4 pictures of 64x48: from now on it gets 2 at once."
+    ]
+
+
+def test_the_time_of_encode_is_the_devices_own(folder, tmp_path, monkeypatch):
+    """Pinning is the host's work: it is over before the first mark, and nothing is pinned later."""
+    with fake_gpu(monkeypatch) as gpu:
+        encode(folder, tmp_path / "store", LINEAR, **GPU)
+    order = [call.what for call in gpu.calls if call.thread == "main"]
+    assert order.count("mark") == 4  # two batches
+    inside = False
+    for what in order:
+        inside ^= what == "mark"
+        assert not (inside and what == "pin")
+    begin = order.index("mark")
+    assert order[begin - 1] == "pin" and order[begin + 1] == "to device"
+    copies = [call for call in gpu.calls if call.what == "to device"][-2:]
+    assert all(call.pinned for call in copies)
+
+
+def test_frames_of_clips_go_the_same_way(tmp_path, monkeypatch):
+    clipkit = pytest.importorskip("clipkit")
+    clipkit.clips_in(tmp_path / "in", [5])
+    encode(tmp_path / "in", tmp_path / "cpu", LINEAR, batch_size=4)
+    with fake_gpu(monkeypatch) as gpu:
+        encode(tmp_path / "in", tmp_path / "gpu", LINEAR, **GPU)
+    assert {call.what for call in gpu.calls if call.thread != "main"} == {"to host", "wait"}
+    order = [call.what for call in gpu.calls if call.thread == "main"]
+    assert order[order.index("mark") - 1] == "pin"
+    cpu, there = latents_of(tmp_path / "cpu"), latents_of(tmp_path / "gpu")
+    assert all(torch.equal(cpu[name], there[name]) for name in cpu)
