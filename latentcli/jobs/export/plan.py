@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -139,23 +139,36 @@ def plan_export(job: ExportJob) -> ExportPlan:
         format=format,
         folder=folder,
         setting=setting,
-        reading=Reading(
-            store=store,
-            places=places,
-            setting=setting,
-            label=label,
-            needs=format.needs,
-            sample=job.sample,
-            packed=packed,
-            largest=max(shapes, key=prod, default=(0, 0)),
-            fields=format.fields or bool(label.fields) or job.link_images,
-        ),
+        reading=reading_of(job, format, store, places, setting, label, shapes),
         rows=rows,
         step=step_of(format, job, rows, setting.mirrored),
         warnings=(
             *forced_warnings(setting, problem),
             *warnings_of(format, setting, rows, others, packed),
         ),
+    )
+
+
+def reading_of(
+    job: ExportJob,
+    format: ExportFormat,
+    store: LatentStore,
+    places: Sequence[Place],
+    setting: Setting,
+    label: Label,
+    shapes: Collection[tuple[int, int]],
+) -> Reading:
+    """How the samples are read; `shapes` are (h, w) of the latents."""
+    return Reading(
+        store=store,
+        places=places,
+        setting=setting,
+        label=label,
+        needs=format.needs,
+        sample=job.sample,
+        packed=manifest_of(store).tars,
+        largest=max(shapes, key=prod, default=(0, 0)),
+        fields=format.fields or bool(label.fields) or job.link_images,
     )
 
 
