@@ -1,4 +1,4 @@
-"""The example, and the script that the page on training names, run as a user runs them."""
+"""The examples, and the script that the page on training names, run as a user runs them."""
 
 from __future__ import annotations
 
@@ -52,8 +52,26 @@ def test_a_flow_learns_and_draws(store, tmp_path):
     assert len(losses) == 40
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     with Image.open(tmp_path / "flow" / "samples.png") as image:
-        assert image.size == (8 * 64, 64)
+        assert image.size == (8 * 64, 6 * 64)
+        top = np.asarray(image)[:64].reshape(64, 8, 64, 3).mean(axis=(0, 2))
+    # The columns are the two folders in turns, and the first row comes from the store.
+    assert all(top[::2, 2] > 150) and all(top[1::2, 0] > 150)
     assert "Pictures: flow/samples.png" in ran.stdout
+
+
+def test_crops_of_textures(tmp_path):
+    ran = run(tmp_path, "examples/textures.py", "--out", "textures", "--count", "2")
+    assert ran.returncode == 0, ran.stderr
+    paths = sorted((tmp_path / "textures").rglob("*.png"))
+    assert [path.relative_to(tmp_path / "textures").as_posix() for path in paths] == [
+        f"{name}/{i:04d}.png"
+        for name in ("brick", "galaxies", "grass", "gravel", "retina", "tissue")
+        for i in range(2)
+    ]
+    for path in paths:
+        with Image.open(path) as image:
+            assert (image.size, image.mode) == ((96, 96), "RGB")
+    assert len({path.read_bytes() for path in paths}) == len(paths)
 
 
 def test_the_rates_of_a_loop_are_told(store, tmp_path):
