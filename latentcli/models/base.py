@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from latentcli.core.errors import WeightsError
 from latentcli.core.posterior import AnyPosterior
 from latentcli.core.types import LatentSpec
+from latentcli.models.exact_products import exact_products
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Autoencoder(nn.Module, ABC):
     """Images to latents and back.
 
     Images are NCHW float in [-1, 1]; latents are [N, C, h, w]. Whitening, posterior maths and
-    samplers run in float32 whatever the network's dtype. Capabilities are declared, not probed.
+    samplers run in float32 whatever the network's dtype, and float32 is never TF32. Capabilities
+    are declared, not probed.
     """
 
     spec: LatentSpec
@@ -71,6 +73,7 @@ class Autoencoder(nn.Module, ABC):
         return next(self.parameters()).dtype
 
     @final
+    @exact_products
     def encode_posterior(self, images: Tensor) -> AnyPosterior:
         """Posterior of images [N, 3, H, W] in [-1, 1], in raw latents.
 
@@ -79,6 +82,7 @@ class Autoencoder(nn.Module, ABC):
         return self._posterior(self._checked(images))
 
     @final
+    @exact_products
     def encode(self, images: Tensor) -> Tensor:
         """What the model's card calls its latents, float32 [N, C, h, w] of images [N, 3, H, W].
 
@@ -86,6 +90,7 @@ class Autoencoder(nn.Module, ABC):
         """
         return self._encode(self._checked(images))
 
+    @exact_products
     def decode(
         self,
         latents: Tensor,
@@ -106,6 +111,7 @@ class Autoencoder(nn.Module, ABC):
         return self._decode(latents.to(self.device), 1, inference_config, noise).float()
 
     @final
+    @exact_products
     def decode_frames(
         self,
         latents: Tensor,

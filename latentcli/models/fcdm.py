@@ -17,6 +17,7 @@ from latentcli.core.types import LatentSpec
 from latentcli.models.base import Autoencoder, Family
 from latentcli.models.diffusion_ae import STATS, DiffusionAutoencoder, is_fp32_island
 from latentcli.models.diffusion_config import DiffusionAEConfig
+from latentcli.models.exact_products import exact_products
 from latentcli.models.fcdm_network import FCDMEncoder
 from latentcli.models.vp_diffusion import InferenceConfig
 
@@ -61,6 +62,7 @@ class CapacitorDecoder(FCDMDiffAE):
         """A decoder alone, whatever encoder depth the config names."""
         return cls(replace(FCDMConfig.from_mapping(config), encoder_depth=0), spec)
 
+    @exact_products
     def decode(
         self,
         latents: Tensor,
