@@ -143,6 +143,14 @@ def without_debug(words: list[str]) -> list[str]:
     return [word for word in words[:end] if word != "--debug"] + words[end:]
 
 
+LOST_DEVICE = "AcceleratorError"
+"""What torch, which is not loaded here, calls the error after which it cannot use a device."""
+AFTER_LOST_DEVICE = (
+    "A process can do nothing more on a device after that. What is committed stays: run the same"
+    " command again to go on, and with --debug to see where it happens."
+)
+
+
 def explain(error: BaseException) -> tuple[str, int, str | None]:
     """(message, exit code, usage line or None) of what ended a command."""
     if isinstance(error, LatentCliError):
@@ -155,4 +163,6 @@ def explain(error: BaseException) -> tuple[str, int, str | None]:
         return error.format_message(), getattr(error, "exit_code", 2), usage
     kind = type(error).__name__
     reason = str(error).strip().partition("\n")[0].rstrip(".") or "it gives no reason"
+    if kind == LOST_DEVICE:
+        return f"The device failed: {reason}. {AFTER_LOST_DEVICE}", 1, None
     return f"An unexpected {kind}: {reason}. Add --debug to see where.", 1, None

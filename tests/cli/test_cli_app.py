@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from clikit import Run
 from typer.main import get_command
@@ -286,6 +287,11 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Any:
         (Interrupted("Stopped by SIGTERM."), 75, "error: Stopped by SIGTERM.\n"),
         (KeyboardInterrupt(), 75, "error: Stopped by SIGINT. Run the same command again.\n"),
         (RuntimeError("odd\nthing"), 1, "error: An unexpected RuntimeError: odd. Add --debug"),
+        (
+            torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore"),
+            1,
+            "error: The device failed: CUDA error: an illegal memory access was encountered. A",
+        ),
         (BrokenPipeError(32, "Broken pipe"), 1, "error: An unexpected BrokenPipeError"),
         (EOFError(), 1, "error: An unexpected EOFError: it gives no reason."),
     ],

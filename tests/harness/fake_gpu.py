@@ -36,6 +36,8 @@ class Call:
     """Whether it takes memory of the device."""
     pinned: bool = False
     """Of a copy to the device: whether it comes from pinned memory, so that nobody waits for it."""
+    device: int | None = None
+    """Of a mark: in the work of which device."""
 
 
 @dataclass
@@ -177,8 +179,8 @@ class Event:
     def __init__(self, enable_timing: bool = False) -> None:
         self.moment = 0.0
 
-    def record(self, stream: object = None) -> None:
-        GPU.note("mark")
+    def record(self, stream: Any = None) -> None:
+        GPU.note("mark", device=torch.device(stream or "cuda:0").index)
         self.moment = time.perf_counter()
 
     def synchronize(self) -> None:

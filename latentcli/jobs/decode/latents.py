@@ -116,5 +116,6 @@ def compare_spaces(source: LatentSource, name: str, spec: LatentSpec) -> None:
 
 
 def own_latents(engine: Engine, latents: Tensor, state: str) -> Tensor:
-    """Latents [N, C, h, w] in a state, as the model's decode takes them."""
-    return latents.float() if state in NORMAL_STATES else engine.model.whiten(latents)
+    """Latents [N, C, h, w] in a state, as the model's decode takes them; on its device."""
+    there = engine.accelerator.to_device(latents)
+    return there.float() if state in NORMAL_STATES else engine.model.whiten(there)

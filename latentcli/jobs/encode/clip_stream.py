@@ -78,7 +78,7 @@ def encode_clips(run: EncodeRun, groups: Iterable[tuple[int, Iterable[ClipInput]
     with (
         ExitStack() as stack,
         open_clips(groups, recipe, run.meter, run.stop.check) as events,
-        BackgroundThread(BATCHES_BEHIND) as writer,
+        BackgroundThread(BATCHES_BEHIND, run.engine.accelerator.use) as writer,
     ):
         stack.callback(drop_spilled, begun)
         for event in events:

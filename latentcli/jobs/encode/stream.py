@@ -44,7 +44,7 @@ def encode_units(run: EncodeRun, tasks: Iterable[Task]) -> None:
             time_limit=run.job.time_limit or math.inf,
             waiting=run.stop.check,
         ) as chunks,
-        BackgroundThread(BATCHES_BEHIND) as writer,
+        BackgroundThread(BATCHES_BEHIND, run.engine.accelerator.use) as writer,
     ):
         stack.callback(drop_spilled, begun)
         stream = timed(chunks, run.meter)

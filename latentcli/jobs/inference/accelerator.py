@@ -86,10 +86,14 @@ class Accelerator:
         """Whether it computes in bfloat16 itself."""
         return True
 
-    def prepare(self) -> None:
-        """Makes it this process's own, set as every job needs it."""
+    def use(self) -> None:
+        """Makes it the current device of this thread: each has one of its own."""
         if self.index is not None:  # torch refuses a device without one
             self._torch.set_device(self.device)
+
+    def prepare(self) -> None:
+        """Makes it this process's own, set as every job needs it."""
+        self.use()
 
     def pinned(self, host: Tensor) -> Tensor:
         """A tensor of the host in memory from which the device copies by itself.
@@ -113,7 +117,7 @@ class Accelerator:
     def mark(self) -> Any:
         """A moment in the device's work, for `seconds`."""
         event = self._torch.Event(enable_timing=True)
-        event.record()
+        event.record(self._torch.current_stream(self.device))
         return event
 
     def seconds(self, begin: Any, end: Any) -> float:
@@ -155,18 +159,21 @@ class Cuda(Accelerator):
         """Also: float32 means float32, and the same batch gives the same bits every time."""
         super().prepare()
         torch.backends.cuda.matmul.allow_tf32 = False
+        # Else long sums may be cut into parts that are added in bfloat16.
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
 
     def facts(self) -> dict[str, Any]:
-        cudnn = torch.backends.cudnn
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
         return {
             "cuda": torch.version.cuda,
             "cudnn": cudnn.version(),  # type: ignore[no-untyped-call]
             "driver": nvidia_smi.driver(self._uuid()),
             "flags": {
-                "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
+                "matmul_tf32": matmul.allow_tf32,
+                "matmul_bf16_sums": matmul.allow_bf16_reduced_precision_reduction,
                 "cudnn_tf32": cudnn.allow_tf32,
                 "cudnn_deterministic": cudnn.deterministic,
                 "cudnn_benchmark": cudnn.benchmark,
@@ -204,7 +211,7 @@ class Cpu(Accelerator):
     def describe(self) -> str:
         return self.name
 
-    def prepare(self) -> None:
+    def use(self) -> None:
         """Nothing to do."""
 
     def pinned(self, host: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ def _parts(engine: Engine, images: Tensor, keys: Sequence[str], asked: Asked) ->
         noise = None
         if sample is not None:
             shape = tuple(posterior.mean.shape[1:])
-            noise = sample_noise(sample, keys, shape).to(posterior.mean.device)
+            noise = engine.accelerator.to_device(sample_noise(sample, keys, shape))
         raw = posterior.mode() if noise is None else posterior.sample(noise)
         own = model.whiten(raw)
         parts = {"latent": raw if state == "raw" else own}

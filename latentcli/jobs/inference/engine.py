@@ -118,13 +118,14 @@ def decode_on_device(
     height, width = latents.shape[-2] * f, latents.shape[-1] * f
     if noise is None and engine.model.is_diffusion:
         noise = sample_noise(settings.seed, keys, (3, height, width))
+    copied = engine.accelerator.to_device
     run = engine.model.decode_frames if frames else engine.model.decode
     images = run(
-        latents.to(engine.device),
+        copied(latents),
         height,
         width,
         inference_config(settings),
-        noise=noise,
+        noise=None if noise is None else copied(noise),
     )
     return to_uint8(images)
 

@@ -8,6 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 
+def nothing() -> None:
+    """For a thread that needs nothing before it begins."""
+
+
 class BackgroundThread:
     """Context manager: calls run one after the other, at most `depth` of them behind.
 
@@ -15,9 +19,10 @@ class BackgroundThread:
     that was submitted before is finished on the way out, also where the block raises.
     """
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, begin: Callable[[], None] = nothing) -> None:
+        """`begin` is called in the thread before anything else."""
         self._depth = depth
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="background")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="background", initializer=begin)
         self._pending: deque[Future[None]] = deque()
         self._broken = False
 

@@ -181,9 +181,11 @@ def test_a_gpu_without_a_number_can_be_prepared():
     assert (cuda.device, Cuda(1).device) == (torch.device("cuda"), torch.device("cuda:1"))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = True, False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = True
     cuda.prepare()
     assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
     assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
+    assert not torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
     empty_cache()
 
 
