@@ -1,8 +1,10 @@
 """Measures what batch size, threads, bfloat16, steps and seeds change on a folder of photographs.
 
     python scripts/numerics.py PHOTOGRAPHS
+    python scripts/numerics.py PHOTOGRAPHS --casts NAME[=WEIGHTS]
 
-Prints the last table of docs/numerics.md, for the bundled model on the CPU.
+Prints the tables of docs/numerics.md, for the bundled model on the CPU; with --casts that of where
+a bfloat16 network rounds, for any model of the FCDM or TAESD family.
 """
 
 from __future__ import annotations
@@ -13,16 +15,18 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentcli.images.codec import DecodePolicy, decode_image
 from latentcli.images.formats import IMAGE_SUFFIXES
 from latentcli.images.preprocess import PreprocessSpec, preprocess
-from latentcli.jobs.config import BUNDLED_MODEL
+from latentcli.jobs.config import BUNDLED_MODEL, with_weights
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine, decode_batch, load_engine
 from latentcli.jobs.settings import DecodeSettings
 from latentcli.metrics.psnr import psnr
+from latentcli.models.fcdm_network import FCDMBlock
+from latentcli.models.tiny_network import TinyBlock
 
 SIDE = 256
 BATCH = 8
@@ -48,7 +52,8 @@ def in_batches(function: Callable[[Tensor, list[str]], Tensor], items: Tensor, s
 def encode(engine: Engine, pixels: Tensor, size: int = BATCH) -> Tensor:
     """Whitened latents, float32."""
     return in_batches(
-        lambda x, keys: encode_batch(engine, x, keys, "whitened")["latent"], pixels, size
+        lambda x, keys: encode_batch(engine, x, keys, engine.model.spec.state)["latent"],
+        *(pixels, size),
     )
 
 
@@ -113,11 +118,48 @@ def report(pixels: Tensor) -> list[str]:
     ]
 
 
+def keep_residual(network: nn.Module) -> None:
+    """Keeps the sums of residuals of a bfloat16 network in float32; its products stay bfloat16."""
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            part.register_forward_pre_hook(lambda conv, given: (given[0].to(conv.weight.dtype),))
+        elif isinstance(part, (FCDMBlock, TinyBlock)):
+            part.register_forward_pre_hook(lambda _, given: (given[0].float(), *given[1:]))
+        if isinstance(part, nn.ModuleList) and part and isinstance(part[-1], FCDMBlock):
+            part[-1].register_forward_hook(lambda *given: given[-1].bfloat16())
+
+
+def casts(pixels: Tensor, text: str) -> list[str]:
+    """The lines of the table of casts."""
+    name, weights = with_weights(text)
+    fp32, bf16, kept = (
+        load_engine(name, weights=weights, device="cpu", dtype=d) for d in ("fp32", "bf16", "bf16")
+    )
+    keep_residual(kept.model)
+    exact = encode(fp32, pixels)
+    stored = exact.bfloat16().float()
+    back = decode(fp32, stored)
+    lines = [f"{len(pixels)} photographs at {SIDE}x{SIDE}, torch {torch.__version__}"]
+    for what, engine in {"bfloat16": bf16, "float32": kept}.items():
+        low = encode(engine, pixels)
+        error = (low - exact).double().square().mean() / exact.double().square().mean()
+        both = decode(engine, low.bfloat16().float())
+        distance, change = psnr(back, decode(engine, stored)).mean(), psnr(pixels, both).mean()
+        lines.append(
+            f"| {name} | {what} | {100 * error.sqrt().item():.3f} % | {distance.item():.2f} dB"
+            f" | {(change - psnr(pixels, back).mean()).item():+.4f} dB |"
+        )
+    return lines
+
+
 def main() -> None:
     """Reads the command line and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photographs", type=Path)
-    print("\n".join(report(read_photographs(parser.parse_args().photographs))))
+    parser.add_argument("--casts", metavar="NAME[=WEIGHTS]")
+    asked = parser.parse_args()
+    pixels = read_photographs(asked.photographs)
+    print("\n".join(casts(pixels, asked.casts) if asked.casts else report(pixels)))
 
 
 if __name__ == "__main__":
