@@ -192,6 +192,7 @@ def test_help_shows_what_stands_in_brackets(
 
 def test_help_tells_the_defaults_that_a_job_finds_by_itself() -> None:
     from latentcli.jobs.inference.accelerator import Cpu, Cuda
+    from latentcli.jobs.inference.batch_size import LARGEST
     from latentcli.jobs.loader.find_media import PER_SHARD
     from latentcli.jobs.loader.loader import FEW_INPUTS
 
@@ -202,7 +203,8 @@ def test_help_tells_the_defaults_that_a_job_finds_by_itself() -> None:
         encode["samples_per_shard"].help
     )
     assert f"Default: {Cpu.batch_size} on a CPU, {Cuda.batch_size} on a GPU." in rest
-    assert f"else {Cpu.batch_size} on a CPU, and on a GPU what a" in encode["batch_size"].help
+    on_gpu = f"as many as have 2^{Cuda.batch_pixels.bit_length() - 1} pixels, at most {LARGEST}."
+    assert f"else {Cpu.batch_size} on a CPU, and on a GPU {on_gpu}" in encode["batch_size"].help
     assert f"{Cpu.groups} on a CPU, {Cuda.groups} on a GPU." in embed["batch_size"].help
 
 
