@@ -89,7 +89,7 @@ class DiffusionAutoencoder(Autoencoder):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.decoder.fuse_in.weight.dtype
+        return self.decoder.dtype
 
     def _posterior(self, images: Tensor) -> AnyPosterior:
         assert self.encoder is not None

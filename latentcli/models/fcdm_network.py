@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -126,6 +127,15 @@ def adaln_delta(dim: int, rank: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(down=down, up=up))
 
 
+def modulations(
+    time_embed: nn.Module, base: nn.Module, deltas: Iterable[nn.Module], t: Tensor
+) -> list[Tensor]:
+    """Per block, the packed scale | gate [N, 2D] for times t [N]."""
+    activated = F.silu(time_embed(t))
+    shared = base(activated)
+    return [shared + delta(activated) for delta in deltas]
+
+
 def _blocks(config: DiffusionAEConfig, count: int, *, layer_scale: bool = False) -> nn.ModuleList:
     dim, kernel = config.model_dim, config.depthwise_kernel_size
     return nn.ModuleList(
@@ -175,11 +185,14 @@ class FCDMDecoder(nn.Module):
         self.out_proj = nn.Conv2d(dim, config.in_channels * config.patch_size**2, 1)
         self.patch = config.patch_size
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of its ordinary weights."""
+        return self.fuse_in.weight.dtype
+
     def modulations(self, t: Tensor) -> list[Tensor]:
         """Per block, the packed scale | gate [N, 2D] for times t [N]."""
-        activated = F.silu(self.time_embed(t))
-        base = self.adaln_base(activated)
-        return [base + delta(activated) for delta in self.adaln_deltas]
+        return modulations(self.time_embed, self.adaln_base, self.adaln_deltas, t)
 
     def forward(
         self, x_t: Tensor, t: Tensor, latents: Tensor, *, drop_middle_blocks: bool = False

@@ -51,11 +51,6 @@ def model(golden: Path, name: str) -> FCDMDiffAE:
 
 
 @pytest.fixture(scope="session")
-def golden(shared: Path) -> Path:
-    return shared / "golden"
-
-
-@pytest.fixture(scope="session")
 def pieces(golden: Path) -> dict[str, Tensor]:
     return vectors(golden / "pieces.safetensors")
 

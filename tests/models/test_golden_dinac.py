@@ -59,11 +59,6 @@ def model(golden: Path, name: str) -> DinacAE:
 
 
 @pytest.fixture(scope="session")
-def golden(shared: Path) -> Path:
-    return shared / "golden"
-
-
-@pytest.fixture(scope="session")
 def pieces(golden: Path) -> Vectors:
     return vectors(golden / "pieces.safetensors")
 

@@ -16,6 +16,7 @@ from latentcli.jobs.inference.accelerator import Accelerator, pick_device, pick_
 from latentcli.jobs.runtime.machine import reuse_heap
 from latentcli.jobs.settings import DecodeSettings
 from latentcli.models.base import Autoencoder, ModelInfo
+from latentcli.models.fast.form import fast_form
 from latentcli.models.registry import load_model
 from latentcli.models.vp_diffusion import InferenceConfig
 
@@ -50,7 +51,7 @@ def load_engine(
     dtype: str = "auto",
     random_weights: bool = False,
 ) -> Engine:
-    """The model with its weights on the chosen device, ready to run."""
+    """The model with its weights on the chosen device, in its fast form, ready to run."""
     where = pick_device(device)
     number = pick_dtype(dtype, where)
     reuse_heap()
@@ -63,7 +64,7 @@ def load_engine(
         dtype=number,
         random_weights=random_weights,
     )
-    return Engine(net, net.info, where, number)
+    return Engine(fast_form(net), net.info, where, number)
 
 
 def sample_seed(seed: int, key: str) -> int:

@@ -21,6 +21,9 @@ from latentcli.jobs.inference.engine import (
     sample_seed,
 )
 from latentcli.jobs.settings import DecodeSettings
+from latentcli.models.fast.form import FORMS
+from latentcli.models.fcdm_network import FCDMDecoder, FCDMEncoder
+from latentcli.models.registry import load_model
 
 LEVELS = 1
 """Levels of 255 by which a decoded picture may differ with batch size and threads.
@@ -84,6 +87,32 @@ def test_a_picture_does_not_depend_on_its_company(engine, threads):
         assert (alone[0].int() - together[i].int()).abs().max() <= LEVELS
     other = decode_batch(engine, latents, keys, DecodeSettings(steps=3, seed=8))
     assert not torch.equal(other, together)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_latent_has_the_same_bits_on_any_number_of_threads_and_in_any_batch(model, dtype):
+    engine = load_engine(model, device="cpu", dtype=dtype)
+    draw = torch.Generator().manual_seed(0)
+    # So large that each is a piece of its own.
+    pixels = torch.randint(0, 256, (5, 3, 192, 384), dtype=torch.uint8, generator=draw)
+    keys, found = [f"k{i}" for i in range(5)], []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(encode_batch(engine, pixels, keys, "whitened")["latent"])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[1], found[0]) and torch.equal(found[2], found[0])
+    part = encode_batch(engine, pixels[3:], keys[3:], "whitened")["latent"]
+    assert torch.equal(part, found[0][3:])
+
+
+def test_an_engine_runs_the_fast_form(engine):
+    plain = load_model(engine.info.name)
+    assert {type(plain.encoder), type(plain.decoder)} == {FCDMEncoder, FCDMDecoder}
+    assert type(engine.model.encoder) is FORMS[FCDMEncoder]
+    assert type(engine.model.decoder) is FORMS[FCDMDecoder]
 
 
 def test_a_wrong_decode_option_is_a_usage_error():

@@ -1,0 +1,69 @@
+"""Every golden vector that the fast DINAC encoder gives."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from goldenkit import BF16_TOLERANCE, check_decode, check_posterior, close, rms_ratio, vectors
+
+from latentcli.models.dinac import FAMILY, DinacAE
+from latentcli.models.dinac_network import AxialRope, RMSNorm, rotate
+from latentcli.models.fast.dinac import gain, rotation, turned
+from latentcli.models.fast.form import fast_form
+from latentcli.models.weights import load_into
+
+BATCHES = [("dinac_small_d4", "a"), ("dinac_small_d4", "b"), ("dinac_small_d8", "a")]
+
+
+@cache
+def model(golden: Path, name: str, dtype: torch.dtype = torch.float32) -> DinacAE:
+    with torch.device("meta"):
+        net = DinacAE.from_config(json.loads((golden / f"{name}.config.json").read_text()))
+    state = dict(vectors(golden / f"{name}.safetensors"))
+    load_into(net, state, family=FAMILY, dtype=dtype, device="cpu", source=name)
+    return fast_form(net)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("name", "batch"), BATCHES)
+@torch.inference_mode()
+def test_encoder(golden: Path, name: str, batch: str) -> None:
+    net, io = model(golden, name), vectors(golden / f"{name}.io.safetensors")
+    close(net.encoder(io[f"{batch}.images"]), io[f"{batch}.enc.projection"])
+    check_posterior(net, io, batch)
+
+
+@pytest.mark.parametrize("name", ["dinac_small_d4", "dinac_small_d8"])
+@torch.inference_mode()
+def test_decode(golden: Path, name: str) -> None:
+    check_decode(model(golden, name), vectors(golden / f"{name}.io.safetensors"))
+
+
+@torch.inference_mode()
+def test_bfloat16_stays_close_to_float32(golden: Path) -> None:
+    io = vectors(golden / "dinac_small_d4.io.safetensors")
+    net = model(golden, "dinac_small_d4", torch.bfloat16)
+    assert rms_ratio(net.encode_posterior(io["a.images"]).mode(), io["a.enc.mode"]) < BF16_TOLERANCE
+
+
+@torch.inference_mode()
+def test_heads_are_normed_and_turned_as_the_plain_network_does():
+    draw = torch.Generator().manual_seed(0)
+    rope, norms = AxialRope(16), [RMSNorm(16), RMSNorm(16)]
+    for norm in norms:
+        norm._impl.weight.copy_(torch.randn(16, generator=draw))
+    heads = torch.randn(2, 6, 2, 3, 16, generator=draw)
+    weight = torch.stack([gain(norm) for norm in norms])[:, None]
+    got = turned(heads, weight, rotation(rope, 2, 3, torch.device("cpu")))
+    for i, norm in enumerate(norms):
+        want = rotate(norm(heads[:, :, i].transpose(1, 2)), rope(2, 3))
+        torch.testing.assert_close(got[:, :, i].transpose(1, 2), want)
+
+
+def test_a_rotation_is_made_once_for_each_grid():
+    rope, cpu = AxialRope(16), torch.device("cpu")
+    assert rotation(rope, 2, 3, cpu) is rotation(rope, 2, 3, cpu)
+    assert not torch.equal(rotation(rope, 2, 3, cpu), rotation(rope, 3, 2, cpu))

@@ -1,0 +1,89 @@
+"""Products by weights that were laid out before against the same in plain torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from latentcli.models.fast import products
+from latentcli.models.fast.products import Product, reordered, unit_rms
+
+INPUTS, OUTPUTS = 48, 80
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def dtype(request) -> torch.dtype:
+    return request.param
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def product(dtype: torch.dtype, bias: bool = True) -> Product:
+    weight = draw(OUTPUTS, INPUTS) / INPUTS**0.5
+    return Product(weight, draw(OUTPUTS, seed=1) if bias else None, dtype)
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "none"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 4), (1, 5, 2)])
+def test_the_three_products(dtype, shape, bias):
+    layer = product(dtype, bias)
+    rows, other = draw(*shape, INPUTS, seed=2).to(dtype), draw(*shape, OUTPUTS, seed=3).to(dtype)
+    exact = F.linear(rows.double(), layer.weight.double())
+    exact = exact + layer.bias.double() if bias else exact
+    for got, want in (
+        (layer(rows), exact),
+        (layer.gelu(rows), F.gelu(exact)),
+        (layer.plus(rows, other), exact + other.double()),
+    ):
+        assert got.dtype == dtype and got.shape == want.shape
+        torch.testing.assert_close(got, want.to(dtype))
+
+
+def test_rows_need_not_be_contiguous(dtype):
+    layer, rows = product(dtype), draw(4, INPUTS, 6, seed=2).to(dtype).transpose(1, 2)
+    other = draw(4, OUTPUTS, 6, seed=3).to(dtype).transpose(1, 2)
+    torch.testing.assert_close(layer(rows), layer(rows.contiguous()))
+    want = layer.plus(rows.contiguous(), other.contiguous())
+    torch.testing.assert_close(layer.plus(rows, other), want)
+
+
+def test_a_row_is_the_same_on_any_number_of_threads(dtype):
+    layer, rows = product(dtype), draw(300, INPUTS, seed=2).to(dtype)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(layer.gelu(rows))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_weights_that_are_cast_are_laid_out_anew():
+    rows = draw(3, INPUTS, seed=2).bfloat16()
+    layer = product(torch.bfloat16)
+    want = layer(rows)
+    assert layer.to(torch.float32)(rows.float()).dtype == torch.float32
+    assert torch.equal(layer.to(torch.bfloat16)(rows), want)
+
+
+def test_without_the_operators_torch_multiplies(monkeypatch):
+    rows, weight = draw(3, INPUTS, seed=2).bfloat16(), draw(OUTPUTS, INPUTS).bfloat16()
+    monkeypatch.setattr(products, "OPERATORS", ("_no_such_operator",))
+    assert reordered(weight) is None
+    assert torch.equal(Product(weight, None, torch.bfloat16)(rows), F.linear(rows, weight))
+
+
+def test_the_compiler_sees_a_plain_product():
+    layer, rows = product(torch.bfloat16), draw(3, INPUTS, seed=2).bfloat16()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(rows), F.linear(rows, layer.weight, layer.bias))
+
+
+def test_unit_rms(dtype):
+    x = draw(2, 3, 64).to(dtype) * 5
+    torch.testing.assert_close(unit_rms(x), F.rms_norm(x, (64,), eps=1e-6))
+    assert torch.equal(unit_rms(torch.zeros(1, 8, dtype=dtype)), torch.zeros(1, 8, dtype=dtype))
