@@ -7,7 +7,6 @@ ones of `dinac_network`, which say what is computed.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -22,15 +21,15 @@ from latentcli.models.dinac_network import (
     SelfAttention,
 )
 from latentcli.models.fast.fcdm import features_of, matrix, offset, patches
+from latentcli.models.fast.kept import kept
 from latentcli.models.fast.products import NORM_EPS, Product, frozen, unit_rms
 
 
-@lru_cache(maxsize=32)
-def rotation(rope: AxialRope, height: int, width: int, device: torch.device) -> Tensor:
-    """The turns of a grid's tokens as complex numbers [T, 1, 1, d/2], kept for later batches."""
+def rotation(rope: AxialRope, height: int, width: int) -> Tensor:
+    """The turns of a grid's tokens as complex numbers [T, 1, 1, d/2]."""
     cos, sin = rope(height, width)
     # Two neighbouring dimensions have one angle.
-    return torch.complex(cos[:, ::2], sin[:, ::2]).to(device)[:, None, None]
+    return torch.complex(cos[:, ::2], sin[:, ::2])[:, None, None]
 
 
 def turned(heads: Tensor, weight: Tensor, turns: Tensor) -> Tensor:
@@ -102,6 +101,7 @@ class FastDinacEncoder(nn.Module):
         self.patchify = Product(matrix(patchify), offset(patchify), dtype)
         plain: Iterable[Any] = encoder.blocks
         self.blocks = nn.ModuleList(FastDitBlock(block, dtype) for block in plain)
+        self._rotations: dict[tuple[int, int, torch.device], Tensor] = {}
         self.rope = encoder.rope
         self.to_bottleneck = Product(matrix(last), offset(last), dtype)
         self.dtype = dtype
@@ -109,7 +109,8 @@ class FastDinacEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         features = self.patchify(patches(images, self.patch, self.dtype))
         height, width = features.shape[1:3]
-        turns = rotation(self.rope, height, width, features.device)
+        grid = (height, width, features.device)
+        turns = kept(self._rotations, grid, lambda: rotation(self.rope, height, width))
         tokens = features.flatten(1, 2)
         for block in self.blocks:
             tokens = block(tokens, turns)

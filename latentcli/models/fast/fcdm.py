@@ -14,11 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentcli.models.fast.kept import kept
 from latentcli.models.fast.products import NORM_EPS, Product, frozen, unit_rms
 from latentcli.models.fcdm_network import FCDMBlock, FCDMDecoder, FCDMEncoder, modulations
-
-KEPT_TIMES = 64
-"""Times whose modulations are kept: more than a decode has steps."""
 
 
 def matrix(layer: nn.Conv2d) -> Tensor:
@@ -136,7 +134,7 @@ class FastFCDMDecoder(nn.Module):
         bias = bias + offset(decoder.fuse_in)
         self.patches_in = Product(of_patches @ matrix(patchify), bias, dtype)
         self.latents_in = Product(of_latents @ matrix(latent_up), None, dtype)
-        self._kept: dict[float, list[Tensor]] = {}
+        self._modulations: dict[float, list[Tensor]] = {}
         self.time_embed = decoder.time_embed
         self.adaln_base = decoder.adaln_base
         self.adaln_deltas = decoder.adaln_deltas
@@ -178,13 +176,7 @@ class FastFCDMDecoder(nn.Module):
             return modulations(*layers, t)
         if t.device.type != "cpu" or torch.compiler.is_compiling():
             return modulations(*layers, t[:1])
-        time = t[0].item()
-        found = self._kept.get(time)
-        if found is None:
-            if len(self._kept) >= KEPT_TIMES:
-                self._kept.clear()
-            found = self._kept[time] = modulations(*layers, t[:1])
-        return found
+        return kept(self._modulations, t[0].item(), lambda: modulations(*layers, t[:1]))
 
 
 def _through(blocks: nn.ModuleList, x: Tensor, modulation: list[Tensor]) -> Tensor:

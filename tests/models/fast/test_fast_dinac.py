@@ -19,13 +19,17 @@ from latentcli.models.weights import load_into
 BATCHES = [("dinac_small_d4", "a"), ("dinac_small_d4", "b"), ("dinac_small_d8", "a")]
 
 
-@cache
-def model(golden: Path, name: str, dtype: torch.dtype = torch.float32) -> DinacAE:
+def plain(golden: Path, name: str, dtype: torch.dtype) -> DinacAE:
     with torch.device("meta"):
         net = DinacAE.from_config(json.loads((golden / f"{name}.config.json").read_text()))
     state = dict(vectors(golden / f"{name}.safetensors"))
     load_into(net, state, family=FAMILY, dtype=dtype, device="cpu", source=name)
-    return fast_form(net)  # type: ignore[return-value]
+    return net
+
+
+@cache
+def model(golden: Path, name: str, dtype: torch.dtype = torch.float32) -> DinacAE:
+    return fast_form(plain(golden, name, dtype))  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(("name", "batch"), BATCHES)
@@ -57,13 +61,18 @@ def test_heads_are_normed_and_turned_as_the_plain_network_does():
         norm._impl.weight.copy_(torch.randn(16, generator=draw))
     heads = torch.randn(2, 6, 2, 3, 16, generator=draw)
     weight = torch.stack([gain(norm) for norm in norms])[:, None]
-    got = turned(heads, weight, rotation(rope, 2, 3, torch.device("cpu")))
+    got = turned(heads, weight, rotation(rope, 2, 3))
     for i, norm in enumerate(norms):
         want = rotate(norm(heads[:, :, i].transpose(1, 2)), rope(2, 3))
         torch.testing.assert_close(got[:, :, i].transpose(1, 2), want)
 
 
-def test_a_rotation_is_made_once_for_each_grid():
-    rope, cpu = AxialRope(16), torch.device("cpu")
-    assert rotation(rope, 2, 3, cpu) is rotation(rope, 2, 3, cpu)
-    assert not torch.equal(rotation(rope, 2, 3, cpu), rotation(rope, 3, 2, cpu))
+@torch.inference_mode()
+def test_a_rotation_is_made_once_for_each_grid(golden: Path) -> None:
+    net = fast_form(plain(golden, "dinac_small_d4", torch.float32))
+    seen: list[tuple[int, int]] = []
+    hook = net.encoder.rope.register_forward_hook(lambda module, args, out: seen.append(args))
+    for height, width in ((32, 48), (48, 32), (32, 48)):
+        net.encode(torch.zeros(1, 3, height, width))
+    hook.remove()
+    assert seen == [(2, 3), (3, 2)]
