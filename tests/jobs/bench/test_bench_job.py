@@ -53,7 +53,7 @@ def test_one_row_per_case(model, other_model):
         assert row["images_per_second"] == pytest.approx(rate, rel=0.02)
         assert row["ms_min"] <= row["ms_p25"] <= row["ms_per_batch"] <= row["ms_p75"]
         assert row["repeats"] == 3
-        assert 0.5 < row["peak_memory_mib"] < 20  # the weights alone are 0.51 MiB
+        assert 0.49 < row["peak_memory_mib"] < 20  # the weights alone are 0.498 MiB
         assert row["speedup"] is row["memory_reduction"] is None
     peaks = {(r["op"], r["resolution"], r["batch"]): r["peak_memory_mib"] for r in found["rows"]}
     assert peaks["encode", "64x32", 3] > peaks["encode", "32x32", 1]
