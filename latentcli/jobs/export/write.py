@@ -13,6 +13,9 @@ from latentcli.exports.format import File
 from latentcli.jobs.runtime.places import SHORT_NAME, check_name
 from latentcli.shards.storage.atomic_write import TEMPORARY, sync_folder, writing
 
+PIECE = 1 << 17
+"""Bytes that are written at a time: a system that makes room for much more in one piece may take
+several times as long."""
 LARGE = 1 << 20
 """Bytes from which a file is brought to the disk at once."""
 
@@ -85,7 +88,7 @@ def replace(path: str, temporary: str, data: bytes | memoryview) -> None:
             try:
                 rest = memoryview(data)
                 while rest:
-                    rest = rest[os.write(handle, rest) :]
+                    rest = rest[os.write(handle, rest[:PIECE]) :]
                 if large:
                     os.fsync(handle)
             finally:
