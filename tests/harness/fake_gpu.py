@@ -102,6 +102,10 @@ class OnDevice(Tensor):
         GPU.note("set")
         self.values[tree_map(plain, index)] = plain(value)
 
+    def contiguous(self, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
+        """As above."""
+        return self.clone(memory_format=memory_format)
+
     def __invert__(self) -> Tensor:
         """As above."""
         return self.bitwise_not()

@@ -42,8 +42,8 @@ def check_outputs(
 ) -> list[dict[str, Any]]:
     """One row per op of `ops` that the model has; LatentCliError names an op and its figures.
 
-    The reference is the eager float32 network of the same weights, given the same pictures one at a
-    time, so that an eager float32 network is checked too: against itself in another batch.
+    The reference is the eager float32 network of the same weights, as it is published, given the
+    same pictures one at a time.
     """
     model = engine.model
     divisor = model.spec.size_divisor

@@ -44,8 +44,8 @@ class Work:
     inputs: tuple[Tensor, ...]
 
 
-def bench_engine(job: BenchJob, text: str, dtype: str | None = None) -> Engine:
-    """The model NAME or NAME=PATH as `bench` runs it.
+def bench_engine(job: BenchJob, text: str, dtype: str | None = None, plain: bool = False) -> Engine:
+    """The model NAME or NAME=PATH as `bench` runs it; `plain` is as `load_engine` has it.
 
     WeightsError names --random-weights where there are no weights.
     """
@@ -58,6 +58,7 @@ def bench_engine(job: BenchJob, text: str, dtype: str | None = None) -> Engine:
             device=job.device,
             dtype=dtype or job.dtype,
             random_weights=job.random_weights,
+            plain=plain,
         )
     except WeightsError as error:
         if job.random_weights:

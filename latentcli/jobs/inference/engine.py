@@ -50,8 +50,12 @@ def load_engine(
     device: str = "auto",
     dtype: str = "auto",
     random_weights: bool = False,
+    plain: bool = False,
 ) -> Engine:
-    """The model with its weights on the chosen device, in its fast form, ready to run."""
+    """The model with its weights on the chosen device, ready to run.
+
+    It is in its fast form, or `plain` in the published one, which the other is held against.
+    """
     where = pick_device(device)
     number = pick_dtype(dtype, where)
     reuse_heap()
@@ -64,7 +68,7 @@ def load_engine(
         dtype=number,
         random_weights=random_weights,
     )
-    return Engine(fast_form(net), net.info, where, number)
+    return Engine(net if plain else fast_form(net), net.info, where, number)
 
 
 def sample_seed(seed: int, key: str) -> int:
