@@ -26,7 +26,8 @@ def check_export(job: ExportJob, reporter: Reporter) -> dict[str, Any]:
     folder = output_folder(job.check or "")
     journal = read_journal(folder)
     if journal is None:
-        raise StoreError(f"{folder} is no export of latentcli: it has no journal of one.")
+        there = "it has no journal of one" if folder.exists() else "there is no such folder"
+        raise StoreError(f"{folder} is no export of latentcli: {there}. Name the --output of one.")
     about = journal.about
     check_options_of(job, folder, about)
     plan = plan_export(

@@ -156,3 +156,10 @@ def test_files_that_a_trainer_wrote_are_joined_or_named(tmp_path):
         run_export(job)
     (out / "sub" / "dog_0064x0064_sdxl.npz").unlink()
     assert run_export(job)["samples"] == 3
+
+
+def test_what_is_checked_has_to_be_an_export(tmp_path):
+    store = pictured(tmp_path)
+    for folder, why in ((tmp_path, "it has no journal"), (tmp_path / "no", "no such folder")):
+        with pytest.raises(StoreError, match=f"is no export of latentcli: .*{why}"):
+            run_export(ExportJob(store=str(store), check=str(folder)))
