@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -11,12 +13,14 @@ from torch import Tensor
 
 from latentcli.models.diffusion_ae import DiffusionAutoencoder
 from latentcli.models.vp_diffusion import InferenceConfig
+from latentcli.models.weights import load_into
 
 TOLERANCE = 5e-6
 """Largest difference from the reference, relative to the reference's largest value."""
 BF16_TOLERANCE = 2e-2
 """RMS difference relative to RMS, for a whole network in bfloat16."""
 Vectors = dict[str, Tensor]
+Net = TypeVar("Net", bound=DiffusionAutoencoder)
 
 
 def close(got: Tensor, want: Tensor, tolerance: float = TOLERANCE) -> None:
@@ -35,6 +39,15 @@ def vectors(path: Path) -> Vectors:
     # Kept for later tests, so they must be no inference tensors, whoever asks first.
     with torch.inference_mode(False):
         return load_file(path)
+
+
+def published(kind: type[Net], family: str, golden: Path, name: str, dtype: torch.dtype) -> Net:
+    """A network of the reference's configuration and weights, by their published names."""
+    with torch.device("meta"):
+        net = kind.from_config(json.loads((golden / f"{name}.config.json").read_text()))
+    state = dict(vectors(golden / f"{name}.safetensors"))
+    load_into(net, state, family=family, dtype=dtype, device="cpu", source=name)
+    return net
 
 
 def weights(pieces: Vectors, part: str) -> Vectors:

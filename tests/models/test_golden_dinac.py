@@ -16,6 +16,7 @@ from goldenkit import (
     check_posterior,
     close,
     decode_settings,
+    published,
     rms_ratio,
     vectors,
     weights,
@@ -33,7 +34,6 @@ from latentcli.models.dinac_network import (
     rotate,
 )
 from latentcli.models.vp_diffusion import draw_noise
-from latentcli.models.weights import load_into
 
 # dinac_small_d8 has one batch.
 BATCHES = [("dinac_small_d4", "a"), ("dinac_small_d4", "b"), ("dinac_small_d8", "a")]
@@ -46,11 +46,7 @@ would be 0.008 away."""
 
 
 def load(golden: Path, name: str, dtype: torch.dtype) -> DinacAE:
-    with torch.device("meta"):
-        net = DinacAE.from_config(json.loads((golden / f"{name}.config.json").read_text()))
-    state = dict(vectors(golden / f"{name}.safetensors"))
-    load_into(net, state, family=FAMILY, dtype=dtype, device="cpu", source=name)
-    return net
+    return published(DinacAE, FAMILY, golden, name, dtype)
 
 
 @cache

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from goldenkit import BF16_TOLERANCE, check_decode, check_posterior, close, rms_ratio, vectors
+from goldenkit import (
+    BF16_TOLERANCE,
+    check_decode,
+    check_posterior,
+    close,
+    published,
+    rms_ratio,
+    vectors,
+)
 
 from latentcli.models.dinac import FAMILY, DinacAE
 from latentcli.models.dinac_network import AxialRope, RMSNorm, rotate
 from latentcli.models.fast.dinac import gain, rotation, turned
 from latentcli.models.fast.form import fast_form
-from latentcli.models.weights import load_into
 
 BATCHES = [("dinac_small_d4", "a"), ("dinac_small_d4", "b"), ("dinac_small_d8", "a")]
 
 
 def plain(golden: Path, name: str, dtype: torch.dtype) -> DinacAE:
-    with torch.device("meta"):
-        net = DinacAE.from_config(json.loads((golden / f"{name}.config.json").read_text()))
-    state = dict(vectors(golden / f"{name}.safetensors"))
-    load_into(net, state, family=FAMILY, dtype=dtype, device="cpu", source=name)
-    return net
+    return published(DinacAE, FAMILY, golden, name, dtype)
 
 
 @cache

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from goldenkit import BF16_TOLERANCE, check_decode, check_posterior, close, rms_ratio, vectors
+from goldenkit import (
+    BF16_TOLERANCE,
+    check_decode,
+    check_posterior,
+    close,
+    published,
+    rms_ratio,
+    vectors,
+)
 
 from latentcli.models.fast.fcdm import patches, pictures
 from latentcli.models.fast.form import fast_form
 from latentcli.models.fcdm import FAMILY, FCDMDiffAE
 from latentcli.models.vp_diffusion import InferenceConfig
-from latentcli.models.weights import load_into
 
 BATCHES = [("fcdm_small", "a"), ("fcdm_small", "b"), ("fcdm_small_p32", "a")]
 
 
 def plain(golden: Path, name: str, dtype: torch.dtype) -> FCDMDiffAE:
-    with torch.device("meta"):
-        net = FCDMDiffAE.from_config(json.loads((golden / f"{name}.config.json").read_text()))
-    state = dict(vectors(golden / f"{name}.safetensors"))
-    load_into(net, state, family=FAMILY, dtype=dtype, device="cpu", source=name)
-    return net
+    return published(FCDMDiffAE, FAMILY, golden, name, dtype)
 
 
 @cache
