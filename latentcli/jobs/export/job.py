@@ -122,7 +122,7 @@ def write_steps(
     maker = Maker(plan.work, ours, plan.job.link_images)
     meter = Meter("export", plan.count, reporter.progress, noun="latents")
     meter.begin()
-    with closing(made_steps(maker, todo, plan.job.workers)) as made:
+    with closing(made_steps(maker, todo, plan.job.workers, reporter.note)) as made:
         for some in made:
             journal.add(some, linked=plan.job.link_images)
             meter.advance(sum(one.samples for one in some))

@@ -89,7 +89,7 @@ class ExportJob:
     workers: int | None = option(
         None,
         "Processes that write; 0 does it in the main one. Default: 0 for up to 16,384 latents, else"
-        " one per CPU core, up to 8.",
+        " one per CPU core, up to 8; at most 4 per core.",
         section="read",
         least=0,
     )

@@ -6,7 +6,7 @@ import gc
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import prod
 from multiprocessing.connection import Connection, wait
@@ -15,7 +15,7 @@ import torch
 
 from latentcli.core.errors import LatentCliError, StoreError
 from latentcli.jobs.export.steps import Made, Maker, Work
-from latentcli.jobs.runtime.machine import cores, end_with_parent
+from latentcli.jobs.runtime.machine import cores, end_with_parent, within_reach
 from latentcli.jobs.runtime.process import STOPPING
 from latentcli.jobs.runtime.signals import held_back
 
@@ -31,18 +31,22 @@ HELD = 3 << 30
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
-def made_steps(maker: Maker, todo: Sequence[int], workers: int | None) -> Generator[list[Made]]:
+def made_steps(
+    maker: Maker, todo: Sequence[int], workers: int | None, note: Callable[[str], object]
+) -> Generator[list[Made]]:
     """Makes steps, some at a time and in any order; `workers` is how many processes do it.
 
-    0 is this one alone, None as many as there are cores, where there is enough to do. StoreError
-    as `Maker.make`, and where a process was killed.
+    0 is this one alone, None as many as there are cores, where there is enough to do; `note` is
+    told where the machine does not carry so many. StoreError as `Maker.make`, and where a process
+    was killed.
     """
     runs = runs_of(maker.work, todo)
-    count = processes(maker.work, len(todo)) if workers is None else workers
-    if not min(count, len(runs)):
+    wanted = processes(maker.work, len(todo)) if workers is None else workers
+    count = min(within_reach(wanted, note=note), len(runs))
+    if not count:
         yield from ([made] for made in maker.make(todo))
         return
-    with team(maker, min(count, len(runs))) as members:
+    with team(maker, count) as members:
         try:
             yield from answers(members, runs)
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:

@@ -19,6 +19,7 @@ from latentcli.jobs.export.journal import JOURNAL
 from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.export.processes import RUN
 from latentcli.jobs.export.steps import STEP
+from latentcli.jobs.runtime.reporter import Reporter
 
 COUNT = 5 * RUN * STEP
 
@@ -113,3 +114,11 @@ def test_what_a_process_finds_is_told_as_elsewhere(tmp_path):
     job = ExportJob(store=str(store), to="parquet", file_dtype="float16", output=out, workers=2)
     with pytest.raises(StoreError, match=f"'a/{STEP + 2:04d}' has values that float16 cannot hold"):
         run_export(job)
+
+
+def test_no_more_processes_than_the_machine_carries(tmp_path):
+    store = make_store(tmp_path / "s.latents", 3, side=8)
+    job = ExportJob(store=str(store), to="kohya", output=str(tmp_path / "out"), workers=100_000)
+    told: list[str] = []
+    assert run_export(job, Reporter(note=told.append))["samples"] == 3
+    assert any("--workers 100,000 is more than this machine carries" in text for text in told)
