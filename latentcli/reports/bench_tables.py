@@ -38,6 +38,20 @@ SPEEDUP_COLUMN = Column("speedup", lambda r: times(r["speedup"]))
 SPEEDUPS_COLUMN = Column("p25-p75", lambda r: span(r, "speedup_p25", "speedup_p75", ".2f"))
 SAVED_COLUMN = Column("memory", lambda r: change(r["memory_reduction"]))
 REPEATS_COLUMN = Column("repeats", lambda r: str(r["repeats"]))
+SHARE_COLUMNS = (
+    Column("GFLOP", lambda r: f"{r['gflop']:,.2f}"),
+    Column("GFLOP/s", lambda r: f"{1000 * r['gflop'] / r['ms_per_batch']:,.0f}"),
+    Column("of products", lambda r: f"{r['matrix_share']:.0%}"),
+    Column("GB", lambda r: f"{r['gbyte']:,.3f}"),
+    Column("GB/s", lambda r: f"{1000 * r['gbyte'] / r['ms_per_batch']:,.1f}"),
+    Column("of copies", lambda r: f"{r['copy_share']:.0%}"),
+    Column("operators", lambda r: f"{r['operators']:,}"),
+)
+SHARE_CHOICES = (
+    (*CASE_COLUMNS[:3], *SHARE_COLUMNS),
+    (*CASE_COLUMNS[:3], *(c for c in SHARE_COLUMNS if not c.header.endswith("/s"))),
+    (*CASE_COLUMNS[:3], *(c for c in SHARE_COLUMNS if c.header.startswith("of "))),
+)
 LIBRARIES = ("CUDA", "cuDNN")
 """What a document may name beside torch; their keys are in lower case."""
 
@@ -101,7 +115,11 @@ def bench_tables(document: Values) -> Iterator[RenderableType]:
     cut = any(row.get("repeats") not in (None, document.get("repeats")) for row in rows)
     for op in dict.fromkeys(row["op"] for row in rows):
         yield Text(f"\n{heading(document, op)}")
-        yield FittingTable(choices(op, versus, cut), [row for row in rows if row["op"] == op])
+        of_op = [row for row in rows if row["op"] == op]
+        yield FittingTable(choices(op, versus, cut), of_op)
+        if document.get("ceilings"):
+            yield Text(f"\n{op} beside what the machine can do")
+            yield FittingTable(SHARE_CHOICES, of_op)
 
 
 def heading(document: Values, op: str) -> str:
@@ -137,6 +155,7 @@ def bench_facts(document: Values) -> dict[str, str | None]:
         "CUDA switches": flags_text(document.get("flags")),
         "weights": weights_text(document),
         "timing": timing_text(document),
+        "the machine": ceilings_text(document.get("ceilings")),
         "checked": checks_text(document.get("checks")),
         "peak memory": document.get("memory"),
         "left out": left_out_text(document.get("left_out")),
@@ -207,6 +226,15 @@ def timing_text(document: Values) -> str:
         f"{calls} after {untimed} untimed {'one' if untimed == 1 else 'ones'}"
         f"{turns if several else ''}"
     )
+
+
+def ceilings_text(ceilings: Values | None) -> str | None:
+    """What the machine did at most, measured in the models' turns."""
+    if not ceilings:
+        return None
+    rates = ceilings["gflop_per_second"].items()
+    products = ", ".join(f"{dtype} {rate:,.0f} GFLOP/s" for dtype, rate in rates)
+    return f"products {products}; copies {ceilings['copy_gbyte_per_second']:,.1f} GB/s"
 
 
 def checks_text(checks: list[Values] | None) -> str | None:

@@ -91,6 +91,21 @@ def test_no_figure_and_no_model_is_cut(width: int) -> None:
     assert ("1,620.7" in last) == (width > 80)
 
 
+@pytest.mark.parametrize("width", [100, 80, 60])
+def test_shares_of_the_machine(width: int) -> None:
+    reached = {"gflop": 13.4, "gbyte": 0.5, "operators": 213}
+    row = bench_row(ms_per_batch=100.0, matrix_share=0.674, copy_share=1.04, **reached)
+    rates = {"gflop_per_second": {"fp32": 170.0, "bf16": 198.8}, "copy_gbyte_per_second": 12.26}
+    told = text(*tables.bench_tables(bench_document(row, ceilings=rates)), width=width)
+    first = "products fp32 170 GFLOP/s, bf16 199 GFLOP/s; copies 12.3 GB/s"
+    assert first in " ".join(told.split())
+    last = told.rstrip().splitlines()[-1].split()
+    assert {"67%", "104%"} <= set(last)
+    assert ({"13.40", "134", "5.0", "213"} <= set(last)) == (width == 100)
+    assert ("213" in last) == (width >= 80)
+    assert "beside what" not in text(*tables.bench_tables(bench_document(bench_row())))
+
+
 def test_words_of_figures() -> None:
     assert [tables.times(v) for v in (None, 9.009, 0.0714)] == ["", "9.01x", "0.071x"]
     assert [tables.change(v) for v in (None, 0.9194, -0.244, 0.00001, -0.00001)] == [

@@ -75,6 +75,12 @@ class BenchJob(ModelSettings):
     compile: bool = option(
         False, "Time what torch.compile makes of the networks. Default: off.", section="bench"
     )
+    roofline: bool = option(
+        False,
+        "Also measure how fast the machine multiplies matrices and copies memory, and tell what"
+        " share of that each model reaches. Default: off.",
+        section="bench",
+    )
     chart: str | None = option(
         None,
         "Draw the rates as a bar chart, FILE.png or FILE.svg; needs matplotlib, the extra charts.",

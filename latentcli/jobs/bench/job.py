@@ -13,6 +13,7 @@ import torch
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.core.options import check_options
 from latentcli.jobs.bench.cases import Case, cases_of, preset_document
+from latentcli.jobs.bench.ceilings import ceilings_document, ceilings_of
 from latentcli.jobs.bench.check_outputs import check_outputs
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.machine import machine, state
@@ -27,7 +28,7 @@ from latentcli.reports.bench_chart import check_chart, draw_chart
 from latentcli.shards.sources.own_output import mark
 from latentcli.shards.storage.atomic_write import atomic_write
 
-NOT_STAGES = ("compile", "chart", "preset_table", "seconds", "threads")
+NOT_STAGES = ("compile", "chart", "preset_table", "seconds", "threads", "roofline")
 """Fields that the --stages form has no use for."""
 
 ONLY_STAGES = {"size": "--resolution", "batch_size": "--batch"}
@@ -161,9 +162,10 @@ def measure(
     meter.begin()
     rows: list[dict[str, Any]] = []
     short: list[dict[str, str]] = []
+    ceilings = ceilings_of(first.accelerator, first.dtype) if job.roofline else []
     for case in cases:
         able = [m for m in models if not reasons[m.name, case.op]]
-        done, lacking = measure_case(case, able, job)
+        done, lacking = measure_case(case, able, job, ceilings)
         rows += done
         short += lacking
         meter.advance(1)
@@ -185,6 +187,7 @@ def measure(
         ],
         "baseline": job.baseline,
         "preset_table": preset_document(job),
+        "ceilings": ceilings_document(ceilings) if ceilings else None,
         "steps": job.steps,
         "warmup": untimed_calls(job),
         "repeats": job.repeats,

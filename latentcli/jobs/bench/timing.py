@@ -19,10 +19,12 @@ from torch import Tensor
 
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench.cases import Case
+from latentcli.jobs.bench.ceilings import SHARES, Ceiling, measure_all, shares
 from latentcli.jobs.bench.check_outputs import fault, unlike
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.memory import own_bytes, peak_bytes
 from latentcli.jobs.bench.models import ShortOfMemory, TimedModel, Work, attempt, timed_model, work
+from latentcli.jobs.bench.operations import count_operators
 from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer, empty_cache
 
 Model = TypeVar("Model")
@@ -60,9 +62,12 @@ class Ready:
 
 @torch.inference_mode()
 def measure_case(
-    case: Case, able: Sequence[TimedModel], job: BenchJob
+    case: Case, able: Sequence[TimedModel], job: BenchJob, ceilings: Sequence[Ceiling] = ()
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """(a row per model that could run the case, why each other one could not)."""
+    """(a row per model that could run the case, why each other one could not).
+
+    With `ceilings` each is measured in every turn too, and the rows tell the models' shares.
+    """
     if job.compile:
         torch.compiler.reset()  # each case is of other shapes, and old code would fill memory
     ready, short = warmed_up(case, able, job)
@@ -74,9 +79,24 @@ def measure_case(
         for each in in_turn(ready, turn):
             calls = [once(each) for _ in range(each.timing.calls)]
             each.timing.seconds.append(statistics.fmean(calls))
-    timings = {each.model.name: each.timing for each in ready}
-    against = timings.get(job.baseline or "")
-    return [row(name, case, timing, against) for name, timing in timings.items()], short
+        if ready:
+            measure_all(ceilings, ready[0].model.engine.accelerator)
+    against = next((each.timing for each in ready if each.model.name == job.baseline), None)
+    rows = [row(each.model.name, case, each.timing, against) for each in ready]
+    reached = [shares_of(each, case, job.steps, ceilings) for each in ready]
+    return [told | of_it for told, of_it in zip(rows, reached, strict=True)], short
+
+
+def shares_of(
+    each: Ready, case: Case, steps: int, ceilings: Sequence[Ceiling]
+) -> dict[str, float | None]:
+    """What the eager network asks of the machine, and the model's shares of the ceilings."""
+    if not ceilings:
+        return dict.fromkeys(SHARES)
+    engine = each.model.engine
+    eager = timed_model(each.model.name, engine, compiled=False)
+    operators = count_operators(work(eager, case, steps).call)
+    return shares(operators, each.timing.seconds, ceilings, engine.dtype)
 
 
 def warmed_up(

@@ -52,6 +52,8 @@ class Accelerator:
     size. It is what the tables of the published models are measured with: 128 of 256x256, 32 of
     512x512. The widest tensor of every network stays below 2^31 values, beyond which kernels are
     slow or missing."""
+    matrix_side: ClassVar[int] = 8192
+    """Of the largest square matrices that `bench` multiplies to find out how fast it can."""
     groups: ClassVar[int] = 8
     """Groups of frames that a network for features sees at once."""
     memory_counted: ClassVar[str] = (
@@ -198,6 +200,7 @@ class Cpu(Accelerator):
     dtype = "fp32"
     batch_size = 8
     batch_pixels = None  # every core is busy with a picture of its own
+    matrix_side = 1024
     groups = 1
     memory_counted = (
         "the model's weights, its inputs and the most that torch's allocator held during one"
