@@ -261,6 +261,15 @@ def test_import_loads_nothing_heavy(module):
     assert not loaded & set(HEAVY)
 
 
+def test_a_job_of_a_bundled_model_does_not_load_the_client_of_the_hub():
+    code = (
+        "import sys, latentcli.jobs.encode.job; from latentcli import load_model;"
+        "load_model('linear16'); print(*sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"huggingface_hub", "yaml", "diffusers"} & set(ran.stdout.split())
+
+
 def test_core_runs_without_the_other_packages():
     """No lazy import hides in core: each of its modules works alone."""
     names = [name for name in MODULES if package_of(name) == "core"]

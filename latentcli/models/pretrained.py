@@ -1,6 +1,7 @@
 """Finds the weights file of a checkpoint: a given path, the package, the cache, or the Hub.
 
-Only config.json and the weights file are ever fetched; nothing from a repository is run.
+Only config.json and the weights file are ever fetched; nothing from a repository is run. The Hub's
+client takes long to load, so only what asks it or looks into its cache does.
 """
 
 from __future__ import annotations
@@ -12,22 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
-
-from huggingface_hub import (
-    constants,
-    get_hf_file_metadata,
-    hf_hub_download,
-    hf_hub_url,
-    is_offline_mode,
-    try_to_load_from_cache,
-)
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
 from latentcli.core.errors import UsageError, WeightsError
 from latentcli.models.presets import Preset
@@ -138,6 +123,8 @@ def at_hand(preset: Preset) -> Located | None:
 
 def weights_status(preset: Preset) -> str:
     """bundled, cached ($LATENTCLI_WEIGHTS or the cache), hub, or missing; asks no network."""
+    from huggingface_hub import is_offline_mode
+
     try:
         found = at_hand(preset)
     except WeightsError:
@@ -248,6 +235,8 @@ def _in_cache(search: _Search) -> Located | None:
     wanted = search.wanted
     if wanted.repo is None:
         return None
+    from huggingface_hub import try_to_load_from_cache
+
     for file in wanted.files:
         path = try_to_load_from_cache(
             wanted.repo,
@@ -276,6 +265,8 @@ def _commit(path: Path, wanted: Checkpoint) -> str:
 
 
 def _cache(search: _Search) -> Path:
+    from huggingface_hub import constants
+
     folder = f"models--{(search.wanted.repo or '').replace('/', '--')}"
     return Path(search.cache_dir or constants.HF_HUB_CACHE) / folder
 
@@ -283,6 +274,8 @@ def _cache(search: _Search) -> Path:
 def _on_hub(search: _Search) -> Located | None:
     if search.wanted.repo is None:
         return None
+    from huggingface_hub import constants, is_offline_mode
+
     if is_offline_mode():
         search.looked.append("the Hub: not asked, offline mode is on (HF_HUB_OFFLINE)")
         return None
@@ -296,6 +289,9 @@ def _on_hub(search: _Search) -> Located | None:
 
 
 def _download(search: _Search, repo: str) -> Located:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
     wanted, revision = search.wanted, search.revision
 
     # Asked once, without the client's retries: a cluster node without network must not wait.
@@ -319,6 +315,8 @@ def _download(search: _Search, repo: str) -> Located:
 
 def _first(names: Sequence[str], ask: Callable[[str], None]) -> str:
     """The first name that the repository has; where it has none, the last one's error."""
+    from huggingface_hub.errors import EntryNotFoundError
+
     *others, last = names
     for name in others:
         with suppress(EntryNotFoundError):
@@ -335,6 +333,14 @@ _PLACES_WITH_REVISIONS: tuple[_Place, ...] = (_in_cache, _on_hub)
 
 
 def _reason(error: Exception, revision: str) -> str:
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     if isinstance(error, GatedRepoError):
         return "gated; accept its terms on its page, then `hf auth login` or set HF_TOKEN"
     if isinstance(error, RepositoryNotFoundError):
