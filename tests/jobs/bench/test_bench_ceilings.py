@@ -44,6 +44,9 @@ def test_a_share_is_of_the_same_turn():
     found = shares(done, [1.0, 1.0, 4.0], measured, "bf16")
     assert found == dict(zip(SHARES, (40.0, 20.0, 2, 0.4, 0.2), strict=True))
 
+    uneven = [100.0 * GIGA, 25.0 * GIGA, 100.0 * GIGA]
+    assert ceilings.share(40 * GIGA, [1.0, 2.0, 4.0], uneven) == 0.4  # of the medians it were 0.2
+
 
 def test_rates_are_those_of_all_threads(small, monkeypatch):
     before = torch.get_num_threads()
