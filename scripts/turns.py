@@ -7,6 +7,7 @@ import os
 import resource
 import statistics
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,6 @@ class Used:
 
 def run(command: Sequence[str | Path], limit: float | None = None) -> Used:
     """Runs a command to its end; RuntimeError with its last words where that is no good one."""
-    import time
-
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=limit, check=False
