@@ -18,6 +18,7 @@ from latentcli.jobs.config import EncodeJob, RoundtripJob
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.inference.accelerator import DeviceTimer
 from latentcli.jobs.inference.batch_size import default_batch_size
+from latentcli.jobs.inference.copy_back import CopyBack
 from latentcli.jobs.inference.encode_batch import encode_batch, encode_on_device
 from latentcli.jobs.inference.engine import decode_batch, load_engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
@@ -73,6 +74,7 @@ def test_what_is_packed_behind_the_device_is_what_was_encoded(cuda: str) -> None
     ]
     keys = [str(i) for i in range(8)]
     expected = [encode_batch(engine, pixels, keys, "whitened", flip=True) for pixels in batches]
+    copies = CopyBack(engine.accelerator)
     with ThreadPoolExecutor(1) as lane:
         waiting = []
         for pixels in batches:
@@ -80,7 +82,8 @@ def test_what_is_packed_behind_the_device_is_what_was_encoded(cuda: str) -> None
                 parts = encode_on_device(
                     engine, pixels.clone(), keys, "whitened", flip=True, store_dtype="bf16"
                 )
-            waiting.append((lane.submit(pack_stored, keys, parts), timer))
+            there = copies.begin(parts)
+            waiting.append((lane.submit(lambda there: pack_stored(keys, there()), there), timer))
         packed = [future.result() for future, _ in waiting]
     for got, parts in zip(packed, expected, strict=True):
         for part, values in parts.items():

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentcli.core.channel_moments import Array, channel_moments
+
 PLAIN = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 """Torch dtype by name, of values that are stored as they are."""
 SCALED = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
@@ -29,6 +31,8 @@ FLOAT32 = ("class_token", "class_token_flip")
 """Parts that are stored in float32, whatever the latents are."""
 UNSOUND = "_unsound"
 """What is appended to a part's name where its values are counted that are not finite."""
+MEANS, SQUARES = "channel_means", "channel_squares"
+"""What the `channel_moments` of a batch are called beside its tensors."""
 UNSCALED = (*FLOAT32, "times", "clock")
 """Parts that have no scale."""
 
@@ -73,14 +77,20 @@ def unsound(part: str, values: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def as_stored(parts: Mapping[str, Tensor], store_dtype: str = "bf16") -> dict[str, Tensor]:
-    """The tensors that the parts [N, ...] of a batch are stored as, and by <part>_unsound the
-    counts of `unsound`: all that is left to do with them is to copy them off their device.
+    """All that a batch of parts [N, ...] becomes: the tensors that they are stored as, by
+    <part>_unsound the counts of `unsound`, and the `channel_moments` of what the first part holds.
+
+    It is on their device and contiguous: all that is left to do with it is to copy it from there.
     """
     stored: dict[str, Tensor] = {}
     for part, values in parts.items():
         tensors = stored_tensors(part, values, store_dtype)
-        stored |= tensors | {part + UNSOUND: unsound(part, values, tensors)}
-    return stored
+        stored |= {name: tensor.contiguous() for name, tensor in tensors.items()}
+        stored[part + UNSOUND] = unsound(part, values, tensors)
+    first = next(iter(parts))
+    latents = held({name: stored[name] for name in stored_names(first, store_dtype)})[first]
+    means, sums = channel_moments(latents)
+    return stored | {MEANS: means, SQUARES: sums}
 
 
 class Arrived(NamedTuple):
@@ -90,10 +100,19 @@ class Arrived(NamedTuple):
     """By name of the stored tensor, each [N, ...]."""
     unsound: dict[str, list[int]]
     """By part, of each sample."""
+    means: Array
+    """[N, C], of the first part, as is what comes next."""
+    squares: Array
+    """[N, C], sums of squared deviations from the means."""
 
     def checked(self, part: str) -> Tensor:
         """The stored tensor that has a part's shape."""
         return self.tensors[part if part in self.tensors else part + QUANTISED]
+
+    @property
+    def latents(self) -> Tensor:
+        """The stored tensor that has the first part's shape."""
+        return next(iter(self.tensors.values()))
 
     def dtype(self, part: str) -> str:
         """What the values of a part were not finite in."""
@@ -102,13 +121,12 @@ class Arrived(NamedTuple):
 
 
 def arrived(stored: Mapping[str, Tensor]) -> Arrived:
-    """Copies what `as_stored` gave to the CPU; waits until it is there, and takes no memory of the
-    device for it.
-    """
-    on_cpu = {name: tensor.cpu() for name, tensor in stored.items()}
-    parts = [name.removesuffix(UNSOUND) for name in on_cpu if name.endswith(UNSOUND)]
-    counts = {part: on_cpu.pop(part + UNSOUND).tolist() for part in parts}
-    return Arrived(on_cpu, counts)
+    """Takes apart what `as_stored` gave; it is on the CPU."""
+    tensors = dict(stored)
+    means, sums = (tensors.pop(name).numpy() for name in (MEANS, SQUARES))
+    parts = [name.removesuffix(UNSOUND) for name in tensors if name.endswith(UNSOUND)]
+    counts = {part: tensors.pop(part + UNSOUND).tolist() for part in parts}
+    return Arrived(tensors, counts, means, sums)
 
 
 def held(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -130,7 +148,8 @@ def _restored(name: str, tensor: Tensor, scale: Tensor | None) -> Tensor:
     if scale is None or scale.shape != tensor.shape[:-2]:
         found = "none" if scale is None else list(scale.shape)
         raise ValueError(f"{name} {list(tensor.shape)} needs a scale per channel, there is {found}")
-    values = _of_fp8(tensor) if tensor.dtype == torch.float8_e4m3fn else tensor.float()
+    by_table = tensor.dtype == torch.float8_e4m3fn and tensor.device.type == "cpu"
+    values = _of_fp8(tensor) if by_table else tensor.float()
     return values.mul_(scale[..., None, None])
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentcli.core.store_dtype import arrived, as_stored, held
+from latentcli.core.store_dtype import Arrived, arrived, as_stored, held
 from latentcli.latents.schema import split_name, tensor_name
 
 
@@ -27,16 +27,31 @@ def pack(keys: Sequence[str], parts: Mapping[str, Tensor], store_dtype: str = "b
 
 
 def pack_stored(keys: Sequence[str], stored: Mapping[str, Tensor]) -> Packed:
-    """Samples of a batch, which `as_stored` gave and which may be on a device still.
+    """Samples of a batch, which `as_stored` gave and which is on the CPU.
 
     A sample with a value that is not finite, in any part and after rounding, is left out and
     reported. Each tensor owns its memory, so that keeping one does not keep the batch.
+    ValueError as `not_finite`.
+    """
+    batch = arrived(stored)
+    bad = not_finite(keys, batch)
+    packed = {
+        tensor_name(key, name): tensor[i].clone(memory_format=torch.contiguous_format)
+        for i, key in enumerate(keys)
+        if key not in bad
+        for name, tensor in batch.tensors.items()
+    }
+    return Packed(packed, bad)
+
+
+def not_finite(keys: Sequence[str], batch: Arrived) -> dict[str, str]:
+    """What is wrong with samples of a batch that have values which are not finite, by key.
+
     ValueError where the numbers of keys and samples differ, or a key comes twice.
     """
     if len(set(keys)) != len(keys):
         raise ValueError("a key comes twice in one batch")
     bad: dict[str, str] = {}
-    batch = arrived(stored)
     for part, counts in batch.unsound.items():
         if len(counts) != len(keys):
             raise ValueError(f"{part} has {len(counts)} samples, there are {len(keys)} keys")
@@ -47,13 +62,7 @@ def pack_stored(keys: Sequence[str], stored: Mapping[str, Tensor]) -> Packed:
                     key,
                     f"{count} of {of} values of the {part} are not finite in {batch.dtype(part)}",
                 )
-    packed = {
-        tensor_name(key, name): tensor[i].clone(memory_format=torch.contiguous_format)
-        for i, key in enumerate(keys)
-        if key not in bad
-        for name, tensor in batch.tensors.items()
-    }
-    return Packed(packed, bad)
+    return bad
 
 
 def unpack(tensors: Mapping[str, Tensor], key: str) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentcli.latents.stats import Array, ChannelSums
+from latentcli.core.channel_moments import Array
+from latentcli.latents.stats import ChannelSums
 
 SPREAD = 2.5
 """Standard deviations of a component to either side of its mean that the colours span."""
@@ -19,6 +20,9 @@ class ChannelMoments(ChannelSums):
 
     def _products(self, values: Array) -> Array:
         return values @ values.T
+
+    def _squared(self, deviation: Array) -> Array:
+        return self._products(deviation[:, None])
 
     @property
     def covariance(self) -> Array:

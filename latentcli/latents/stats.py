@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
-Array = npt.NDArray[np.float64]
+from latentcli.core.channel_moments import Array, centred_samples, squares
 
 
 class ChannelSums:
@@ -30,17 +29,24 @@ class ChannelSums:
 
         ValueError where the number of channels changes.
         """
-        batch = latents.detach().float().flatten(2).contiguous().cpu().numpy()
-        # One sample at a time: the order of a sum must not depend on how many came together.
-        for sample in batch:
-            values = sample.astype(np.float64)
-            mean = values.mean(axis=1)
-            values -= mean[:, None]
-            self._merge(values.shape[1], mean, self._products(values))
+        for mean, centred in centred_samples(latents):
+            self._merge(centred.shape[1], mean, self._products(centred))
+
+    def add_moments(self, count: int, means: Array, sums: Array) -> None:
+        """Takes in what `channel_moments` gave of latents with `count` values in a channel, [N, C].
+
+        ValueError as `add`.
+        """
+        for mean, m2 in zip(means, sums, strict=True):
+            self._merge(count, mean, m2)
 
     def _products(self, values: Array) -> Array:
         """What is summed of values [C, n] that are centred."""
-        return np.einsum("cp,cp->c", values, values)  # type: ignore[no-any-return]
+        return squares(values)
+
+    def _squared(self, deviation: Array) -> Array:
+        """`_products` of one deviation [C]."""
+        return deviation * deviation
 
     def merge(self, other: ChannelSums) -> None:
         """Takes in the sums of later samples."""
@@ -58,7 +64,7 @@ class ChannelSums:
         delta = mean - self._mean
         self._mean = self._mean + delta * (count / total)
         self._m2 = self._m2 + m2
-        self._m2 += self._products(delta[:, None]) * (self.count * count / total)
+        self._m2 += self._squared(delta) * (self.count * count / total)
         self.count = total
 
     @property

@@ -2,7 +2,8 @@
 
 What the package does with a GPU runs as it is, and computes what it computes on a CPU; what torch
 is asked for on the way is noted, with the thread that asked. Only torch is played, none of our
-code. Nothing runs beside the host, so it says nothing of times or of races.
+code. Nothing runs beside the host, so it says nothing of times; but copies on a stream of their own
+may be done as late as can be, when somebody waits for them.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ class Call:
     """Something that torch was asked for."""
 
     what: str
-    """pin, to device, to host, mark, wait, or an operator's name."""
+    """pin, to device, to host, mark, event (a mark without a time), wait for event (of a stream),
+    wait (of the host), or an operator's name."""
     thread: str
     """main, or the name of another thread."""
     allocates: bool = False
     """Whether it takes memory of the device."""
     pinned: bool = False
-    """Of a copy to the device: whether it comes from pinned memory, so that nobody waits for it."""
+    """Of a copy: whether the host's side of it is pinned memory, so that nobody waits for it."""
+    stream: int | None = None
+    """Of a copy to the host: on which stream, where it is not the one that all works go to."""
     device: int | None = None
     """Of a mark: in the work of which device."""
 
@@ -47,6 +51,8 @@ class FakeGpu:
     allow: Allow = lambda call: None
     calls: list[Call] = field(default_factory=list)
     capability: tuple[int, int] = (9, 0)
+    late: bool = True
+    """Whether copies on a stream of their own are done when somebody waits, and not at once."""
     current: dict[str, int] = field(default_factory=dict)
     """The device that a thread has chosen, by its name."""
 
@@ -137,6 +143,8 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
     copies = name in ("to", "_to_copy", "copy_")
     if given and not copies and any(tensor.dim() for tensor in host):
         raise RuntimeError(f"{name}: expected all tensors to be on the same device")
+    if name == "copy_" and isinstance(args[1], OnDevice) and not isinstance(args[0], OnDevice):
+        return copy_to_host(args[0], args[1], func)
     out = func(*tree_map(plain, args), **tree_map(plain, kwargs))
     device = (
         (asked if asked.type != "cpu" else None) if asked else given[0].device if given else None
@@ -161,6 +169,16 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
         return tree_map(lambda x: OnDevice(x, device) if isinstance(x, Tensor) else x, out)
 
 
+def copy_to_host(target: Tensor, source: Tensor, func: Any) -> Tensor:
+    """Into memory that is there; on a stream it is put off until somebody waits."""
+    stream = STREAM.get(threading.get_ident())
+    GPU.note("to host", pinned=is_pinned(target), stream=None if stream is None else id(stream))
+    if stream is None or not GPU.late:
+        return func(target, plain(source))
+    stream.work.append(lambda: func(target, plain(source)))
+    return target
+
+
 def plain(leaf: Any) -> Any:
     """What an operator of the host takes: values, and the host for any device."""
     if isinstance(leaf, torch.device):
@@ -177,18 +195,56 @@ def is_pinned(tensor: Tensor) -> bool:
     return tensor.untyped_storage().data_ptr() in PINNED
 
 
-class Event:
-    """A moment of the host's clock."""
+class Stream:
+    """Work that is done in its order."""
 
-    def __init__(self, enable_timing: bool = False) -> None:
+    def __init__(self, device: Any = None) -> None:
+        self.device = torch.device(device or "cuda:0")
+        self.work: list[Callable[[], Any]] = []
+        self.done = 0
+
+    def wait_event(self, event: Event) -> None:
+        assert event.recorded
+        GPU.note("wait for event")
+
+    def finish(self, until: int) -> None:
+        for work in self.work[self.done : until]:
+            work()
+        self.done = max(self.done, until)
+
+
+STREAM: dict[int, Stream] = {}
+"""By thread: the stream that its work goes to, where it is not the usual one."""
+
+
+@contextmanager
+def on_stream(stream: Stream) -> Iterator[None]:
+    """As torch.cuda.stream."""
+    STREAM[threading.get_ident()] = stream
+    yield
+    del STREAM[threading.get_ident()]
+
+
+class Event:
+    """A moment of the host's clock, and of a stream's work."""
+
+    def __init__(self, enable_timing: bool = False, blocking: bool = False) -> None:
+        self.timed, self.recorded = enable_timing, False
         self.moment = 0.0
+        self.stream: Stream | None = None
+        self.until = 0
 
     def record(self, stream: Any = None) -> None:
-        GPU.note("mark", device=torch.device(stream or "cuda:0").index)
-        self.moment = time.perf_counter()
+        here = stream if isinstance(stream, Stream) else None
+        device = here.device if here is not None else torch.device(stream or "cuda:0")
+        GPU.note("mark" if self.timed else "event", device=device.index)
+        self.recorded, self.moment = True, time.perf_counter()
+        self.stream, self.until = here, len(here.work) if here is not None else 0
 
     def synchronize(self) -> None:
         GPU.note("wait")
+        if self.stream is not None:
+            self.stream.finish(self.until)
 
     def elapsed_time(self, end: Event) -> float:
         return 1000 * (end.moment - self.moment)
@@ -221,6 +277,8 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int = 1) -> Iterator[FakeGp
         "get_device_capability": lambda device=None: GPU.capability,
         "_lazy_init": lambda: None,
         "Event": Event,
+        "Stream": Stream,
+        "stream": on_stream,
     }
     with monkeypatch.context() as patch:
         for name, answer in answers.items():

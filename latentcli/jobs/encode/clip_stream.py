@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 
 from latentcli.core.errors import SampleError
-from latentcli.core.store_dtype import arrived, held, stored_names
+from latentcli.core.store_dtype import arrived
 from latentcli.core.types import Row
 from latentcli.jobs.encode.failures import SEEN, count_refused
 from latentcli.jobs.encode.run import EncodeRun
-from latentcli.jobs.encode.stream import (
-    BATCHES_BEHIND,
-    drop_spilled,
-    encode_fitting,
-    new_unit,
-)
+from latentcli.jobs.encode.stream import encode_fitting, new_unit
 from latentcli.jobs.encode.texts import keep_others
 from latentcli.jobs.encode.unit import EncodedUnit
+from latentcli.jobs.encode.way_out import WayOut, open_way_out
 from latentcli.jobs.inference.accelerator import DeviceTimer
 from latentcli.jobs.inference.batch_size import batch_elements
+from latentcli.jobs.inference.split_on_oom import Parts
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.clip_frames import (
     ClipBegins,
@@ -41,7 +36,6 @@ from latentcli.jobs.loader.clip_frames import (
     pixels_of,
 )
 from latentcli.jobs.loader.prepare import refused
-from latentcli.jobs.runtime.background_thread import BackgroundThread
 from latentcli.latents.schema import tensor_name
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.tensors.spool import Spool
@@ -73,50 +67,47 @@ def encode_clips(run: EncodeRun, groups: Iterable[tuple[int, Iterable[ClipInput]
     recipe = run.plan.clips
     assert recipe is not None
     clips = None if run.reader.packed else len(run.inputs)
-    begun: list[EncodedUnit] = []
     number = 0
     with (
-        ExitStack() as stack,
         open_clips(groups, recipe, run.meter, run.stop.check) as events,
-        BackgroundThread(BATCHES_BEHIND, run.engine.accelerator.use) as writer,
+        open_way_out(run) as out,
     ):
-        stack.callback(drop_spilled, begun)
         for event in events:
             if isinstance(event, UnitBegins):
-                begun[:] = [*begun[-BATCHES_BEHIND:], new_unit(run, event.unit)]
+                out.begin(new_unit(run, event.unit))
             elif isinstance(event, ClipBegins):
                 if event.info is not None:
                     count_frames(run.meter, expected_frames(event.info, recipe), number, clips)
-                encode_clip(run, begun[-1], event, events, writer, number)
+                encode_clip(out, out.begun[-1], event, events, number)
                 number += 1
             else:
-                run.check()
-                writer.submit(finish_unit, run, begun[-1])
+                out.check()
+                out.end(out.begun[-1])
     all_counted(run.meter)
 
 
 def encode_clip(
-    run: EncodeRun,
+    out: WayOut,
     unit: EncodedUnit,
     begins: ClipBegins,
     events: Iterator[ClipEvent],
-    writer: BackgroundThread,
     number: int,
 ) -> None:
-    """Encodes the frames of one clip, in batches of its own; the writer makes a row of it."""
+    """Encodes the frames of one clip, in batches of its own; the packer makes a row of it."""
+    run = out.run
     run.team.add(SEEN, 1)
     clip = EncodedClip(begins.given.row, f"{unit.number:06d}-{number}")
     size, ended = run.plan.batch_size, list[ClipEnds]()
     for batch in batches(to_end(events, ended), pixels_of, size, batch_elements(size)):
-        run.check()
+        out.check()
         run.meter.begin()
         if clip.error is not None or (ended and ended[0].error is not None):
             continue
         if not clip.taken:
             assert run.plan.clips is not None and begins.info is not None
             clip.row = clip_row(clip.row, begins.info, run.plan.clips, batch[0].prepared)
-        encode_frames(run, unit, clip, batch, writer)
-    writer.submit(finish_clip, run, unit, clip, begins.given, ended[0])
+        encode_frames(out, unit, clip, batch)
+    out.packer.submit(finish_clip, run, unit, clip, begins.given, ended[0])
 
 
 def to_end(events: Iterator[ClipEvent], ended: list[ClipEnds]) -> Iterator[ClipFrame]:
@@ -130,13 +121,12 @@ def to_end(events: Iterator[ClipEvent], ended: list[ClipEnds]) -> Iterator[ClipF
 
 
 def encode_frames(
-    run: EncodeRun,
-    unit: EncodedUnit,
-    clip: EncodedClip,
-    batch: Sequence[ClipFrame],
-    writer: BackgroundThread,
+    out: WayOut, unit: EncodedUnit, clip: EncodedClip, batch: Sequence[ClipFrame]
 ) -> None:
-    """encode; copying back and spooling wait in the writer, so that the device goes on."""
+    """encode; waiting for what comes back, and spooling, are the packer's, so that the device goes
+    on.
+    """
+    run = out.run
     key, first = clip.row.key, clip.taken
     clip.taken += len(batch)
     accelerator = run.engine.accelerator
@@ -151,7 +141,8 @@ def encode_frames(
         reason = f"the device ran out of memory on a frame of {width}x{height}"
         clip.error = clip.error or SampleError("encode", reason)
         return
-    writer.submit(collect_frames, run, unit, clip, [frame.time for frame in batch], parts, timer)
+    times = [frame.time for frame in batch]
+    out.packer.submit(collect_frames, run, unit, clip, times, out.copies.begin(parts), timer)
 
 
 def collect_frames(
@@ -159,13 +150,16 @@ def collect_frames(
     unit: EncodedUnit,
     clip: EncodedClip,
     times: Sequence[int],
-    parts: dict[str, Tensor],
+    parts: Callable[[], Parts],
     timer: DeviceTimer,
 ) -> None:
-    """write to the spools; a latent that is not finite fails its clip."""
+    """write to the spools; a latent that is not finite fails its clip.
+
+    `parts` waits for what `as_stored` gave, and has it on the CPU.
+    """
+    batch = arrived(parts())  # in any case: the memory it came in is wanted again
     if clip.error is not None:
         return
-    batch = arrived(parts)
     run.meter.add("encode", timer.seconds(), len(times))
     with run.meter.stage("write", len(times)):
         for part, counts in batch.unsound.items():
@@ -179,9 +173,7 @@ def collect_frames(
                 clip.spools[name] = Spool(run.spilled_to, f"{clip.name}-{name}")
                 unit.spools.append(clip.spools[name])
             clip.spools[name].add(rows)
-        first = next(iter(batch.unsound))
-        names = stored_names(first, run.plan.store_dtype)
-        clip.sums.add(held({name: batch.tensors[name] for name in names})[first])
+        clip.sums.add_moments(batch.latents[0, 0].numel(), batch.means, batch.squares)
     clip.times += times
     run.meter.advance(len(times))
 
@@ -217,9 +209,3 @@ def keep(unit: EncodedUnit, clip: EncodedClip, clock: Sequence[int]) -> None:
     unit.tensors[tensor_name(key, "clock")] = torch.tensor(clock, dtype=torch.int64)
     unit.sums.merge(clip.sums)
     unit.rows[key] = replace(clip.row, latent_shape=next(iter(tensors.values())).shape)
-
-
-def finish_unit(run: EncodeRun, unit: EncodedUnit) -> None:
-    """Hands a unit on, and clears away what it has on the disk."""
-    run.sink.write(run, unit)
-    drop_spilled([unit])

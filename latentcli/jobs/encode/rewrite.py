@@ -33,7 +33,7 @@ from latentcli.shards.store.shard_file import ShardFile, open_shard
 from latentcli.shards.store.unit_state import row_pairs
 from latentcli.shards.tar.shard import TarShard
 from latentcli.shards.tar.write import TarSample
-from latentcli.shards.tensors.spool import PackedMember
+from latentcli.shards.tensors.packed import PackedMember
 from latentcli.shards.tensors.write import Pieces
 
 Fields = Mapping[str, Any]

@@ -19,6 +19,7 @@ from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.loader import MANY, pick_workers
 from latentcli.jobs.loader.prepare import Intake
 from latentcli.jobs.loader.reader import Reader
+from latentcli.jobs.runtime.background_thread import BackgroundThread
 from latentcli.jobs.runtime.machine import cores
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import Reporter
@@ -38,11 +39,11 @@ class Sink:
     def first(self, run: EncodeRun, batch: Sequence[Picture]) -> None:
         """Is shown the first batch of pictures before it is encoded."""
 
-    def advance(self, run: EncodeRun, unit: EncodedUnit) -> None:
-        """More of a unit's pictures are encoded; called in the writer's thread."""
+    def advance(self, run: EncodeRun, unit: EncodedUnit, writer: BackgroundThread) -> None:
+        """More of a unit's pictures are packed; called in the packer's thread, as is `write`."""
 
-    def write(self, run: EncodeRun, unit: EncodedUnit) -> None:
-        """All of a unit is encoded, or failed; called in the writer's thread."""
+    def write(self, run: EncodeRun, unit: EncodedUnit, writer: BackgroundThread) -> None:
+        """All of a unit is packed, or failed: has it written by the writer, and let go of."""
         raise NotImplementedError
 
 

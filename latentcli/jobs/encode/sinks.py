@@ -19,11 +19,12 @@ from latentcli.jobs.encode.unit import EncodedUnit, drop_sample, samples_of
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.self_check import self_check
 from latentcli.jobs.loader.readers import SEPARATOR
+from latentcli.jobs.runtime.background_thread import BackgroundThread
 from latentcli.jobs.runtime.stdio import Stdout, go_on
 from latentcli.latents.schema import posterior_text, shard_metadata
 from latentcli.shards.store.commit import Contents, commit_tar, commit_unit
 from latentcli.shards.store.manifest import Manifest, write_manifest
-from latentcli.shards.tar.write import sample_chunks
+from latentcli.shards.tar.write import TarSample, sample_chunks
 
 SHOWN_FAILURES = 100
 """Failed inputs that the document of a pipe lists."""
@@ -47,15 +48,19 @@ class StoreSink(Sink):
         if self.running is not None:
             check_first(run, batch)
 
-    def write(self, run: EncodeRun, unit: EncodedUnit) -> None:
+    def write(self, run: EncodeRun, unit: EncodedUnit, writer: BackgroundThread) -> None:
         """write: the shard, then its commit record."""
+        writer.submit(self.commit, run, unit)
+
+    def commit(self, run: EncodeRun, unit: EncodedUnit) -> None:
+        """Writes a unit; StoreError where the store is another job's by now."""
         self.held()
         if self.running is not None:
             write_manifest(run.plan.store, self.running)
             self.running = None
         with run.meter.stage("write", 0):
             commit(run, unit)
-            unit.spill.drop()
+            unit.drop_spilled()
 
 
 def commit(run: EncodeRun, unit: EncodedUnit) -> None:
@@ -113,30 +118,36 @@ class TarStreamSink(Sink):
         """The self-check: these pictures cannot be read twice."""
         check_first(run, batch)
 
-    def advance(self, run: EncodeRun, unit: EncodedUnit) -> None:
+    def advance(self, run: EncodeRun, unit: EncodedUnit, writer: BackgroundThread) -> None:
         """Writes the samples that are encoded, up to the first that is not yet."""
         rows = list(unit.rows.values())[self.settled :]
         ready = itertools.takewhile(lambda row: row.status != "ok" or row.latent_shape, rows)
-        self.put(run, unit, list(ready))
+        self.put(run, unit, list(ready), writer)
 
-    def write(self, run: EncodeRun, unit: EncodedUnit) -> None:
+    def write(self, run: EncodeRun, unit: EncodedUnit, writer: BackgroundThread) -> None:
         """Writes what is left of a unit; LatentCliError where nobody reads it any more."""
-        self.put(run, unit, list(unit.rows.values())[self.settled :])
-        unit.spill.drop()
+        self.put(run, unit, list(unit.rows.values())[self.settled :], writer)
+        writer.submit(unit.drop_spilled)
         self.settled = 0
 
-    def put(self, run: EncodeRun, unit: EncodedUnit, rows: Sequence[Row]) -> None:
-        """Writes the samples of some rows, and forgets them."""
+    def put(
+        self, run: EncodeRun, unit: EncodedUnit, rows: Sequence[Row], writer: BackgroundThread
+    ) -> None:
+        """Has the samples of some rows written, and forgets them."""
         # All samples of a stream tell the same of themselves, wherever they were cut into units.
         metadata = unit_metadata(run.engine, run.plan, run.manifest, 0)
         add_companions(run, unit, rows)
-        with run.meter.stage("write", 0):
-            for sample in samples_of(unit, rows, metadata, run.inputs.roots):
-                self.stream.write(sample_chunks(sample))
+        writer.submit(self.pour, run, list(samples_of(unit, rows, metadata, run.inputs.roots)))
         for row in rows:
             drop_sample(unit, row.key)
             self.count(row)
         self.settled += len(rows)
+
+    def pour(self, run: EncodeRun, samples: Sequence[TarSample]) -> None:
+        """Writes samples; LatentCliError where nobody reads them any more."""
+        with run.meter.stage("write", 0):
+            for sample in samples:
+                self.stream.write(sample_chunks(sample))
 
     def count(self, row: Row) -> None:
         """Counts a row."""

@@ -3,67 +3,60 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from latentcli.core.store_dtype import held, part_of, stored_names
+from latentcli.core.store_dtype import arrived
 from latentcli.core.types import FILTERED, Picture, Row
 from latentcli.jobs.encode.failures import SEEN, count_refused, fail
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.texts import keep_others
 from latentcli.jobs.encode.unit import EncodedUnit
+from latentcli.jobs.encode.way_out import WayOut, open_way_out
 from latentcli.jobs.inference.accelerator import DeviceTimer
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.encode_batch import encode_on_device
-from latentcli.jobs.inference.split_on_oom import too_large
+from latentcli.jobs.inference.split_on_oom import Parts, too_large
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.loader import open_chunks, timed
 from latentcli.jobs.loader.prepare import Chunk, Task
-from latentcli.jobs.runtime.background_thread import BackgroundThread
-from latentcli.latents.pack import pack_stored
+from latentcli.latents.pack import not_finite
 from latentcli.latents.schema import tensor_name
 from latentcli.shards.tensors.spool import Spilling
-
-BATCHES_BEHIND = 4
-"""Encoded batches that may wait to be packed and written."""
 
 
 def encode_units(run: EncodeRun, tasks: Iterable[Task]) -> None:
     """read, decode_image, preprocess | batch, encode | write: each overlaps the next."""
-    begun: list[EncodedUnit] = []
     first = True
     with (
-        ExitStack() as stack,
         open_chunks(
             *(run.intake, tasks, run.workers),
             time_limit=run.job.time_limit or math.inf,
             waiting=run.stop.check,
         ) as chunks,
-        BackgroundThread(BATCHES_BEHIND, run.engine.accelerator.use) as writer,
+        open_way_out(run) as out,
     ):
-        stack.callback(drop_spilled, begun)
         stream = timed(chunks, run.meter)
         for chunk in stream:
-            unit = new_unit(run, chunk.task.unit)
-            begun[:] = [*begun[-BATCHES_BEHIND:], unit]
+            unit = out.begin(new_unit(run, chunk.task.unit))
             for batch in batches(
                 pictures(run, unit, to_last(chunk, stream)),
                 lambda picture: picture.pixels,
                 run.plan.batch_size,
                 batch_elements(run.plan.batch_size),
             ):
-                run.check()
+                out.check()
                 if first:
                     run.sink.first(run, batch)
                     first = False
-                encode_into(run, unit, batch, writer)
-            run.check()
-            writer.submit(run.sink.write, run, unit)
+                encode_into(out, unit, batch)
+            out.check()
+            out.end(unit)
 
 
 def to_last(chunk: Chunk, stream: Iterator[Chunk]) -> Iterator[Chunk]:
@@ -72,14 +65,6 @@ def to_last(chunk: Chunk, stream: Iterator[Chunk]) -> Iterator[Chunk]:
     while not chunk.task.last:
         chunk = next(stream)
         yield chunk
-
-
-def drop_spilled(units: Iterable[EncodedUnit]) -> None:
-    """Deletes what units have on the disk that is not in a shard."""
-    for unit in units:
-        unit.spill.drop()
-        for spool in unit.spools:
-            spool.drop()
 
 
 def new_unit(run: EncodeRun, number: int) -> EncodedUnit:
@@ -104,10 +89,11 @@ def pictures(run: EncodeRun, unit: EncodedUnit, chunks: Iterable[Chunk]) -> Iter
                 yield Picture(row, pixels)
 
 
-def encode_into(
-    run: EncodeRun, unit: EncodedUnit, batch: Sequence[Picture], writer: BackgroundThread
-) -> None:
-    """encode; copying back and packing wait in the writer, so that the device goes on."""
+def encode_into(out: WayOut, unit: EncodedUnit, batch: Sequence[Picture]) -> None:
+    """encode; waiting for what comes back, and packing, are the packer's, so that the device goes
+    on.
+    """
+    run = out.run
     accelerator = run.engine.accelerator
     # Before the timer begins: that is the host's work, and the device may be idle meanwhile.
     pixels = accelerator.pinned(torch.stack([picture.pixels for picture in batch]))
@@ -117,11 +103,11 @@ def encode_into(
     with suppress(torch.OutOfMemoryError), timer:
         parts = encode_fitting(run, pixels, [row.key for row in rows])
     if parts is not None:
-        writer.submit(collect, run, unit, rows, parts, timer)
+        out.packer.submit(collect, out, unit, rows, out.copies.begin(parts), timer)
         return
     if len(batch) > 1:  # only those fail that do not fit alone
         for picture in batch:
-            encode_into(run, unit, [picture], writer)
+            encode_into(out, unit, [picture])
         return
     height, width = pixels.shape[-2:]
     reason = too_large("picture", width, height)
@@ -147,27 +133,34 @@ def encode_fitting(run: EncodeRun, pixels: Tensor, keys: Sequence[str]) -> dict[
 
 
 def collect(
-    run: EncodeRun,
+    out: WayOut,
     unit: EncodedUnit,
     rows: Sequence[Row],
-    parts: dict[str, Tensor],
+    parts: Callable[[], Parts],
     timer: DeviceTimer,
 ) -> None:
-    """Packs a batch into its unit; a latent that is not finite fails its row."""
-    packed = pack_stored([row.key for row in rows], parts)
+    """Packs a batch into its unit; a latent that is not finite fails its row.
+
+    `parts` waits for what `as_stored` gave, and has it on the CPU.
+    """
+    run, batch = out.run, arrived(parts())
     run.meter.add("encode", timer.seconds(), len(rows))
-    with run.meter.stage("write", len(rows)):
-        unit.tensors |= {name: unit.spill.tensor(t) for name, t in packed.tensors.items()}
-        names = stored_names(part_of(next(iter(parts))), run.plan.store_dtype)
-        for row in rows:
-            if row.key in packed.bad:
-                reason = packed.bad[row.key]
-                unit.rows[row.key] = replace(row, status="failed", stage="encode", error=reason)
-                fail(run, unit.rows[row.key])
-                continue
-            tensors = {name: packed.tensors[tensor_name(row.key, name)] for name in names}
-            (latent,) = held(tensors).values()
-            unit.sums.add(latent[None])
-            unit.rows[row.key] = replace(row, latent_shape=tuple(latent.shape))
-    run.meter.advance(len(rows) - len(packed.bad))
-    run.sink.advance(run, unit)
+    bad = not_finite([row.key for row in rows], batch)
+    packed = {name: unit.spill.rows(tensor) for name, tensor in batch.tensors.items()}
+    _, *shape = batch.latents.shape
+    sound = [i for i, row in enumerate(rows) if row.key not in bad]
+    for i in sound:
+        row = rows[i]
+        for name, tensors in packed.items():
+            unit.tensors[tensor_name(row.key, name)] = tensors[i]
+        unit.rows[row.key] = replace(row, latent_shape=tuple(shape))
+    unit.sums.add_moments(math.prod(shape[1:]), batch.means[sound], batch.squares[sound])
+    # The time of this stage is the writer's: packing has a thread of its own, and is over soon.
+    run.meter.add("write", 0.0, len(rows))
+    for row in rows:
+        if row.key in bad:
+            reason = bad[row.key]
+            unit.rows[row.key] = replace(row, status="failed", stage="encode", error=reason)
+            fail(run, unit.rows[row.key])
+    run.meter.advance(len(sound))
+    run.sink.advance(run, unit, out.writer)

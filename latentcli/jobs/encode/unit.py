@@ -13,7 +13,8 @@ from latentcli.latents.schema import PARTS, split_name, tensor_name
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.store.roots import Roots
 from latentcli.shards.tar.write import TarSample
-from latentcli.shards.tensors.spool import PackedMember, Spilling, Spool
+from latentcli.shards.tensors.packed import PackedMember
+from latentcli.shards.tensors.spool import Spilling, Spool
 from latentcli.shards.tensors.write import Pieces
 
 
@@ -36,6 +37,12 @@ class EncodedUnit:
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By key: the sample's caption and other fields, where they lie beside the shard."""
     sums: ChannelSums = field(default_factory=ChannelSums)
+
+    def drop_spilled(self) -> None:
+        """Deletes what it has on the disk: it is in a shard by now, or will never be."""
+        self.spill.drop()
+        for spool in self.spools:
+            spool.drop()
 
 
 def samples_of(

@@ -6,8 +6,9 @@ A kind of device is a class and its row in ACCELERATORS. Nothing else in the pac
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -115,6 +116,26 @@ class Accelerator:
         if tensor.device.type != "cpu":
             return tensor.to(self.device)
         return self.pinned(tensor).to(self.device, non_blocking=True)
+
+    def start_copying(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> Callable[[], None]:
+        """Begins to copy tensors of the device into ones of the host, pinned ones if it is to go on
+        meanwhile: after the work that it was given so far, and beside what it is given next.
+
+        What it gives waits until they are there; until then the tensors must be kept.
+        """
+        worked, copied = self._torch.Event(), self._torch.Event(blocking=True)
+        worked.record(self._torch.current_stream(self.device))
+        self._copies.wait_event(worked)
+        with self._torch.stream(self._copies):
+            for source, target in pairs:
+                target.copy_(source, non_blocking=True)
+        copied.record(self._copies)
+        return copied.synchronize  # type: ignore[no-any-return]
+
+    @cached_property
+    def _copies(self) -> Any:
+        """The stream of copies to the host."""
+        return self._torch.Stream(self.device)
 
     def mark(self) -> Any:
         """A moment in the device's work, for `seconds`."""

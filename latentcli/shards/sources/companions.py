@@ -34,6 +34,8 @@ from latentcli.shards.sources.remote import is_web
 
 READERS = 8
 """Threads that read small files."""
+AT_ONCE = 32
+"""Inputs whose files a thread reads one after the other before it asks for more."""
 OPEN_FOLDERS = 16
 """Folders whose metadata, and whose listing where they are remote, are kept at hand."""
 
@@ -132,7 +134,13 @@ class Companions:
         folders = {_folder_of(path) for path in paths}
         with ThreadPoolExecutor(READERS, thread_name_prefix="latentcli-captions") as pool:
             near = {folder: self._nearest(folder) for folder in sorted(folders)}
-            return list(pool.map(lambda path: self._gather(path, near[_folder_of(path)]), paths))
+
+            def gather(some: Sequence[str]) -> list[Gathered]:
+                return [self._gather(path, near[_folder_of(path)]) for path in some]
+
+            size = min(AT_ONCE, -(-len(paths) // READERS)) or 1
+            some = [paths[i : i + size] for i in range(0, len(paths), size)]
+            return [found for each in pool.map(gather, some) for found in each]
 
     def _gather(self, path: str, nearest: Sequence[NearFolder] | Refused) -> Gathered:
         found = Gathered(self._rule)

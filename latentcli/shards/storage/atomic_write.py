@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import IO
 
 from latentcli.core.errors import StoreError
+from latentcli.shards.storage.hashing import HashingThread
 from latentcli.shards.storage.paths import AnyPath, RemotePath
 
 Bytes = bytes | memoryview
 
 TEMPORARY = ".tmp-"
+PIECE = 2**20
+"""Bytes that are written at once: they are in a processor's cache still when they are hashed."""
 _HOST = 32
 """Characters of the host's name in that of a temporary file, for whoever finds one."""
 _OWN = secrets.token_bytes(16)
@@ -148,12 +151,16 @@ def scratch_file() -> Iterator[tuple[IO[bytes], Path]]:
 
 
 def _write(file: IO[bytes], chunks: Iterable[Bytes]) -> FileDigest:
-    sha256, size = hashlib.sha256(), 0
-    for chunk in chunks:
-        file.write(chunk)
-        sha256.update(chunk)
-        size += memoryview(chunk).nbytes
-    return FileDigest(size, sha256.hexdigest())
+    size = 0
+    with HashingThread() as digest:
+        for chunk in chunks:
+            view = memoryview(chunk)
+            for begin in range(0, view.nbytes, PIECE):
+                piece = view[begin : begin + PIECE]
+                file.write(piece)
+                digest.add(piece)
+            size += view.nbytes
+        return FileDigest(size, digest.hexdigest())
 
 
 def refusal(error: OSError) -> str:

@@ -12,10 +12,15 @@ from latentcli.core.json_values import finite
 from latentcli.shards.storage.hub import here
 from latentcli.shards.storage.paths import AnyPath, RemotePath
 
+_ENCODER = json.JSONEncoder(allow_nan=False)
+
 
 def one_line(value: Any) -> str:
     """JSON on one line, pure ASCII; a float that is not finite becomes null."""
-    return json.dumps(finite(value), allow_nan=False)
+    try:
+        return _ENCODER.encode(value)
+    except (TypeError, ValueError):  # no dict but another mapping, or a float that JSON cannot say
+        return _ENCODER.encode(finite(value))
 
 
 def pretty(value: Any, indent: str = "") -> str:

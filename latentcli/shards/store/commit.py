@@ -212,9 +212,10 @@ def _check_names(named: set[str], rows: Sequence[Row]) -> None:
 
 def write_record(store: AnyPath, record: CommitRecord, roots: Roots) -> None:
     """Writes a unit's commit record atomically; from then on the unit is what it says."""
-    rows = tuple(replace(row, source=roots.stored(row.source)) for row in record.rows)
-    source = None if record.source is None else roots.stored(record.source)
-    document = replace(record, rows=rows, source=source).to_json()
+    document = record.to_json()
+    for told in (document, *document["rows"]):
+        if "source" in told:
+            told["source"] = roots.stored(told["source"])
     atomic_write(record_path(store, record.unit), [pretty(document).encode() + b"\n"])
 
 

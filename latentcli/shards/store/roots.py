@@ -44,7 +44,10 @@ class Roots:
 
     def stored(self, source: str) -> str:
         """A source as it is written in the store."""
-        number = min((self._numbers[root] for root in self.above(source)), default=None)
+        if len(self.paths) == 1:  # as in most stores, which may have millions of sources
+            number = 0 if below(self.paths[0], source) is not None else None
+        else:
+            number = min((self._numbers[root] for root in self.above(source)), default=None)
         if number is None:
             return source
         name = below(self.paths[number], source) or ""

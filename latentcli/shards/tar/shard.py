@@ -16,7 +16,7 @@ from latentcli.shards.storage.paths import read_part
 from latentcli.shards.tar.scan import Span, scan_tar
 from latentcli.shards.tar.write import DOCUMENT, LATENT
 from latentcli.shards.tensors.file import Header, SafetensorsFile, read_header
-from latentcli.shards.tensors.spool import FilePart, PackedMember
+from latentcli.shards.tensors.packed import FilePart, PackedMember
 
 Read = Callable[[int, int], bytes]
 

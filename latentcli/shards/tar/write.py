@@ -16,7 +16,7 @@ from latentcli.shards.tensors.write import Pieces, safetensors_parts
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from latentcli.shards.tensors.spool import PackedMember
+    from latentcli.shards.tensors.packed import PackedMember
 
 LATENT = "latent.safetensors"
 """Field of the member that holds a sample's tensors."""

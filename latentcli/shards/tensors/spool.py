@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +15,15 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import Member
 from latentcli.shards.layout import SHARDS
 from latentcli.shards.storage.atomic_write import TEMPORARY, Bytes, writing
-from latentcli.shards.storage.paths import AnyPath, read_part, reading
+from latentcli.shards.storage.paths import AnyPath, reading
+from latentcli.shards.tensors.packed import (
+    Block,
+    PackedMember,
+    PackedTensor,
+    Stretch,
+    WholeFile,
+    rows_of,
+)
 from latentcli.shards.tensors.write import tensor_bytes
 
 if TYPE_CHECKING:
@@ -27,9 +33,6 @@ if TYPE_CHECKING:
 HELD = 256 * 2**20
 """Bytes of one unit that stay in memory; what comes after them goes to the disk."""
 
-COPIED = 4 * 2**20
-"""Bytes that are in memory at once while a spooled tensor is copied."""
-
 
 def temporary_file(store: AnyPath | None, name: str) -> Path:
     """Where this process may put a file until its unit is written, on this machine in any case.
@@ -38,19 +41,6 @@ def temporary_file(store: AnyPath | None, name: str) -> Path:
     """
     folder = store / SHARDS if isinstance(store, Path) else Path(tempfile.gettempdir())
     return folder / f"{TEMPORARY}{os.getpid()}-{name}"
-
-
-@dataclass(frozen=True, slots=True)
-class WholeFile:
-    """All bytes of a file."""
-
-    path: Path
-
-    def pieces(self) -> Iterator[bytes]:
-        """The bytes, in order; StoreError where they cannot be had."""
-        with reading(self.path), self.path.open("rb") as file:
-            while piece := file.read(COPIED):
-                yield piece
 
 
 class Spool:
@@ -89,70 +79,6 @@ class Spool:
         self.path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Some bytes of a spilling's file."""
-
-    spilling: Spilling
-    offset: int
-    size: int
-
-    def pieces(self) -> Iterator[bytes]:
-        """The bytes, in order; StoreError where they cannot be had."""
-        for begin in range(0, self.size, COPIED):
-            count = min(COPIED, self.size - begin)
-            yield self.spilling.read(self.offset + begin, count)
-
-
-@dataclass(frozen=True, slots=True)
-class FilePart:
-    """Some bytes of a file, which may be a remote one."""
-
-    path: AnyPath
-    offset: int
-    size: int
-
-    def pieces(self) -> Iterator[Bytes]:
-        """The bytes, in order; StoreError where they cannot be had."""
-        for begin in range(0, self.size, COPIED):
-            at = self.offset + begin
-            yield memoryview(read_part(self.path, at, at + min(COPIED, self.size - begin)))
-
-
-@dataclass(frozen=True, slots=True)
-class PackedTensor:
-    """A tensor on the disk, as the writers of shards take it."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    where: Stretch | WholeFile
-
-    def element_size(self) -> int:
-        """Bytes of one value."""
-        return self.dtype.itemsize
-
-    def pieces(self) -> Iterator[bytes]:
-        """The tensor's bytes, in order."""
-        return self.where.pieces()
-
-
-@dataclass(frozen=True, slots=True)
-class PackedMember:
-    """A member of a sample whose bytes are on the disk."""
-
-    field: str
-    where: Stretch | FilePart
-
-    @property
-    def size(self) -> int:
-        """Bytes of the member."""
-        return self.where.size
-
-    def pieces(self) -> Iterator[Bytes]:
-        """The member's bytes, in order."""
-        return self.where.pieces()
-
-
 class Spilling:
     """Keeps what a unit has got so far: up to `limit` bytes as they are, all else in one file.
 
@@ -167,11 +93,15 @@ class Spilling:
         self._handle: int | None = None
         self._end = 0
 
-    def tensor(self, tensor: Tensor) -> Tensor | PackedTensor:
-        """Takes a tensor of any dtype and shape, and gives it back or what stands for it."""
-        if self._fits(tensor.numel() * tensor.element_size()):
-            return tensor
-        return PackedTensor(tensor.dtype, tuple(tensor.shape), self._append(tensor_bytes(tensor)))
+    def rows(self, batch: Tensor) -> list[PackedTensor]:
+        """Takes a batch [N, ...] on the CPU, and gives what stands for each of its N tensors.
+
+        One that fits is kept as it is: nothing may be written into it any more.
+        """
+        data = memoryview(tensor_bytes(batch))
+        fits = self._fits(data.nbytes)
+        whole = Stretch(Block(data), 0, data.nbytes) if fits else self._append(data)
+        return rows_of(batch.dtype, batch.shape, whole)
 
     def member(self, member: Member) -> Member | PackedMember:
         """Takes a member, and gives it back or what stands for it."""

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from latentcli.core.errors import StoreError
+from latentcli.shards.storage.atomic_write import Bytes, FileDigest, atomic_write
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.tensors.dtypes import MAX_HEADER_BYTES, code_of
+from latentcli.shards.tensors.packed import PackedTensor, Stretch, joined
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-from latentcli.shards.storage.atomic_write import Bytes, FileDigest, atomic_write
 
 
 class Pieces(Protocol):
@@ -28,7 +29,7 @@ class Pieces(Protocol):
 
     def element_size(self) -> int: ...
 
-    def pieces(self) -> Iterator[bytes]: ...
+    def pieces(self) -> Iterator[Bytes]: ...
 
 
 def write_safetensors(
@@ -50,33 +51,27 @@ def safetensors_parts(
     ValueError for a dtype or name that the format lacks; StoreError for too many tensors.
     """
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header = _header(tensors, order, metadata)
+    header, size = _header(tensors, order, metadata)
     if len(header) > MAX_HEADER_BYTES:
         raise StoreError(
             f"The shard cannot be written: its list of {len(tensors)} tensors takes {len(header)}"
             f" bytes and safetensors allows {MAX_HEADER_BYTES}. Put fewer samples into a shard."
         )
-    size = 8 + len(header) + sum(map(_size, tensors.values()))
-    return size, _safetensors_bytes(header, (tensors[name] for name in order))
-
-
-def _size(tensor: Tensor | Pieces) -> int:
-    return math.prod(tensor.shape) * tensor.element_size()
+    return 8 + len(header) + size, _safetensors_bytes(header, (tensors[name] for name in order))
 
 
 def _header(
     tensors: Mapping[str, Tensor | Pieces], order: list[str], metadata: Mapping[str, str]
-) -> bytes:
+) -> tuple[bytes, int]:
+    """(Header, how many bytes of data it tells of)."""
     entries: dict[str, Any] = {}
     end = 0
     for name in order:
         tensor = tensors[name]
-        begin, end = end, end + _size(tensor)
-        entries[name] = {
-            "dtype": code_of(tensor.dtype),
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
+        shape = list(tensor.shape)
+        begin, end = end, end + math.prod(shape) * tensor.element_size()
+        code = code_of(tensor.dtype)
+        entries[name] = {"dtype": code, "shape": shape, "data_offsets": [begin, end]}
     if "__metadata__" in entries:
         raise ValueError("a tensor cannot be named __metadata__")
     if not all(type(value) is str for value in metadata.values()):
@@ -84,7 +79,7 @@ def _header(
     first = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     document = first | dict(sorted(entries.items()))
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-    return text + b" " * (-len(text) % 8)
+    return text + b" " * (-len(text) % 8), end
 
 
 def _safetensors_bytes(header: bytes, tensors: Iterable[Tensor | Pieces]) -> Iterator[Bytes]:
@@ -92,11 +87,20 @@ def _safetensors_bytes(header: bytes, tensors: Iterable[Tensor | Pieces]) -> Ite
 
     yield len(header).to_bytes(8, "little")
     yield header
-    for tensor in tensors:
-        if isinstance(tensor, torch.Tensor):
-            yield tensor_bytes(tensor)
+    # Tensors of one batch lie behind each other, mostly in the order of the file too.
+    places: Iterator[Stretch | Tensor | Pieces] = joined(map(_place, tensors))
+    for place in places:
+        if isinstance(place, torch.Tensor):
+            yield tensor_bytes(place)
         else:
-            yield from tensor.pieces()
+            yield from place.pieces()
+
+
+def _place(tensor: Tensor | Pieces) -> Stretch | Tensor | Pieces:
+    """The stretch that a tensor lies in, or the tensor itself."""
+    if isinstance(tensor, PackedTensor) and isinstance(tensor.where, Stretch):
+        return tensor.where
+    return tensor
 
 
 def tensor_bytes(tensor: Tensor) -> Bytes:

@@ -19,7 +19,7 @@ from harness.processes import start, wait_for
 from jobkit import decode, encode, environment, interrupt_after, tree
 
 from latentcli.core.errors import Interrupted
-from latentcli.jobs.encode.stream import BATCHES_BEHIND
+from latentcli.jobs.encode.way_out import BATCHES_BEHIND
 from latentcli.jobs.runtime.meter import Snapshot
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.shards.sources.own_output import MARK

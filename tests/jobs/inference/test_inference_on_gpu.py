@@ -43,9 +43,9 @@ def test_each_of_two_gpus_has_its_own_marks(monkeypatch):
     assert [call.device for call in gpu.calls if call.what == "mark"] == [0, 0, 1, 1]
 
 
-def test_the_writers_thread_is_of_the_same_gpu(monkeypatch, tmp_path: Path):
+def test_the_packers_thread_is_of_the_same_gpu(monkeypatch, tmp_path: Path):
     """What launches work itself, as a compiled kernel does, asks for the thread's device."""
     folder = pictures(tmp_path / "in", ((64, 48),) * 2)
     with fake_gpu(monkeypatch, count=2) as gpu:
         encode(folder, tmp_path / "store", LINEAR, device="cuda:1", dtype="fp32")
-    assert gpu.current == {"MainThread": 1, "background_0": 1}
+    assert gpu.current == {"MainThread": 1, "packer_0": 1}

@@ -62,3 +62,16 @@ def test_what_was_submitted_is_finished_where_the_block_raises():
         lane.submit(lambda: (time.sleep(0.05), seen.append(1)))
         raise KeyError
     assert seen == [1]
+
+
+def test_another_thread_can_ask_for_an_error():
+    """Which comes out once more where the calls come from."""
+    failed = threading.Event()
+    with pytest.raises(OSError, match="full"), BackgroundThread(3) as lane:
+        lane.check()
+        lane.submit(fail)
+        lane.submit(failed.set)  # does not run
+        with pytest.raises(OSError, match="full"):
+            while True:
+                lane.check()
+    assert not failed.is_set()

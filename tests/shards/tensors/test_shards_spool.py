@@ -15,13 +15,8 @@ from latentcli.core.types import Member
 from latentcli.shards.storage.atomic_write import remove_temporary
 from latentcli.shards.tar.write import TarSample, tar_chunks
 from latentcli.shards.tensors.file import SafetensorsFile
-from latentcli.shards.tensors.spool import (
-    COPIED,
-    PackedMember,
-    PackedTensor,
-    Spilling,
-    Spool,
-)
+from latentcli.shards.tensors.packed import COPIED, PackedMember, PackedTensor
+from latentcli.shards.tensors.spool import Spilling, Spool
 from latentcli.shards.tensors.write import write_safetensors
 
 LONG = st.lists(st.integers(1, 5), min_size=1, max_size=6)
@@ -126,7 +121,7 @@ def tar_with(spilling, things) -> bytes:
     for i, (code, shape, data) in enumerate(things):
         # Every other element: what is not contiguous has to come out right too.
         tensor = torch.arange(2 * torch.Size(shape).numel())[::2].reshape(shape)
-        latent = spilling.tensor(tensor.to(getattr(torch, code)))
+        (latent,) = spilling.rows(tensor.to(getattr(torch, code))[None])
         other = spilling.member(Member("txt", data))
         samples.append(TarSample(f"k{i}", {"latent": latent}, {"key": f"k{i}"}, {}, (other,)))
     return b"".join(tar_chunks(samples))
@@ -146,11 +141,12 @@ def test_a_shard_is_the_same_whatever_was_spilled(tmp_path_factory, things, limi
 
 def test_what_fits_is_given_back_and_the_rest_is_not(store):
     spilling = Spilling(store, "a", limit=100)
-    small, large = torch.ones(20), torch.ones(30)
-    assert spilling.tensor(small) is small
-    packed = spilling.tensor(large)
+    small, large = torch.ones(2, 10), torch.ones(3, 10)
+    (kept, _), (packed, *_) = spilling.rows(small), spilling.rows(large)
+    small[0] = 2
+    assert torch.frombuffer(next(kept.pieces()), dtype=torch.float32).tolist() == [2] * 10
     assert isinstance(packed, PackedTensor)
-    assert (packed.dtype, packed.shape, packed.element_size()) == (torch.float32, (30,), 4)
+    assert (packed.dtype, packed.shape, packed.element_size()) == (torch.float32, (10,), 4)
     member = Member("txt", b"hello")
     assert spilling.member(member) is member
     other = spilling.member(Member("bin", bytes(16)))
@@ -167,7 +163,7 @@ def test_long_things_come_in_small_pieces(store):
     spilling = Spilling(store, "a", limit=0)
     spilling.member(Member("x", b"12345"))
     tensor = torch.arange(COPIED // 4 + 100, dtype=torch.int32)
-    pieces = list(spilling.tensor(tensor).pieces())
+    pieces = list(spilling.rows(tensor[None])[0].pieces())
     assert [len(piece) for piece in pieces] == [COPIED, 400]
     assert b"".join(pieces) == tensor.numpy().tobytes()
 
