@@ -49,7 +49,8 @@ class ModelSettings:
     )
     dtype: str = option(
         "auto",
-        "Network's dtype; auto (default) is bf16 on a GPU that knows it, else fp32.",
+        "Network's dtype; auto (default) is bf16 on a GPU that knows it or a CPU that multiplies in"
+        " it, else fp32.",
         section="model",
         choices=("auto", "bf16", "fp32"),
     )

@@ -98,7 +98,7 @@ def paces(run: EncodeRun) -> dict[str, Any]:
     return {
         **meter.paces(),
         "device": run.engine.device_name,
-        "dtype": run.engine.dtype,
+        "dtype": run.plan.manifest.spec["encode"]["dtype"],
         "batch_size": run.plan.batch_size,
         "workers": run.workers,
         "startup_seconds": round(meter.startup, 3),

@@ -82,13 +82,13 @@ class EncodePlan:
 
 
 def with_model_defaults(job: EncodeJob, engine: Engine) -> EncodeJob:
-    """The job with the model's own state of latents filled in.
+    """The job with the model's own state of latents, and its dtype, filled in.
 
     UsageError where the model cannot encode, or has not what the job asks for.
     """
     refuse_decoder(engine)
     model, name = engine.model, engine.info.name
-    job = replace(job, latents=job.latents or model.spec.state)
+    job = replace(job, latents=job.latents or model.spec.state, dtype=dtype_of(job, engine))
     if job.latents == "moments" and job.sample is not None:
         raise UsageError("--latents moments stores the whole posterior; leave out --sample.")
     check_state(job.latents, engine)
@@ -177,15 +177,48 @@ def check_clip_job(job: EncodeJob) -> None:
         raise UsageError("--flip both is for pictures, and the sources are clips; leave it out.")
 
 
+def dtype_of(job: EncodeJob, engine: Engine) -> str:
+    """The dtype of the networks that encode.
+
+    Where the job says it, that of the model at hand may be another one: on the driver of a cluster,
+    which only checks with it.
+    """
+    return engine.dtype if job.dtype == "auto" else job.dtype
+
+
+def with_stored_dtype(job: EncodeJob) -> EncodeJob:
+    """The job with the networks' dtype of the store that is there, where it is left open.
+
+    So a store is gone on with where auto means another one.
+    """
+    if job.dtype != "auto":
+        return job
+    store = path_of(job.output or default_store(job.sources, job.model))
+    return replace(job, dtype=stored_dtype(store) or "auto")
+
+
 def stored_batch_size(store: AnyPath) -> int | None:
     """The batch size of the store that is there: a job goes on with it, so that it stays one job.
 
     None where there is none to be read; opening the store then says what is wrong.
     """
     try:
-        return int(read_manifest(store).spec["encode"]["batch_size"])
-    except (StoreError, KeyError, TypeError, ValueError):
+        return int(_stored(store)["batch_size"])
+    except (KeyError, TypeError, ValueError):
         return None
+
+
+def stored_dtype(store: AnyPath) -> str | None:
+    """The same of the networks' dtype."""
+    dtype = _stored(store).get("dtype")
+    return dtype if dtype in ("bf16", "fp32") else None
+
+
+def _stored(store: AnyPath) -> dict[str, Any]:
+    try:
+        return dict(read_manifest(store).spec["encode"])
+    except (StoreError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def clips_spec(clips: ClipRecipe | None) -> dict[str, Any]:
@@ -233,7 +266,7 @@ def job_spec(
         "decode_image": {"alpha": job.alpha, "max_pixels": job.max_pixels},
         "preprocess": preprocess_fields(preprocess),
         "encode": {
-            "dtype": engine.dtype,
+            "dtype": dtype_of(job, engine),
             "batch_size": batch_size,
             "batch_pixels": batch_size * BATCH_PIXELS,
         },

@@ -21,12 +21,13 @@ from latentcli.jobs.encode.plan import (
     plan_encode,
     stored_batch_size,
     with_model_defaults,
+    with_stored_dtype,
 )
 from latentcli.jobs.encode.ray_actor import LOOK, EncodeActor, Ledger, resource_of, wanted_actors
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.share import assignment, lead, totals_before
 from latentcli.jobs.encode.worklist import Work
-from latentcli.jobs.inference.accelerator import ACCELERATORS, kind_on_cluster
+from latentcli.jobs.inference.accelerator import ACCELERATORS, Cpu, kind_on_cluster
 from latentcli.jobs.inference.batch_size import default_batch_size
 from latentcli.jobs.inference.engine import Engine, engine_of
 from latentcli.jobs.loader.find_media import check_clip_options, media_of
@@ -89,10 +90,10 @@ def run_ray(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
         try:
             stop.listen()  # Ray's own handler of SIGTERM aborts the process
             stop.check()
-            job = settled_on(job, ray.cluster_resources())
+            job = settled_on(with_stored_dtype(job), ray.cluster_resources())
             with stop.at_once():
                 reporter.status("Loading the model")
-                engine = engine_of(replace(job, device="cpu"))
+                engine = engine_of(on_driver(job))
             job = with_batch_size(with_model_defaults(job, engine), engine)
             plan = plan_encode(job, engine, found.media, found.kind)
             encode = partial(encode_on_actors, ray)
@@ -126,12 +127,20 @@ def join_cluster(ray: Any) -> None:
 
 
 def settled_on(job: EncodeJob, resources: dict[str, float]) -> EncodeJob:
-    """The job with the device and dtype that its actors will have."""
+    """The job with the device and dtype that its actors will have.
+
+    Of processors, the driver's own says what auto means, and the actors have the same.
+    """
     kind = kind_on_cluster(job.device, resources.get("GPU", 0))
-    dtype = kind.dtype if job.dtype == "auto" else job.dtype
+    dtype = kind.auto_dtype() if job.dtype == "auto" else job.dtype
     output = job.output and (job.output if "://" in job.output else str(Path(job.output).resolve()))
     weights = job.weights and str(Path(job.weights).resolve())
     return replace(job, device=kind.name, dtype=dtype, output=output, weights=weights)
+
+
+def on_driver(job: EncodeJob) -> EncodeJob:
+    """A settled job as the driver runs it to check the model: on its CPU, in what suits that."""
+    return replace(job, device=Cpu.name, dtype="auto")
 
 
 def with_batch_size(job: EncodeJob, engine: Engine) -> EncodeJob:

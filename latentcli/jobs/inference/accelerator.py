@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentcli.core.errors import UsageError
 from latentcli.jobs.inference import nvidia_smi
+from latentcli.jobs.inference.cpu_bf16 import multiplies_bf16
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 """Words of torch, CUDA and its libraries for memory that they did not get."""
@@ -44,10 +45,8 @@ class Accelerator:
     """The variable that lists those of its kind that a process may see, where there is one."""
     gpu: ClassVar[bool] = True
     """Whether it works beside the host, in memory of its own."""
-    dtype: ClassVar[str] = "bf16"
-    """Of a network, unless the user says otherwise, as are the next two."""
     batch_size: ClassVar[int] = 32
-    """Pictures at once."""
+    """Pictures at once, unless the user says otherwise."""
     batch_pixels: ClassVar[int | None] = 2**23
     """Pixels at once where pictures are encoded for a store; None: `batch_size`, whatever their
     size. It is what the tables of the published models are measured with: 128 of 256x256, 32 of
@@ -88,6 +87,11 @@ class Accelerator:
     def has_bf16(self) -> bool:
         """Whether it computes in bfloat16 itself."""
         return True
+
+    @classmethod
+    def auto_dtype(cls) -> str:
+        """What --dtype auto means on one of this kind that computes in bfloat16 itself."""
+        return "bf16"
 
     def use(self) -> None:
         """Makes it the current device of this thread: each has one of its own."""
@@ -218,7 +222,6 @@ class Cpu(Accelerator):
 
     name = "cpu"
     gpu = False
-    dtype = "fp32"
     batch_size = 8
     batch_pixels = None  # every core is busy with a picture of its own
     matrix_side = 1024
@@ -234,6 +237,11 @@ class Cpu(Accelerator):
 
     def describe(self) -> str:
         return self.name
+
+    @classmethod
+    def auto_dtype(cls) -> str:
+        """Every processor knows bfloat16, but without a unit that multiplies in it, it is slow."""
+        return "bf16" if multiplies_bf16() else "fp32"
 
     def use(self) -> None:
         """Nothing to do."""
@@ -304,7 +312,7 @@ def pick_device(choice: str) -> Accelerator:
 def pick_dtype(choice: str, accelerator: Accelerator) -> str:
     """bf16 or fp32 for auto: what the device is made for; UsageError for what it does not know."""
     if choice == "auto":
-        return accelerator.dtype if accelerator.has_bf16() else "fp32"
+        return accelerator.auto_dtype() if accelerator.has_bf16() else "fp32"
     if choice == "bf16" and not accelerator.has_bf16():
         raise UsageError(
             f"--dtype is bf16, but {accelerator.describe()} does not know bfloat16; use --dtype"

@@ -100,20 +100,19 @@ def test_a_failed_compile_is_told_in_words():
 
 
 @pytest.mark.slow
-def test_compiled(bundled):
+@pytest.mark.timeout(1200)  # 15 s of a processor, of which a machine may give a small part
+def test_compiled():
     import torch._dynamo
 
     if not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
     torch._dynamo.utils.counters.clear()
-    found = run_bench(
-        BenchJob(models=("linear16", bundled), op="encode", repeats=3, compile=True, **SMALL)
-    )
+    found = run_bench(BenchJob(models=("linear16",), op="encode", repeats=1, compile=True, **SMALL))
     assert found["compiled"] is True
     assert found["warmup"] == 2
     assert all(check["relative_rms"] < 1e-4 for check in found["checks"])
-    # Two encoders in the check, and once more at the case's size.
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 4
+    # The encoder at the size of the check, and once more at the case's.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
 
 
 def test_what_one_model_has_no_memory_for_costs_the_others_nothing():

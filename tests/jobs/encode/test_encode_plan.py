@@ -38,6 +38,19 @@ def test_another_spec_is_refused(mixed, mixed_store, model, other_model, tmp_pat
     assert tree(store) == before
 
 
+@pytest.mark.parametrize(("dtype", "other"), [("bf16", "fp32"), ("fp32", "bf16")])
+def test_a_store_keeps_its_dtype(mixed, model, tmp_path, dtype, other):
+    """Whatever auto means here: one of the two is another one."""
+    begun, whole = tmp_path / "begun", tmp_path / "whole"
+    encode(mixed, begun, model, dtype=dtype, limit=8, samples_per_shard=4)
+    found = encode(mixed, begun, model, samples_per_shard=4)
+    assert (found["skipped"], found["dtype"]) == (8, dtype)
+    with pytest.raises(StoreError, match=f"encode.dtype is '{dtype}' there and '{other}' now"):
+        encode(mixed, begun, model, dtype=other, samples_per_shard=4)
+    encode(mixed, whole, model, dtype=dtype, samples_per_shard=4)
+    assert tree(begun / "shards") == tree(whole / "shards")
+
+
 def test_the_same_model_under_another_spelling_goes_on(mixed, mixed_store, model, monkeypatch):
     monkeypatch.chdir(Path(model).parent)
     found = encode(mixed, mixed_store, Path(model).name)

@@ -24,9 +24,18 @@ from jobkit import encode, environment, toy_pictures, tree
 
 from latentcli.core.errors import Interrupted, LatentCliError, TooManyFailures, UsageError
 from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.encode.plan import plan_encode, with_model_defaults
 from latentcli.jobs.encode.ray_actor import Ledger, actors_on_node, unfinished, wanted_actors
-from latentcli.jobs.encode.ray_driver import absolute, first_line, reason_of, with_batch_size
-from latentcli.jobs.inference.engine import load_engine
+from latentcli.jobs.encode.ray_driver import (
+    absolute,
+    first_line,
+    on_driver,
+    reason_of,
+    settled_on,
+    with_batch_size,
+)
+from latentcli.jobs.inference.accelerator import Cpu
+from latentcli.jobs.inference.engine import engine_of, load_engine
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.manifest import read_manifest
 
@@ -294,6 +303,21 @@ def test_the_batch_size_is_that_of_the_actors_device(model, tmp_path):
     assert with_batch_size(job, engine).batch_size == 32
     assert with_batch_size(replace(job, size="256"), engine).batch_size == 128
     assert with_batch_size(replace(job, device="cpu"), engine).batch_size == 8
+
+
+def test_the_driver_checks_in_its_own_dtype_for_actors_of_another(model, tmp_path):
+    job = EncodeJob(sources=("x",), output=str(tmp_path / "store"), model=model)
+    for gpus, dtype, kept in (
+        (8, "auto", "bf16"),
+        (0, "auto", Cpu.auto_dtype()),
+        (0, "bf16", "bf16"),
+    ):
+        settled = settled_on(replace(job, dtype=dtype), {"GPU": gpus})
+        assert settled.dtype == kept
+        engine = engine_of(on_driver(settled))
+        assert engine.dtype == Cpu.auto_dtype()
+        plan = plan_encode(with_model_defaults(settled, engine), engine)
+        assert plan.manifest.spec["encode"]["dtype"] == kept
 
 
 def test_errors_of_an_actor_are_told_as_they_are():

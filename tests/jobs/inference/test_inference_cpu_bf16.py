@@ -1,0 +1,62 @@
+"""Whether a processor multiplies in bfloat16: the instruction, then a product that is timed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from latentcli.jobs.inference import cpu_bf16
+from latentcli.jobs.inference.accelerator import Cpu, Cuda
+from latentcli.jobs.inference.cpu_bf16 import (
+    AT_LEAST,
+    INSTRUCTIONS,
+    bf16_speedup,
+    has_instruction,
+    multiplies_bf16,
+)
+
+
+@pytest.fixture
+def asked_anew():
+    """What was found out of this processor is forgotten, before and after."""
+    multiplies_bf16.cache_clear()
+    yield
+    multiplies_bf16.cache_clear()
+
+
+def test_torch_knows_the_instructions():
+    """They are private to it: renamed, every processor would be one without them."""
+    flags = [getattr(torch.cpu, name)() for name in INSTRUCTIONS]
+    assert has_instruction() == any(flags)
+
+
+def test_without_an_instruction_nothing_is_timed(asked_anew, monkeypatch):
+    for name in INSTRUCTIONS:
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    monkeypatch.setattr(cpu_bf16, "bf16_speedup", lambda: pytest.fail("It was timed."))
+    assert not multiplies_bf16() and Cpu.auto_dtype() == "fp32"
+
+
+def test_a_torch_without_the_functions_has_no_instruction(monkeypatch):
+    for name in INSTRUCTIONS:
+        monkeypatch.delattr(torch.cpu, name)
+    assert not has_instruction()
+
+
+@pytest.mark.parametrize(("speedup", "dtype"), [(0.2, "fp32"), (1.2, "fp32"), (1.9, "bf16")])
+@pytest.mark.parametrize("name", INSTRUCTIONS)
+def test_the_product_decides_once(asked_anew, monkeypatch, name, speedup, dtype):
+    times = []
+    monkeypatch.setattr(torch.cpu, name, lambda: True)
+    monkeypatch.setattr(cpu_bf16, "bf16_speedup", lambda: times.append(1) or speedup)
+    assert [Cpu.auto_dtype() for _ in range(3)] == [dtype] * 3
+    assert len(times) == 1
+    assert Cuda.auto_dtype() == "bf16"
+
+
+def test_the_product_is_far_from_the_limit():
+    """With the instruction above it, without below float32; threads are as before."""
+    before = torch.get_num_threads()
+    speedup = bf16_speedup()
+    assert speedup > AT_LEAST if has_instruction() else speedup < 1.0
+    assert torch.get_num_threads() == before
