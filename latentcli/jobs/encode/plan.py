@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,6 +27,7 @@ from latentcli.jobs.loader.sizes import (
     preprocess_spec,
     size_filter,
     size_filter_fields,
+    stored_gaps,
 )
 from latentcli.jobs.loader.table_reader import absolute_root
 from latentcli.jobs.runtime.meter import Meter
@@ -131,12 +132,15 @@ def plan_encode(
     policy = DecodePolicy(job.alpha, job.max_pixels, size_filter(job))
     preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
     store = path_of(job.output or default_store(job.sources, engine.info.name))
+    if not job.exact_resize:
+        preprocess = reduced_as_there(preprocess, store)
     batch_size = job.batch_size or stored_batch_size(store)
     batch_size = batch_size or default_batch_size(type(engine.accelerator), preprocess)
     state = job.latents or engine.model.spec.state
     clips = None
     if media == "clips":
         check_clip_job(job)
+        preprocess = replace(preprocess, reducing_gaps=None)  # of its frames, all pixels are there
         clips = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames, policy.sizes)
         # Video is decoded without its transparency, whatever is asked for.
         job = replace(job, alpha="drop")
@@ -183,9 +187,25 @@ def stored_batch_size(store: AnyPath) -> int | None:
     None where there is none to be read; opening the store then says what is wrong.
     """
     try:
-        return int(read_manifest(store).spec["encode"]["batch_size"])
-    except (StoreError, KeyError, TypeError, ValueError):
+        return int(stored_spec(store)["encode"]["batch_size"])
+    except (KeyError, TypeError, ValueError):
         return None
+
+
+def reduced_as_there(preprocess: PreprocessSpec, store: AnyPath) -> PreprocessSpec:
+    """With the reduction of the store that is there, if any: it may be older than the default."""
+    there = stored_spec(store)
+    if not there or preprocess.reducing_gaps is None:
+        return preprocess
+    return replace(preprocess, reducing_gaps=stored_gaps(there))
+
+
+def stored_spec(store: AnyPath) -> Mapping[str, Any]:
+    """The spec of the store that is there; empty where there is none to be read."""
+    try:
+        return read_manifest(store).spec
+    except StoreError:
+        return {}
 
 
 def clips_spec(clips: ClipRecipe | None) -> dict[str, Any]:
