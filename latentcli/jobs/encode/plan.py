@@ -130,17 +130,15 @@ def plan_encode(
             " --samples-per-shard."
         )
     policy = DecodePolicy(job.alpha, job.max_pixels, size_filter(job))
-    preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
     store = path_of(job.output or default_store(job.sources, engine.info.name))
-    if not job.exact_resize:
-        preprocess = reduced_as_there(preprocess, store)
+    preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
+    preprocess = reduced_as_there(preprocess, store, media)
     batch_size = job.batch_size or stored_batch_size(store)
     batch_size = batch_size or default_batch_size(type(engine.accelerator), preprocess)
     state = job.latents or engine.model.spec.state
     clips = None
     if media == "clips":
         check_clip_job(job)
-        preprocess = replace(preprocess, reducing_gaps=None)  # of its frames, all pixels are there
         clips = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames, policy.sizes)
         # Video is decoded without its transparency, whatever is asked for.
         job = replace(job, alpha="drop")
@@ -192,8 +190,13 @@ def stored_batch_size(store: AnyPath) -> int | None:
         return None
 
 
-def reduced_as_there(preprocess: PreprocessSpec, store: AnyPath) -> PreprocessSpec:
-    """With the reduction of the store that is there, if any: it may be older than the default."""
+def reduced_as_there(preprocess: PreprocessSpec, store: AnyPath, media: str) -> PreprocessSpec:
+    """With the reduction of the store that is there, if any, which may be older than the default.
+
+    What is decoded whole anyway stays so, and frames of clips are.
+    """
+    if media == "clips":
+        return replace(preprocess, reducing_gaps=None)
     there = stored_spec(store)
     if not there or preprocess.reducing_gaps is None:
         return preprocess
