@@ -81,3 +81,14 @@ def test_the_rates_of_a_loop_are_told(store, tmp_path):
     lines = [line.split("  ")[0] for line in ran.stdout.splitlines()]
     assert lines == ["LatentDataset", "safetensors alone", "on the fly, fcdm_nano"]
     assert all("latents/s" in line for line in ran.stdout.splitlines())
+
+
+def test_the_time_of_decoding_is_told(store):
+    words = ["--sides", "64", "--size", "32", "--turns", "1", "--most", "2"]
+    ran = run(store.parent, "scripts/decode_time.py", store.with_name("photos"), *words)
+    assert ran.returncode == 0, ran.stderr
+    times, closeness = (table.splitlines()[1:] for table in ran.stdout.split("\n\n"))
+    for name, line in zip(("Pillow", "whole", "as encode"), times, strict=True):
+        assert line.startswith("64 to 32") and name in line
+        assert all(float(word) > 0 for word in line.split()[-4:])
+    assert all(float(line.split()[-1]) > 0 for line in closeness)

@@ -20,7 +20,9 @@ from latentcli.core.errors import SampleError, UsageError
 from latentcli.core.mark import MADE_BY
 from latentcli.images.colour import ALPHAS, put_on, split_alpha, to_eight_bits, to_srgb
 from latentcli.images.files.open_picture import open_picture
-from latentcli.images.files.stored import damage
+from latentcli.images.files.stored import SIDEWAYS, damage
+from latentcli.images.reduction import Reduction
+from latentcli.images.rgb import Rgb, image_of, size_of
 from latentcli.images.size_filter import NO_FILTER, SizeFilter
 from latentcli.images.wide import Wide
 
@@ -75,15 +77,22 @@ class DecodePolicy:
 class DecodedImage:
     """One picture as a person sees it."""
 
-    image: Image.Image
-    """Mode RGB, sRGB, upright."""
+    rgb: Rgb
+    """sRGB, upright."""
     original_size: tuple[int, int]
-    """(W, H) of `image`, so after orientation."""
+    """(W, H) of the whole picture after orientation; that of `rgb`, unless it is a reduction."""
     notes: tuple[str, ...]
     """What a policy did, in the order of the work."""
 
+    @property
+    def image(self) -> Image.Image:
+        """`rgb` as Pillow's image."""
+        return image_of(self.rgb)
 
-def decode_image(data: bytes, policy: DecodePolicy) -> DecodedImage:
+
+def decode_image(
+    data: bytes, policy: DecodePolicy, reduction: Reduction | None = None
+) -> DecodedImage:
     """Bytes of one file to an upright 8-bit sRGB picture; SampleError where that cannot be,
     Filtered where the policy does not want it: then no pixel was decoded.
 
@@ -91,14 +100,18 @@ def decode_image(data: bytes, policy: DecodePolicy) -> DecodedImage:
     are converted to sRGB: those of a profile by relative colorimetry with black point
     compensation, those told by numbers by their primaries and curve; HDR (PQ, HLG) is refused.
     Alpha is composited in sRGB after that. Files with several frames give the first one. Half a
-    picture is never returned.
+    picture is never returned. With a `reduction`, a sound JPEG file gives fewer pixels, as that
+    allows; which files fail does not depend on it.
     """
     stored = open_picture(data)
     check_pixels("picture is", stored.size, policy.max_pixels)
     policy.sizes.check(stored.size)
     notes: list[str] = []
     try:
-        loaded = stored.load(notes)
+        if reduction is None or stored.load_reduced is None:
+            loaded = stored.load(notes)
+        else:
+            loaded = stored.load_reduced(notes, reduction)
         pixels, told = loaded.pixels, loaded.colours
         if isinstance(pixels, Wide):
             pixels, told = to_eight_bits(pixels, told, notes)
@@ -110,7 +123,10 @@ def decode_image(data: bytes, policy: DecodePolicy) -> DecodedImage:
         raise
     except Exception as error:  # a damaged file makes decoders raise almost any kind
         raise SampleError("decode_image", damage(stored.format, error)) from error
-    return DecodedImage(rgb, rgb.size, tuple(notes))
+    whole = loaded.whole or size_of(rgb)
+    if loaded.whole and loaded.turn in SIDEWAYS:
+        whole = whole[1], whole[0]
+    return DecodedImage(rgb, whole, tuple(notes))
 
 
 def check_pixels(what: str, size: tuple[int, int], most: int) -> None:
@@ -124,11 +140,11 @@ def check_pixels(what: str, size: tuple[int, int], most: int) -> None:
         )
 
 
-def _turned(rgb: Image.Image, turn: int, notes: list[str]) -> Image.Image:
+def _turned(rgb: Rgb, turn: int, notes: list[str]) -> Rgb:
     if turn not in _TURNS:
         return rgb
     notes.append(f"orientation {turn} applied")
-    return rgb.transpose(_TURNS[turn])
+    return image_of(rgb).transpose(_TURNS[turn])
 
 
 def encode_image(pixels: Tensor, format: str, quality: int = 95) -> bytes:

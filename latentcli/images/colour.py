@@ -18,6 +18,7 @@ from latentcli.images.colour_space import (
     from_cicp,
 )
 from latentcli.images.icc_matrix import space_of_profile
+from latentcli.images.rgb import Rgb, image_of, mode_of
 from latentcli.images.wide import Wide, narrowed
 
 ALPHAS: dict[str, tuple[int, int, int] | None] = {
@@ -33,8 +34,10 @@ _BROKEN = (OSError, TypeError, ValueError, ImageCms.PyCMSError)
 _MODE_OF_PROFILE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
-def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+def split_alpha(image: Rgb) -> tuple[Rgb, Image.Image | None]:
     """Colours in mode L, RGB, CMYK or LAB, and alpha in mode L where any pixel is transparent."""
+    if not isinstance(image, Image.Image):
+        return image, None
     grey = image.mode in ("1", "L", "LA", "La")
     alpha = None
     if image.has_transparency_data:
@@ -83,15 +86,16 @@ def _is_srgb(space: ColourSpace, notes: list[str]) -> bool:
     return False
 
 
-def to_srgb(colour: Image.Image, told: Colours, notes: list[str]) -> Image.Image:
+def to_srgb(colour: Rgb, told: Colours, notes: list[str]) -> Rgb:
     """Mode L, RGB, CMYK or LAB to RGB in sRGB, by a profile or by a space told by numbers.
 
-    SampleError for HDR.
+    RGB that is sRGB as it is comes back as it came. SampleError for HDR.
     """
-    if colour.mode == "LAB":
+    mode = mode_of(colour)
+    if mode == "LAB":
         notes.append("Lab to sRGB")
         return _apply(colour, _lab_transform())
-    if isinstance(told, ColourSpace) and colour.mode in ("L", "RGB"):
+    if isinstance(told, ColourSpace) and mode in ("L", "RGB"):
         if not _is_srgb(told, notes):
             colour = Image.fromarray(convert(np.asarray(colour), told))
     elif isinstance(told, bytes) and told:
@@ -99,24 +103,24 @@ def to_srgb(colour: Image.Image, told: Colours, notes: list[str]) -> Image.Image
             return _through_profile(colour, told, notes)
         except _BROKEN:
             notes.append("colour profile ignored: it is broken")
-    if colour.mode == "CMYK":
+    if mode == "CMYK":
         notes.append("CMYK to RGB without a profile")
-    return colour if colour.mode == "RGB" else colour.convert("RGB")
+    return colour if mode == "RGB" else image_of(colour).convert("RGB")
 
 
-def _through_profile(colour: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
+def _through_profile(colour: Rgb, profile: bytes, notes: list[str]) -> Rgb:
     name, mode, transform = _profile_transform(profile)
-    if mode == "RGB" and colour.mode == "L":
-        colour = colour.convert("RGB")
-    if mode != colour.mode:
-        notes.append(f"colour profile {name} ignored: it is not for a {colour.mode} picture")
+    if mode == "RGB" and mode_of(colour) == "L":
+        colour = image_of(colour).convert("RGB")
+    if mode != mode_of(colour):
+        notes.append(f"colour profile {name} ignored: it is not for a {mode_of(colour)} picture")
         return to_srgb(colour, None, notes)
     if transform is None:
-        return colour.convert("RGB") if mode == "L" else colour
+        return image_of(colour).convert("RGB") if mode == "L" else colour
     notes.append(f"colour profile {name} to sRGB")
     if mode == "L":
         levels = _apply(Image.frombytes("L", (256, 1), bytes(range(256))), transform)
-        return colour.point(list(levels.getchannel("G").tobytes())).convert("RGB")
+        return image_of(colour).point(list(levels.getchannel("G").tobytes())).convert("RGB")
     return _apply(colour, transform)
 
 
@@ -176,8 +180,8 @@ def _transform(source: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCms
     return ImageCms.buildTransform(source, target, mode, "RGB", intent, flags)
 
 
-def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
-    result = ImageCms.applyTransform(image, transform)
+def _apply(colour: Rgb, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    result = ImageCms.applyTransform(image_of(colour), transform)
     assert result is not None  # it is None only where the change is made in place
     return result
 
@@ -193,12 +197,12 @@ def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     return bool((np.abs(np.asarray(after).astype(int) - grid) <= 1).all())
 
 
-def put_on(
-    rgb: Image.Image, alpha: Image.Image | None, policy: str, notes: list[str]
-) -> Image.Image:
+def put_on(rgb: Rgb, alpha: Image.Image | None, policy: str, notes: list[str]) -> Rgb:
     """The picture on the policy's colour, where it has transparent pixels."""
     if alpha is None:
         return rgb
     behind = ALPHAS[policy]
     notes.append(f"alpha on {policy}" if behind else "alpha dropped")
-    return Image.composite(rgb, Image.new("RGB", rgb.size, behind), alpha) if behind else rgb
+    if behind is None:
+        return rgb
+    return Image.composite(image_of(rgb), Image.new("RGB", alpha.size, behind), alpha)

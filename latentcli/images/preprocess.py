@@ -15,6 +15,8 @@ from torch import Tensor
 from latentcli.core.errors import SampleError, UsageError
 from latentcli.images.bucket_rules.rule import Size, covering_size
 from latentcli.images.buckets import Buckets, check_size, check_step
+from latentcli.images.reduction import factor_of, largest_factor
+from latentcli.images.rgb import Rgb, Values, image_of, size_of, values_of
 
 _IN_TORCH = ("lanczos", "bicubic", "bilinear")
 FILTERS = {name: Image.Resampling[name.upper()] for name in (*_IN_TORCH, "box")}
@@ -36,12 +38,17 @@ class PreprocessSpec:
     """A key of FILTERS."""
     buckets: Buckets | None = None
     """Where each picture's size comes from, if not from `size`."""
+    reducing_gaps: tuple[float, ...] | None = None
+    """A JPEG file is halved once, twice or three times by its decoder where at least so many pixels
+    then remain for each one of a resized side; None: never."""
 
     def __post_init__(self) -> None:
         if self.divisor < 1:
             raise ValueError(f"size divisor is {self.divisor}, it must be at least 1")
         if self.filter not in FILTERS:
             raise UsageError(f"filter is {self.filter!r}; allowed are {', '.join(FILTERS)}")
+        if self.reducing_gaps is not None and min(self.reducing_gaps, default=1) < 1:
+            raise ValueError(f"reducing gaps are {self.reducing_gaps}, they must be at least 1")
         if self.size is not None and self.buckets is not None:
             raise ValueError("pictures get one size or buckets, not both")
         if self.size is not None:
@@ -71,19 +78,33 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height or width)
 
 
-def preprocess(image: Image.Image, spec: PreprocessSpec) -> PreparedPixels:
-    """Resize and centre-crop a mode RGB picture; SampleError where it is smaller than one cell.
+def preprocess(picture: Rgb, spec: PreprocessSpec, original: Size | None = None) -> PreparedPixels:
+    """Resize and centre-crop a picture; SampleError where it is smaller than one cell.
 
     With a size, the picture is scaled so that it just covers the target: one side matches exactly,
     the other is rounded to the nearest pixel. Crop offsets are half of what is over, rounded down.
     With buckets, the target is the picture's bucket, and the bucket rule does the rounding.
+    `original` is the (W, H) that a reduced picture had.
     """
-    resized, crop = geometry(image.size, spec)
-    if resized != image.size:
-        return PreparedPixels(_resize_crop(image, resized, crop, spec.filter), resized, crop)
+    size = size_of(picture)
+    resized, crop = geometry(original or size, spec)
+    if resized != size:
+        extent = _extent(size, original) if original else size
+        return PreparedPixels(_resize_crop(picture, extent, resized, crop, spec), resized, crop)
     left, top, right, bottom = crop
-    pixels = _to_tensor(np.asarray(image)[top:bottom, left:right])
+    pixels = _to_tensor(np.asarray(picture)[top:bottom, left:right])
     return PreparedPixels(pixels, resized, crop)
+
+
+def reduction(size: Size, spec: PreprocessSpec) -> int:
+    """By what a picture of upright (W, H) may be divided before `preprocess`: 8, 4, 2 or 1."""
+    if spec.reducing_gaps is None:
+        return 1
+    try:
+        resized, _ = geometry(size, spec)
+    except SampleError:
+        return 1
+    return largest_factor(size, resized, spec.reducing_gaps)
 
 
 def geometry(size: Size, spec: PreprocessSpec) -> tuple[Size, tuple[int, int, int, int]]:
@@ -121,23 +142,43 @@ def _centre(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, i
     return left, top, left + target[0], top + target[1]
 
 
+def _extent(size: Size, original: Size) -> tuple[float, float]:
+    """How many of its pixels, across and down, a reduced picture has to the edge of the whole."""
+    factor = factor_of(size, original)
+    return original[0] / factor, original[1] / factor
+
+
 def _resize_crop(
-    image: Image.Image,
-    resized: tuple[int, int],
+    picture: Rgb,
+    extent: tuple[float, float],
+    resized: Size,
     crop: tuple[int, int, int, int],
-    filter: str,
+    spec: PreprocessSpec,
 ) -> Tensor:
     """The crop of the resized picture, uint8 [3, H, W]."""
     left, top, right, bottom = crop
     kept = (right - left) * (bottom - top)
-    if resized[0] * resized[1] > _MOST_WASTE * kept or not _in_torch(filter):
-        return _resize_crop_by_pillow(image, resized, crop, FILTERS[filter])
+    if resized[0] * resized[1] > _MOST_WASTE * kept or not _in_torch(spec.filter):
+        return _resize_crop_by_pillow(picture, extent, resized, crop, FILTERS[spec.filter])
     # Torch resizes 8-bit pictures in vector instructions: a fifth of Pillow's time, within two
     # levels of its result.
-    whole = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    size = (resized[1], resized[0])
-    pixels = F.interpolate(whole, size=size, mode=filter, antialias=True)[0]
+    whole = torch.from_numpy(values_of(picture)).permute(2, 0, 1)[None]
+    pixels = _resized_by_torch(whole, extent, resized, spec.filter)[0]
     return pixels[:, top:bottom, left:right].contiguous()
+
+
+def _resized_by_torch(
+    whole: Tensor, extent: tuple[float, float], resized: Size, filter: str
+) -> Tensor:
+    """uint8 [1, 3, H, W] to the resized size."""
+    width, height = resized
+    if extent == (whole.shape[3], whole.shape[2]):
+        return F.interpolate(whole, size=(height, width), mode=filter, antialias=True)
+    # What interpolate calls; it would not pass on both the size and scales that say more.
+    resize = getattr(torch.ops.aten, f"_upsample_{filter}2d_aa")
+    scales = height / extent[1], width / extent[0]
+    result: Tensor = resize(whole, [height, width], False, *scales)
+    return result
 
 
 def resizer(filter: str) -> str:
@@ -159,19 +200,21 @@ def _in_torch(filter: str) -> bool:
 
 
 def _resize_crop_by_pillow(
-    image: Image.Image,
-    resized: tuple[int, int],
+    picture: Rgb,
+    extent: tuple[float, float],
+    resized: Size,
     crop: tuple[int, int, int, int],
     resample: Image.Resampling,
 ) -> Tensor:
     # Only the part that the crop keeps is computed, which bounds the memory for a very long
     # picture. Pillow clips its filters at the picture's edge, not at the box's, so this is resize,
     # then crop, up to the rounding of the box to float32.
-    (w, h), (rw, rh), (left, top, right, bottom) = image.size, resized, crop
+    (w, h), (rw, rh), (left, top, right, bottom) = extent, resized, crop
     box = (left * w / rw, top * h / rh, right * w / rw, bottom * h / rh)
-    return _to_tensor(np.asarray(image.resize((right - left, bottom - top), resample, box=box)))
+    image = image_of(picture).resize((right - left, bottom - top), resample, box=box)
+    return _to_tensor(np.asarray(image))
 
 
-def _to_tensor(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Tensor:
-    # The copy makes the rows contiguous and writable, which torch asks for.
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
+def _to_tensor(values: Values) -> Tensor:
+    """[H, W, 3] as [3, H, W], contiguous and in memory of its own."""
+    return torch.from_numpy(np.array(values.transpose(2, 0, 1), order="C"))

@@ -160,6 +160,7 @@ def _preprocessing(facts: Facts) -> Iterator[str]:
         "Preprocessing",
         ("pictures are", ways.get(done["resize"], done["resize"])),
         ("filter", f"{done['filter']} ({done['resizer']})" if done["filter"] else None),
+        ("large JPEG files", "reduced while decoded" if done.get("reducing_gaps") else None),
         ("buckets", f"rule {buckets['rule']}, {len(buckets['table'])} sizes" if buckets else None),
         (
             "transparency",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from harness.picture_files import scene
+from harness.picture_files import save, scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,7 +16,14 @@ from PIL import Image
 from latentcli.core.errors import SampleError, UsageError
 from latentcli.images import preprocess as module
 from latentcli.images.buckets import BUCKET_RULES, make_buckets
-from latentcli.images.preprocess import FILTERS, PreprocessSpec, parse_size, preprocess
+from latentcli.images.codec import DecodePolicy, decode_image
+from latentcli.images.preprocess import (
+    FILTERS,
+    PreprocessSpec,
+    parse_size,
+    preprocess,
+    reduction,
+)
 
 LEVELS = 2
 """Most that a pixel may differ from Pillow's resize of the whole picture."""
@@ -224,3 +234,49 @@ def test_sizes_off_the_divisor_are_refused_with_the_nearest(
 def test_filters_are_checked() -> None:
     with pytest.raises(UsageError, match="'nearest'; allowed are lanczos, bicubic, bilinear, box"):
         PreprocessSpec(None, 32, "nearest")
+
+
+def decibels(data: bytes, spec: PreprocessSpec) -> float:
+    """PSNR of a picture that is reduced while it is decoded, against the whole one resized."""
+    whole = decode_image(data, DecodePolicy())
+    small = decode_image(data, DecodePolicy(), partial(reduction, spec=spec))
+    assert max(small.rgb.shape) < max(whole.rgb.shape)
+    found, expected = (
+        preprocess(picture.rgb, spec, picture.original_size) for picture in (small, whole)
+    )
+    assert (found.resized_size, found.crop) == (expected.resized_size, expected.crop)
+    assert found.pixels.is_contiguous()
+    error = (found.pixels.float() - expected.pixels.float()).square().mean().item()
+    return 10 * float(np.log10(255**2 / error))
+
+
+@pytest.mark.parametrize("filter", ["lanczos", "bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(64, 64), (96, 16), (16, 64)])
+@pytest.mark.parametrize("sides", [(512, 512), (515, 519), (509, 517)])
+def test_a_reduced_picture_lies_where_the_whole_one_does(
+    filter: str, size: tuple[int, int], sides: tuple[int, int]
+) -> None:
+    """Half a pixel aside, the stripes would differ by tens of levels; thin crops go by Pillow."""
+    across, down = np.mgrid[0 : sides[1], 0 : sides[0]][::-1] / 12
+    stripes = np.stack([np.sin(across), np.sin(down), np.sin(across + down)], axis=-1)
+    data = save(Image.fromarray((127.5 + 100 * stripes).astype(np.uint8)), "JPEG", quality=95)
+    assert decibels(data, PreprocessSpec(size, 16, filter, reducing_gaps=(2, 3, 3))) > 45
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    "spec",
+    [
+        PreprocessSpec((128, 128), 16, reducing_gaps=(2, 3, 3)),
+        PreprocessSpec((64, 64), 16, "bilinear", reducing_gaps=(2, 3, 3)),
+        PreprocessSpec((32, 32), 16, "bicubic", reducing_gaps=(2, 3, 3)),
+        PreprocessSpec(None, 16, "lanczos", make_buckets("area", 128, 16, 16), (2, 3, 3)),
+    ],
+    ids=["a half", "a half of enough", "a quarter", "buckets"],
+)
+def test_reduced_photographs_are_45_decibels_from_whole_ones(
+    shared: Path, spec: PreprocessSpec
+) -> None:
+    photographs = sorted((shared / "images" / "kodak").glob("*.png"))[::3]
+    files = [save(Image.open(path).convert("RGB"), "JPEG", quality=90) for path in photographs]
+    assert np.mean([decibels(data, spec) for data in files]) > 45

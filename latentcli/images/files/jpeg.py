@@ -8,13 +8,13 @@ library and the same values in the same time, with libjpeg's warnings.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageFile
 
 from latentcli.images.colour_space import ADOBE_RGB
 from latentcli.images.files.jpeg_scans import find_gaps, without_profile
 from latentcli.images.files.stored import (
+    SIDEWAYS,
     Loaded,
     Stored,
     is_adobe_rgb,
@@ -22,12 +22,16 @@ from latentcli.images.files.stored import (
     open_with_pillow,
     turn_of,
 )
+from latentcli.images.reduction import Reduction, reduced_size
+from latentcli.images.rgb import Rgb, Values, size_of
 
 _END = b"\xff\xd9"
 _TAIL = 4096
 """Bytes at the end in which an end marker is looked for; some programs write something behind."""
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 _CHANNELS = {"GRAY": 1, "RGB": 3, "CMYK": 4}
+_EVEN = {(1, 1), (2, 2)}
+"""Samplings across and down, of luma and chroma, of which a reduction keeps what it can."""
 # What libjpeg says where pixels are lost. Its other warnings also come with whole pictures.
 _LOST = ("premature end", "bad huffman", "bad arithmetic", "instead of rst")
 
@@ -37,26 +41,50 @@ def read_jpeg(data: bytes) -> Stored:
     opened = open_with_pillow(data, "JPEG")
 
     def load(notes: list[str]) -> Loaded:
+        return load_reduced(notes, lambda size: 1)
+
+    def load_reduced(notes: list[str], reduction: Reduction) -> Loaded:
         note_frames(opened, notes)
         profile = opened.info.get("icc_profile")
         sound = data
         if profile is None and "icc_profile" in opened.info:
             notes.append("colour profile ignored: it is broken")
             sound = without_profile(data)
-        values = _decode(sound, opened.size, _SPACES[opened.mode], notes)
-        if opened.mode == "CMYK":
-            values = 255 - values  # Adobe stores inks inverted, and all others follow
-        image = Image.fromarray(values[..., 0] if opened.mode == "L" else values, opened.mode)
-        is_adobe = profile is None and image.mode == "RGB" and is_adobe_rgb(opened)
-        return Loaded(image, ADOBE_RGB if is_adobe else profile, turn_of(opened))
+        turn = turn_of(opened)
+        values = _decode(sound, opened, _factor(opened, turn, reduction), notes)
+        is_adobe = profile is None and opened.mode == "RGB" and is_adobe_rgb(opened)
+        colours = ADOBE_RGB if is_adobe else profile
+        whole = None if size_of(values) == opened.size else opened.size
+        return Loaded(_picture(values, opened.mode), colours, turn, whole)
 
-    return Stored("JPEG", opened.size, load)
+    return Stored("JPEG", opened.size, load, load_reduced)
 
 
-def _decode(
-    data: bytes, size: tuple[int, int], space: str, notes: list[str]
-) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W, C]; ValueError where pixels are lost."""
+def _picture(values: Values, mode: str) -> Rgb:
+    """What simplejpeg gives of a mode, as the other formats give it."""
+    if mode == "CMYK":
+        return Image.fromarray(255 - values, mode)  # Adobe inverts inks, and all others follow
+    return Image.fromarray(values[..., 0], mode) if mode == "L" else values
+
+
+def _factor(opened: ImageFile.ImageFile, turn: int, reduction: Reduction) -> int:
+    """By what the picture is divided while it is decoded.
+
+    1 where colours are halved along one side only: the decoder then halves them once more.
+    """
+    samplings = {(across, down) for _, across, down, _ in getattr(opened, "layer", ())}
+    if opened.mode not in ("L", "RGB") or not samplings <= _EVEN:
+        return 1
+    width, height = opened.size
+    factor = reduction((height, width) if turn in SIDEWAYS else (width, height))
+    # A last pixel that lies partly outside must not become a first one.
+    while turn != 1 and (width % factor or height % factor):
+        factor //= 2
+    return factor
+
+
+def _decode(data: bytes, opened: ImageFile.ImageFile, factor: int, notes: list[str]) -> Values:
+    """uint8 [H, W, C], divided by the factor if all is well; ValueError where pixels are lost."""
     gaps = find_gaps(data)
     if gaps.parts or (gaps.detail and _END not in data[-_TAIL:]):
         raise ValueError("premature end of JPEG data: scans are missing")
@@ -64,19 +92,36 @@ def _decode(
         notes.append("JPEG data may be damaged: the last bits of some values are missing")
     # Many whole files lack their end marker, which is no loss.
     whole = data if data.endswith(_END) else data + _END
+    space = _SPACES[opened.mode]
+    if factor > 1 and not gaps.detail:
+        reduced = _reduced(whole, reduced_size(opened.size, factor), space, factor)
+        if reduced is not None:
+            return reduced
     try:
         return np.asarray(simplejpeg.decode_jpeg(whole, space))
     except ValueError as error:
         if any(word in str(error).lower() for word in _LOST):
             raise
-        values = _written(whole, size, space)
+        values = _written(whole, opened.size, space)
         if values is None:
             raise
         notes.append(f"JPEG data may be damaged: {error}")
         return values
 
 
-def _written(data: bytes, size: tuple[int, int], space: str) -> npt.NDArray[np.uint8] | None:
+def _reduced(data: bytes, size: tuple[int, int], space: str, factor: int) -> Values | None:
+    """uint8 [H, W, C] of `size`; None where anything is wrong, for the whole picture to tell."""
+    width, height = size
+    try:
+        values = simplejpeg.decode_jpeg(
+            data, space, min_height=height, min_width=width, min_factor=factor
+        )
+    except ValueError:
+        return None
+    return np.asarray(values) if values.shape[:2] == (height, width) else None
+
+
+def _written(data: bytes, size: tuple[int, int], space: str) -> Values | None:
     """The pixels in spite of a warning; None where libjpeg did not write all of them.
 
     Behind a warning, the binding takes an error for another one. It ends the decoding, and pixels

@@ -11,10 +11,14 @@ from PIL import Image, ImageFile
 
 from latentcli.core.errors import SampleError
 from latentcli.images.colour_space import Colours
+from latentcli.images.reduction import Reduction
+from latentcli.images.rgb import Values
 from latentcli.images.wide import Wide, as_wide
 
 Pixels = Image.Image | Wide
 
+SIDEWAYS = (5, 6, 7, 8)
+"""Turns by which width and height change places."""
 _ORIENTATION, _INTEROP, _EXIF, _COLOUR_SPACE = 0x0112, 0xA005, 0x8769, 0xA001
 
 
@@ -22,10 +26,13 @@ _ORIENTATION, _INTEROP, _EXIF, _COLOUR_SPACE = 0x0112, 0xA005, 0x8769, 0xA001
 class Loaded:
     """The first frame of a file as it is stored."""
 
-    pixels: Pixels
+    pixels: Pixels | Values
+    """Of an image the mode tells the channels; an array is RGB."""
     colours: Colours = None
     turn: int = 1
     """The number by which EXIF names the turn that makes it upright."""
+    whole: tuple[int, int] | None = None
+    """(W, H) before its turn of the picture that the pixels are a reduction of, if they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,8 @@ class Stored:
     """(W, H) of the frame that will be loaded, before or after its turn."""
     load: Callable[[list[str]], Loaded]
     """Decodes all pixels; appends to the list what was chosen or left undone."""
+    load_reduced: Callable[[list[str], Reduction], Loaded] | None = None
+    """The same, in as few pixels as a reduction allows; where the format has a quick way to."""
 
 
 def open_with_pillow(data: bytes, plugin: str) -> ImageFile.ImageFile:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,6 +27,7 @@ from latentcli.jobs.loader.sizes import (
     preprocess_spec,
     size_filter,
     size_filter_fields,
+    stored_gaps,
 )
 from latentcli.jobs.loader.table_reader import absolute_root
 from latentcli.jobs.runtime.meter import Meter
@@ -129,8 +130,9 @@ def plan_encode(
             " --samples-per-shard."
         )
     policy = DecodePolicy(job.alpha, job.max_pixels, size_filter(job))
-    preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
     store = path_of(job.output or default_store(job.sources, engine.info.name))
+    preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
+    preprocess = reduced_as_there(preprocess, store, media)
     batch_size = job.batch_size or stored_batch_size(store)
     batch_size = batch_size or default_batch_size(type(engine.accelerator), preprocess)
     state = job.latents or engine.model.spec.state
@@ -203,21 +205,38 @@ def stored_batch_size(store: AnyPath) -> int | None:
     None where there is none to be read; opening the store then says what is wrong.
     """
     try:
-        return int(_stored(store)["batch_size"])
+        return int(stored_spec(store)["encode"]["batch_size"])
     except (KeyError, TypeError, ValueError):
         return None
 
 
 def stored_dtype(store: AnyPath) -> str | None:
     """The same of the networks' dtype."""
-    dtype = _stored(store).get("dtype")
+    try:
+        dtype = stored_spec(store)["encode"]["dtype"]
+    except (KeyError, TypeError):
+        return None
     return dtype if dtype in ("bf16", "fp32") else None
 
 
-def _stored(store: AnyPath) -> dict[str, Any]:
+def reduced_as_there(preprocess: PreprocessSpec, store: AnyPath, media: str) -> PreprocessSpec:
+    """With the reduction of the store that is there, if any, which may be older than the default.
+
+    What is decoded whole anyway stays so, and frames of clips are.
+    """
+    if media == "clips":
+        return replace(preprocess, reducing_gaps=None)
+    there = stored_spec(store)
+    if not there or preprocess.reducing_gaps is None:
+        return preprocess
+    return replace(preprocess, reducing_gaps=stored_gaps(there))
+
+
+def stored_spec(store: AnyPath) -> Mapping[str, Any]:
+    """The spec of the store that is there; empty where there is none to be read."""
     try:
-        return dict(read_manifest(store).spec["encode"])
-    except (StoreError, KeyError, TypeError, ValueError):
+        return read_manifest(store).spec
+    except StoreError:
         return {}
 
 

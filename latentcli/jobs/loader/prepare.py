@@ -6,13 +6,14 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from torch import Tensor
 
 from latentcli.core.errors import Filtered, SampleError
 from latentcli.core.types import FILTERED, InputRow, Member, Row
 from latentcli.images.codec import DecodePolicy, decode_image
-from latentcli.images.preprocess import PreprocessSpec, preprocess
+from latentcli.images.preprocess import PreprocessSpec, preprocess, reduction
 from latentcli.shards.sources.read_bytes import read_bytes
 from latentcli.shards.store.input_list import InputList
 
@@ -155,12 +156,12 @@ def prepare_sample(
 
     try:
         entering(stage := "decode_image")
-        decoded = decode_image(data, recipe.policy)
+        decoded = decode_image(data, recipe.policy, partial(reduction, spec=recipe.preprocess))
         lap(stage)
         notes = row.notes + decoded.notes
         row = replace(row, original_size=decoded.original_size, notes=notes)
         entering(stage := "preprocess")
-        ready = preprocess(decoded.image, recipe.preprocess)
+        ready = preprocess(decoded.rgb, recipe.preprocess, decoded.original_size)
         lap(stage)
     except SampleError as error:
         lap(stage)

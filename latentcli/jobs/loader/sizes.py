@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,15 +12,27 @@ from latentcli.images.preprocess import PreprocessSpec, parse_size, resizer
 from latentcli.images.size_filter import SizeFilter
 from latentcli.jobs.settings import ImageIntake
 
+REDUCING_GAPS = (2, 3, 3)
+
 
 def preprocess_spec(job: ImageIntake, divisor: int) -> PreprocessSpec:
     """--size, --resize, the buckets and --filter resolved against a model's size rule."""
     buckets = job.area is not None or job.buckets is not None
     resize = job.resize or ("crop" if job.size else "bucket" if buckets else "none")
     check_resize(job, resize)
+    gaps = None if job.exact_resize or resize == "none" else reducing_gaps(job.filter)
     if resize == "bucket":
-        return PreprocessSpec(None, divisor, job.filter, chosen_buckets(job, divisor))
-    return PreprocessSpec(parse_size(job.size) if job.size else None, divisor, job.filter)
+        return PreprocessSpec(None, divisor, job.filter, chosen_buckets(job, divisor), gaps)
+    size = parse_size(job.size) if job.size else None
+    return PreprocessSpec(size, divisor, job.filter, reducing_gaps=gaps)
+
+
+def reducing_gaps(filter: str) -> tuple[int, ...] | None:
+    """The gaps of PreprocessSpec that a job takes; `docs/numerics.md` has what they change.
+
+    The box filter takes each pixel whole or not at all, so it needs those that the file has.
+    """
+    return None if filter == "box" else REDUCING_GAPS
 
 
 def check_resize(job: ImageIntake, resize: str) -> None:
@@ -83,7 +96,17 @@ def preprocess_fields(preprocess: PreprocessSpec) -> dict[str, Any]:
         "resizer": resizer(preprocess.filter) if resized else None,
         "divisor": preprocess.divisor,
     }
-    return fields | ({"buckets": preprocess.buckets.described()} if preprocess.buckets else {})
+    if preprocess.buckets is not None:
+        fields["buckets"] = preprocess.buckets.described()
+    if preprocess.reducing_gaps is not None:
+        fields["reducing_gaps"] = list(preprocess.reducing_gaps)
+    return fields
+
+
+def stored_gaps(spec: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """The gaps of PreprocessSpec that a store's spec says; stores without decode files whole."""
+    gaps = spec.get("preprocess", {}).get("reducing_gaps")
+    return None if gaps is None else tuple(gaps)
 
 
 def size_filter(job: ImageIntake) -> SizeFilter:

@@ -85,6 +85,7 @@ def settings(run: Roundtrip, preprocess: PreprocessSpec, *, clips: bool) -> dict
         "buckets": resized.get("buckets"),
         "divisor": divisor(models),
         "filter": resized["filter"],
+        "reducing_gaps": None if clips else resized.get("reducing_gaps"),
         "alpha": job.alpha,
         "size_filter": size_filter_fields(job) or None,
         "dtype": models[0].encoder.dtype,

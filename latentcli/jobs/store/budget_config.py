@@ -44,6 +44,7 @@ class BudgetJob(ModelSettings):
     size: str | None = like(ImageIntake, "size")
     resize: str | None = like(ImageIntake, "resize")
     filter: str = like(ImageIntake, "filter")
+    exact_resize: bool = like(ImageIntake, "exact_resize")
     area: str | None = like(ImageIntake, "area")
     bucket_rule: str = like(ImageIntake, "bucket_rule")
     bucket_step: int | None = like(ImageIntake, "bucket_step")

@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.loader.sizes import reducing_gaps, stored_gaps
 from latentcli.models.presets import load_preset, preset_names
 from latentcli.shards.store.manifest import Manifest
 
@@ -33,6 +34,7 @@ def encode_words(
         *_model(manifest),
         *_intake(spec),
         *_preprocess(spec["preprocess"]),
+        *_reduction(spec),
         *_encode(manifest),
         *_write(spec),
         *(["--captions", captions] if captions not in (None, "auto") else []),
@@ -87,6 +89,14 @@ def _preprocess(spec: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield from ("--resize", "none")
     yield from _given(spec, "filter")
+
+
+def _reduction(spec: Mapping[str, Any]) -> Iterator[str]:
+    """Says that files are decoded whole, of a store where that is not so anyway."""
+    done = spec["preprocess"]
+    usual = done["resize"] != "none" and "clips" not in spec and reducing_gaps(done["filter"])
+    if usual and stored_gaps(spec) is None:
+        yield "--exact-resize"
 
 
 def _buckets(spec: Mapping[str, Any]) -> Iterator[str]:

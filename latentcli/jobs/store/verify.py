@@ -26,6 +26,7 @@ from latentcli.jobs.loader.packed_reader import clip_file
 from latentcli.jobs.loader.prepare import Recipe, prepare_sample
 from latentcli.jobs.loader.reader import Reader
 from latentcli.jobs.loader.readers import READERS, is_lasting
+from latentcli.jobs.loader.sizes import stored_gaps
 from latentcli.jobs.runtime.meter import IMAGE_STAGES, Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.store.latent_store import LatentStore
@@ -191,7 +192,8 @@ def preprocessing(spec: Any) -> PreprocessSpec:
     fields = spec["preprocess"]
     size = tuple(fields["size"]) if fields["size"] else None
     buckets = described_buckets(fields["buckets"]) if "buckets" in fields else None
-    return PreprocessSpec(size, fields["divisor"], fields["filter"] or "lanczos", buckets)
+    filter = fields["filter"] or "lanczos"
+    return PreprocessSpec(size, fields["divisor"], filter, buckets, stored_gaps(spec))
 
 
 def pictures(rows: Sequence[Row], spec: Any) -> Iterator[tuple[Row, Tensor | None]]:

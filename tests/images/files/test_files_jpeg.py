@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from harness.colours import ADOBE_TO_SRGB, in_srgb
 from harness.picture_files import P3_D50, rgb_profile, save, scene
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from latentcli.core.errors import SampleError
 from latentcli.images.codec import DecodedImage, DecodePolicy, decode_image
+from latentcli.images.reduction import reduced_size
 
 END = b"\xff\xd9"
 PICTURE = Image.fromarray(scene(201, 151))
@@ -238,3 +241,80 @@ def test_an_error_behind_a_warning_fails(name: str) -> None:
     table = b"\xff\xc4\x00\x13\x00" + b"\xff" * 16
     found = reason(data[:at] + b"\x01\x02\x03" + table + data[at:])
     assert "Bogus Huffman table definition" in found
+
+
+def reduced(data: bytes, factor: int) -> DecodedImage:
+    return decode_image(data, DecodePolicy(), lambda size: factor)
+
+
+WHOLE = {"half colour", "inks", "progressive inks", "luma, chroma and ink"}
+"""Files that are decoded whole in any case."""
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("name", FILES)
+def test_a_reduction_is_the_picture_in_fewer_pixels(name: str, factor: int) -> None:
+    whole, small = decode(FILES[name]), reduced(FILES[name], factor)
+    assert small.original_size == whole.original_size == PICTURE.size
+    assert small.notes == whole.notes
+    if name in WHOLE:
+        assert np.array_equal(small.rgb, whole.rgb)
+        return
+    assert small.image.size == reduced_size(PICTURE.size, factor)
+    inside = [side // factor for side in PICTURE.size]
+    box = whole.image.crop((0, 0, *(side * factor for side in inside))).resize(inside, Image.BOX)
+    there = np.asarray(small.image)[: inside[1], : inside[0]].astype(int)
+    assert np.abs(there - np.asarray(box)).mean() < 2
+
+
+@pytest.mark.parametrize("turn", range(2, 9))
+@pytest.mark.parametrize("size", [(200, 152), (202, 148), (201, 151)])
+def test_a_turned_picture_is_reduced_as_far_as_it_divides(size: tuple[int, int], turn: int) -> None:
+    """A pixel that is partly outside would become the first, where none is looked for."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    data = save(Image.fromarray(scene(*size)), "JPEG", quality=90, exif=exif)
+    whole, small = decode(data), reduced(data, 8)
+    factor = {200: 8, 202: 2, 201: 1}[size[0]]
+    assert whole.notes == small.notes == (f"orientation {turn} applied",)
+    assert small.original_size == whole.original_size == whole.image.size
+    assert small.image.size == reduced_size(whole.image.size, factor)
+    box = np.asarray(whole.image.resize(small.image.size, Image.BOX)).astype(int)
+    assert np.abs(np.asarray(small.image) - box).mean() < 2
+
+
+def test_the_turned_size_is_what_a_reduction_is_asked_for() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    asked = []
+    decode_image(
+        save(PICTURE, "JPEG", exif=exif), DecodePolicy(), lambda size: asked.append(size) or 1
+    )
+    assert asked == [(151, 201)]
+
+
+def outcome(data: bytes, factor: int) -> tuple[str, ...]:
+    """What is told of a file: its notes, or why it fails."""
+    try:
+        return reduced(data, factor).notes
+    except SampleError as error:
+        return ("failed", error.reason)
+
+
+@pytest.mark.parametrize("name", FILES)
+@settings(max_examples=60, deadline=None)
+@given(
+    edits=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=6),
+    keep=st.one_of(st.just(1.0), st.floats(0, 1)),
+    end=st.booleans(),
+    factor=st.sampled_from([2, 4, 8]),
+)
+def test_a_reduction_never_changes_what_fails(
+    name: str, edits: list[tuple[float, int]], keep: float, end: bool, factor: int
+) -> None:
+    data = bytearray(FILES[name])
+    for where, value in edits:
+        span = 700 if value % 3 == 0 else len(data)
+        data[int(where * min(span, len(data)))] = value
+    damaged = bytes(data[: int(len(data) * keep)]) + (END if end else b"")
+    assert outcome(damaged, factor) == outcome(damaged, 1)

@@ -6,16 +6,22 @@ import shutil
 from pathlib import Path
 
 import pytest
+from harness.picture_files import save, scene
 from jobkit import (
     encode,
     encode_job,
+    latents_of,
     toy_model,
     tree,
 )
+from PIL import Image
 
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.encode.plan import default_store
+from latentcli.jobs.store.encode_command import encode_words
+from latentcli.jobs.store.verify import preprocessing
+from latentcli.shards.store.manifest import read_manifest
 
 
 def test_another_spec_is_refused(mixed, mixed_store, model, other_model, tmp_path):
@@ -133,3 +139,49 @@ def test_a_decoder_preset_is_refused_before_its_weights_are_looked_for(
     with pytest.raises(UsageError, match="cannot encode; flux2, flux2_small_decoder, taef2"):
         encode(mixed, tmp_path / "store", "capacitor_decoder")
     assert not (tmp_path / "store").exists()
+
+
+def jpegs(folder: Path, numbers: range) -> Path:
+    """Photographs of a kind, of which a half is enough for 48x48."""
+    folder.mkdir(exist_ok=True)
+    for number in numbers:
+        values = scene(300 + number, 200)
+        data = save(Image.fromarray(values), "JPEG", quality=90)
+        (folder / f"{number}.jpg").write_bytes(data)
+    return folder
+
+
+def test_a_store_is_gone_on_with_as_its_files_were_decoded(model, tmp_path):
+    folder = jpegs(tmp_path / "in", range(3))
+    usual, exact = tmp_path / "usual", tmp_path / "exact"
+    encode(folder, usual, model, size="48")
+    encode(folder, exact, model, size="48", exact_resize=True)
+    gaps = {
+        store: preprocessing(read_manifest(store).spec).reducing_gaps for store in (usual, exact)
+    }
+    assert gaps == {usual: (2, 3, 3), exact: None}
+    assert "reducing_gaps" not in read_manifest(exact).preprocessing
+    assert "--exact-resize" in encode_words(read_manifest(exact), [str(folder)], "there")
+    assert "--exact-resize" not in encode_words(read_manifest(usual), [str(folder)], "there")
+    jpegs(folder, range(3, 5))
+    for store in (usual, exact):
+        assert encode(folder, store, model, size="48")["encoded"] == 2
+    whole = tmp_path / "whole"
+    encode(folder, whole, model, size="48", exact_resize=True)
+    told, other, expected = latents_of(exact), latents_of(usual), latents_of(whole)
+    assert {key: value.tolist() for key, value in told.items()} == {
+        key: value.tolist() for key, value in expected.items()
+    }
+    assert all(other[key].tolist() != told[key].tolist() for key in told)
+    before = tree(usual)
+    with pytest.raises(StoreError, match=r"preprocess.reducing_gaps is \[2, 3, 3\] there and None"):
+        encode(folder, usual, model, size="48", exact_resize=True)
+    assert tree(usual) == before
+
+
+@pytest.mark.parametrize("options", [{}, {"size": "48", "filter": "box"}])
+def test_files_are_decoded_whole_where_nothing_is_resized_or_every_pixel_counts(
+    options, model, tmp_path
+):
+    encode(jpegs(tmp_path / "in", range(1)), tmp_path / "store", model, **options)
+    assert "reducing_gaps" not in read_manifest(tmp_path / "store").preprocessing

@@ -160,7 +160,7 @@ COMMANDS = (
     {"size": "64x48", "filter": "box", "flip": "both", "alpha": "black"},
     {"resize": None, "area": "64", "bucket_step": 16, "bucket_rule": "area", "no_upscale": True},
     {"latents": "raw", "shard_format": "webdataset", "samples_per_shard": 5, "min_side": 8},
-    {"store_dtype": "int8"},
+    {"store_dtype": "int8", "size": "64", "exact_resize": True},
     {"latents": "moments", "max_aspect": 1.5, "min_megapixels": 0.001, "samples_per_shard": None},
 )
 
