@@ -29,6 +29,7 @@ from latentcli.jobs.store.latent_store import open_store
 from latentcli.latents.pack import pack_stored
 from latentcli.metrics.measures import MEASURES
 from latentcli.metrics.psnr import psnr
+from latentcli.models.kernels import ops
 
 pytestmark = pytest.mark.cuda
 PSNR_OF_BF16 = 35.0
@@ -207,3 +208,94 @@ def test_bench_tells_times_memory_and_the_machine(cuda: str) -> None:
     for row in told["rows"]:
         assert row["ms_per_batch"] > 0 and row["peak_memory_mib"] > 0
         assert row["speedup"] is not None and row["memory_reduction"] is not None
+
+
+@pytest.mark.parametrize("preset", ["fcdm_nano", "full_capacitor", "dinac_ae_d2"])
+@pytest.mark.parametrize("count", [1, 5])
+def test_kernels_give_what_torch_gives(cuda: str, preset: str, count: int) -> None:
+    """Of one picture too, and of batches whose tiles are not full; the same bits every time."""
+    weights = {"random_weights": preset != "fcdm_nano"}
+    fused = load_engine(preset, device=cuda, dtype="bf16", **weights)
+    exact = load_engine(preset, device=cuda, dtype="fp32", plain=True, **weights)
+    assert ops.serves(torch.zeros(1, device=cuda, dtype=torch.bfloat16))
+    chance = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 3, 160, 96), dtype=torch.uint8, generator=chance)
+    keys = [str(i) for i in range(count)]
+    got, again, want = (
+        encode_batch(engine, pixels, keys, "whitened")["latent"] for engine in (fused, fused, exact)
+    )
+    assert torch.equal(got, again)
+    assert (got - want).square().mean().sqrt() < 0.05 * want.square().mean().sqrt()
+    pictures = [decode_batch(e, want, keys, DecodeSettings()) for e in (fused, fused, exact)]
+    assert torch.equal(pictures[0], pictures[1])
+    assert psnr(pictures[0], pictures[2]).min() > PSNR_OF_BF16
+
+
+@pytest.mark.parametrize("name", ops.OPERATORS)
+def test_a_kernel_gives_what_its_reference_gives(cuda: str, name: str) -> None:
+    chance = torch.Generator().manual_seed(0)
+    draw = partial(torch.randn, generator=chance)
+    turns = torch.view_as_real(torch.polar(torch.ones(70, 32), draw(70, 32)))
+    gained = 1 + draw(3, 160).abs()
+    given = {
+        "depthwise_norm": (draw(3, 5, 14, 80), draw(7, 7, 80), draw(80), draw(3, 160)),
+        "gelu_product": (draw(3, 70, 80), draw(160, 80) / 9, draw(160), 64),
+        "grn_factors": (draw(3, 2, 160).abs(), draw(160)),
+        "residual_product": (
+            *(draw(3, 70, 160), gained, draw(80, 160) / 13),
+            *(draw(80), draw(3, 70, 80), draw(1, 160)),
+        ),
+        "token_norm": (draw(3, 70, 80),),
+        "token_norms": (draw(3, 70, 80), draw(3, 70, 80), draw(80)),
+        "turned_heads": (draw(3, 70, 3, 2, 64), draw(2, 64), turns),
+    }[name]
+    exact = {"grn_factors": (0, 1), "residual_product": (1,), "turned_heads": (1, 2)}.get(name, ())
+    ready = [
+        (each if i in exact else each.bfloat16()) if isinstance(each, torch.Tensor) else each
+        for i, each in enumerate(given)
+    ]
+    on_gpu = [each.to(cuda) if isinstance(each, torch.Tensor) else each for each in ready]
+    run = getattr(ops.operators, name)
+    for got, want in zip(listed(run(*on_gpu)), listed(run(*ready)), strict=True):
+        assert (got.cpu() - want).abs().max() <= 2**-6 * want.abs().max()
+
+
+def listed(results: object) -> list[torch.Tensor]:
+    """The results of an operator that has one or several."""
+    return results if isinstance(results, list) else [results]  # type: ignore[list-item]
+
+
+def test_a_second_gpu_gives_the_same(cuda: str) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU alone")
+    pixels = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    parts = []
+    for index in range(2):
+        engine = load_engine("fcdm_nano", device=f"cuda:{index}", dtype="bf16")
+        torch.cuda.set_device(0)  # kernels go to their tensors' device, not to the thread's own
+        parts.append(encode_batch(engine, pixels, ["a", "b"], "whitened")["latent"])
+    assert (parts[0] - parts[1]).square().mean().sqrt() < 0.02 * parts[0].square().mean().sqrt()
+
+
+def test_float32_is_not_tf32(cuda: str) -> None:
+    pixels = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    cpu, gpu = (
+        encode_batch(
+            load_engine("fcdm_nano", device=device, dtype="fp32"), pixels, ["a", "b"], "raw"
+        )
+        for device in ("cpu", cuda)
+    )
+    difference = (cpu["latent"] - gpu["latent"]).square().mean().sqrt()
+    assert difference < 1e-5 * cpu["latent"].square().mean().sqrt()
+
+
+def test_a_sample_takes_the_noise_of_its_key(cuda: str) -> None:
+    pixels = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    cpu, gpu = (
+        encode_batch(
+            load_engine("full_capacitor", device=device, dtype="fp32", random_weights=True),
+            *(pixels, ["a", "b"], "raw", 7),
+        )["latent"]
+        for device in ("cpu", cuda)
+    )
+    assert (cpu - gpu).square().mean().sqrt() < 1e-4 * cpu.square().mean().sqrt()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import pytest
@@ -42,6 +43,9 @@ class Call:
     """Of a copy to the host: on which stream, where it is not the one that all works go to."""
     device: int | None = None
     """Of a mark: in the work of which device."""
+    moved: int | None = None
+    """Of work of the device: bytes that it reads and writes. Views are none, and copies to and from
+    the host are not counted."""
 
 
 @dataclass
@@ -63,6 +67,10 @@ class FakeGpu:
         call = Call(what, name, **more)
         self.calls.append(call)
         self.allow(call)
+
+    def work(self) -> list[Call]:
+        """What the device had to do, but for copies to and from the host."""
+        return [call for call in self.calls if call.moved is not None]
 
     def count(self, what: str) -> int:
         """How often something was asked for."""
@@ -99,9 +107,11 @@ class OnDevice(Tensor):
     def __getitem__(self, index: Any) -> OnDevice:
         """torch's own looks for a real device before it asks for an operator."""
         parts = index if isinstance(index, tuple) else (index,)
-        GPU.note("index", allocates=any(isinstance(part, Tensor) for part in parts))
+        chosen = any(isinstance(part, Tensor) for part in parts)
+        out = self.values[tree_map(plain, index)]
+        GPU.note("index", allocates=chosen, moved=2 * size(out) if chosen else None)
         with torch.inference_mode(False):
-            return OnDevice(self.values[tree_map(plain, index)], self.device)
+            return OnDevice(out, self.device)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         """As above."""
@@ -153,18 +163,20 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
         if given:
             GPU.note("to host")
         return out
+    moved = sum(size(tensor.values) for tensor in given)
     if name.endswith("_") and given:
-        GPU.note(name)
+        GPU.note(name, moved=moved + size(given[0].values))
         return given[0]
     if given and out is given[0].values:
         return given[0]
-    old = {tensor.values.untyped_storage().data_ptr() for tensor in given}
+    old = {storage_of(tensor.values) for tensor in given}
     made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-    allocates = any(leaf.untyped_storage().data_ptr() not in old for leaf in made)
+    allocates = any(storage_of(leaf) not in old for leaf in made)
     if copies and not given:
         GPU.note("to device", allocates=True, pinned=is_pinned(host[0]))
     else:
-        GPU.note(name, allocates=allocates)
+        works = allocates and name not in EMPTY
+        GPU.note(name, allocates=allocates, moved=moved + sum(map(size, made)) if works else None)
     with torch.inference_mode(False):  # a view of a weight would be no tensor of inference
         return tree_map(lambda x: OnDevice(x, device) if isinstance(x, Tensor) else x, out)
 
@@ -186,13 +198,28 @@ def plain(leaf: Any) -> Any:
     return leaf.values if isinstance(leaf, OnDevice) else leaf
 
 
+EMPTY = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
+"""Operators that take memory and do nothing with it."""
+
+
+def size(tensor: Tensor) -> int:
+    """Bytes of a tensor; what is expanded counts once."""
+    lengths = zip(tensor.shape, tensor.stride(), strict=True)
+    return prod(length for length, stride in lengths if stride) * tensor.element_size()
+
+
+def storage_of(tensor: Tensor) -> int:
+    """What is the same of a tensor and its views; tensors without values have it too."""
+    return tensor.untyped_storage()._cdata
+
+
 PINNED: set[int] = set()
-"""Addresses of storages that were pinned."""
+"""Storages that were pinned."""
 
 
 def is_pinned(tensor: Tensor) -> bool:
     """Whether a tensor, or what it is a part of, was pinned."""
-    return tensor.untyped_storage().data_ptr() in PINNED
+    return storage_of(tensor) in PINNED
 
 
 class Stream:
@@ -262,7 +289,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int = 1) -> Iterator[FakeGp
         GPU.note("pin")
         pinned = tensor.clone()
         keep.append(pinned)  # so that no other storage gets its address
-        PINNED.add(pinned.untyped_storage().data_ptr())
+        PINNED.add(storage_of(pinned))
         return pinned
 
     answers = {
@@ -275,6 +302,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int = 1) -> Iterator[FakeGp
         "synchronize": lambda device=None: GPU.note("synchronize"),
         "get_device_name": lambda device=None: "Fake GPU",
         "get_device_capability": lambda device=None: GPU.capability,
+        "is_bf16_supported": lambda including_emulation=True: True,
         "_lazy_init": lambda: None,
         "Event": Event,
         "Stream": Stream,

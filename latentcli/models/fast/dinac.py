@@ -23,6 +23,7 @@ from latentcli.models.dinac_network import (
 from latentcli.models.fast.fcdm import features_of, matrix, offset, patches
 from latentcli.models.fast.kept import kept
 from latentcli.models.fast.products import NORM_EPS, Product, frozen, unit_rms
+from latentcli.models.kernels.ops import operators, serves
 
 
 def rotation(rope: AxialRope, height: int, width: int) -> Tensor:
@@ -67,7 +68,12 @@ class FastAttention(nn.Module):
 
     def forward(self, tokens: Tensor, turns: Tensor) -> Tensor:
         heads = torch.unflatten(self.qkv(tokens), -1, (3, -1, self.head_dim))
-        q, k = turned(heads[:, :, :2], self.qk_weight, turns).transpose(1, 3).unbind(2)
+        if serves(heads):
+            pairs = torch.view_as_real(turns[:, 0, 0])
+            both = operators.turned_heads(heads, self.qk_weight[:, 0], pairs)
+        else:
+            both = turned(heads[:, :, :2], self.qk_weight, turns)
+        q, k = both.transpose(1, 3).unbind(2)
         v = heads[:, :, 2].transpose(1, 2)
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj_out(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
@@ -90,6 +96,29 @@ class FastDitBlock(nn.Module):
         out = self.down(self.up.gelu(unit_rms(tokens)))
         return torch.addcmul(tokens, unit_rms(out), self.mlp_gain)
 
+    def fused(self, tokens: Tensor, normed: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+        """The block in kernels, which take and give tokens and the same at unit RMS."""
+        attended = self.attention(normed, turns)
+        tokens, normed = operators.token_norms(tokens, attended, self.attention_gain)
+        hidden, _ = operators.gelu_product(normed, self.up.weight, None, 0)
+        tokens, normed = operators.token_norms(tokens, self.down(hidden), self.mlp_gain)
+        return tokens, normed
+
+
+def plain_through(blocks: nn.ModuleList, tokens: Tensor, turns: Tensor) -> Tensor:
+    """Tokens after all blocks, in torch's operators."""
+    for block in blocks:
+        tokens = block(tokens, turns)
+    return tokens
+
+
+def fused_through(blocks: Iterable[Any], tokens: Tensor, turns: Tensor) -> Tensor:
+    """Tokens after all blocks, in kernels."""
+    normed = operators.token_norm(tokens)
+    for block in blocks:
+        tokens, normed = block.fused(tokens, normed, turns)
+    return tokens
+
 
 class FastDinacEncoder(nn.Module):
     """`DinacEncoder`: images [N, 3, H, W] to mean, then logsnr, [N, 2B, H/P, W/P], or the mean."""
@@ -111,7 +140,6 @@ class FastDinacEncoder(nn.Module):
         height, width = features.shape[1:3]
         grid = (height, width, features.device)
         turns = kept(self._rotations, grid, lambda: rotation(self.rope, height, width))
-        tokens = features.flatten(1, 2)
-        for block in self.blocks:
-            tokens = block(tokens, turns)
+        through = fused_through if serves(features) else plain_through
+        tokens = through(self.blocks, features.flatten(1, 2), turns)
         return features_of(self.to_bottleneck(tokens).unflatten(1, (height, width)))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from latentcli.models.fast.kept import kept
 from latentcli.models.fast.products import NORM_EPS, Product, frozen, unit_rms
 from latentcli.models.fcdm_network import FCDMBlock, FCDMDecoder, FCDMEncoder, modulations
+from latentcli.models.kernels.ops import operators, part_of, serves
 
 
 def matrix(layer: nn.Conv2d) -> Tensor:
@@ -61,6 +62,9 @@ class FastBlock(nn.Module):
         depthwise, up, down = block.dwconv, block.pwconv1, block.pwconv2
         kernel = depthwise.weight.contiguous(memory_format=torch.channels_last)
         self.kernel = frozen(kernel, dtype)
+        taps = self.kernel.detach()[:, 0].permute(1, 2, 0).contiguous()
+        self.register_buffer("taps", taps, persistent=False)
+        self.taps: Tensor
         self.bias = frozen(offset(depthwise), dtype)
         self.up = Product(matrix(up), offset(up), dtype)
         weight, bias = matrix(down), offset(down)
@@ -73,6 +77,22 @@ class FastBlock(nn.Module):
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         """`modulation` is [N or 1, 2D]; without it the gate is the layer scale in the weights."""
+        return (self.fused if serves(x) else self.plain)(x, modulation)
+
+    def fused(self, x: Tensor, modulation: Tensor | None) -> Tensor:
+        """The block in four kernels."""
+        normed = operators.depthwise_norm(x, self.taps, self.bias, modulation).flatten(1, 2)
+        up, down, part = self.up, self.down, part_of(normed)
+        hidden, squares = operators.gelu_product(normed, up.weight, up.bias, part)
+        factors = operators.grn_factors(squares, self.gamma)
+        rows = operators.residual_product(
+            hidden, factors, down.weight, down.bias, x.flatten(1, 2), modulation
+        )
+        out: Tensor = rows.view(x.shape)
+        return out
+
+    def plain(self, x: Tensor, modulation: Tensor | None) -> Tensor:
+        """The block in torch's operators."""
         normed = unit_rms(self.depthwise(x))
         if modulation is None:
             return self.down.plus(self.responses(normed), x)
