@@ -18,6 +18,9 @@ SHARED = Path(os.environ.get("LATENTCLI_SHARED", ROOT.parent / "shared"))
 # Toy networks, and the processes that tests start, are faster on one thread, above all where tests
 # run beside each other. torch reads it when it is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Networks run in the dtype that every machine has, where a test does not say another, so that
+# figures do not depend on the processor. torch reads this when it is loaded, too.
+os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("latentcli", deadline=None)
 settings.load_profile("latentcli")

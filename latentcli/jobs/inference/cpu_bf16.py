@@ -33,8 +33,12 @@ def multiplies_bf16() -> bool:
 
 
 def has_instruction() -> bool:
-    """Whether the processor, as torch may use it, names an instruction for it."""
-    return any(getattr(torch.cpu, name, bool)() for name in INSTRUCTIONS)
+    """Whether the processor, as torch may use it, names an instruction for it.
+
+    ATEN_CPU_CAPABILITY, a variable of torch's, keeps torch to older instructions.
+    """
+    allowed = torch.backends.cpu.get_cpu_capability()  # type: ignore[no-untyped-call]
+    return "AVX512" in allowed and any(getattr(torch.cpu, name, bool)() for name in INSTRUCTIONS)
 
 
 @torch.inference_mode()
