@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -20,7 +20,7 @@ from latentcli.images.codec import SUFFIX_OF
 from latentcli.jobs.cluster.environment import rank_of
 from latentcli.jobs.cluster.tcp_team import join_team
 from latentcli.jobs.cluster.team import Team
-from latentcli.jobs.config import DecodeJob
+from latentcli.jobs.config import ONE_PROCESS, DecodeJob
 from latentcli.jobs.decode.clips import decode_clips
 from latentcli.jobs.decode.from_stdin import open_piped
 from latentcli.jobs.decode.latents import (
@@ -74,7 +74,7 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     rank = rank_of(os.environ)
     reads, writes = job.store == STDIN, job.output == STDOUT
     if (reads or writes) and rank.world > 1:
-        raise UsageError("A pipe is read and written by one process: leave out torchrun or srun.")
+        raise UsageError(f"{ONE_PROCESS}: leave out torchrun or srun.")
     if writes:
         refuse_skipping(job.skip_existing)
     else:
@@ -146,7 +146,7 @@ def prepared(
         noun="frames" if clips else "images",
         gpu=engine.accelerator.gpu,
         options=faster_options(job, engine, format),
-        groups=threads_of_decode(job, source, format, reporter),
+        groups=threads_of_decode(job, source, format, team.rank.sharing, reporter),
         ranks=team.rank.world,
         shared=team.progress if team.rank.world > 1 else None,
     )
@@ -176,14 +176,14 @@ def failures_of(job: DecodeJob, source: LatentSource) -> Failures:
 
 
 def threads_of_decode(
-    job: DecodeJob, source: LatentSource, format: str, reporter: Reporter
+    job: DecodeJob, source: LatentSource, format: str, sharing: int, reporter: Reporter
 ) -> tuple[ThreadGroup, ...]:
     """Which threads do which stages: one of them writes a video frame by frame, as it decodes."""
     if source.clips is not None and format == "mp4":
         return (ThreadGroup(("read", "decode", "encode_image", "write")),)
     return (
         ThreadGroup(("read", "decode")),
-        ThreadGroup(("encode_image", "write"), writer_threads(job, reporter.note)),
+        ThreadGroup(("encode_image", "write"), writer_threads(job, sharing, reporter.note)),
     )
 
 
@@ -213,18 +213,25 @@ def model_for(job: DecodeJob, source: LatentSource) -> str:
 def decode_all(run: DecodeRun) -> None:
     """read | batch, decode | encode_image, write: pictures are written by a pool of threads."""
     with writing(run) as submit:
-        for keys, pixels in decoded_groups(run):
+        each = (run.source.samples([unit]) for unit in run.units())
+        for keys, pixels in decoded_groups(run, each):
             for key, picture in zip(keys, pixels, strict=True):
                 submit(write_picture, run, key, picture)
 
 
-def decoded_groups(run: DecodeRun) -> Iterator[tuple[list[str], Tensor]]:
-    """Keys and uint8 pictures [N, 3, H, W] of one batch after the other; failed ones are noted."""
+def decoded_groups(
+    run: DecodeRun, units: Iterable[Iterable[LatentSample]]
+) -> Iterator[tuple[list[str], Tensor]]:
+    """Keys and uint8 pictures [N, 3, H, W] of one batch after the other; failed ones are noted.
+
+    No batch has pictures of two units: what shares one does not depend on who decodes the others.
+    """
     batch_size = run.job.batch_size or run.engine.accelerator.batch_size
     most = batch_size * latent_values(run.engine)
-    for group in batches(wanted(run), lambda sample: sample.latent, batch_size, most):
-        run.stop.check()
-        yield from decode_group(run, group)
+    for samples in units:
+        for group in batches(wanted(run, samples), lambda sample: sample.latent, batch_size, most):
+            run.stop.check()
+            yield from decode_group(run, group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +242,9 @@ class Loaded:
     latent: Tensor
 
 
-def wanted(run: DecodeRun) -> Iterator[Loaded]:
+def wanted(run: DecodeRun, samples: Iterable[LatentSample]) -> Iterator[Loaded]:
     """The samples to decode: sound ones whose picture is not there yet, or not asked to be kept."""
-    for sample in run.source.samples(run.units()):
+    for sample in samples:
         run.stop.check()
         run.failures.seen += 1
         try:

@@ -99,9 +99,13 @@ def make_parent(path: Path, output: Path) -> None:
         raise write_error(path, error) from error
 
 
-def writer_threads(job: DecodeJob, note: Callable[[str], object] = ignore) -> int:
-    """Threads that compress and write pictures; `note` is told where they are fewer than asked."""
-    return within_reach(job.workers or min(cores(), MOST_THREADS), note=note)
+def writer_threads(job: DecodeJob, sharing: int = 1, note: Callable[[str], object] = ignore) -> int:
+    """Threads that compress and write pictures, where so many processes share the cores.
+
+    `note` is told where they are fewer than asked.
+    """
+    usual = max(min(cores() // sharing, MOST_THREADS), 1)
+    return within_reach(job.workers or usual, sharing, note)
 
 
 @contextmanager
@@ -110,7 +114,7 @@ def writing(run: DecodeRun) -> Iterator[Callable[..., None]]:
 
     What a call raises comes out of a later one, or at the end.
     """
-    threads = writer_threads(run.job)
+    threads = writer_threads(run.job, run.team.rank.sharing)
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="encode_image") as pool:
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -34,7 +33,9 @@ COPIED = 4 * 2**20
 TAKEN = "source"
 """Begins the field of a member that came with a sample and is named like its picture."""
 
-Decoded = Callable[[DecodeRun], Iterator[tuple[list[str], Tensor]]]
+Decoded = Callable[
+    [DecodeRun, Iterable[Iterable[LatentSample]]], Iterator[tuple[list[str], Tensor]]
+]
 
 
 @dataclass(slots=True)
@@ -110,8 +111,7 @@ def pictures_to_stdout(run: DecodeRun, stdout: Stdout, decoded: Decoded) -> None
             share = Share(run, stdout, len(run.failures.noted))
             stdout.idle = partial(share.put, wait=False)
             taken = share.take(itertools.chain([first], samples))
-            part = of_part(run, samples=lambda _, taken=taken: taken)
-            for keys, pixels in decoded(part):
+            for keys, pixels in decoded(run, [taken]):
                 for key, picture in zip(keys, pixels, strict=True):
                     share.files[key] = pool.submit(encode_picture, run, picture)
                 share.put(wait=False)
@@ -119,15 +119,10 @@ def pictures_to_stdout(run: DecodeRun, stdout: Stdout, decoded: Decoded) -> None
             stdout.idle = go_on
 
 
-def of_part(run: DecodeRun, **source: Any) -> DecodeRun:
-    """The same run over some samples that have been taken from its source."""
-    return replace(run, source=replace(run.source, units=(), **source))
-
-
 @contextmanager
 def writers(run: DecodeRun) -> Iterator[ThreadPoolExecutor]:
     """Threads for encode_image; what they have not begun is dropped where the block fails."""
-    threads = writer_threads(run.job)
+    threads = writer_threads(run.job, run.team.rank.sharing)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="encode_image")
     try:
         yield pool
@@ -169,8 +164,8 @@ def put(stdout: Stdout, key: str, members: Sequence[Member], taken: Collection[s
 def clip_to_stdout(run: DecodeRun, stdout: Stdout, clip: LatentClip) -> None:
     """One clip through a file of its own, since a video is not written from front to back."""
     with tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
-        part = of_part(run, clips=lambda _: iter([clip]))
-        decode_clips(replace(part, output=Path(folder)))
+        source = replace(run.source, units=(), clips=lambda _: iter([clip]))
+        decode_clips(replace(run, source=source, output=Path(folder)))
         files = (path for path in Path(folder).rglob("*") if path.is_file())
         paths = sorted(path for path in files if path.name != MARK)
         if not paths:
