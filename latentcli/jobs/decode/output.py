@@ -17,6 +17,7 @@ from latentcli.core.errors import SampleError, StoreError, UsageError
 from latentcli.images.codec import SUFFIX_OF, encode_image
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import DecodeJob
+from latentcli.jobs.decode.decoded import Decoded
 from latentcli.jobs.decode.latents import LatentSource
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
@@ -179,19 +180,20 @@ def misshapen(shape: Sequence[int]) -> str | None:
     return f"the latent has the shape {list(shape)}: it needs channels, height and width above 0"
 
 
-def write_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:
+def write_picture(run: DecodeRun, key: str, decoded: Decoded, index: int) -> None:
     """`save_picture`; a picture that the format cannot hold counts as failed."""
     try:
-        save_picture(run, key, pixels)
+        save_picture(run, key, decoded, index)
     except SampleError as error:
         run.fail(key, error)
 
 
-def save_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:
-    """encode_image and write: no half picture is ever seen under its name.
+def save_picture(run: DecodeRun, key: str, decoded: Decoded, index: int) -> None:
+    """encode_image and write, of one of some pictures: no half one is ever seen under its name.
 
     SampleError where the format cannot hold the picture.
     """
+    pixels = decoded.pictures()[index]
     start = time.perf_counter()
     data = encode_image(pixels, run.format, run.job.quality)
     middle = time.perf_counter()
