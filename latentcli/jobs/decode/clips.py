@@ -84,7 +84,7 @@ def chunks(run: DecodeRun, clip: LatentClip) -> Iterator[Chunk]:
 
 def decoded_chunks(run: DecodeRun, clip: LatentClip) -> Iterator[tuple[range, Decoded]]:
     """(numbers of the frames, their pictures); SampleError for unsound latents."""
-    for chunk in lookahead(chunks(run, clip)):
+    for chunk in lookahead(chunks(run, clip), int(run.engine.accelerator.gpu)):
         run.stop.check()
         start, stop = chunk.indices.start, chunk.indices.stop
         with run.meter.stage("read", stop - start):

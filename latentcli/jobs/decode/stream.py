@@ -56,10 +56,10 @@ class Group:
 def decoded_groups(run: DecodeRun, units: Iterable[Iterable[LatentSample]]) -> Iterator[Decoded]:
     """Pictures of one batch after the other; samples that fail are noted.
 
-    While the model is at a batch the noise of the next one is drawn; that of a pipe would have to
-    be waited for.
+    While a GPU is at a batch the noise of the next one is drawn. On a CPU that would take the cores
+    from the model, and the next batch of a pipe would have to be waited for.
     """
-    ahead = 1 if run.engine.model.is_diffusion and run.source.count is not None else 0
+    ahead = int(run.engine.accelerator.gpu and run.source.count is not None)
     for group in lookahead(groups(run, units), ahead):
         run.stop.check()
         yield from decode_group(run, group)

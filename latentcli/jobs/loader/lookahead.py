@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def lookahead(items: Iterable[T], count: int = 1) -> Iterator[T]:
+def lookahead(items: Iterable[T], count: int) -> Iterator[T]:
     """The same items in order, each given when up to `count` of those after it have been taken."""
     taken: deque[T] = deque()
     for item in items:

@@ -167,7 +167,7 @@ def compare_images(
             batch_of(run, [name for name, _ in group], [picture.pixels for _, picture in group])
             for group in groups
         )
-        for batch in lookahead(each):
+        for batch in lookahead(each, int(run.comparison.accelerator.gpu)):
             run.stop.check()
             bad = take_pictures(run, batch)
             if run.comparison.cached is not None:
