@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from latentcli.cli import words
 from latentcli.cli.command import command
+from latentcli.cli.devices import run_on_devices
 from latentcli.cli.output import Output
-from latentcli.jobs.config import DecodeJob
+from latentcli.jobs.cluster.environment import rank_of
+from latentcli.jobs.config import DecodeJob, check_decode_pipe
 from latentcli.jobs.runtime.failures import check_failed
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
@@ -17,9 +20,12 @@ from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 def decode(out: Output, job: DecodeJob, given: frozenset[str]) -> None:
     """Decode a latent store, or a file of latents, into pictures or clips."""
     out.stdout_is_taken = job.output == "-"
+    check_decode_pipe(job)
     if job.store == "-":
         check_stdin()
-    with reserved_stdout(out.stdout_is_taken), out.reporter() as reporter:
+    run_on_devices(out, job.devices, job.device)
+    leads = rank_of(os.environ).leader
+    with reserved_stdout(out.stdout_is_taken), out.reporter(leads=leads) as reporter:
         from latentcli.jobs.decode.job import run_decode
 
         document = run_decode(job, reporter)

@@ -6,15 +6,14 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import typer
-
 from latentcli.cli import words
 from latentcli.cli.caption_words import caption_lines
 from latentcli.cli.command import command
+from latentcli.cli.devices import run_on_devices
 from latentcli.cli.output import Output, say_bundled
 from latentcli.cli.plan_tables import plan_tables
 from latentcli.core.errors import StoreError, TooManyFailures
-from latentcli.jobs.cluster.environment import is_launched, rank_of
+from latentcli.jobs.cluster.environment import rank_of
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.runtime.failures import check_failed
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
@@ -39,14 +38,8 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
         check_pipe(job)
     if "-" in job.sources:
         check_stdin()
-    shared = job.engine == "local" and not job.dry_run
-    if job.devices is not None and shared and not is_launched(os.environ):
-        with out.reporter():
-            from latentcli.jobs.cluster.launch import launch
-            from latentcli.jobs.inference.accelerator import devices_to_share
-
-            gpus, variable = devices_to_share(job.device)
-        raise typer.Exit(launch(out.words, job.devices, gpus, variable, os.environ))
+    if job.engine == "local" and not job.dry_run:
+        run_on_devices(out, job.devices, job.device)
     say_bundled(out, given)
     leads = rank_of(os.environ).leader
     with reserved_stdout(out.stdout_is_taken), out.reporter(leads=leads) as reporter:

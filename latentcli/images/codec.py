@@ -167,7 +167,8 @@ def encode_image(pixels: Tensor, format: str, quality: int = 95) -> bytes:
             f"picture is {width}x{height}; {format} holds at most {_MAX_SIDE[format]} pixels a side"
             " (use png)",
         )
-    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
+    # torch would interleave the planes with threads of its own, in each thread that encodes.
+    image = Image.merge("RGB", [Image.fromarray(plane) for plane in pixels.cpu().numpy()])
     file = io.BytesIO()
     image.save(file, format, exif=_made_by(), **_SAVE_OPTIONS[format](quality))
     return file.getvalue()

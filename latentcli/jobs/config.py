@@ -26,6 +26,7 @@ from latentcli.jobs.settings import (
 
 BUNDLED_MODEL = "fcdm_nano"
 LATENTS = (*NORMAL_STATES, "raw", "moments")
+ONE_PROCESS = "A pipe is read and written by one process"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +227,13 @@ class DecodeJob(DecodeSettings, ModelSettings):
         f"{MODEL} Default: the one that the store names.",
         section="model",
     )
+    devices: str | None = like(
+        EncodeJob,
+        "devices",
+        help="all, a number, or a list such as 0,2: one process for each of these GPUs; with"
+        " --device cpu so many processes. They share the units of a store, or the files of a"
+        " cache. Default: one process.",
+    )
     force: bool = option(
         False,
         "Decode although the model's latent space is not the store's. Default: refuse.",
@@ -386,6 +394,12 @@ def is_piped(job: EncodeJob) -> bool:
     return STDIN in job.sources or job.output == STDOUT
 
 
+def check_decode_pipe(job: DecodeJob) -> None:
+    """UsageError where several processes are to share a pipe."""
+    if job.devices is not None and STDOUT in (job.store, job.output):
+        raise UsageError(f"{ONE_PROCESS}; give a store and a folder to use several.")
+
+
 def check_pipe(job: EncodeJob) -> None:
     """UsageError where a job that is piped asks for what a pipe cannot be."""
     if STDIN in job.sources and job.sources != (STDIN,):
@@ -395,7 +409,7 @@ def check_pipe(job: EncodeJob) -> None:
             "--include, --exclude and --limit choose among files; - is one stream. Leave them out."
         )
     if job.devices is not None or job.engine != "local":
-        raise UsageError("A pipe is read and written by one process; give files to use several.")
+        raise UsageError(f"{ONE_PROCESS}; give files to use several.")
     if job.dry_run:
         raise UsageError("A pipe cannot be looked into beforehand: --dry-run needs files.")
     if job.output == STDOUT and job.samples_per_shard is not None:

@@ -155,13 +155,15 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
         raise RuntimeError(f"{name}: expected all tensors to be on the same device")
     if name == "copy_" and isinstance(args[1], OnDevice) and not isinstance(args[0], OnDevice):
         return copy_to_host(args[0], args[1], func)
+    if kwargs.get("pin_memory") and not given:
+        return pin(func(*args, **kwargs | {"pin_memory": False}))
     out = func(*tree_map(plain, args), **tree_map(plain, kwargs))
     device = (
         (asked if asked.type != "cpu" else None) if asked else given[0].device if given else None
     )
     if device is None:
         if given:
-            GPU.note("to host")
+            GPU.note("to host", pinned=bool(kwargs.get("non_blocking")))
         return out
     moved = sum(size(tensor.values) for tensor in given)
     if name.endswith("_") and given:
@@ -213,8 +215,15 @@ def storage_of(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-PINNED: set[int] = set()
-"""Storages that were pinned."""
+PINNED: dict[int, Tensor] = {}
+"""Tensors that are pinned, by their storage, which no other gets meanwhile."""
+
+
+def pin(tensor: Tensor) -> Tensor:
+    """Says of a tensor that its memory is pinned."""
+    GPU.note("pin")
+    PINNED[storage_of(tensor)] = tensor
+    return tensor
 
 
 def is_pinned(tensor: Tensor) -> bool:
@@ -283,14 +292,6 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int = 1) -> Iterator[FakeGp
     global GPU
     GPU = FakeGpu()
     PINNED.clear()
-    keep: list[Tensor] = []
-
-    def pin_memory(tensor: Tensor, device: object = None) -> Tensor:
-        GPU.note("pin")
-        pinned = tensor.clone()
-        keep.append(pinned)  # so that no other storage gets its address
-        PINNED.add(storage_of(pinned))
-        return pinned
 
     answers = {
         "is_available": lambda: True,
@@ -311,7 +312,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int = 1) -> Iterator[FakeGp
     with monkeypatch.context() as patch:
         for name, answer in answers.items():
             patch.setattr(torch.cuda, name, answer)
-        patch.setattr(Tensor, "pin_memory", pin_memory)
+        patch.setattr(Tensor, "pin_memory", lambda tensor, device=None: pin(tensor.clone()))
         patch.setattr(Tensor, "is_pinned", lambda tensor, device=None: is_pinned(tensor))
         with OnFakeGpu():
             yield GPU

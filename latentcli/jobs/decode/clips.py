@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from torch import Tensor
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from latentcli.core.errors import SampleError
 from latentcli.images.clip_writer import ClipWriter
+from latentcli.jobs.decode.decoded import Decoded
 from latentcli.jobs.decode.latents import LatentClip
 from latentcli.jobs.decode.output import (
     DecodeRun,
@@ -18,9 +18,12 @@ from latentcli.jobs.decode.output import (
     unsound,
     writing,
 )
-from latentcli.jobs.decode.pictures import decode_fitting
+from latentcli.jobs.decode.pictures import decode_fitting, noise_ahead
 from latentcli.jobs.inference.batch_size import latent_values
+from latentcli.jobs.inference.noise import Noise
 from latentcli.jobs.loader.clip_frames import frame_key
+from latentcli.jobs.loader.lookahead import lookahead
+from latentcli.jobs.runtime.background_thread import BackgroundThread
 from latentcli.shards.storage.atomic_write import write_error
 
 LATE_START = 10
@@ -29,7 +32,7 @@ written to begin at 0."""
 
 
 def decode_clips(run: DecodeRun) -> None:
-    """Clip after clip, chunk after chunk: no more than a chunk of frames is in memory."""
+    """Clip after clip, chunk after chunk: no more than two of them are in memory."""
     assert run.source.clips is not None
     for clip in run.source.clips(run.units()):
         run.stop.check()
@@ -61,22 +64,37 @@ def is_written(run: DecodeRun, clip: LatentClip) -> bool:
     return all(run.path(frame_key(clip.key, index)).exists() for index in frames)
 
 
-def chunks(run: DecodeRun, clip: LatentClip) -> Iterator[tuple[int, Tensor]]:
-    """(number of the first frame, uint8 pictures [n, 3, H, W]); SampleError for unsound latents.
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Frames of a clip that are decoded together."""
 
-    The last chunk of a clip has the frames that are left.
-    """
-    step = chunk_frames(run, clip)
-    for start in range(0, clip.shape[0], step):
+    indices: range
+    keys: Sequence[str]
+    noise: Noise | None
+
+
+def chunks(run: DecodeRun, clip: LatentClip) -> Iterator[Chunk]:
+    """All frames of a clip; the last chunk has those that are left."""
+    step, length = chunk_frames(run, clip), clip.shape[0]
+    for start in range(0, length, step):
+        indices = range(start, min(start + step, length))
+        keys = [frame_key(clip.key, index) for index in indices]
+        yield Chunk(indices, keys, noise_ahead(run, keys, clip.shape))
+
+
+def decoded_chunks(run: DecodeRun, clip: LatentClip) -> Iterator[tuple[range, Decoded]]:
+    """(numbers of the frames, their pictures); SampleError for unsound latents."""
+    for chunk in lookahead(chunks(run, clip), int(run.engine.accelerator.gpu)):
         run.stop.check()
-        stop = min(start + step, clip.shape[0])
+        start, stop = chunk.indices.start, chunk.indices.stop
         with run.meter.stage("read", stop - start):
             latents = clip.read(start, stop)
         run.meter.begin()
         if (reason := unsound(latents, run.engine)) is not None:
             raise SampleError("decode", f"{reason} (frames {start} to {stop - 1})")
-        keys = [frame_key(clip.key, index) for index in range(start, stop)]
-        yield start, decode_fitting(run, latents, keys, frames=True)
+        decoded = decode_fitting(run, latents, chunk.keys, chunk.noise, frames=True)
+        yield chunk.indices, decoded
+        run.meter.advance(stop - start)
 
 
 def chunk_frames(run: DecodeRun, clip: LatentClip) -> int:
@@ -96,13 +114,21 @@ def write_video(run: DecodeRun, clip: LatentClip) -> None:
     clock, path = clip.clock(), run.path(clip.key)
     begin = clock.times[0] if clock.times[0] * clock.time_base > LATE_START else 0
     make_parent(path, run.output)
+    quality = run.job.quality
+
+    def add(indices: range, decoded: Decoded) -> None:
+        pixels = decoded.pictures()
+        with run.meter.stage("encode_image", len(indices)):
+            for index, picture in zip(indices, pixels, strict=True):
+                writer.add(picture, clock.times[index] - begin)
+
     try:
-        with ClipWriter(path, size, clock.frame_rate, clock.time_base, run.job.quality) as writer:
-            for start, pixels in chunks(run, clip):
-                with run.meter.stage("encode_image", len(pixels)):
-                    for index, picture in enumerate(pixels, start):
-                        writer.add(picture, clock.times[index] - begin)
-                run.meter.advance(len(pixels))
+        with (
+            ClipWriter(path, size, clock.frame_rate, clock.time_base, quality) as writer,
+            BackgroundThread(1) as behind,
+        ):
+            for indices, decoded in decoded_chunks(run, clip):
+                behind.submit(add, indices, decoded)
     except OSError as error:
         raise write_error(path, error) from error
 
@@ -117,7 +143,6 @@ def write_frames(run: DecodeRun, clip: LatentClip) -> None:
             " choose another -o",
         )
     with writing(run) as submit:
-        for start, pixels in chunks(run, clip):
-            for index, picture in enumerate(pixels, start):
-                submit(save_picture, run, frame_key(clip.key, index), picture)
-            run.meter.advance(len(pixels))
+        for _, decoded in decoded_chunks(run, clip):
+            for index, key in enumerate(decoded.keys):
+                submit(save_picture, run, key, decoded, index)

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from latentcli.core.errors import SampleError, UsageError
+from latentcli.core.errors import UsageError
 from latentcli.core.options import check_options
 from latentcli.images.clips import load_av
 from latentcli.images.codec import SUFFIX_OF
 from latentcli.jobs.cluster.environment import rank_of
 from latentcli.jobs.cluster.tcp_team import join_team
 from latentcli.jobs.cluster.team import Team
-from latentcli.jobs.config import DecodeJob
+from latentcli.jobs.config import ONE_PROCESS, DecodeJob
 from latentcli.jobs.decode.clips import decode_clips
 from latentcli.jobs.decode.from_stdin import open_piped
 from latentcli.jobs.decode.latents import (
-    LatentSample,
     LatentSource,
     check_preset_space,
     check_space,
@@ -32,22 +26,16 @@ from latentcli.jobs.decode.latents import (
 from latentcli.jobs.decode.open_latents import open_latents
 from latentcli.jobs.decode.output import (
     DecodeRun,
-    check_safe,
     make_folder,
-    unsound,
-    write_picture,
     writer_threads,
-    writing,
 )
-from latentcli.jobs.decode.pictures import decode_fitting
 from latentcli.jobs.decode.share import agreed, together
+from latentcli.jobs.decode.stream import decode_all
 from latentcli.jobs.decode.to_stdout import decode_to_stdout, refuse_skipping
 from latentcli.jobs.inference.accelerator import own_device
-from latentcli.jobs.inference.batch_size import latent_values
 from latentcli.jobs.inference.capabilities import check_state, refuse_encoder
 from latentcli.jobs.inference.engine import Engine, inference_config, load_engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
-from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.runtime.bottleneck import ThreadGroup
 from latentcli.jobs.runtime.failures import Failures
 from latentcli.jobs.runtime.meter import Meter
@@ -74,7 +62,7 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     rank = rank_of(os.environ)
     reads, writes = job.store == STDIN, job.output == STDOUT
     if (reads or writes) and rank.world > 1:
-        raise UsageError("A pipe is read and written by one process: leave out torchrun or srun.")
+        raise UsageError(f"{ONE_PROCESS}: leave out torchrun or srun.")
     if writes:
         refuse_skipping(job.skip_existing)
     else:
@@ -98,7 +86,7 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
             source = agreed(job, source, team, stop)
             run = prepared(job, source, team, stop, reporter if rank.leader else SILENT)
         if stdout is not None:
-            decode_to_stdout(run, stdout, decoded_groups)
+            decode_to_stdout(run, stdout)
         else:
             make_folder(run.output)
             (decode_all if source.clips is None else decode_clips)(run)
@@ -146,7 +134,7 @@ def prepared(
         noun="frames" if clips else "images",
         gpu=engine.accelerator.gpu,
         options=faster_options(job, engine, format),
-        groups=threads_of_decode(job, source, format, reporter),
+        groups=threads_of_decode(job, source, format, team.rank.sharing, reporter),
         ranks=team.rank.world,
         shared=team.progress if team.rank.world > 1 else None,
     )
@@ -176,15 +164,12 @@ def failures_of(job: DecodeJob, source: LatentSource) -> Failures:
 
 
 def threads_of_decode(
-    job: DecodeJob, source: LatentSource, format: str, reporter: Reporter
+    job: DecodeJob, source: LatentSource, format: str, sharing: int, reporter: Reporter
 ) -> tuple[ThreadGroup, ...]:
-    """Which threads do which stages: one of them writes a video frame by frame, as it decodes."""
-    if source.clips is not None and format == "mp4":
-        return (ThreadGroup(("read", "decode", "encode_image", "write")),)
-    return (
-        ThreadGroup(("read", "decode")),
-        ThreadGroup(("encode_image", "write"), writer_threads(job, reporter.note)),
-    )
+    """Which threads do which stages: one of them writes a video, frame by frame."""
+    one = source.clips is not None and format == "mp4"
+    writers = 1 if one else writer_threads(job, sharing, reporter.note)
+    return (ThreadGroup(("read", "decode")), ThreadGroup(("encode_image", "write"), writers))
 
 
 def file_format(job: DecodeJob, source: LatentSource) -> str:
@@ -208,82 +193,6 @@ def model_for(job: DecodeJob, source: LatentSource) -> str:
             f"{what} does not say which model made it; name one with --model.{of_space}"
         )
     return model
-
-
-def decode_all(run: DecodeRun) -> None:
-    """read | batch, decode | encode_image, write: pictures are written by a pool of threads."""
-    with writing(run) as submit:
-        for keys, pixels in decoded_groups(run):
-            for key, picture in zip(keys, pixels, strict=True):
-                submit(write_picture, run, key, picture)
-
-
-def decoded_groups(run: DecodeRun) -> Iterator[tuple[list[str], Tensor]]:
-    """Keys and uint8 pictures [N, 3, H, W] of one batch after the other; failed ones are noted."""
-    batch_size = run.job.batch_size or run.engine.accelerator.batch_size
-    most = batch_size * latent_values(run.engine)
-    for group in batches(wanted(run), lambda sample: sample.latent, batch_size, most):
-        run.stop.check()
-        yield from decode_group(run, group)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A latent [C, h, w] and its key."""
-
-    key: str
-    latent: Tensor
-
-
-def wanted(run: DecodeRun) -> Iterator[Loaded]:
-    """The samples to decode: sound ones whose picture is not there yet, or not asked to be kept."""
-    for sample in run.source.samples(run.units()):
-        run.stop.check()
-        run.failures.seen += 1
-        try:
-            check_safe(run, sample.key, sample.source)
-            if run.job.skip_existing and run.path(sample.key).exists():
-                run.skipped.append(sample.key)
-                run.meter.advance(1)
-                continue
-            loaded = load(run, sample)
-        except SampleError as error:
-            run.meter.advance(1, 1)
-            run.fail(sample.key, error, sample.unit if error.stage == "read" else None)
-        else:
-            yield loaded
-
-
-def load(run: DecodeRun, sample: LatentSample) -> Loaded:
-    """Reads a sample's latent; SampleError where it cannot be read, or decoded."""
-    with run.meter.stage("read", 1):
-        latent = sample.load()
-    run.meter.begin()
-    if (reason := unsound(latent, run.engine)) is not None:
-        raise SampleError("decode", reason)
-    return Loaded(sample.key, latent)
-
-
-def decode_group(run: DecodeRun, group: Sequence[Loaded]) -> Iterator[tuple[list[str], Tensor]]:
-    """Keys and uint8 pictures [N, 3, H, W] of latents of one shape, in one batch if they all fit.
-
-    Where not even one fits, each is tried alone, and only those that do not fit then have failed.
-    """
-    keys = [sample.key for sample in group]
-    try:
-        pixels = decode_fitting(run, torch.stack([sample.latent for sample in group]), keys)
-    except SampleError as error:
-        problem = SampleError(error.stage, error.reason)  # without what its frames hold on to
-    else:
-        yield keys, pixels
-        run.meter.advance(len(group))
-        return
-    if len(group) > 1:
-        for sample in group:
-            yield from decode_group(run, [sample])
-        return
-    run.meter.advance(1, 1)
-    run.fail(keys[0], problem)
 
 
 def document(run: DecodeRun, seconds: float) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from latentcli.core.errors import SampleError, StoreError, UsageError
 from latentcli.images.codec import SUFFIX_OF, encode_image
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import DecodeJob
+from latentcli.jobs.decode.decoded import Decoded
 from latentcli.jobs.decode.latents import LatentSource
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
@@ -99,9 +100,13 @@ def make_parent(path: Path, output: Path) -> None:
         raise write_error(path, error) from error
 
 
-def writer_threads(job: DecodeJob, note: Callable[[str], object] = ignore) -> int:
-    """Threads that compress and write pictures; `note` is told where they are fewer than asked."""
-    return within_reach(job.workers or min(cores(), MOST_THREADS), note=note)
+def writer_threads(job: DecodeJob, sharing: int = 1, note: Callable[[str], object] = ignore) -> int:
+    """Threads that compress and write pictures, where so many processes share the cores.
+
+    `note` is told where they are fewer than asked.
+    """
+    usual = max(min(cores() // sharing, MOST_THREADS), 1)
+    return within_reach(job.workers or usual, sharing, note)
 
 
 @contextmanager
@@ -110,7 +115,7 @@ def writing(run: DecodeRun) -> Iterator[Callable[..., None]]:
 
     What a call raises comes out of a later one, or at the end.
     """
-    threads = writer_threads(run.job)
+    threads = writer_threads(run.job, run.team.rank.sharing)
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="encode_image") as pool:
 
@@ -175,19 +180,20 @@ def misshapen(shape: Sequence[int]) -> str | None:
     return f"the latent has the shape {list(shape)}: it needs channels, height and width above 0"
 
 
-def write_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:
+def write_picture(run: DecodeRun, key: str, decoded: Decoded, index: int) -> None:
     """`save_picture`; a picture that the format cannot hold counts as failed."""
     try:
-        save_picture(run, key, pixels)
+        save_picture(run, key, decoded, index)
     except SampleError as error:
         run.fail(key, error)
 
 
-def save_picture(run: DecodeRun, key: str, pixels: Tensor) -> None:
-    """encode_image and write: no half picture is ever seen under its name.
+def save_picture(run: DecodeRun, key: str, decoded: Decoded, index: int) -> None:
+    """encode_image and write, of one of some pictures: no half one is ever seen under its name.
 
     SampleError where the format cannot hold the picture.
     """
+    pixels = decoded.pictures()[index]
     start = time.perf_counter()
     data = encode_image(pixels, run.format, run.job.quality)
     middle = time.perf_counter()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -19,8 +18,10 @@ from latentcli.core.member_names import member_name
 from latentcli.core.types import Member
 from latentcli.images.codec import encode_image
 from latentcli.jobs.decode.clips import decode_clips
+from latentcli.jobs.decode.decoded import Decoded
 from latentcli.jobs.decode.latents import LatentClip, LatentSample
 from latentcli.jobs.decode.output import SUFFIXES, DecodeRun, writer_threads
+from latentcli.jobs.decode.stream import decoded_groups
 from latentcli.jobs.runtime.stdio import Stdout, go_on
 from latentcli.shards.sources.own_output import MARK
 from latentcli.shards.tar.write import END, member_chunks
@@ -33,8 +34,6 @@ COPIED = 4 * 2**20
 """Bytes of a file that are in memory at once while it is copied to the stream."""
 TAKEN = "source"
 """Begins the field of a member that came with a sample and is named like its picture."""
-
-Decoded = Callable[[DecodeRun], Iterator[tuple[list[str], Tensor]]]
 
 
 @dataclass(slots=True)
@@ -80,7 +79,7 @@ class Share:
             self.sent += 1
 
 
-def decode_to_stdout(run: DecodeRun, stdout: Stdout, decoded: Decoded) -> None:
+def decode_to_stdout(run: DecodeRun, stdout: Stdout) -> None:
     """Pictures or clips as members of one tar stream, in order, with what came beside them.
 
     The end mark says that the job came to its end; samples that failed are not in the stream.
@@ -89,7 +88,7 @@ def decode_to_stdout(run: DecodeRun, stdout: Stdout, decoded: Decoded) -> None:
         for clip in run.source.clips(run.units()):
             clip_to_stdout(run, stdout, clip)
     else:
-        pictures_to_stdout(run, stdout, decoded)
+        pictures_to_stdout(run, stdout)
     stdout.write([END])
 
 
@@ -99,7 +98,7 @@ def refuse_skipping(skip_existing: bool) -> None:
         raise UsageError("--skip-existing is for a folder of pictures; leave it out with -o -.")
 
 
-def pictures_to_stdout(run: DecodeRun, stdout: Stdout, decoded: Decoded) -> None:
+def pictures_to_stdout(run: DecodeRun, stdout: Stdout) -> None:
     """Pictures in the order of their latents; some wait for others of their size, not for long."""
     samples = run.source.samples(run.units())
     with writers(run) as pool:
@@ -110,24 +109,18 @@ def pictures_to_stdout(run: DecodeRun, stdout: Stdout, decoded: Decoded) -> None
             share = Share(run, stdout, len(run.failures.noted))
             stdout.idle = partial(share.put, wait=False)
             taken = share.take(itertools.chain([first], samples))
-            part = of_part(run, samples=lambda _, taken=taken: taken)
-            for keys, pixels in decoded(part):
-                for key, picture in zip(keys, pixels, strict=True):
-                    share.files[key] = pool.submit(encode_picture, run, picture)
+            for decoded in decoded_groups(run, [taken]):
+                for index, key in enumerate(decoded.keys):
+                    share.files[key] = pool.submit(encode_picture, run, decoded, index)
                 share.put(wait=False)
             share.put(wait=True)
             stdout.idle = go_on
 
 
-def of_part(run: DecodeRun, **source: Any) -> DecodeRun:
-    """The same run over some samples that have been taken from its source."""
-    return replace(run, source=replace(run.source, units=(), **source))
-
-
 @contextmanager
 def writers(run: DecodeRun) -> Iterator[ThreadPoolExecutor]:
     """Threads for encode_image; what they have not begun is dropped where the block fails."""
-    threads = writer_threads(run.job)
+    threads = writer_threads(run.job, run.team.rank.sharing)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="encode_image")
     try:
         yield pool
@@ -135,10 +128,11 @@ def writers(run: DecodeRun) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def encode_picture(run: DecodeRun, picture: Tensor) -> bytes:
-    """encode_image, timed; SampleError where the format cannot hold the picture."""
+def encode_picture(run: DecodeRun, decoded: Decoded, index: int) -> bytes:
+    """encode_image of one of some pictures; SampleError where the format cannot hold it."""
+    pixels = decoded.pictures()[index]
     with run.meter.stage("encode_image", 1):
-        return encode_image(picture, run.format, run.job.quality)
+        return encode_image(pixels, run.format, run.job.quality)
 
 
 def put_picture(run: DecodeRun, stdout: Stdout, sample: LatentSample, file: Future[bytes]) -> None:
@@ -169,8 +163,8 @@ def put(stdout: Stdout, key: str, members: Sequence[Member], taken: Collection[s
 def clip_to_stdout(run: DecodeRun, stdout: Stdout, clip: LatentClip) -> None:
     """One clip through a file of its own, since a video is not written from front to back."""
     with tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
-        part = of_part(run, clips=lambda _: iter([clip]))
-        decode_clips(replace(part, output=Path(folder)))
+        source = replace(run.source, units=(), clips=lambda _: iter([clip]))
+        decode_clips(replace(run, source=source, output=Path(folder)))
         files = (path for path in Path(folder).rglob("*") if path.is_file())
         paths = sorted(path for path in files if path.name != MARK)
         if not paths:

@@ -115,6 +115,27 @@ class Accelerator:
                 raise
             return host
 
+    def staging(self, shape: Sequence[int]) -> Tensor:
+        """An empty float32 tensor of the host, where it can be in memory as of `pinned`."""
+        try:
+            return torch.empty(*shape, pin_memory=True)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return torch.empty(*shape)
+
+    def to_host(self, tensor: Tensor) -> Tensor:
+        """A tensor of the device on the host, copied while the host goes on.
+
+        It may be read once a `mark` that is made after this has passed.
+        """
+        try:
+            return tensor.to("cpu", non_blocking=True)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return tensor.cpu()
+
     def to_device(self, tensor: Tensor) -> Tensor:
         """A tensor on the device, copied there while the host goes on."""
         if tensor.device.type != "cpu":
@@ -248,6 +269,9 @@ class Cpu(Accelerator):
 
     def pinned(self, host: Tensor) -> Tensor:
         return host
+
+    def staging(self, shape: Sequence[int]) -> Tensor:
+        return torch.empty(*shape)
 
     def to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device)

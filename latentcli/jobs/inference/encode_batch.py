@@ -13,7 +13,8 @@ from torch import Tensor
 
 from latentcli.core.store_dtype import as_stored
 from latentcli.images.codec import to_float
-from latentcli.jobs.inference.engine import Engine, sample_noise
+from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.inference.noise import Noise, begin_noise
 
 PIECE_PIXELS = 2**16
 """Pixels that a CPU core encodes at once, or one picture: enough to keep it busy."""
@@ -113,12 +114,12 @@ def _parts(engine: Engine, images: Tensor, keys: Sequence[str], asked: Asked) ->
         own = model.encode(images).float()
         parts = {"latent": own}
     else:
+        noise = None if sample is None else noise_of(engine, images, keys, sample)
         posterior = model.encode_posterior(images)
-        noise = None
-        if sample is not None:
-            shape = tuple(posterior.mean.shape[1:])
-            noise = engine.accelerator.to_device(sample_noise(sample, keys, shape))
-        raw = posterior.mode() if noise is None else posterior.sample(noise)
+        if noise is None:
+            raw = posterior.mode()
+        else:
+            raw = posterior.sample(engine.accelerator.to_device(noise.ready()))
         own = model.whiten(raw)
         parts = {"latent": raw if state == "raw" else own}
         if state == "moments":
@@ -126,3 +127,10 @@ def _parts(engine: Engine, images: Tensor, keys: Sequence[str], asked: Asked) ->
     if asked.class_token:
         parts["class_token"] = model.predict_class(own).float()
     return parts
+
+
+def noise_of(engine: Engine, images: Tensor, keys: Sequence[str], seed: int) -> Noise:
+    """The noise that pictures [N, 3, H, W] are sampled with, in their latents' shape."""
+    spec = engine.model.spec
+    shape = (spec.channels, *spec.latent_size(*images.shape[-2:]))
+    return begin_noise(engine.accelerator, seed, keys, shape)

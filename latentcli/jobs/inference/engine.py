@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from latentcli.core.errors import UsageError
 from latentcli.images.codec import to_uint8
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.inference.accelerator import Accelerator, pick_device, pick_dtype
+from latentcli.jobs.inference.noise import sample_noise
 from latentcli.jobs.runtime.machine import reuse_heap
 from latentcli.jobs.settings import DecodeSettings
 from latentcli.models.base import Autoencoder, ModelInfo
@@ -69,25 +69,6 @@ def load_engine(
         random_weights=random_weights,
     )
     return Engine(net if plain else fast_form(net), net.info, where, number)
-
-
-def sample_seed(seed: int, key: str) -> int:
-    """A 32-bit seed of one sample, so that its noise depends on nothing but seed and key.
-
-    torch's CPU generator uses no more than 32 bits of a seed.
-    """
-    digest = hashlib.sha256(f"{seed}:{key}".encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:4], "little")
-
-
-def sample_noise(seed: int, keys: Sequence[str], shape: tuple[int, ...]) -> Tensor:
-    """Standard normal float32 [len(keys), *shape] on the CPU, each item from its own stream."""
-    return torch.stack(
-        [
-            torch.randn(shape, generator=torch.Generator().manual_seed(sample_seed(seed, key)))
-            for key in keys
-        ]
-    )
 
 
 def decode_batch(

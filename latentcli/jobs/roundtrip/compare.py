@@ -15,7 +15,8 @@ from latentcli.core.errors import SampleError
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer, is_out_of_memory
 from latentcli.jobs.inference.encode_batch import encode_on_device
-from latentcli.jobs.inference.engine import decode_on_device, sample_noise
+from latentcli.jobs.inference.engine import decode_on_device
+from latentcli.jobs.inference.noise import Noise, begin_noise
 from latentcli.jobs.inference.split_on_oom import SplitOnOom, too_large
 from latentcli.jobs.roundtrip.cached import CachedLatents
 from latentcli.jobs.roundtrip.models import ComparedModel
@@ -86,19 +87,24 @@ class Comparison:
 
 
 def compare(
-    comparison: Comparison, images: Tensor, keys: Sequence[str], *, frames: bool
+    comparison: Comparison,
+    images: Tensor,
+    keys: Sequence[str],
+    noise: Noise | None,
+    *,
+    frames: bool,
 ) -> list[Result]:
     """encode, round to bfloat16 as a store would, decode, measure: for every model.
 
     Where the latents are cached, nothing is encoded or rounded.
     `images` are uint8 [N, 3, H, W] on the device; with `frames`, consecutive ones of a clip. What
-    one model encodes is encoded once, however many decode it, and noise is drawn once. Nothing
+    one model encodes is encoded once, however many decode it, and `noise` serves them all. Nothing
     leaves the device. torch.OutOfMemoryError where it cannot hold one picture's work, SampleError
     where it cannot hold the frames that a temporal decoder sees at once.
     """
     latents: dict[int, Tensor] = {}
     results: list[Result] = []
-    noise = noise_of(comparison, images, keys)
+    started: Tensor | None = None
     for compared in comparison.compared_models:
         encoder = id(compared.encoder)
         if encoder not in latents and comparison.cached is not None:
@@ -106,8 +112,10 @@ def compare(
         elif encoder not in latents:
             with comparison.stage("encode", len(keys)):
                 latents[encoder] = encode(comparison, compared, images, keys)
+        if noise is not None and started is None:
+            started = comparison.accelerator.to_device(noise.ready())
         with comparison.stage("decode", len(keys)):
-            decoded = decode(comparison, compared, latents[encoder], keys, noise, frames=frames)
+            decoded = decode(comparison, compared, latents[encoder], keys, started, frames=frames)
         with comparison.stage("metrics", len(keys)):
             figures = measure(comparison, images, decoded)
             alike = alikeness(results[0].latents if results else None, latents[encoder])
@@ -115,12 +123,13 @@ def compare(
     return results
 
 
-def noise_of(comparison: Comparison, images: Tensor, keys: Sequence[str]) -> Tensor | None:
-    """The noise that diffusion decoders start from, the same for all; None where there is none."""
+def noise_ahead(comparison: Comparison, keys: Sequence[str], shape: Sequence[int]) -> Noise | None:
+    """The noise that diffusion decoders start from to pictures of a shape [3, H, W], the same for
+    all: threads begin to draw it. None where there is no such decoder.
+    """
     if not any(compared.decoder.model.is_diffusion for compared in comparison.compared_models):
         return None
-    noise = sample_noise(comparison.job.seed, keys, tuple(images.shape[1:]))
-    return comparison.accelerator.to_device(noise)
+    return begin_noise(comparison.accelerator, comparison.job.seed, keys, tuple(shape))
 
 
 def encode(

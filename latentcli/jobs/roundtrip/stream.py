@@ -22,6 +22,7 @@ from latentcli.jobs.inference.accelerator import (
     may_be_out_of_memory,
 )
 from latentcli.jobs.inference.batch_size import batch_elements
+from latentcli.jobs.inference.noise import Noise
 from latentcli.jobs.inference.split_on_oom import too_large
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.clip_frames import (
@@ -35,6 +36,7 @@ from latentcli.jobs.loader.clip_frames import (
     pixels_of,
 )
 from latentcli.jobs.loader.loader import open_chunks, timed
+from latentcli.jobs.loader.lookahead import lookahead
 from latentcli.jobs.loader.prepare import Intake, Task
 from latentcli.jobs.roundtrip.compare import (
     Comparison,
@@ -43,6 +45,7 @@ from latentcli.jobs.roundtrip.compare import (
     chunk_size,
     compare,
     finite_ones,
+    noise_ahead,
 )
 from latentcli.jobs.roundtrip.figures import ModelFigures
 from latentcli.jobs.roundtrip.report import ReportWriter
@@ -109,6 +112,31 @@ class Name:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pictures that are compared together."""
+
+    named: Sequence[Name]
+    pixels: Tensor
+    """uint8 [N, 3, H, W]."""
+    noise: Noise | None
+    """What diffusion decoders start from."""
+
+    def alone(self) -> Iterator[Batch]:
+        """Each of its pictures as a batch."""
+        for i in range(len(self.named)):
+            part = slice(i, i + 1)
+            noise = None if self.noise is None else self.noise[part]
+            yield Batch(self.named[part], self.pixels[part], noise)
+
+
+def batch_of(run: Roundtrip, named: Sequence[Name], pictures: Sequence[Tensor]) -> Batch:
+    """Pictures [3, H, W] as a batch; threads begin to draw their noise."""
+    keys = [name.key for name in named]
+    noise = noise_ahead(run.comparison, keys, pictures[0].shape)
+    return Batch(named, torch.stack(list(pictures)), noise)
+
+
 def compare_images(
     run: Roundtrip, intake: Intake, tasks: Iterable[Task], workers: int, time_limit: float
 ) -> None:
@@ -134,16 +162,19 @@ def compare_images(
     with open_chunks(
         intake, tasks, workers, time_limit=time_limit, waiting=run.stop.check
     ) as chunks:
-        for batch in batches(pictures(), lambda each: each[1].pixels, size, batch_elements(size)):
+        groups = batches(pictures(), lambda each: each[1].pixels, size, batch_elements(size))
+        each = (
+            batch_of(run, [name for name, _ in group], [picture.pixels for _, picture in group])
+            for group in groups
+        )
+        for batch in lookahead(each, int(run.comparison.accelerator.gpu)):
             run.stop.check()
-            named = [name for name, _ in batch]
-            pixels = torch.stack([picture.pixels for _, picture in batch])
-            bad = take_pictures(run, pixels, named)
+            bad = take_pictures(run, batch)
             if run.comparison.cached is not None:
-                run.comparison.cached.drop([name.key for name in named])
+                run.comparison.cached.drop([name.key for name in batch.named])
             for name, problem in bad:
                 run.fail(name.key, name.source, problem.stage, problem.reason)
-            run.comparison.meter.advance(len(batch) - len(bad))
+            run.comparison.meter.advance(len(batch.named) - len(bad))
 
 
 def uncached(run: Roundtrip, key: str, pixels: Tensor) -> SampleError | None:
@@ -159,20 +190,17 @@ def uncached(run: Roundtrip, key: str, pixels: Tensor) -> SampleError | None:
     return None
 
 
-def take_pictures(
-    run: Roundtrip, pixels: Tensor, named: Sequence[Name]
-) -> list[tuple[Name, SampleError]]:
+def take_pictures(run: Roundtrip, batch: Batch) -> list[tuple[Name, SampleError]]:
     """`take_batch`; where the device has no memory, each picture is tried alone."""
     try:
         with whole_or_nothing(run):
-            return take_batch(run, pixels, named, frames=False)
+            return take_batch(run, batch, frames=False)
     except SampleError as error:
         problem = SampleError(error.stage, error.reason)  # without what its frames hold on to
-    if len(named) == 1:
-        return [(named[0], problem)]
+    if len(batch.named) == 1:
+        return [(batch.named[0], problem)]
     empty_cache()
-    alone = (take_pictures(run, pixels[i : i + 1], named[i : i + 1]) for i in range(len(named)))
-    return [bad for each in alone for bad in each]
+    return [bad for each in batch.alone() for bad in take_pictures(run, each)]
 
 
 def compare_clips(run: Roundtrip, inputs: InputList, recipe: ClipRecipe) -> None:
@@ -230,19 +258,19 @@ def compare_frames(
     before = [
         {name: len(v) for name, v in of_model.figures.items()} for of_model in run.model_figures
     ]
-    for batch in batches(frames, pixels_of, size, None if temporal else batch_elements(size)):
+    for group in batches(frames, pixels_of, size, None if temporal else batch_elements(size)):
         run.stop.check()
         run.comparison.meter.begin()
         named = [
             Name(run.rows.count + i, frame_key(row.key, first + i), row.source)
-            for i in range(len(batch))
+            for i in range(len(group))
         ]
-        pixels = torch.stack([frame.pixels for frame in batch])
-        bad = take_batch(run, pixels, named, frames=True, clips=clips)
+        batch = batch_of(run, named, [frame.pixels for frame in group])
+        bad = take_batch(run, batch, frames=True, clips=clips)
         if bad:
             raise bad[0][1]
-        first += len(batch)
-        run.comparison.meter.advance(len(batch))
+        first += len(group)
+        run.comparison.meter.advance(len(group))
     if not first:
         return []
     means = map(frame_means, run.model_figures, before)
@@ -256,20 +284,16 @@ def frame_means(of_model: ModelFigures, before: Mapping[str, int]) -> dict[str, 
 
 
 def take_batch(
-    run: Roundtrip,
-    pixels: Tensor,
-    named: Sequence[Name],
-    *,
-    frames: bool,
-    clips: Sequence[ClipMeasure] = (),
+    run: Roundtrip, batch: Batch, *, frames: bool, clips: Sequence[ClipMeasure] = ()
 ) -> list[tuple[Name, SampleError]]:
     """Compares a batch and hands its figures on; gives the pictures that no model may count.
 
     SampleError where the device has no memory for one picture of this size.
     """
+    named, pixels = batch.named, batch.pixels
     several = len(named) > 1 and not frames
     try:
-        results, sound = on_device(run, pixels, [name.key for name in named], clips, frames=frames)
+        results, sound = on_device(run, batch, clips, frames=frames)
     except RuntimeError as error:
         if not (is_out_of_memory(error) or (several and may_be_out_of_memory(error))):
             raise
@@ -288,19 +312,15 @@ def take_batch(
 
 
 def on_device(
-    run: Roundtrip,
-    pixels: Tensor,
-    keys: Sequence[str],
-    clips: Sequence[ClipMeasure],
-    *,
-    frames: bool,
+    run: Roundtrip, batch: Batch, clips: Sequence[ClipMeasure], *, frames: bool
 ) -> tuple[list[Result], list[bool]]:
     """(the results of the pictures that are sound, which those are): all that needs memory there.
 
     Torch's errors where it is short; what was measured of sets by then has to be taken back.
     """
-    images = run.comparison.accelerator.to_device(pixels)
-    results = compare(run.comparison, images, keys, frames=frames)
+    images = run.comparison.accelerator.to_device(batch.pixels)
+    keys = [name.key for name in batch.named]
+    results = compare(run.comparison, images, keys, batch.noise, frames=frames)
     sound = finite_ones(results)
     if not all(sound):
         indices = [i for i, good in enumerate(sound) if good]

@@ -27,7 +27,7 @@ import latentcli
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.images.clips import open_clip
 from latentcli.images.codec import to_float, to_uint8
-from latentcli.jobs.inference.engine import sample_noise
+from latentcli.jobs.inference.noise import sample_noise
 from latentcli.jobs.loader.clip_frames import frame_key
 from latentcli.models.registry import load_model
 from latentcli.shards.sources.own_output import MARK

@@ -65,7 +65,7 @@ def test_only_options_that_are_left_are_advised(mixed_store, tmp_path):
 
 def test_pictures_are_what_the_model_gives(mixed_store, model, reference):
     from latentcli.images.codec import to_uint8
-    from latentcli.jobs.inference.engine import sample_noise
+    from latentcli.jobs.inference.noise import sample_noise
 
     net, latents = load_model(model), latents_of(mixed_store)
     for key in ("000/000000", "000/000011"):

@@ -99,6 +99,14 @@ def test_batches_are_halved_and_stay_so(folder, tmp_path, monkeypatch, error):
     assert_alike(tmp_path / "whole", tmp_path / "halved")
 
 
+def test_no_batch_is_of_two_units(folder, tmp_path, monkeypatch):
+    """Else its pictures would be rounded otherwise where another process takes one of them."""
+    encode(folder, tmp_path / "store", LINEAR, samples_per_shard=4)
+    seen = watch(monkeypatch, at_most(8))
+    decode(tmp_path / "store", tmp_path / "out", batch_size=8)
+    assert seen.done == [4, 4, 4, 1, 2]
+
+
 def test_noise_does_not_depend_on_the_pieces(mixed_store, tmp_path, monkeypatch):
     decode(mixed_store, tmp_path / "whole", seed=5, batch_size=8)
     seen = watch(monkeypatch, at_most(1))

@@ -13,6 +13,7 @@ from latentcli.jobs.decode.latents import own_latents
 from latentcli.jobs.inference.accelerator import DeviceTimer
 from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.inference.engine import decode_on_device, load_engine
+from latentcli.jobs.inference.noise import begin_noise
 from latentcli.jobs.settings import DecodeSettings
 
 KEYS = ["a", "b"]
@@ -26,7 +27,9 @@ def test_noise_and_latents_are_copied_while_the_host_goes_on(monkeypatch, model)
         engine = load_engine(model, device="cuda:0", dtype="fp32")
         gpu.calls.clear()
         sampled = encode_on_device(engine, pixels, KEYS, "raw", 1)["latent"]
-        decode_on_device(engine, own_latents(engine, expected, "raw"), KEYS, DecodeSettings())
+        noise = begin_noise(engine.accelerator, 0, KEYS, tuple(pixels.shape[1:])).ready()
+        own = own_latents(engine, expected, "raw")
+        decode_on_device(engine, own, KEYS, DecodeSettings(), noise=noise)
     copies = [call for call in gpu.calls if call.what == "to device"]
     # Pixels and noise, then latents and noise; of small tables, such as the time grid, we wait.
     assert [call.pinned for call in copies].count(True) == gpu.count("pin") == 4

@@ -14,7 +14,7 @@ from PIL import Image
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.images.codec import to_uint8
 from latentcli.jobs.config import RoundtripJob
-from latentcli.jobs.inference.engine import sample_noise
+from latentcli.jobs.inference.noise import sample_noise
 from latentcli.jobs.roundtrip.job import run_roundtrip
 from latentcli.models.registry import load_model
 

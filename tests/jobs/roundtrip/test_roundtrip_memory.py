@@ -16,7 +16,7 @@ from latentcli.jobs.roundtrip.compare import Comparison
 from latentcli.jobs.roundtrip.job import run_roundtrip
 from latentcli.jobs.roundtrip.models import load_compared_models
 from latentcli.jobs.roundtrip.rows import RowSpool
-from latentcli.jobs.roundtrip.stream import Name, Roundtrip, take_pictures
+from latentcli.jobs.roundtrip.stream import Name, Roundtrip, batch_of, take_pictures
 from latentcli.jobs.runtime.failures import Failures
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.signals import StopRequest
@@ -90,7 +90,7 @@ def test_sets_count_no_picture_twice(tmp_path, fails):
             failures = Failures("skip", None, 5, "")
             run = Roundtrip(comparison, [of_set], rows, None, StopRequest(""), failures)
             named = [Name(i, str(i), "x") for i in range(5)]
-            assert take_pictures(run, pixels, named) == []
+            assert take_pictures(run, batch_of(run, named, list(pixels))) == []
             assert rows.count == 5 and len(run.model_figures[0].figures["psnr"]) == 5
         found[most] = of_set.value(0).value
         assert int(of_set._real.real_features_num_samples) == 5
