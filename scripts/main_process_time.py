@@ -56,13 +56,19 @@ LOOK = 0.005
 UNCOUNTED = 0.25
 """Share of the pictures that pass before the clock starts: all processes have begun by then."""
 MAIN, OTHER = "main", "other"
+RING: list[range] = []
+"""Addresses that were pinned where they are."""
 
 
 class Copied(Cpu):
     """A device whose pinned memory is any memory, and not that in which pictures arrive."""
 
+    def pin_in_place(self, host: Tensor) -> Callable[[], None]:
+        RING[:] = [range(host.data_ptr(), host.data_ptr() + host.nbytes)]
+        return RING.clear
+
     def pinned(self, host: Tensor) -> Tensor:
-        return host.clone()
+        return host if any(host.data_ptr() in there for there in RING) else host.clone()
 
 
 @dataclass
@@ -122,27 +128,26 @@ class ThreadTimes:
 class NoModel(SplitOnOom):
     """Takes the place of the model: latents that are there, and no look at the pictures."""
 
+    made: Parts = field(default_factory=dict)
+    """Of a full batch."""
     start: Callable[[], None] = lambda: None
     """Called once so many pictures have come."""
     after: int = 0
     passed: int = 0
-    made: dict[tuple[int, ...], Parts] = field(default_factory=dict)
 
     def encode(
         self, encode: Callable[[Tensor, Sequence[str]], Parts], pixels: Tensor, keys: Sequence[str]
     ) -> Parts:
-        count, _, height, width = pixels.shape
-        if pixels.shape not in self.made:
-            latents = torch.randn(count, 128, height // 16, width // 16)
-            self.made[tuple(pixels.shape)] = as_stored({"latent": latents}, "bf16")
-        before, self.passed = self.passed, self.passed + count
+        before, self.passed = self.passed, self.passed + len(keys)
         if before < self.after <= self.passed:
             self.start()
-        return self.made[tuple(pixels.shape)]
+        return {name: part[: len(keys)] for name, part in self.made.items()}
 
 
-def measured(job: EncodeJob, engine: Engine, pictures: int) -> Mapping[str, float]:
+def measured(job: EncodeJob, engine: Engine, pictures: int, side: int) -> Mapping[str, float]:
     """Processor seconds a picture, by thread, of an encode job without its model."""
+    latents = torch.randn(job.batch_size or 1, 128, side // 16, side // 16)
+    made = as_stored({"latent": latents}, "bf16")
     times, found = ThreadTimes(), media_of(job, SILENT, False)
     plan = plan_encode(job, engine, found.media, found.kind)
     after = int(UNCOUNTED * pictures)
@@ -151,7 +156,7 @@ def measured(job: EncodeJob, engine: Engine, pictures: int) -> Mapping[str, floa
 
     def encode(run: EncodeRun, work: Work) -> None:
         nonlocal counted
-        model = NoModel(start=times.start, after=after)
+        model = NoModel(made=made, start=times.start, after=after)
         times.watch()
         encode_in_team(replace(run, split_on_oom=model), work)
         taken.update(times.stop())
@@ -182,7 +187,7 @@ def run(folder: Path, side: int, options: argparse.Namespace) -> Mapping[str, fl
             self_check=False,
         )
         engine = replace(engine_of(job), accelerator=cast(Cpu, Copied()))
-        return measured(job, engine, options.pictures)
+        return measured(job, engine, options.pictures, side)
 
 
 def table(side: int, taken: Mapping[str, float]) -> str:

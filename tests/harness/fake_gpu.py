@@ -186,6 +186,20 @@ def plain(leaf: Any) -> Any:
     return leaf.values if isinstance(leaf, OnDevice) else leaf
 
 
+class Runtime:
+    """The CUDA runtime, which pins memory where it lies."""
+
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
+        GPU.note("pin in place")
+        PINNED.add(address)
+        return 0
+
+    def cudaHostUnregister(self, address: int) -> int:
+        GPU.note("unpin")
+        PINNED.remove(address)
+        return 0
+
+
 PINNED: set[int] = set()
 """Addresses of storages that were pinned."""
 
@@ -246,6 +260,9 @@ class Event:
         if self.stream is not None:
             self.stream.finish(self.until)
 
+    def query(self) -> bool:
+        return True
+
     def elapsed_time(self, end: Event) -> float:
         return 1000 * (end.moment - self.moment)
 
@@ -276,6 +293,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int = 1) -> Iterator[FakeGp
         "get_device_name": lambda device=None: "Fake GPU",
         "get_device_capability": lambda device=None: GPU.capability,
         "_lazy_init": lambda: None,
+        "cudart": Runtime,
         "Event": Event,
         "Stream": Stream,
         "stream": on_stream,
