@@ -92,3 +92,15 @@ def test_the_time_of_decoding_is_told(store):
         assert line.startswith("64 to 32") and name in line
         assert all(float(word) > 0 for word in line.split()[-4:])
     assert all(float(line.split()[-1]) > 0 for line in closeness)
+
+
+@pytest.mark.slow
+def test_the_time_of_the_main_process_is_told_by_thread(tmp_path):
+    words = ["--sizes", "32", "--pictures", "96", "--workers", "1", "--turns", "1"]
+    ran = run(tmp_path, "scripts/main_process_time.py", *words)
+    assert ran.returncode == 0, ran.stderr
+    total, *lines = ran.stdout.splitlines()
+    threads = {name: int(time) for name, time in map(str.split, lines)}
+    assert {"main", "supervisor", "dispatch", "other"} <= set(threads)
+    assert total == f"32x32: {total.split()[1]} us a picture"
+    assert abs(int(total.split()[1]) - sum(threads.values())) <= len(threads)

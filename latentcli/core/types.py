@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from latentcli.core.pickled import by_fields
+
 if TYPE_CHECKING:
     import torch
 
@@ -141,6 +143,8 @@ class Row:
     """Hexadecimal digest of the input's bytes."""
     field: str | None = None
     """Of a sample in a tar, the field of the member that was taken."""
+
+    __reduce__ = by_fields
 
 
 @dataclass(frozen=True, slots=True)

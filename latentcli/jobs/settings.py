@@ -124,8 +124,8 @@ class ImageIntake:
     workers: int | None = option(
         None,
         "Processes that read and prepare images; 0 does it in the main one. Default: 0 for"
-        " fewer than 64 inputs, else one per CPU core, up to 8; at most 4 per core. Clips are read"
-        " by threads of the main one.",
+        " fewer than 64 inputs, else one per CPU core, up to 8, and above 10 cores all but 2; at"
+        " most 4 per core. Clips are read by threads of the main one.",
         section="read",
         least=0,
     )

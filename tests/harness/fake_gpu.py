@@ -226,9 +226,29 @@ def pin(tensor: Tensor) -> Tensor:
     return tensor
 
 
+class Runtime:
+    """The CUDA runtime, which pins memory where it lies."""
+
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
+        GPU.note("pin in place")
+        REGISTERED.add(address)
+        return 0
+
+    def cudaHostUnregister(self, address: int) -> int:
+        GPU.note("unpin")
+        REGISTERED.remove(address)
+        return 0
+
+
+REGISTERED: set[int] = set()
+"""Addresses of storages that were pinned where they lie."""
+
+
 def is_pinned(tensor: Tensor) -> bool:
     """Whether a tensor, or what it is a part of, was pinned."""
-    return storage_of(tensor) in PINNED
+    if storage_of(tensor) in PINNED:
+        return True
+    return bool(REGISTERED) and tensor.untyped_storage().data_ptr() in REGISTERED
 
 
 class Stream:
@@ -282,6 +302,9 @@ class Event:
         if self.stream is not None:
             self.stream.finish(self.until)
 
+    def query(self) -> bool:
+        return True
+
     def elapsed_time(self, end: Event) -> float:
         return 1000 * (end.moment - self.moment)
 
@@ -292,6 +315,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int = 1) -> Iterator[FakeGp
     global GPU
     GPU = FakeGpu()
     PINNED.clear()
+    REGISTERED.clear()
 
     answers = {
         "is_available": lambda: True,
@@ -305,6 +329,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int = 1) -> Iterator[FakeGp
         "get_device_capability": lambda device=None: GPU.capability,
         "is_bf16_supported": lambda including_emulation=True: True,
         "_lazy_init": lambda: None,
+        "cudart": Runtime,
         "Event": Event,
         "Stream": Stream,
         "stream": on_stream,

@@ -24,6 +24,7 @@ from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.inference.split_on_oom import Parts, too_large
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.loader import open_chunks, timed
+from latentcli.jobs.loader.pixel_ring import Ring, open_ring, ring_size
 from latentcli.jobs.loader.prepare import Chunk, Task
 from latentcli.latents.pack import not_finite
 from latentcli.latents.schema import tensor_name
@@ -33,11 +34,14 @@ from latentcli.shards.tensors.spool import Spilling
 def encode_units(run: EncodeRun, tasks: Iterable[Task]) -> None:
     """read, decode_image, preprocess | batch, encode | write: each overlaps the next."""
     first = True
+    size = ring_size(run.plan.recipe.preprocess, run.workers, run.plan.batch_size)
     with (
+        open_ring(size, run.engine.accelerator.pin_in_place) as ring,
         open_chunks(
             *(run.intake, tasks, run.workers),
             time_limit=run.job.time_limit or math.inf,
             waiting=run.stop.check,
+            ring=ring,
         ) as chunks,
         open_way_out(run) as out,
     ):
@@ -54,7 +58,7 @@ def encode_units(run: EncodeRun, tasks: Iterable[Task]) -> None:
                 if first:
                     run.sink.first(run, batch)
                     first = False
-                encode_into(out, unit, batch)
+                encode_into(out, unit, batch, ring)
             out.check()
             out.end(unit)
 
@@ -89,30 +93,41 @@ def pictures(run: EncodeRun, unit: EncodedUnit, chunks: Iterable[Chunk]) -> Iter
                 yield Picture(row, pixels)
 
 
-def encode_into(out: WayOut, unit: EncodedUnit, batch: Sequence[Picture]) -> None:
+def encode_into(
+    out: WayOut, unit: EncodedUnit, batch: Sequence[Picture], ring: Ring | None
+) -> None:
     """encode; waiting for what comes back, and packing, are the packer's, so that the device goes
     on.
     """
     run = out.run
     accelerator = run.engine.accelerator
     # Before the timer begins: that is the host's work, and the device may be idle meanwhile.
-    pixels = accelerator.pinned(torch.stack([picture.pixels for picture in batch]))
+    pictures = [picture.pixels for picture in batch]
+    pixels = accelerator.pinned(together(pictures, ring))
     rows = [picture.row for picture in batch]
     timer = DeviceTimer(accelerator)
     parts = None
     with suppress(torch.OutOfMemoryError), timer:
         parts = encode_fitting(run, pixels, [row.key for row in rows])
+    if ring is not None and (parts is not None or len(batch) == 1):
+        ring.release(pictures, timer.is_over)
     if parts is not None:
         out.packer.submit(collect, out, unit, rows, out.copies.begin(parts), timer)
         return
     if len(batch) > 1:  # only those fail that do not fit alone
         for picture in batch:
-            encode_into(out, unit, [picture])
+            encode_into(out, unit, [picture], ring)
         return
     height, width = pixels.shape[-2:]
     reason = too_large("picture", width, height)
     unit.rows[rows[0].key] = replace(rows[0], status="failed", stage="encode", error=reason)
     fail(run, unit.rows[rows[0].key])
+
+
+def together(pictures: Sequence[Tensor], ring: Ring | None) -> Tensor:
+    """Pictures [3, H, W] as one tensor [N, 3, H, W], which they are already where they lie so."""
+    batch = None if ring is None else ring.batch(pictures)
+    return torch.stack(list(pictures)) if batch is None else batch
 
 
 def encode_fitting(run: EncodeRun, pixels: Tensor, keys: Sequence[str]) -> dict[str, Tensor]:

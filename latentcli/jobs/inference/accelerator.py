@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -136,6 +137,13 @@ class Accelerator:
                 raise
             return tensor.cpu()
 
+    def pin_in_place(self, host: Tensor) -> Callable[[], None]:
+        """Has memory of the host pinned where it lies, if that can be; what it gives undoes it.
+
+        Where it cannot be, `pinned` copies what is in it.
+        """
+        return nothing
+
     def to_device(self, tensor: Tensor) -> Tensor:
         """A tensor on the device, copied there while the host goes on."""
         if tensor.device.type != "cpu":
@@ -172,6 +180,10 @@ class Accelerator:
         """Between two marks; waits for the second."""
         end.synchronize()
         return float(begin.elapsed_time(end)) / 1000
+
+    def is_over(self, mark: Any) -> bool:
+        """Whether the device has come as far as a mark; does not wait. Any thread may ask."""
+        return bool(mark.query())
 
     def synchronize(self) -> None:
         """Waits until all work is done."""
@@ -212,6 +224,24 @@ class Cuda(Accelerator):
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+
+    def pin_in_place(self, host: Tensor) -> Callable[[], None]:
+        self.use()
+        runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        if int(runtime.cudaHostRegister(host.data_ptr(), host.nbytes, 0)):
+            # The runtime keeps the error for whoever looks next, which is a kernel's launch.
+            with suppress(RuntimeError):
+                torch.zeros(1, device=self.device)
+            return nothing
+
+        def unpin() -> None:
+            # A job that ends early leaves copies under way. After an error of the device nothing
+            # of all this works, and the error is told of already.
+            with suppress(RuntimeError):
+                self.synchronize()
+                runtime.cudaHostUnregister(host.data_ptr())
+
+        return unpin
 
     def facts(self) -> dict[str, Any]:
         cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
@@ -282,6 +312,9 @@ class Cpu(Accelerator):
     def seconds(self, begin: float, end: float) -> float:
         return end - begin
 
+    def is_over(self, mark: float) -> bool:
+        return True
+
     def synchronize(self) -> None:
         """Nothing to wait for."""
 
@@ -315,6 +348,10 @@ class DeviceTimer:
     def seconds(self) -> float:
         """Between the beginning and the end of the block's work."""
         return self._accelerator.seconds(*self._marks)
+
+    def is_over(self) -> bool:
+        """Whether the device has done the block's work."""
+        return self._accelerator.is_over(self._marks[1])
 
 
 def pick_device(choice: str) -> Accelerator:
@@ -406,6 +443,10 @@ def kind_on_cluster(choice: str, gpus: float) -> type[Accelerator]:
 def listed(words: Sequence[str], last: str) -> str:
     """a, b and c."""
     return f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def nothing() -> None:
+    """Undoes what was not done."""
 
 
 def empty_cache() -> None:

@@ -37,7 +37,7 @@ def has_instruction() -> bool:
 
     ATEN_CPU_CAPABILITY, a variable of torch's, keeps torch to older instructions.
     """
-    allowed = torch.backends.cpu.get_cpu_capability()  # type: ignore[no-untyped-call]
+    allowed = torch.backends.cpu.get_cpu_capability()
     return "AVX512" in allowed and any(getattr(torch.cpu, name, bool)() for name in INSTRUCTIONS)
 
 

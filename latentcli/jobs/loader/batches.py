@@ -7,8 +7,10 @@ shard's bytes are the same every time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 MAX_PENDING_BYTES = 256 * 2**20
@@ -31,18 +33,21 @@ def batches(
     Groups of different shapes wait side by side; above `max_pending_bytes` the oldest is flushed.
     """
 
-    def full_size(tensor: Tensor) -> int:
+    @cache
+    def full_size(shape: torch.Size) -> int:
         if most_elements is None:
             return batch_size
-        return max(1, min(batch_size, most_elements // tensor.numel()))
+        return max(1, min(batch_size, most_elements // shape.numel()))
 
-    groups: dict[tuple[int, ...], list[T]] = {}
+    groups: dict[torch.Size, list[T]] = {}
     pending = 0
     for item in items:
-        shape = tuple(tensor_of(item).shape)
-        groups.setdefault(shape, []).append(item)
-        pending += tensor_of(item).nbytes
-        ready = shape if len(groups[shape]) >= full_size(tensor_of(item)) else None
+        tensor = tensor_of(item)
+        shape = tensor.shape
+        group = groups.setdefault(shape, [])
+        group.append(item)
+        pending += tensor.nbytes
+        ready = shape if len(group) >= full_size(shape) else None
         while ready is not None or pending > max_pending_bytes:
             group = groups.pop(next(iter(groups)) if ready is None else ready)
             pending -= sum(tensor_of(member).nbytes for member in group)

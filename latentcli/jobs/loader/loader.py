@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from latentcli.jobs.loader.pixel_ring import Ring
 from latentcli.jobs.loader.pool import worker_pool
 from latentcli.jobs.loader.prepare import (
     Chunk,
@@ -23,6 +24,10 @@ FEW_INPUTS = 64
 """Below this, starting worker processes costs more than they save."""
 MANY = 10**6
 """Stands for a number of inputs that is not known: enough for all workers."""
+MOST_ON_FEW = 8
+"""Loader processes at most, unless the cores are more by LEFT_FREE."""
+LEFT_FREE = 2
+"""Cores that the main process keeps on a machine of many: for the model, and for what it writes."""
 TIME_LIMIT = 120.0
 """Seconds that one input may take."""
 
@@ -30,14 +35,16 @@ TIME_LIMIT = 120.0
 def pick_workers(
     choice: int | None, inputs: int, beside: int = 1, note: Callable[[str], object] = ignore
 ) -> int:
-    """Loader processes: the choice, or one per core up to 8, or none for a few inputs.
+    """Loader processes: the choice, or none for a few inputs, or one per core up to 8, and where
+    there are more than ten cores all but two.
 
     `beside` is how many processes of the job share the cores; `note` is told where these do not
     carry the choice, and fewer are started.
     """
     if choice is not None:
         return within_reach(choice, beside, note)
-    return 0 if inputs < FEW_INPUTS else max(min(cores() // beside, 8), 1)
+    own = cores() // beside
+    return 0 if inputs < FEW_INPUTS else max(min(own, MOST_ON_FEW), own - LEFT_FREE, 1)
 
 
 @contextmanager
@@ -48,6 +55,7 @@ def open_chunks(
     *,
     time_limit: float = TIME_LIMIT,
     waiting: Callable[[], None] | None = None,
+    ring: Ring | None = None,
 ) -> Iterator[Iterator[Chunk]]:
     """Chunks in the order of their tasks, prepared by `workers` processes that end with the block.
 
@@ -55,7 +63,8 @@ def open_chunks(
     what they raise comes out where their next chunk would. `waiting` is called now and then while
     no chunk is ready, and may raise. An input that takes longer than `time_limit` seconds, or that
     twice ends its process, becomes a failed row. LatentCliError where processes end again and
-    again without being at fault of one input.
+    again without being at fault of one input. Pictures may lie in a `ring` that is given, and must
+    then be released to it.
 
     With 0 workers all is done in this thread, with the same chunks: then nothing is read ahead,
     there is no time limit, and an input that ends its process ends this one.
@@ -63,7 +72,7 @@ def open_chunks(
     if workers == 0:
         yield chunks_here(intake, tasks, waiting)
         return
-    with worker_pool(intake, tasks, workers, time_limit) as buffer:
+    with worker_pool(intake, tasks, workers, time_limit, ring) as buffer:
         yield buffer.items(waiting)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
+from latentcli.jobs.loader.pixel_ring import AHEAD, Ring
 from latentcli.jobs.loader.prepare import Chunk, Intake, Task
 from latentcli.jobs.loader.reorder_buffer import ReorderBuffer
 from latentcli.jobs.loader.supervisor import Deaths, PoolState, Supervisor
@@ -17,10 +18,8 @@ from latentcli.jobs.runtime.signals import held_back
 
 QUEUED = 16
 """Inputs that a worker has in hand or waiting, unless one task has more."""
-AHEAD = 32
-"""Inputs per worker that may be ahead of who takes the chunks."""
 AHEAD_BYTES = 512 * 2**20
-"""Bytes of all that is ahead: of tasks that came with them, and pixels."""
+"""Bytes of all that is ahead: of tasks that came with them, and pixels that have no slot."""
 GRACE = 1.0
 """Seconds that the thread that takes the tasks gets to end."""
 
@@ -28,9 +27,12 @@ GRACE = 1.0
 class Pool:
     """The workers of a job and their supervisors, from `start` to `close`."""
 
-    def __init__(self, intake: Intake, workers: int, time_limit: float) -> None:
-        self.buffer: ReorderBuffer[Chunk] = ReorderBuffer(AHEAD * workers, AHEAD_BYTES)
-        self._shared = PoolState(intake, time_limit, self.buffer, Deaths(workers))
+    def __init__(
+        self, intake: Intake, workers: int, time_limit: float, ring: Ring | None = None
+    ) -> None:
+        ahead = AHEAD * workers if ring is None else ring.ahead
+        self.buffer: ReorderBuffer[Chunk] = ReorderBuffer(ahead, AHEAD_BYTES)
+        self._shared = PoolState(intake, time_limit, self.buffer, Deaths(workers), ring)
         self._supervisors = [Supervisor(self._shared) for _ in range(workers)]
         self._dispatcher: threading.Thread | None = None
 
@@ -66,7 +68,9 @@ class Pool:
                 number = self.buffer.enter(max(task.count, 1), task.held)
                 if number is None:
                     return
-                assignment = Assignment.of(number, task)
+                ring = self._shared.ring
+                slot = None if ring is None or not task.count else ring.take(task.count)
+                assignment = Assignment.of(number, task, slot)
                 if task.count:
                     self._assign(assignment)
                 else:
@@ -105,10 +109,14 @@ def blocked_signals() -> Iterator[None]:
 
 @contextmanager
 def worker_pool(
-    intake: Intake, tasks: Iterable[Task], workers: int, time_limit: float
+    intake: Intake,
+    tasks: Iterable[Task],
+    workers: int,
+    time_limit: float,
+    ring: Ring | None = None,
 ) -> Iterator[ReorderBuffer[Chunk]]:
     """The buffer through which the chunks of some tasks come; its processes end with the block."""
-    pool = Pool(intake, workers, time_limit)
+    pool = Pool(intake, workers, time_limit, ring)
     try:
         pool.start(tasks)
         yield pool.buffer

@@ -11,6 +11,7 @@ from functools import partial
 from torch import Tensor
 
 from latentcli.core.errors import Filtered, SampleError
+from latentcli.core.pickled import by_fields
 from latentcli.core.types import FILTERED, InputRow, Member, Row
 from latentcli.images.codec import DecodePolicy, decode_image
 from latentcli.images.preprocess import PreprocessSpec, preprocess, reduction
@@ -35,6 +36,8 @@ class RawSample:
     data: bytes | None
     others: tuple[Member, ...] = ()
     """What else its sample holds; it stays in this process."""
+
+    __reduce__ = by_fields
 
     @property
     def held(self) -> int:
@@ -71,7 +74,8 @@ class Chunk:
     task: Task
     rows: tuple[Row, ...]
     pixels: tuple[Tensor | None, ...]
-    """uint8 [3, H, W] per row, each in memory of its own; None where the row failed."""
+    """uint8 [3, H, W] per row; None where the row failed. Each is in memory of its own, or in the
+    slot of a ring, where it stays until it is released."""
     seconds: Mapping[str, float]
     """`read` is in it only where workers read: they do so while they decode other inputs."""
 
@@ -114,14 +118,18 @@ def unit_tasks(intake: Intake, units: Iterable[int]) -> Iterator[Task]:
 
 def task_size(spec: PreprocessSpec) -> int:
     """Inputs of a task; 1 where pictures may be of any size."""
+    size = picture_bytes(spec)
+    return 1 if size is None else max(1, min(TASK_SIZE, TASK_BYTES // size))
+
+
+def picture_bytes(spec: PreprocessSpec) -> int | None:
+    """About what no prepared picture exceeds; None where they may be of any size."""
     pixels = None
     if spec.size is not None:
         pixels = spec.size[0] * spec.size[1]
     elif spec.buckets is not None:
         pixels = spec.buckets.most_pixels
-    if pixels is None:
-        return 1
-    return max(1, min(TASK_SIZE, TASK_BYTES // (3 * pixels)))
+    return None if pixels is None else 3 * pixels
 
 
 def read_sample(source: InputRow) -> RawSample:

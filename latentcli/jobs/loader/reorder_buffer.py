@@ -32,8 +32,12 @@ class ReorderBuffer(Generic[T]):
     """
 
     def __init__(self, most: int, most_bytes: float) -> None:
-        self.changed = threading.Condition()
-        """Guards all that is in here; notified of every change."""
+        lock = threading.RLock()
+        self.changed = threading.Condition(lock)
+        """Guards all that is in here; notified when there is more room, and at the end."""
+        self._answered = threading.Condition(lock)
+        """Notified when there is an answer for who takes: nobody else is woken for that, and who
+        takes for nothing else."""
         self.over = False
         """Nobody takes items any more: what makes them should end."""
         self._most, self._most_bytes = most, most_bytes
@@ -76,7 +80,8 @@ class ReorderBuffer(Generic[T]):
         """An item is made."""
         with self.changed:
             self._ready[number] = item
-            self.changed.notify_all()
+            if number == self._head:
+                self._answered.notify_all()
 
     def end(self, error: BaseException | None = None) -> None:
         """No item follows those entered; with an error, that is raised in the next one's place."""
@@ -84,13 +89,13 @@ class ReorderBuffer(Generic[T]):
             self._end = self._entered
             if error is not None:
                 self._errors[self._end] = error
-            self.changed.notify_all()
+            self._answered.notify_all()
 
     def fail(self, error: BaseException) -> None:
         """The next item that is asked for is this error, whatever is ready."""
         with self.changed:
             self._failure = self._failure or error
-            self.changed.notify_all()
+            self._answered.notify_all()
 
     def close(self) -> None:
         """Ends all waiting in here."""
@@ -107,7 +112,7 @@ class ReorderBuffer(Generic[T]):
         while True:
             with self.changed:
                 if not self._is_known():
-                    self.changed.wait_for(self._is_known, PATIENCE)
+                    self._answered.wait_for(self._is_known, PATIENCE)
                 if self._failure is not None:
                     raise self._failure
                 if self._head in self._errors:

@@ -9,9 +9,11 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NoReturn
 
 from latentcli.core.errors import LatentCliError
+from latentcli.jobs.loader.pixel_ring import Ring
 from latentcli.jobs.loader.prepare import Chunk, Intake, failed
 from latentcli.jobs.loader.reorder_buffer import ReorderBuffer
 from latentcli.jobs.loader.worker_handle import Assignment, Process, TaskInput, WorkerDied
@@ -77,6 +79,7 @@ class PoolState:
     buffer: ReorderBuffer[Chunk]
     deaths: Deaths
     """Guarded by the buffer's lock."""
+    ring: Ring | None = None
     starting: threading.Lock = field(default_factory=threading.Lock)
     """One process is started or ended at a time: multiprocessing is not made for more."""
 
@@ -130,7 +133,8 @@ class Supervisor:
     def _start(self) -> Process | None:
         with self.shared.starting:
             try:
-                self._process = None if self.shared.buffer.over else Process(self.shared.intake)
+                over, intake, ring = self.shared.buffer.over, self.shared.intake, self.shared.ring
+                self._process = None if over else Process(intake, ring)
             except OSError as error:
                 give_up(f"one cannot be started: {error.strerror}")
             return self._process
@@ -141,7 +145,9 @@ class Supervisor:
         try:
             process.wait_for_start()
             again, left = left, []
-            process.tell(again)
+            for _, pieces in groupby(again, key=lambda piece: piece[0].number):
+                of_task = list(pieces)
+                process.tell(of_task[0][0], [index for _, index in of_task])
             self._serve(process)
         except (WorkerDied, TooLong) as error:
             in_hand = process.in_hand()
@@ -149,7 +155,7 @@ class Supervisor:
                 reason = process.end()
                 self._process = None
             if not self.shared.buffer.over:
-                self._judge(error, in_hand, reason)
+                self._judge(process, error, in_hand, reason)
         finally:
             if self._process is not None:
                 with self.shared.starting:
@@ -165,7 +171,8 @@ class Supervisor:
         while not self.shared.buffer.over:
             with self.shared.buffer.changed:
                 given = [self._given.popleft() for _ in range(len(self._given))]
-            process.tell((task, index) for task in given for index in range(task.task.count))
+            for assignment in given:
+                process.tell(assignment, range(assignment.task.count))
             poll.register(process.wire, select.POLLIN | (select.POLLOUT if process.outgoing else 0))
             start = time.perf_counter()
             events = dict(poll.poll(LOOK * 1000))
@@ -189,14 +196,16 @@ class Supervisor:
         with self.shared.buffer.changed:
             self.shared.deaths.done(done)
             self._unload(done)
-        self.shared.settle(assignment)
+            self.shared.settle(assignment)
 
     def _unload(self, inputs: int) -> None:
         with self.shared.buffer.changed:
             self.load -= inputs
             self.shared.buffer.changed.notify_all()
 
-    def _judge(self, error: Exception, in_hand: tuple[TaskInput, str] | None, how: str) -> None:
+    def _judge(
+        self, process: Process, error: Exception, in_hand: tuple[TaskInput, str] | None, how: str
+    ) -> None:
         """Finds what a worker ended by: an input fails that hung, or was in hand at two deaths."""
         suspect, self._suspect = self._suspect, in_hand and in_hand[0]
         deaths, explained = self.shared.deaths, isinstance(error, TooLong)
@@ -213,5 +222,6 @@ class Supervisor:
         row = failed(assignment.row(self.shared.intake, index), stage, reason)
         self._suspect = None
         assignment.known[index] = row, None
+        process.spare(assignment, index)
         self._unload(1)
         self.shared.settle(assignment)

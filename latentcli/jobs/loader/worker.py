@@ -1,7 +1,8 @@
 """Prepares pictures in a loader process, as ordered through a socket, until it is ended.
 
-Frames on the socket are a length of 8 bytes and a pickle. After a frame of pictures come their
-pixels as they are, which the parent receives straight into the tensors' memory.
+Frames on the socket are a length of 8 bytes and a pickle. Pictures lie in the slots of a ring that
+the parent has too; the pixels of those that have none come after their frame as they are, and the
+parent receives them straight into the tensors' memory.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentcli.core.pickled import by_fields
 from latentcli.core.types import InputRow, Row
+from latentcli.jobs.loader.pixel_ring import Slots
 from latentcli.jobs.loader.prepare import Intake, RawSample, Recipe, prepare_sample, read_sample
 from latentcli.jobs.runtime.machine import end_with_parent, reuse_heap
 
@@ -48,15 +51,23 @@ class Order:
     unit: int
     indices: tuple[int, ...]
     samples: tuple[RawSample, ...] | None
+    slots: tuple[int, ...] | None
+    """Where the pictures are to be written."""
+
+    __reduce__ = by_fields
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedBatch:
-    """Inputs prepared; the pixels of those that have a shape follow it on the socket."""
+    """Inputs prepared; the pixels of those that have a shape and no slot follow on the socket."""
 
     rows: list[Row]
     shapes: list[tuple[int, ...] | None]
+    slots: list[int | None]
+    """Where those lie that are in the ring."""
     seconds: dict[str, float]
+
+    __reduce__ = by_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,7 @@ class PendingRead:
 
     future: Future[RawSample]
     size: int
+    slot: int | None
     last: bool
     """Of its order."""
 
@@ -111,15 +123,19 @@ class ReadAhead:
         self._held = self._active = 0
         self._since = self._busy = 0.0
 
-    def add(self, items: Sequence[InputRow | RawSample]) -> None:
+    def add(
+        self, items: Sequence[InputRow | RawSample], slots: Sequence[int] | None = None
+    ) -> None:
         """The inputs of an order."""
-        for number, item in enumerate(items, 1):
+        places = [None] * len(items) if slots is None else slots
+        for number, (item, slot) in enumerate(zip(items, places, strict=True), 1):
             last = number == len(items)
             if isinstance(item, RawSample):
-                entry = PendingRead(Future(), 0, last)
+                entry = PendingRead(Future(), 0, slot, last)
                 entry.future.set_result(item)
             else:
-                entry = PendingRead(Future(), item.size if item.size >= 0 else UNKNOWN_SIZE, last)
+                size = item.size if item.size >= 0 else UNKNOWN_SIZE
+                entry = PendingRead(Future(), size, slot, last)
                 self._unstarted.append((item, entry))
             self._queue.put(entry)
         self._start()
@@ -128,8 +144,8 @@ class ReadAhead:
         """Stands for an order."""
         self._queue.put(Broken(error))
 
-    def take(self) -> tuple[RawSample, bool]:
-        """The next input with its bytes, and whether it is its order's last."""
+    def take(self) -> tuple[RawSample, int | None, bool]:
+        """The next input with its bytes, its slot, and whether it is its order's last."""
         entry = self._queue.get()
         if isinstance(entry, Broken):
             raise entry.error
@@ -137,7 +153,7 @@ class ReadAhead:
         with self._lock:
             self._held -= entry.size
         self._start()
-        return sample, entry.last
+        return sample, entry.slot, entry.last
 
     def seconds(self) -> float:
         """Seconds with at least one read under way, since the last call."""
@@ -175,35 +191,44 @@ class ReadAhead:
 class Outbox:
     """Prepared pictures that are not sent yet."""
 
-    rows: list[Row] = field(default_factory=list)
-    pixels: list[Tensor | None] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
+    slots: Slots | None = None
+    """Memory that the parent has too."""
+    batch: PreparedBatch = field(default_factory=lambda: PreparedBatch([], [], [], {}))
+    pixels: list[Tensor] = field(default_factory=list)
+    """Of those that are to be sent."""
     held: int = 0
+    """Bytes of these."""
 
-    def add(self, row: Row, pixels: Tensor | None) -> None:
-        """One more."""
-        self.rows.append(row)
-        self.pixels.append(pixels)
-        self.held += 0 if pixels is None else pixels.numel()
+    def add(self, row: Row, pixels: Tensor | None, slot: int | None) -> None:
+        """One more; it is in its slot, if it has one, when this returns."""
+        if pixels is None or slot is None or self.slots is None or not self.slots.put(slot, pixels):
+            slot = None
+        self.batch.rows.append(row)
+        self.batch.shapes.append(None if pixels is None else tuple(pixels.shape))
+        self.batch.slots.append(slot)
+        if pixels is not None and slot is None:
+            self.pixels.append(pixels)
+            self.held += pixels.numel()
 
     def send(self, wire: socket.socket) -> None:
         """Sends all, and is empty again."""
-        shapes = [None if pixels is None else tuple(pixels.shape) for pixels in self.pixels]
-        buffers: list[bytes | memoryview] = [
-            message_of(PreparedBatch(self.rows, shapes, self.seconds))
-        ]
-        buffers += [pixels.numpy().reshape(-1).data for pixels in self.pixels if pixels is not None]
+        buffers: list[bytes | memoryview] = [message_of(self.batch)]
+        buffers += [pixels.numpy().reshape(-1).data for pixels in self.pixels]
         send_all(wire, buffers)
-        self.rows, self.pixels, self.seconds, self.held = [], [], {}, 0
+        self.batch, self.pixels, self.held = PreparedBatch([], [], [], {}), [], 0
 
 
-def run_worker(wire: socket.socket, intake: Intake) -> None:
-    """Prepares what is ordered until the parent closes its end, ends this process, or dies."""
+def run_worker(wire: socket.socket, intake: Intake, slot_bytes: int | None = None) -> None:
+    """Prepares what is ordered until the parent closes its end, ends this process, or dies.
+
+    `slot_bytes` is how large a slot of the parent's ring is, where it has one.
+    """
     settle()
     try:
         page, reads = shared_page(wire), ReadAhead()
+        outbox = Outbox(None if slot_bytes is None else shared_slots(wire, slot_bytes))
         threading.Thread(target=receive, args=(wire, intake, reads), daemon=True).start()
-        work(wire, intake.recipe, reads, page)
+        work(wire, intake.recipe, reads, page, outbox)
     except ConnectionError:
         os._exit(0)  # the parent has gone
     except Exception as error:
@@ -222,20 +247,31 @@ def shared_page(wire: socket.socket) -> Page:
         os.close(descriptor)
 
 
-def work(wire: socket.socket, recipe: Recipe, reads: ReadAhead, page: Page) -> None:
+def shared_slots(wire: socket.socket, slot_bytes: int) -> Slots:
+    """The ring that the parent shares; EOFError where it has gone."""
+    _, descriptors, _, _ = socket.recv_fds(wire, 1, 1)
+    if not descriptors:
+        raise EOFError
+    try:
+        return Slots(descriptors[0], slot_bytes)
+    finally:
+        os.close(descriptors[0])
+
+
+def work(wire: socket.socket, recipe: Recipe, reads: ReadAhead, page: Page, outbox: Outbox) -> None:
     """Never returns."""
-    begun, outbox = 0, Outbox()
+    begun = 0
     while True:
         begun += 1
         page.write(begun, "read")
-        sample, last = reads.take()
+        sample, slot, last = reads.take()
 
         def entering(stage: str, begun: int = begun) -> None:
             page.write(begun, stage)
 
-        outbox.add(*prepare_sample(sample, recipe, outbox.seconds, entering))
+        outbox.add(*prepare_sample(sample, recipe, outbox.batch.seconds, entering), slot)
         if last or outbox.held >= MESSAGE_BYTES:
-            outbox.seconds["read"] = reads.seconds()
+            outbox.batch.seconds["read"] = reads.seconds()
             outbox.send(wire)
 
 
@@ -247,7 +283,8 @@ def receive(wire: socket.socket, intake: Intake, reads: ReadAhead) -> None:
         except (EOFError, OSError):
             os._exit(0)
         try:
-            reads.add(order.samples if order.samples is not None else rows_of(intake, order))
+            samples = order.samples if order.samples is not None else rows_of(intake, order)
+            reads.add(samples, order.slots)
         except Exception as error:
             reads.fail(error)
 

@@ -7,14 +7,14 @@ import multiprocessing
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from latentcli.core.types import Row
+from latentcli.jobs.loader.pixel_ring import Ring
 from latentcli.jobs.loader.prepare import Chunk, Intake, Prepared, Task
 from latentcli.jobs.loader.worker import (
     Broken,
@@ -45,11 +45,13 @@ class Assignment:
     task: Task
     known: list[Prepared | None]
     seconds: dict[str, float]
+    first_slot: int | None = None
+    """In the ring, of the picture of its first input; those of the others come after it."""
 
     @classmethod
-    def of(cls, number: int, task: Task) -> Assignment:
+    def of(cls, number: int, task: Task, first_slot: int | None = None) -> Assignment:
         """Nothing is known yet."""
-        return cls(number, task, [None] * task.count, {})
+        return cls(number, task, [None] * task.count, {}, first_slot)
 
     def spent(self, seconds: dict[str, float]) -> None:
         """Adds a worker's seconds; those of reading only where the worker read."""
@@ -72,14 +74,15 @@ class Assignment:
         source = intake.inputs.rows(self.task.unit, self.task.start + index, 1)[0]
         return Row(source.key, source.source, "ok")
 
-    def order(self, indices: list[int]) -> Order:
+    def order(self, indices: Sequence[int]) -> Order:
         """Some of its inputs, for a worker."""
-        start, samples = self.task.start, self.task.samples
+        start, samples, first = self.task.start, self.task.samples, self.first_slot
         return Order(
             self.task.unit,
             tuple(start + index for index in indices),
             # What else a sample holds would only travel.
             None if samples is None else tuple(samples[index].alone() for index in indices),
+            None if first is None else tuple(first + index for index in indices),
         )
 
 
@@ -90,11 +93,13 @@ TaskInput = tuple[Assignment, int]
 class Process:
     """One running worker, seen from here."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, ring: Ring | None = None) -> None:
         self.wire, theirs = socket.socketpair()
+        slot_bytes = None if ring is None else ring.slot_bytes
         self.process = _CONTEXT.Process(
-            target=run_worker, args=(theirs, intake), name="loader", daemon=True
+            target=run_worker, args=(theirs, intake, slot_bytes), name="loader", daemon=True
         )
+        self.ring = ring
         with theirs:
             self.process.start()
         self.page: Page | None = None
@@ -107,20 +112,19 @@ class Process:
         """Waits until it has started; WorkerDied where it dies before that."""
         try:
             message, descriptors, _, _ = socket.recv_fds(self.wire, 1, 1)
+            if not message:
+                raise WorkerDied
+            self.page = Page(descriptors[0])
+            os.close(descriptors[0])
+            if self.ring is not None:
+                socket.send_fds(self.wire, [b"\0"], [self.ring.descriptor])
         except OSError as error:
             raise WorkerDied from error
-        if not message:
-            raise WorkerDied
-        self.page = Page(descriptors[0])
-        os.close(descriptors[0])
 
-    def tell(self, pieces: Iterable[TaskInput]) -> None:
-        """Orders inputs; they leave with `push`."""
-        for _, of_task in groupby(pieces, key=lambda piece: piece[0].number):
-            ordered = list(of_task)
-            order = ordered[0][0].order([index for _, index in ordered])
-            self.outgoing.append(memoryview(message_of(order)))
-            self.sent.extend(ordered)
+    def tell(self, assignment: Assignment, indices: Sequence[int]) -> None:
+        """Orders inputs of a task; what the socket does not take leaves with the next `push`."""
+        self.outgoing.append(memoryview(message_of(assignment.order(indices))))
+        self.sent.extend((assignment, index) for index in indices)
         self.push()
 
     def push(self) -> None:
@@ -150,27 +154,44 @@ class Process:
         except (ConnectionError, EOFError) as error:
             raise WorkerDied from error
         assignment = self.sent[0][0]
-        for row, picture in zip(frame.rows, pixels, strict=True):
+        for row, picture, slot in zip(frame.rows, pixels, frame.slots, strict=True):
             _, index = self.sent.popleft()
             assignment.known[index] = row, picture
+            if slot is None:
+                self.spare(assignment, index)
         self.received += len(pixels)
         assignment.spent(frame.seconds)
         return assignment, len(pixels)
 
+    def spare(self, assignment: Assignment, index: int) -> None:
+        """The slot of an input is free, if it has one: no process will write into it."""
+        if self.ring is not None and assignment.first_slot is not None:
+            self.ring.give_back([assignment.first_slot + index])
+
     def _pixels(
         self, frame: PreparedBatch, admit: Callable[[int, int], bool]
     ) -> list[Tensor | None]:
-        """The pictures of a frame, each in memory of its own."""
-        held = sum(math.prod(shape) for shape in frame.shapes if shape is not None)
-        if not admit(self.sent[0][0].number, held):
+        """The pictures of a frame, each in its slot or in memory of its own."""
+        if self.ring is not None and (lying := self.ring.row(frame.slots, frame.shapes)):
+            return [*lying]
+        places = list(zip(frame.shapes, frame.slots, strict=True))
+        sent = [shape for shape, slot in places if shape is not None and slot is None]
+        if sent and not admit(self.sent[0][0].number, sum(map(math.prod, sent))):
             raise WorkerDied
-        pixels = [
-            None if shape is None else torch.empty(shape, dtype=torch.uint8)
-            for shape in frame.shapes
-        ]
-        views = [tensor.numpy().reshape(-1).data for tensor in pixels if tensor is not None]
-        receive_into(self.wire, views)
-        return pixels
+        own = [torch.empty(shape, dtype=torch.uint8) for shape in sent]
+        receive_into(self.wire, [tensor.numpy().reshape(-1).data for tensor in own])
+        rest = iter(own)
+        return [self._picture(shape, slot, rest) for shape, slot in places]
+
+    def _picture(
+        self, shape: tuple[int, ...] | None, slot: int | None, sent: Iterator[Tensor]
+    ) -> Tensor | None:
+        if shape is None:
+            return None
+        if slot is None:
+            return next(sent)
+        assert self.ring is not None
+        return self.ring.at(slot, shape)
 
     def in_hand(self) -> tuple[TaskInput, str] | None:
         """The input that it works on, and the stage; None if it works on none."""
@@ -189,5 +210,7 @@ class Process:
             self.page.close()
         code = self.process.exitcode
         if code is None:
+            for assignment, _ in self.sent:
+                assignment.first_slot = None  # it may write into what it has there
             return "does not end"
         return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -81,6 +81,21 @@ def test_the_time_of_encode_is_the_devices_own(folder, tmp_path, monkeypatch):
     assert all(call.pinned for call in copies)
 
 
+def test_pictures_are_pinned_where_workers_write_them(folder, tmp_path, monkeypatch):
+    """No batch is stacked or copied, and the store is the one that is made without workers."""
+    encode(folder, tmp_path / "cpu", LINEAR, size="48", batch_size=4, workers=0)
+    with fake_gpu(monkeypatch) as gpu:
+        encode(folder, tmp_path / "gpu", LINEAR, **GPU, size="48", workers=1, self_check=False)
+    assert (gpu.count("pin in place"), gpu.count("unpin")) == (1, 1)
+    order = [call.what for call in gpu.calls if call.thread == "main"]
+    assert "pin" not in order[: order.index("mark")]  # later there is one for what comes back
+    copies = [call for call in gpu.calls if call.what == "to device"][-2:]
+    assert all(call.pinned for call in copies)
+    cpu, there = latents_of(tmp_path / "cpu"), latents_of(tmp_path / "gpu")
+    assert cpu.keys() == there.keys()
+    assert all(torch.equal(cpu[name], there[name]) for name in cpu)
+
+
 def test_frames_of_clips_go_the_same_way(tmp_path, monkeypatch):
     clipkit = pytest.importorskip("clipkit")
     clipkit.clips_in(tmp_path / "in", [5])

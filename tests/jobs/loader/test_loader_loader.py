@@ -143,9 +143,18 @@ def test_workers_that_are_always_killed_are_an_error_and_no_hang(model, tmp_path
     assert not [name for name in tree(store) if ".tmp-" in name]
 
 
+@pytest.mark.parametrize(
+    ("machine", "beside", "workers"),
+    [(1, 1, 1), (2, 1, 2), (8, 1, 8), (10, 1, 8), (16, 1, 14), (64, 4, 14), (64, 8, 8), (8, 16, 1)],
+)
+def test_workers_go_with_the_cores(monkeypatch, machine, beside, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(machine)})
+    assert pick_workers(None, FEW_INPUTS, beside) == workers
+
+
 def test_workers_are_picked_by_need():
     assert pick_workers(None, FEW_INPUTS - 1) == 0
-    assert pick_workers(None, FEW_INPUTS) == min(cores(), 8)
+    assert pick_workers(None, FEW_INPUTS) == max(min(cores(), 8), cores() - 2)
     assert pick_workers(0, 10**6) == 0
     assert pick_workers(3, 1) == 3
     assert pick_workers(999, 10**6) == carried() and pick_workers(999, 1, 2) == carried() // 2

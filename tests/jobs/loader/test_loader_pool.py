@@ -184,8 +184,8 @@ def test_reads_are_ahead_and_bounded(tmp_path, monkeypatch):
     assert sorted(begun) == ["0", "1", "2"]
     gate.set()
     found = [reads.take() for _ in sizes]
-    assert [sample.row.key for sample, _ in found] == [str(i) for i in range(9)]
-    assert [last for _, last in found] == [False] * 8 + [True]
+    assert [sample.row.key for sample, _, _ in found] == [str(i) for i in range(9)]
+    assert [last for _, _, last in found] == [False] * 8 + [True]
     assert 0.1 <= reads.seconds() < 5 and reads.seconds() < 0.05
 
 
