@@ -35,6 +35,7 @@ def decode_fitting(
         with run.meter.stage("decode", count):
             fitted = run.split_on_oom.fit(decode, (3, height, width), count, whole=whole)
     except torch.OutOfMemoryError as error:
+        room = run.split_on_oom.room
         what, together = "frame" if frames else "picture", count if whole else 1
-        raise SampleError("decode", too_large(what, width, height, together)) from error
+        raise SampleError("decode", too_large(what, width, height, together, room)) from error
     return fitted["pictures"]
