@@ -21,6 +21,7 @@ from latentcli.jobs.settings import (
     SOURCES,
     DecodeSettings,
     ImageIntake,
+    MemorySettings,
     ModelSettings,
 )
 
@@ -30,7 +31,7 @@ ONE_PROCESS = "A pipe is read and written by one process"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeJob(ModelSettings, ImageIntake):
+class EncodeJob(ModelSettings, MemorySettings, ImageIntake):
     """Images to a latent store."""
 
     sources: tuple[str, ...] = like(
@@ -192,7 +193,7 @@ class SyncJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeJob(DecodeSettings, ModelSettings):
+class DecodeJob(DecodeSettings, ModelSettings, MemorySettings):
     """A latent store, a shard or a file of latents to pictures."""
 
     store: str = option(
@@ -266,7 +267,7 @@ class DecodeJob(DecodeSettings, ModelSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundtripJob(DecodeSettings, ModelSettings, ImageIntake):
+class RoundtripJob(DecodeSettings, ModelSettings, MemorySettings, ImageIntake):
     """Encode and decode in memory, and compare."""
 
     cached: str | None = option(

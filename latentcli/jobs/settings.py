@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from latentcli.core.byte_size import byte_size
 from latentcli.core.options import option
 from latentcli.jobs.runtime.failures import allowed_failures
 
@@ -54,6 +55,26 @@ class ModelSettings:
         section="model",
         choices=("auto", "bf16", "fp32"),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySettings:
+    """How much memory a model may take."""
+
+    max_memory: str | None = option(
+        None,
+        "Most memory of the device that the model may take, with its weights and a batch, such as"
+        " 4GiB. Batches get smaller, and pictures that are too large alone are computed in parts,"
+        " where the model can. Default: no limit.",
+        section="model",
+        check=lambda text: byte_size(text, "--max-memory"),
+        metavar="SIZE",
+    )
+
+    @property
+    def most_bytes(self) -> int | None:
+        """`max_memory` in bytes."""
+        return None if self.max_memory is None else byte_size(self.max_memory, "--max-memory")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,8 +104,16 @@ def sample_ddim(denoise: Denoiser, state: Tensor, grid: Tensor, schedule: VPSche
     alpha, sigma = schedule.alpha_sigma(grid)
     for i in range(len(grid) - 1):
         x0 = denoise(state, grid[i].expand(state.shape[0])).float()
-        noise = (state - alpha[i] * x0) / sigma[i]
-        state = alpha[i + 1] * x0 + sigma[i + 1] * noise
+        # In place where it can be: a large picture and what becomes of it fill the memory.
+        noise = -alpha[i] * x0
+        noise += state
+        noise /= sigma[i]
+        del state
+        state = alpha[i + 1] * x0
+        del x0
+        noise *= sigma[i + 1]
+        state += noise
+        del noise
     return state
 
 
@@ -118,10 +126,15 @@ def sample_dpmpp_2m(denoise: Denoiser, state: Tensor, grid: Tensor, schedule: VP
         x0 = denoise(state, grid[i].expand(state.shape[0])).float()
         h = 0.5 * (log_snr[i + 1] - log_snr[i])
         phi = torch.expm1(-h)
-        state = (sigma[i + 1] / sigma[i]) * state - alpha[i + 1] * phi * x0
+        state = (sigma[i + 1] / sigma[i]) * state
+        state -= alpha[i + 1] * phi * x0
         if previous is not None:
             ratio = 0.5 * (log_snr[i] - log_snr[i - 1]) / h
-            state = state - 0.5 * alpha[i + 1] * phi * (x0 - previous) / ratio
+            correction = x0 - previous
+            correction *= 0.5 * alpha[i + 1] * phi
+            correction /= ratio
+            state -= correction
+            del correction
         previous = x0
     return state
 
@@ -156,4 +169,5 @@ def sample(
     """
     grid = time_grid(config.num_steps, config.schedule, config.strength).to(noise.device)
     denoise = guided(full, dropped, config.pdg_strength) if config.pdg else full
-    return SAMPLERS[config.sampler](denoise, initial_state(noise, grid, schedule), grid, schedule)
+    noise = initial_state(noise, grid, schedule)
+    return SAMPLERS[config.sampler](denoise, noise, grid, schedule)

@@ -22,10 +22,10 @@ from latentcli.jobs.bench.cases import Case
 from latentcli.jobs.bench.ceilings import SHARES, Ceiling, measure_all, shares
 from latentcli.jobs.bench.check_outputs import fault, unlike
 from latentcli.jobs.bench.config import BenchJob
-from latentcli.jobs.bench.memory import own_bytes, peak_bytes
 from latentcli.jobs.bench.models import ShortOfMemory, TimedModel, Work, attempt, timed_model, work
 from latentcli.jobs.bench.operations import count_operators
 from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer, empty_cache
+from latentcli.jobs.inference.memory import own_bytes, peak_bytes
 
 Model = TypeVar("Model")
 
@@ -123,7 +123,7 @@ def once(each: Ready) -> float:
     accelerator = each.model.engine.accelerator
     seconds, added = timed(each.work.call, accelerator)
     if accelerator.gpu:
-        own = own_bytes(each.model.engine, each.work.inputs)
+        own = own_bytes(each.model.engine.model, each.work.inputs)
         each.timing.peak_mib = max(each.timing.peak_mib, added + own / 2**20)
     return seconds
 
@@ -154,7 +154,7 @@ def last_warm_up(each: Ready, case: Case) -> Tensor:
     if model.engine.accelerator.gpu:
         return attempt(model, case, job.call)
     output, peak = attempt(model, case, lambda: peak_bytes(job.call))
-    each.timing.peak_mib = (peak + own_bytes(model.engine, job.inputs)) / 2**20
+    each.timing.peak_mib = (peak + own_bytes(model.engine.model, job.inputs)) / 2**20
     return output
 
 

@@ -124,6 +124,7 @@ def prepared(
         revision=job.revision,
         device=own_device(job.device, team.rank.local, team.rank.world),
         dtype=job.dtype,
+        max_memory=job.most_bytes,
     )
     refuse_encoder(engine)
     check_state(job.latents, engine)
@@ -140,7 +141,7 @@ def prepared(
     )
     return DecodeRun(
         *(job, source, engine, folder_of(job), meter, stop, format),
-        *(SplitOnOom(reporter.note), failures_of(job, source), team),
+        *(SplitOnOom(reporter.note, engine.rooms.get("decode")), failures_of(job, source), team),
     )
 
 

@@ -60,6 +60,7 @@ def decode_fitting(
             fitted = run.split_on_oom.fit(decode, (3, height, width), count, whole=whole)
             pictures = engine.accelerator.to_host(fitted["pictures"])
     except torch.OutOfMemoryError as error:
+        room = run.split_on_oom.room
         what, together = "frame" if frames else "picture", count if whole else 1
-        raise SampleError("decode", too_large(what, width, height, together)) from error
+        raise SampleError("decode", too_large(what, width, height, together, room)) from error
     return Decoded(keys, pictures, timer, run.meter)

@@ -18,7 +18,7 @@ from latentcli.jobs.encode.unit import EncodedUnit
 from latentcli.jobs.encode.way_out import WayOut, open_way_out
 from latentcli.jobs.inference.accelerator import DeviceTimer
 from latentcli.jobs.inference.batch_size import batch_elements
-from latentcli.jobs.inference.split_on_oom import Parts
+from latentcli.jobs.inference.split_on_oom import Parts, too_large
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.clip_frames import (
     ClipBegins,
@@ -138,7 +138,7 @@ def encode_frames(
             parts = encode_fitting(run, pixels, keys)
     except torch.OutOfMemoryError:
         height, width = pixels.shape[-2:]
-        reason = f"the device ran out of memory on a frame of {width}x{height}"
+        reason = too_large("frame", width, height, room=run.split_on_oom.room)
         clip.error = clip.error or SampleError("encode", reason)
         return
     times = [frame.time for frame in batch]

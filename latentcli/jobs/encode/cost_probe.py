@@ -147,7 +147,7 @@ def encode_probe(
     )
     size = plan.batch_size
     groups = list(batches(pictures, lambda pair: pair[1], size, batch_elements(size)))
-    split_on_oom = SplitOnOom()
+    split_on_oom = SplitOnOom(room=engine.rooms.get("encode"))
     seconds, tensors = 0.0, dict[str, Tensor]()
     end = time.perf_counter() + PROBE_SECONDS
     for number, group in enumerate([groups[0], *groups]):

@@ -288,7 +288,8 @@ def job_spec(
             "dtype": dtype_of(job, engine),
             "batch_size": batch_size,
             "batch_pixels": batch_size * BATCH_PIXELS,
-        },
+        }
+        | ({} if job.most_bytes is None else {"max_memory": job.most_bytes}),
         "write": {"format": job.shard_format, "samples_per_shard": job.samples_per_shard},
     }
 

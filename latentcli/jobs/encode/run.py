@@ -127,7 +127,7 @@ def run_of(
         *(job, engine, plan, manifest, work.inputs, work.parts, stop, meter, team, sink),
         reader=plan.reader(meter, stop.check),
         workers=workers,
-        split_on_oom=SplitOnOom(reporter.note),
+        split_on_oom=SplitOnOom(reporter.note, engine.rooms.get("encode")),
         reporter=reporter,
         # That of the survey has the metadata at hand.
         companions=work.companions or companions,

@@ -119,7 +119,7 @@ def encode_into(
             encode_into(out, unit, [picture], ring)
         return
     height, width = pixels.shape[-2:]
-    reason = too_large("picture", width, height)
+    reason = too_large("picture", width, height, room=run.split_on_oom.room)
     unit.rows[rows[0].key] = replace(rows[0], status="failed", stage="encode", error=reason)
     fail(run, unit.rows[rows[0].key])
 

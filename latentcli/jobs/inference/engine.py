@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,12 +12,14 @@ from latentcli.core.errors import UsageError
 from latentcli.images.codec import to_uint8
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.inference.accelerator import Accelerator, pick_device, pick_dtype
+from latentcli.jobs.inference.max_memory import below
 from latentcli.jobs.inference.noise import sample_noise
 from latentcli.jobs.runtime.machine import reuse_heap
 from latentcli.jobs.settings import DecodeSettings
 from latentcli.models.base import Autoencoder, ModelInfo
 from latentcli.models.fast.form import fast_form
 from latentcli.models.registry import load_model
+from latentcli.models.tiled.room import Room
 from latentcli.models.vp_diffusion import InferenceConfig
 
 
@@ -30,6 +32,8 @@ class Engine:
     accelerator: Accelerator
     dtype: str
     """bf16 or fp32."""
+    rooms: Mapping[str, Room] = field(default_factory=dict)
+    """Under --max-memory, what encode and decode may take, by these names."""
 
     @property
     def device(self) -> torch.device:
@@ -51,10 +55,12 @@ def load_engine(
     dtype: str = "auto",
     random_weights: bool = False,
     plain: bool = False,
+    max_memory: int | None = None,
 ) -> Engine:
     """The model with its weights on the chosen device, ready to run.
 
-    It is in its fast form, or `plain` in the published one, which the other is held against.
+    It is in its fast form, or `plain` in the published one, which the other is held against. With
+    `max_memory`, in bytes, it computes in parts what would take more.
     """
     where = pick_device(device)
     number = pick_dtype(dtype, where)
@@ -68,7 +74,11 @@ def load_engine(
         dtype=number,
         random_weights=random_weights,
     )
-    return Engine(net if plain else fast_form(net), net.info, where, number)
+    form = net if plain else fast_form(net)
+    rooms: Mapping[str, Room] = {}
+    if max_memory is not None:
+        form, rooms = below(form, max_memory, where)
+    return Engine(form, net.info, where, number, rooms)
 
 
 def decode_batch(
@@ -139,4 +149,5 @@ def engine_of(job: EncodeJob) -> Engine:
         revision=job.revision,
         device=job.device,
         dtype=job.dtype,
+        max_memory=job.most_bytes,
     )

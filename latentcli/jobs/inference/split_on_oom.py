@@ -13,7 +13,9 @@ from latentcli.jobs.inference.accelerator import (
     is_out_of_memory,
     may_be_out_of_memory,
 )
+from latentcli.jobs.inference.max_memory import mib
 from latentcli.jobs.runtime.meter import ignore
+from latentcli.models.tiled.room import Room
 
 Parts = dict[str, Tensor]
 """By name, each [N, ...] with one entry per picture."""
@@ -25,6 +27,8 @@ class SplitOnOom:
 
     note: Callable[[str], None] = ignore
     """Called once per shape and number when a batch gets fewer from now on."""
+    room: Room | None = None
+    """What --max-memory leaves; None where there is no such limit."""
     sizes: dict[tuple[int, ...], int] = field(default_factory=dict)
     """By shape [3, H, W], where a batch was too much."""
 
@@ -48,10 +52,15 @@ class SplitOnOom:
         Where memory runs out the pieces are halved, for this batch and all later ones of its shape;
         torch.OutOfMemoryError where not even one picture fits, or, with `whole`, not all at once.
         An error that may be of memory and does not say so is tried with fewer pictures too; with
-        one it is raised as it is.
+        one it is raised as it is. No piece has more pictures than the room takes.
         """
+        most = count if self.room is None else self.room.pictures(*shape[1:])
+        if whole and most < count:
+            raise torch.OutOfMemoryError("more than --max-memory")
+        if self.room is not None and most == 0 and self.room.obstacle is not None:
+            raise torch.OutOfMemoryError("more than --max-memory")
         while True:
-            size = count if whole else min(self.sizes.get(shape, count), count)
+            size = count if whole else min(self.sizes.get(shape, count), count, max(1, most))
             try:
                 return joined([work(slice(start, start + size)) for start in range(0, count, size)])
             except RuntimeError as error:
@@ -70,18 +79,41 @@ class SplitOnOom:
             )
 
 
-def too_large(what: str, width: int, height: int, together: int = 1) -> str:
+def too_large(
+    what: str, width: int, height: int, together: int = 1, room: Room | None = None
+) -> str:
     """Why a picture or a frame (`what`) failed for which a device had no memory.
 
-    `together` is how many frames a model that knows time decodes at once.
+    `together` is how many frames a model that knows time decodes at once, `room` what --max-memory
+    leaves.
     """
     size = f"of {width}x{height}"
+    if room is not None and not room.fits(together, height, width):
+        return _above_limit(what, size, together, room, room.whole * height * width * together)
     if together > 1:
         return (
             f"the device ran out of memory on {together} frames {size} that the model decodes"
             " together; give it fewer with --num-frames"
         )
     return f"the device ran out of memory on a {what} {size}"
+
+
+def _above_limit(what: str, size: str, together: int, room: Room, whole: int) -> str:
+    if together > 1:
+        return (
+            f"{together} frames {size} that the model decodes together take {mib(whole)}, more than"
+            f" --max-memory leaves, {mib(room.limit)}; give it fewer with --num-frames"
+        )
+    if room.obstacle is not None:
+        return (
+            f"a {what} {size} takes {mib(whole)}, more than --max-memory leaves, {mib(room.limit)},"
+            f" and this model computes it only whole: {room.obstacle}; give more, or make it"
+            " smaller"
+        )
+    return (
+        f"a {what} {size} takes more than --max-memory leaves, {mib(room.limit)}, even in its"
+        f" smallest parts; whole it takes {mib(whole)}"
+    )
 
 
 def joined(pieces: Sequence[Parts]) -> Parts:

@@ -15,7 +15,7 @@ from latentcli.core.errors import SampleError
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer, is_out_of_memory
 from latentcli.jobs.inference.encode_batch import encode_on_device
-from latentcli.jobs.inference.engine import decode_on_device
+from latentcli.jobs.inference.engine import Engine, decode_on_device
 from latentcli.jobs.inference.noise import Noise, begin_noise
 from latentcli.jobs.inference.split_on_oom import SplitOnOom, too_large
 from latentcli.jobs.roundtrip.cached import CachedLatents
@@ -23,6 +23,7 @@ from latentcli.jobs.roundtrip.models import ComparedModel
 from latentcli.jobs.runtime.meter import Meter, ignore
 from latentcli.metrics.measures import Measure
 from latentcli.metrics.similarity import latent_cosine
+from latentcli.models.tiled.room import Room
 
 SIMILARITIES = ("latent_cosine", "latent_cosine_per_position")
 """How alike two models' latents of a picture are, as `latent_cosine` gives it."""
@@ -63,9 +64,19 @@ class Comparison:
         """Where all models are."""
         return self.compared_models[0].encoder.accelerator
 
-    def split_on_oom(self, op: str, engine: object) -> SplitOnOom:
+    def split_on_oom(self, op: str, engine: Engine) -> SplitOnOom:
         """What is known of how much an engine takes at once."""
-        return self.splits.setdefault((op, id(engine)), SplitOnOom(self.note))
+        return self.splits.setdefault((op, id(engine)), SplitOnOom(self.note, engine.rooms.get(op)))
+
+    def least_room(self, height: int, width: int) -> Room | None:
+        """The room of the engine that has the least for pictures of a size; None without limit."""
+        rooms = [split.room for split in self.splits.values() if split.room is not None]
+
+        def order(room: Room) -> tuple[bool, int]:
+            fits = room.fits(1, height, width)
+            return fits or room.obstacle is None, room.pictures(height, width)
+
+        return min(rooms, key=order, default=None)
 
     @contextmanager
     def stage(self, name: str, items: int) -> Iterator[None]:

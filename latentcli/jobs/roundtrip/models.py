@@ -181,7 +181,12 @@ def load(
     """A model as the job runs it; --weights and --revision are those of --model alone."""
     name, path = with_weights(text)
     return load_engine(
-        name, weights=path or weights, revision=revision, device=job.device, dtype=job.dtype
+        name,
+        weights=path or weights,
+        revision=revision,
+        device=job.device,
+        dtype=job.dtype,
+        max_memory=job.most_bytes,
     )
 
 

@@ -127,6 +127,8 @@ def _encode(manifest: Manifest) -> Iterator[str]:
     if latents.get("dtype", "bf16") != "bf16":
         yield from ("--store-dtype", str(latents["dtype"]))
     yield from ("--dtype", str(encode["dtype"]), "--batch-size", str(encode["batch_size"]))
+    if encode.get("max_memory") is not None:
+        yield from ("--max-memory", str(encode["max_memory"]))
 
 
 def _write(spec: Mapping[str, Any]) -> Iterator[str]:

@@ -134,6 +134,7 @@ def encode_again(job: VerifyJob, manifest: Manifest, reporter: Reporter) -> dict
         revision=None if job.weights else manifest.model["revision"],
         device=job.device,
         dtype=spec["encode"]["dtype"],
+        max_memory=spec["encode"].get("max_memory"),
     )
     check_weights(engine, manifest)
     store = LatentStore(job.store)

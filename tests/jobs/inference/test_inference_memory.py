@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from latentcli.jobs.bench.config import BenchJob
-from latentcli.jobs.bench.memory import highest, own_bytes, peak_bytes
 from latentcli.jobs.bench.models import bench_engine
+from latentcli.jobs.inference.memory import highest, own_bytes, peak_bytes
 
 MIB = 2**20
 SIDE = 512
@@ -93,4 +93,4 @@ def test_highest():
 def test_own_bytes_are_weights_and_inputs(model):
     engine = bench_engine(BenchJob(models=(model,), device="cpu"), model)
     weights = sum(t.nbytes for t in engine.model.state_dict().values())
-    assert own_bytes(engine, [torch.zeros(5), torch.zeros(3)]) == weights + 32
+    assert own_bytes(engine.model, [torch.zeros(5), torch.zeros(3)]) == weights + 32

@@ -1,4 +1,4 @@
-"""Measures a CPU's peak memory: the most bytes of tensors alive during a call."""
+"""Measures peak memory: the most bytes of tensors alive during a call."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.profiler import profile
-
-from latentcli.jobs.inference.engine import Engine
 
 STDERR = 2
 
@@ -60,7 +58,6 @@ def quiet_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def own_bytes(engine: Engine, inputs: Iterable[Tensor]) -> int:
+def own_bytes(model: nn.Module, inputs: Iterable[Tensor] = ()) -> int:
     """Bytes of a model's weights and of its inputs."""
-    model = engine.model
     return sum(t.nbytes for t in (*model.parameters(), *model.buffers(), *inputs))
