@@ -29,6 +29,10 @@ QUANTISED, SCALE = "_quantised", "_scale"
 name finds nothing under it, and so takes no scaled number for a value."""
 FLOAT32 = ("class_token", "class_token_flip")
 """Parts that are stored in float32, whatever the latents are."""
+EXPONENTS = {torch.bfloat16: 0x7F80, torch.float16: 0x7C00, torch.float32: 0x7F800000}
+"""The bits of the exponent, which are all set in what is infinite or no number."""
+INTEGERS = {2: torch.int16, 4: torch.int32}
+"""By size in bytes."""
 UNSOUND = "_unsound"
 """What is appended to a part's name where its values are counted that are not finite."""
 MEANS, SQUARES = "channel_means", "channel_squares"
@@ -73,7 +77,17 @@ def unsound(part: str, values: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
 
     `tensors` are what `stored_tensors` gave of the values.
     """
-    return (~tensors.get(part, values).isfinite()).flatten(1).sum(1)
+    checked = tensors.get(part, values)
+    if checked.device.type == "cpu" and checked.dtype in EXPONENTS:
+        return _unsound_by_bits(checked.contiguous())
+    return (~checked.isfinite()).flatten(1).sum(1)
+
+
+def _unsound_by_bits(values: Tensor) -> Tensor:
+    """The same of a CPU's values, in a quarter of the time: all bits of the exponent are set."""
+    exponent = EXPONENTS[values.dtype]
+    bits = values.flatten(1).view(INTEGERS[values.element_size()]).numpy()
+    return torch.from_numpy(np.count_nonzero(bits & exponent == exponent, axis=1))
 
 
 def as_stored(parts: Mapping[str, Tensor], store_dtype: str = "bf16") -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ import torch
 
 from latentcli.jobs.bench.operations import Operator
 from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer
-from latentcli.jobs.inference.encode_batch import encoder_threads
+from latentcli.jobs.inference.on_cores import core_threads
 from latentcli.models.fast.products import Product
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -102,7 +102,7 @@ def side_by_side(call: Callable[[], object], lanes: int) -> Callable[[], object]
 
     def together() -> None:
         try:
-            list(encoder_threads(lanes).map(alone, range(lanes)))
+            list(core_threads(lanes).map(alone, range(lanes)))
         finally:
             torch.set_num_threads(lanes)
 

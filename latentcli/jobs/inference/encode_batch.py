@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -15,9 +13,7 @@ from latentcli.core.store_dtype import as_stored
 from latentcli.images.codec import to_float
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.inference.noise import Noise, begin_noise
-
-PIECE_PIXELS = 2**16
-"""Pixels that a CPU core encodes at once, or one picture: enough to keep it busy."""
+from latentcli.jobs.inference.on_cores import on_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,34 +62,14 @@ def encode_on_device(
 def _encode_on_cores(
     engine: Engine, pixels: Tensor, keys: Sequence[str], asked: Asked
 ) -> dict[str, Tensor]:
-    """`_encode` in pieces, each on one core.
-
-    A picture goes the same way whatever the number of threads, so its latent has the same bits; and
-    the cores wait for each other once a batch rather than once a layer.
-    """
-    threads = torch.get_num_threads()
-    size = max(1, PIECE_PIXELS // (pixels.shape[-1] * pixels.shape[-2]))
-    starts = range(0, len(pixels), size)
-
-    def piece(start: int) -> dict[str, Tensor]:
-        torch.set_num_threads(1)
-        part = slice(start, start + size)
-        return _encode(engine, pixels[part], keys[part], asked)
-
-    try:
-        each = map(piece, starts) if threads == 1 else encoder_threads(threads).map(piece, starts)
-        pieces = list(each)
-    finally:
-        torch.set_num_threads(threads)
+    """`_encode` in pieces, each on one core."""
+    height, width = pixels.shape[-2:]
+    pieces = on_cores(
+        lambda part: _encode(engine, pixels[part], keys[part], asked), len(pixels), height * width
+    )
     if len(pieces) == 1:
         return pieces[0]
     return {name: torch.cat([part[name] for part in pieces]) for name in pieces[0]}
-
-
-@cache
-def encoder_threads(threads: int) -> ThreadPoolExecutor:
-    """The threads that encode on a CPU."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="encode")
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.inference.accelerator import Accelerator, pick_device, pick_dtype
 from latentcli.jobs.inference.max_memory import below
 from latentcli.jobs.inference.noise import sample_noise
+from latentcli.jobs.inference.on_cores import on_cores
 from latentcli.jobs.runtime.machine import reuse_heap
 from latentcli.jobs.settings import DecodeSettings
 from latentcli.models.base import Autoencoder, ModelInfo
@@ -93,7 +94,6 @@ def decode_batch(
     return decode_on_device(engine, latents, keys, settings, frames=frames).cpu()
 
 
-@torch.inference_mode()
 def decode_on_device(
     engine: Engine,
     latents: Tensor,
@@ -114,16 +114,18 @@ def decode_on_device(
     height, width = latents.shape[-2] * f, latents.shape[-1] * f
     if noise is None and engine.model.is_diffusion:
         noise = sample_noise(settings.seed, keys, (3, height, width))
-    copied = engine.accelerator.to_device
+    copied, config = engine.accelerator.to_device, inference_config(settings)
     run = engine.model.decode_frames if frames else engine.model.decode
-    images = run(
-        copied(latents),
-        height,
-        width,
-        inference_config(settings),
-        noise=None if noise is None else copied(noise),
-    )
-    return to_uint8(images)
+
+    @torch.inference_mode()
+    def decode(part: slice) -> Tensor:
+        start = None if noise is None else copied(noise[part])
+        return to_uint8(run(copied(latents[part]), height, width, config, noise=start))
+
+    if engine.accelerator.gpu or (frames and engine.model.is_video):
+        return decode(slice(None))
+    pieces = on_cores(decode, len(latents), height * width, alone=False)
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def inference_config(settings: DecodeSettings) -> InferenceConfig:
