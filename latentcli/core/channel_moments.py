@@ -59,6 +59,6 @@ def _added(values: Tensor) -> Tensor:
     """
     while (count := values.shape[-1]) > 1:
         half = count // 2
-        odd = values[..., 2 * half :]
-        values = torch.cat([values[..., :half] + values[..., half : 2 * half], odd], -1)
+        added = values[..., :half] + values[..., half : 2 * half]
+        values = torch.cat([added, values[..., 2 * half :]], -1) if count % 2 else added
     return values[..., 0]

@@ -81,7 +81,7 @@ def test_launches_and_bytes(
 ) -> None:
     pytest.importorskip("triton", reason="Triton has no build for this system")
     with without_values(monkeypatch, name) as (engine, gpu):
-        work(engine, count, side, **({"store_dtype": "bf16"} if work is encode else {}))
+        work(engine, count, side)
     done = [call.moved for call in gpu.work() if call.moved is not None]
     # Not so few either that the counter must have missed some.
     assert 0.8 * launches < len(done) <= launches
