@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentcli.core.errors import SampleError
 from latentcli.jobs.config import RoundtripJob
-from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer, is_out_of_memory
+from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer
 from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.inference.engine import Engine, decode_on_device
 from latentcli.jobs.inference.noise import Noise, begin_noise
@@ -173,18 +173,24 @@ def decode(
         return {"pictures": pictures}
 
     step = chunk_of(job, compared) if frames else None
-    height, width = (side * engine.model.spec.downscale for side in latents.shape[2:])
+    size = step or len(keys)
+    shape = (3, *(side * engine.model.spec.downscale for side in latents.shape[2:]))
     fitting = comparison.split_on_oom("decode", engine)
+
+    def chunk(start: int) -> Tensor:
+        def of_chunk(part: slice) -> dict[str, Tensor]:
+            return some(slice(start + part.start, start + part.stop))
+
+        count = min(size, len(keys) - start)
+        return fitting.fit(of_chunk, shape, count, whole=step is not None)["pictures"]
+
     if step is None:
-        return fitting.fit(some, (3, height, width), len(keys))["pictures"]
-    starts = range(0, len(keys), step)
+        return chunk(0)
     try:
-        return torch.cat([some(slice(i, i + step))["pictures"] for i in starts])
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        together = min(step, len(keys))
-        raise SampleError("decode", too_large("frame", width, height, together)) from error
+        return torch.cat([chunk(start) for start in range(0, len(keys), size)])
+    except torch.OutOfMemoryError as error:
+        reason = too_large("frame", shape[2], shape[1], min(size, len(keys)), fitting.room)
+        raise SampleError("decode", reason) from error
 
 
 def chunk_of(job: RoundtripJob, compared: ComparedModel) -> int | None:

@@ -21,6 +21,7 @@ from latentcli.cli.app import main
 from latentcli.core.errors import LatentCliError
 from latentcli.images.codec import to_float, to_uint8
 from latentcli.jobs.config import RoundtripJob
+from latentcli.jobs.inference.engine import load_engine
 from latentcli.jobs.roundtrip.job import run_roundtrip
 from latentcli.models.registry import load_model
 from latentcli.models.tiny_temporal import TemporalTinyDecoder
@@ -80,6 +81,20 @@ def test_frames_that_do_not_fit_together_name_the_option(clip, video, monkeypatc
         " give it fewer with --num-frames."
     )
     assert run_roundtrip(replace(job, num_frames=4))["failed"] == 0
+
+
+def test_frames_that_go_together_keep_below_max_memory(video, tmp_path):
+    """The limit is what a picture of 512x512 takes, as many pixels as four of these frames have."""
+    clip = make_clip(tmp_path / "c.mp4", 8, size=(256, 256))
+    ample = 10**12
+    rooms = load_engine("svd", device="cpu", max_memory=ample).rooms
+    weights = ample - rooms["decode"].limit
+    limit = weights + max(room.whole for room in rooms.values()) * 512**2
+    words = {"models": ("svd",), "device": "cpu", "max_memory": str(limit)}
+    job = RoundtripJob(sources=(str(clip),), **words)
+    with pytest.raises(LatentCliError, match="8 frames of 256x256 that the model decodes together"):
+        run_roundtrip(job)
+    assert run_roundtrip(replace(job, num_frames=2))["failed"] == 0
 
 
 @pytest.mark.parametrize("name", ["svd", "tae_temporal"])
