@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine, load_engine
+from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.clip_frames import ClipRecipe, frame_key, open_frames, pixels_of
 from latentcli.jobs.loader.packed_reader import clip_file
@@ -256,11 +258,16 @@ def compare(engine: Engine, spec: Any, key: str, pixels: Tensor, store: LatentSt
     """Largest RMS difference of a part, relative to the stored part's RMS."""
     latents, is_clip = spec["latents"], "clips" in spec
     keys = [frame_key(key, i) for i in range(len(pixels))] if is_clip else [key]
-    fresh = encode_batch(
-        *(engine, pixels, keys, latents["state"], latents["sample"]),
+    encode = partial(
+        encode_batch,
+        engine,
+        state=latents["state"],
+        sample=latents["sample"],
         class_token=latents.get("class_token", False),
         flip=latents.get("flip", False),
     )
+    # A clip comes with all the frames that the store has of it.
+    fresh = SplitOnOom(room=engine.rooms.get("encode")).encode(encode, pixels, keys)
     if is_clip:
         held = {name: store.frames(key, 0, len(pixels), name) for name in fresh}
     else:

@@ -23,6 +23,7 @@ from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.store.latent_store import open_store
 from latentcli.jobs.store.verify import clips as first_frames
 from latentcli.jobs.store.verify import run_verify
+from latentcli.models.linear import LinearAutoencoder
 from latentcli.shards.store.manifest import read_manifest
 from latentcli.shards.store.verify import verify_shards
 
@@ -151,6 +152,19 @@ def test_a_sound_store_of_clips(options, clips, tmp_path):
 def test_a_sound_store_of_posteriors(options, clips, model, tmp_path):
     encode(clips, tmp_path / "store", model, **options)
     assert verify(tmp_path / "store")["problems"] == []
+
+
+def test_frames_that_do_not_fit_together_are_verified_in_pieces(own, monkeypatch):
+    inner = LinearAutoencoder._posterior
+
+    def limited(self, images):
+        if len(images) > 2:
+            raise RuntimeError("CUDA error: out of memory")
+        return inner(self, images)
+
+    monkeypatch.setattr(LinearAutoencoder, "_posterior", limited)
+    found = verify(own[1])
+    assert (found["problems"], found["reencoded"]["samples"]) == ([], len(NUMBERS))
 
 
 def problems(store: Path) -> list[str]:
