@@ -6,7 +6,7 @@ Within one call of a network the cores wait for each other once a layer; so they
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import TypeVar
 
@@ -37,7 +37,14 @@ def on_cores(work: Callable[[slice], T], count: int, pixels: int, *, alone: bool
     try:
         if threads == 1 or len(parts) == 1:
             return [piece(part) for part in parts]
-        return list(core_threads(threads).map(piece, parts))
+        begun = [core_threads(threads).submit(piece, part) for part in parts]
+        try:
+            return [future.result() for future in begun]
+        finally:
+            # After an error the caller may try fewer pictures: these must not hold its memory.
+            for future in begun:
+                future.cancel()
+            wait(begun)
     finally:
         torch.set_num_threads(threads)
 

@@ -56,6 +56,27 @@ def test_an_error_of_a_piece_is_raised(threads):
     assert torch.get_num_threads() == threads
 
 
+def test_no_piece_is_at_work_after_an_error():
+    begun, over = threading.Event(), []
+
+    def work(part: slice) -> None:
+        if part.start == 0:
+            begun.wait(30)
+            raise MemoryError
+        begun.set()
+        threading.Event().wait(0.2)
+        over.append(part.start)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(MemoryError):
+            on_cores(work, 2, PIECE_PIXELS)
+    finally:
+        torch.set_num_threads(before)
+    assert over == [1]
+
+
 def test_a_picture_is_decoded_alike_in_any_batch():
     """Of 256 pixels a side, each of which is a piece."""
     engine = load_engine("fcdm_nano", device="cpu", dtype="fp32")
