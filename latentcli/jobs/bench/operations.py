@@ -34,6 +34,17 @@ def linear_flop(arguments: Sequence[Any], out: Tensor) -> int:
     return 2 * out.numel() * int(arguments[0].shape[-1])
 
 
+def gelu_product_flop(arguments: Sequence[Any], out: Sequence[Tensor]) -> int:
+    """`linear_flop` of the product, which comes before sums of its squares."""
+    return linear_flop(arguments, out[0])
+
+
+def depthwise_flop(arguments: Sequence[Any], out: Tensor) -> int:
+    """Of features [N, h, w, D] and taps [k, k, D]."""
+    taps = arguments[1]
+    return 2 * out.numel() * int(taps.shape[0] * taps.shape[1])
+
+
 def attention_flop(arguments: Sequence[Any], out: Tensor) -> int:
     """Of queries [N, H, T, d], keys [N, H, S, d] and values [N, H, S, e]."""
     query, key, value = arguments[:3]
@@ -43,6 +54,9 @@ def attention_flop(arguments: Sequence[Any], out: Tensor) -> int:
 
 OWN_FLOP: Mapping[str, Callable[[Sequence[Any], Any], int]] = {
     "mkldnn::_linear_pointwise": linear_flop,
+    "latentcli::depthwise_norm": depthwise_flop,
+    "latentcli::gelu_product": gelu_product_flop,
+    "latentcli::residual_product": linear_flop,
     "aten::_scaled_dot_product_flash_attention_for_cpu": attention_flop,
 }
 """By name, those that torch's own table of FLOPs lacks."""

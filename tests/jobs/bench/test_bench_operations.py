@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from latentcli.jobs.bench.operations import Operator, count_operators
+from latentcli.models.fast.fcdm import FastBlock
+from latentcli.models.fcdm_network import FCDMBlock
 
 N, H, W, C = 2, 6, 4, 8
 CELLS = N * H * W
@@ -71,6 +73,16 @@ def test_a_product_by_reordered_weights():
     pointwise = operators._linear_pointwise
     done = counted(lambda x: pointwise(x, weight, None, "none", [], ""), torch.zeros(CELLS, C))
     assert total(done) == (2 * CELLS * C * 3, FLOAT * (CELLS * C + 3 * C + CELLS * 3))
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_a_block_in_kernels_has_as_many_flops_as_in_operators(modulated):
+    block = FastBlock(FCDMBlock(C, 4 * C, 7, layer_scale=not modulated), torch.float32)
+    x, modulation = torch.zeros(N, H, W, C), torch.zeros(N, 2 * C) if modulated else None
+    fused, plain = (counted(way, x, modulation) for way in (block.fused, block.plain))
+    assert {each.name.partition("::")[0] for each in fused} == {"latentcli"}
+    products = 2 * 2 * CELLS * C * 4 * C
+    assert total(fused)[0] == total(plain)[0] == products + 2 * CELLS * C * 49
 
 
 def test_what_moves_no_bytes_is_not_counted():
