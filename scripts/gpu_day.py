@@ -41,8 +41,8 @@ PER_TAR = 512
 PARTS: Mapping[str, Sequence[str]] = {
     "depthwise": ("depthwise", "dwconv", "dw_conv"),
     "attention": ("flash", "fmha", "attention"),
-    "products": ("gemm", "mm", "linear", "cutlass", "nvjet", "xmma", "conv"),
-    "norms and sums": ("norm", "reduce", "sum", "mean"),
+    "products": ("gemm", "mm", "linear", "cutlass", "nvjet", "xmma", "conv", "product"),
+    "norms and sums": ("norm", "reduce", "sum", "mean", "grn"),
     "copies": ("copy", "memcpy", "memset", "cat", "clone"),
 }
 """Part of a network -> words in the names of its kernels; the first that fits counts."""
@@ -354,11 +354,15 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     for op in ("encode", "decode"):
         table = document["steps"].get(op, {}).get("document", {})
         for row in table.get("rows", ()):
+            # A baseline that memory is too short for leaves nothing to compare with.
+            alone = row["speedup"] is None
+            faster = "" if alone else f", {row['speedup']:.2f}x of {table['baseline']}"
+            saved = "" if alone else f" ({-row['memory_reduction']:+.0%})"
             yield (
                 f"{op} {row['resolution']} batch {row['batch']} {row['model']}:"
-                f" {row['ms_per_batch']:.2f} ms, {row['speedup']:.2f}x of {table['baseline']},"
+                f" {row['ms_per_batch']:.2f} ms{faster},"
                 f" {row['matrix_share']:.0%} of the matrix rate,"
-                f" peak {row['peak_memory_mib']:,.0f} MiB ({-row['memory_reduction']:+.0%})"
+                f" peak {row['peak_memory_mib']:,.0f} MiB{saved}"
             )
     for side, job in document["whole_jobs"].items():
         yield (

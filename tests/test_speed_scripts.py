@@ -59,6 +59,27 @@ def test_a_step_that_hangs_or_fails_loses_no_other(tmp_path):
     assert steps["good"]["document"] == {}
 
 
+def test_a_day_knows_own_kernels_and_rows_without_a_baseline():
+    """What only a GPU shows: names of kernels, and a network that its memory is too short for."""
+    row = {"resolution": 64, "batch": 1, "model": "a", "ms_per_batch": 2.0, "speedup": None}
+    row |= {"matrix_share": 0.5, "peak_memory_mib": 1.0, "memory_reduction": None}
+    step = {"seconds": 1.0, "timed_out": False, "exit_code": 0}
+    step |= {"document": {"rows": [row], "baseline": "b"}}
+    code = (
+        "import sys, json; sys.path.insert(0, sys.argv[1]); import gpu_day;"
+        "names = 'depthwise_norm gelu_product residual_product grn_factors token_norms'.split();"
+        "print(*(gpu_day.part_of(name + '_kernel') for name in names), sep=', ');"
+        "document = {'steps': {'encode': json.loads(sys.argv[2])}, 'whole_jobs': {}};"
+        "print(*gpu_day.summary(document), sep='\\n')"
+    )
+    command = [sys.executable, "-c", code, str(ROOT / "scripts"), json.dumps(step)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    parts, *_, shown = ran.stdout.splitlines()
+    assert parts == "depthwise, products, products, norms and sums, norms and sums"
+    assert shown == "encode 64 batch 1 a: 2.00 ms, 50% of the matrix rate, peak 1 MiB"
+
+
 def test_the_table_of_a_cpu_is_printed_as_the_page_has_it(tmp_path):
     words = ("--small", "--turns", 2, "--flux-turns", 1, "--json", tmp_path / "a.json")
     shown, found = run("speed_table.py", *words)
