@@ -381,8 +381,9 @@ def pick_dtype(choice: str, accelerator: Accelerator) -> str:
         return accelerator.auto_dtype() if accelerator.has_bf16() else "fp32"
     if choice == "bf16" and not accelerator.has_bf16():
         raise UsageError(
-            f"--dtype is bf16, but {accelerator.describe()} does not know bfloat16; use --dtype"
-            " fp32, or leave it out."
+            "--dtype is bf16, given or kept from the store that is there, but"
+            f" {accelerator.describe()} does not know bfloat16; use --dtype fp32, with another"
+            " output folder (-o) where there is such a store, or another device."
         )
     return choice
 

@@ -85,15 +85,18 @@ class Ring(Slots):
             return self._in_use.count(0)
 
     def take(self, count: int) -> int | None:
-        """The first of `count` slots one behind the other, or None where the next are in use."""
+        """The first of `count` slots one behind the other, or None where no so many are free.
+
+        They are the next that are: a picture that waits long for company keeps its slot alone.
+        """
         with self._lock:
             self._take_back()
-            begin = self._next if self._next + count <= len(self._in_use) else 0
-            end = begin + count
-            if end > len(self._in_use) or any(self._in_use[begin:end]):
+            free = bytes(count)
+            begin = self._in_use.find(free, self._next)
+            if begin < 0 and (begin := self._in_use.find(free)) < 0:
                 return None
-            self._in_use[begin:end] = b"\1" * count
-            self._next = end
+            self._next = begin + count
+            self._in_use[begin : self._next] = b"\1" * count
             return begin
 
     def give_back(self, slots: Iterable[int]) -> None:

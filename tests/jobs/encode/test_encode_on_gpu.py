@@ -11,6 +11,7 @@ from encodekit import LINEAR, pictures
 from harness.fake_gpu import Call, fake_gpu
 from jobkit import encode, latents_of, tree
 
+from latentcli.core.errors import UsageError
 from latentcli.jobs.encode.way_out import BATCHES_BEHIND
 from latentcli.jobs.runtime.reporter import Reporter
 
@@ -130,3 +131,13 @@ def test_each_batch_is_copied_back_behind_its_own_work(folder, tmp_path, monkeyp
         assert order[i + 1 : i + each + 2] == ["to host"] * each + ["event"]
     slabs = order.count("pin") - 6  # the pixels of each batch but the first
     assert slabs <= BATCHES_BEHIND + 1
+
+
+def test_a_store_in_bfloat16_tells_a_device_without_it_what_to_do(folder, tmp_path, monkeypatch):
+    """Nobody who left --dtype out is told to leave it out."""
+    store = tmp_path / "store"
+    encode(folder, store, LINEAR, dtype="bf16", limit=4)
+    with fake_gpu(monkeypatch) as gpu:
+        gpu.capability = (7, 5)
+        with pytest.raises(UsageError, match=r"kept from the store.*another output folder"):
+            encode(folder, store, LINEAR, **GPU | {"dtype": "auto"})

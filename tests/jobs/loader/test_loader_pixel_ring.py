@@ -47,6 +47,21 @@ def test_a_slot_is_used_by_one_at_a_time(slots, steps):
         ring.close()
 
 
+def test_a_slot_that_is_kept_does_not_stop_the_others():
+    """A picture of a rare bucket waits until its unit ends."""
+    ring = Ring(8, 12, 8)
+    try:
+        assert ring.take(1) == 0
+        places = [ring.take(3) for _ in range(2)]
+        assert places == [1, 4] and ring.take(2) is None
+        for _ in range(3):
+            ring.give_back(slot for place in places for slot in range(place, place + 3))
+            places = [ring.take(3) for _ in range(2)]
+            assert places == [1, 4]
+    finally:
+        ring.close()
+
+
 def test_pictures_in_a_row_are_a_batch_as_they_lie():
     ring = Ring(4, 12, 4)
     try:
