@@ -13,8 +13,8 @@ from latentcli.core.errors import LatentCliError, UsageError, WeightsError
 from latentcli.jobs.bench.cases import Case
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.config import with_weights
-from latentcli.jobs.inference.accelerator import is_out_of_memory, may_be_out_of_memory
 from latentcli.jobs.inference.engine import Engine, inference_config, load_engine
+from latentcli.jobs.inference.out_of_memory import is_out_of_memory, may_be_out_of_memory
 from latentcli.jobs.settings import DecodeSettings
 
 Given = TypeVar("Given")

@@ -24,8 +24,9 @@ from latentcli.jobs.bench.check_outputs import fault, unlike
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.models import ShortOfMemory, TimedModel, Work, attempt, timed_model, work
 from latentcli.jobs.bench.operations import count_operators
-from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer, empty_cache
+from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer
 from latentcli.jobs.inference.memory import own_bytes, peak_bytes
+from latentcli.jobs.inference.out_of_memory import empty_cache
 
 Model = TypeVar("Model")
 

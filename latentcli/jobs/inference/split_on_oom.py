@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from latentcli.jobs.inference.accelerator import (
+from latentcli.jobs.inference.max_memory import mib
+from latentcli.jobs.inference.out_of_memory import (
     empty_cache,
     is_out_of_memory,
     may_be_out_of_memory,
 )
-from latentcli.jobs.inference.max_memory import mib
 from latentcli.jobs.runtime.meter import ignore
 from latentcli.models.tiled.room import Room
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from latentcli.core.errors import Filtered, SampleError, StoreError
 from latentcli.core.types import FILTERED, InputRow, Picture
 from latentcli.images.codec import encode_image
-from latentcli.jobs.inference.accelerator import (
+from latentcli.jobs.inference.batch_size import batch_elements
+from latentcli.jobs.inference.noise import Noise
+from latentcli.jobs.inference.out_of_memory import (
     empty_cache,
     is_out_of_memory,
     may_be_out_of_memory,
 )
-from latentcli.jobs.inference.batch_size import batch_elements
-from latentcli.jobs.inference.noise import Noise
 from latentcli.jobs.inference.split_on_oom import too_large
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.clip_frames import (

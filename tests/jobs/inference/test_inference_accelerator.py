@@ -20,12 +20,12 @@ from latentcli.jobs.inference.accelerator import (
     Cpu,
     Cuda,
     devices_to_share,
-    empty_cache,
     kind_on_cluster,
     own_device,
     pick_device,
 )
 from latentcli.jobs.inference.engine import load_engine
+from latentcli.jobs.inference.out_of_memory import empty_cache
 from latentcli.jobs.store.latent_store import open_store
 
 PACKAGE = Path(latentcli.__file__).parent

@@ -16,7 +16,7 @@ from PIL import Image
 
 from latentcli.images.codec import to_float
 from latentcli.jobs.config import RoundtripJob
-from latentcli.jobs.inference.accelerator import is_out_of_memory, may_be_out_of_memory
+from latentcli.jobs.inference.out_of_memory import is_out_of_memory, may_be_out_of_memory
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.roundtrip.job import run_roundtrip
 from latentcli.jobs.runtime.reporter import Reporter
