@@ -105,8 +105,9 @@ def preprocess_fields(preprocess: PreprocessSpec) -> dict[str, Any]:
 
 def stored_gaps(spec: Mapping[str, Any]) -> tuple[float, ...] | None:
     """The gaps of PreprocessSpec that a store's spec says; stores without decode files whole."""
-    gaps = spec.get("preprocess", {}).get("reducing_gaps")
-    return None if gaps is None else tuple(gaps)
+    preprocess = spec.get("preprocess")
+    gaps = preprocess.get("reducing_gaps") if isinstance(preprocess, Mapping) else None
+    return tuple(gaps) if isinstance(gaps, list | tuple) else None
 
 
 def size_filter(job: ImageIntake) -> SizeFilter:

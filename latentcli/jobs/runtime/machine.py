@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 PER_CORE = 4
 """Processes or threads that share a core at most: some wait for storage, but not endlessly many."""
 FEWEST_CORES = 2
 """Counted where there are fewer: two of a kind are always allowed to wait for each other."""
+
+CGROUPS = Path("/sys/fs/cgroup")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PR_SET_PDEATHSIG = 1
@@ -43,9 +47,26 @@ def end_with_parent() -> None:
 
 def cores() -> int:
     """CPU cores that Slurm, a container or taskset left this process; else all that there are."""
+    seen = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        seen = len(os.sched_getaffinity(0))
+    share = time_share(CGROUPS)
+    return seen if math.isinf(share) else max(1, min(seen, math.ceil(share)))
+
+
+def time_share(cgroups: Path) -> float:
+    """How many cores' time a container may take, as `docker --cpus` or Kubernetes limit it.
+
+    `cgroups` is where Linux shows its control groups, of either version; infinite without a limit.
+    """
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((cgroups / name).read_text() for name in names).split()
+            if quota.isdigit() and int(period) > 0:
+                return int(quota) / int(period)
+        except (OSError, ValueError):
+            continue
+    return math.inf
 
 
 def carried() -> int:

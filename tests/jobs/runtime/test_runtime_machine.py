@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import pytest
 from jobkit import decode, encode
 
 from latentcli.jobs.runtime import machine
-from latentcli.jobs.runtime.machine import carried, cores, within_reach
+from latentcli.jobs.runtime.machine import carried, cores, time_share, within_reach
 from latentcli.jobs.runtime.reporter import Reporter
 
 
@@ -46,3 +47,24 @@ def test_encode_and_decode_start_no_more_than_that(mixed, model, tmp_path, small
     threads = {view.name: view.threads for view in seen[-1].whole.views()}
     assert threads["encode_image"] == 2
     assert [note.split(" is more")[0] for note in notes] == ["--workers 999"] * 2
+
+
+@pytest.mark.parametrize(
+    ("files", "share"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({"cpu.max": "nonsense"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_a_container_has_a_share_of_the_cores(tmp_path, monkeypatch, files, share):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert time_share(tmp_path) == share
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
+    assert cores() == (64 if share == math.inf else math.ceil(share))
