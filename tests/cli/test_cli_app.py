@@ -217,6 +217,7 @@ def test_one_spelling_and_one_text_for_each_option() -> None:
                 texts.setdefault(parameter.opts[0], set()).add(parameter.help)
     several = {name for name, found in texts.items() if len(found) > 1}
     differing = {"--model", "--workers", "--output", "--latents", "--batch-size", "--format"}
+    differing |= {"--devices"}
     of_groups = {"--weights", "--frames", "--size", "--force", "--baseline", "--report"}
     of_groups |= {"--dry-run", "--samples", "--dtype", "--sample"}
     assert several == differing | of_groups

@@ -107,18 +107,24 @@ def test_names_are_known_again_where_sizes_are_not_known(job):
 
 
 def test_many_names_at_once(job):
-    """Each is looked for among all of them: that must not take the square of the time."""
+    """Each is looked for among all of them: that must not take the square of the time.
+
+    Looking at as many names that are known tells how quick the machine is.
+    """
     many = [f"b{i:05d}.jpg" for i in range(8000)]
     for name in many:
         job.write(name, name)
     plan_work(job.store, SPEC, job.found(), 1000, Ask(), SILENT)
     job.encode()
+    began = time.process_time()
+    job.look()
+    known = time.process_time() - began
     (job.folder / "sub").mkdir()
     for name, other in zip(many, reversed(many), strict=True):
         (job.folder / name).rename(job.folder / "sub" / other)
     began = time.process_time()
     seen = job.look()
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 10 * known
     assert (counts(seen)["renamed"], len(seen.outdated)) == (8000, 9)
 
 
