@@ -43,6 +43,7 @@ def run(folder, script, *words):
     )
 
 
+@pytest.mark.slow
 def test_a_flow_learns_and_draws(store, tmp_path):
     words = ["--steps", "40", "--batch", "8", "--width", "64", "--depth", "2", "--lr", "3e-3"]
     ran = run(tmp_path, "examples/train_flow.py", store, "--out", "flow", *words)

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "numerics.py"
 
 
+@pytest.mark.slow
 def test_a_residual_of_float32_would_gain_nothing_that_shows(photographs: Path) -> None:
     """Of real photographs: what the bfloat16 network loses, and what little of it is the sums'."""
     told = subprocess.run(

@@ -276,6 +276,7 @@ def test_actors_of_a_node_share_its_cores():
 
 
 @needs_ray
+@pytest.mark.slow
 def test_an_actor_knows_how_many_share_its_node(tmp_path):
     """Of GPUs that Ray counts and nobody has."""
     code = """
