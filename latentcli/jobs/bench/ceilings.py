@@ -16,7 +16,7 @@ import torch
 
 from latentcli.jobs.bench.operations import Operator
 from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer
-from latentcli.jobs.inference.on_cores import core_threads
+from latentcli.jobs.inference.on_cores import PIECE_PIXELS, on_cores
 from latentcli.models.fast.products import Product
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -96,17 +96,10 @@ def side_by_side(call: Callable[[], object], lanes: int) -> Callable[[], object]
     """The call in so many threads at once, each with one thread of torch."""
 
     @torch.inference_mode()
-    def alone(_lane: int) -> None:
-        torch.set_num_threads(1)
-        call()
+    def alone(_: slice) -> object:
+        return call()
 
-    def together() -> None:
-        try:
-            list(core_threads(lanes).map(alone, range(lanes)))
-        finally:
-            torch.set_num_threads(lanes)
-
-    return call if lanes == 1 else together
+    return call if lanes == 1 else lambda: on_cores(alone, lanes, PIECE_PIXELS)
 
 
 def copy_ceiling(accelerator: Accelerator) -> Ceiling:

@@ -19,6 +19,7 @@ from latentcli.core.errors import UsageError
 from latentcli.jobs.inference import nvidia_smi
 from latentcli.jobs.inference.cpu_bf16 import multiplies_bf16
 from latentcli.jobs.inference.out_of_memory import is_out_of_memory
+from latentcli.jobs.runtime.background_thread import nothing
 
 BF16_SINCE = (8, 0)
 """Compute capability of CUDA devices that know bfloat16."""
@@ -442,7 +443,3 @@ def kind_on_cluster(choice: str, gpus: float) -> type[Accelerator]:
 def listed(words: Sequence[str], last: str) -> str:
     """a, b and c."""
     return f"{', '.join(words[:-1])} {last} {words[-1]}"
-
-
-def nothing() -> None:
-    """Undoes what was not done."""

@@ -15,10 +15,10 @@ import torch
 import triton
 from torch import Tensor
 
+from latentcli.models.fcdm_network import NORM_EPS
 from latentcli.models.kernels.depthwise_norm import depthwise_norm_kernel
 from latentcli.models.kernels.gelu_product import gelu_product_kernel
 from latentcli.models.kernels.grn_factors import grn_factors_kernel
-from latentcli.models.kernels.reference import NORM_EPS
 from latentcli.models.kernels.residual_product import residual_product_kernel
 from latentcli.models.kernels.token_norms import token_norms_kernel
 from latentcli.models.kernels.turned_heads import turned_heads_kernel

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch import library as torch_operators
 
 from latentcli.models.kernels import reference
 
@@ -103,12 +104,12 @@ OPERATORS: Mapping[str, Operator] = {
 
 
 def _registered() -> Any:
-    library: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
+    library: Any = torch_operators.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
     for name, operator in OPERATORS.items():
         library.define(name + operator.schema)
         library.impl(name, operator.reference, "CPU")
         library.impl(name, _on_gpu(name, operator.results), "CUDA")
-        torch.library.register_fake(f"{NAMESPACE}::{name}", operator.shaped, lib=library)
+        torch_operators.register_fake(f"{NAMESPACE}::{name}", operator.shaped, lib=library)
     return library
 
 

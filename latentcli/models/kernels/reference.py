@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NORM_EPS = 1e-6
+from latentcli.models.fcdm_network import NORM_EPS
 
 
 def depthwise_norm(x: Tensor, taps: Tensor, bias: Tensor, modulation: Tensor | None) -> Tensor:
