@@ -209,6 +209,7 @@ class Forked:
         self._input.close()
         self._output.close()
         self.pid: int = self._process.pid or 0
+        self._giver: threading.Thread | None = None
 
     def give(self, data: bytes) -> None:
         """Writes to its standard input, as long as it is there."""
@@ -216,6 +217,11 @@ class Forked:
         with suppress(BrokenPipeError):
             while view:
                 view = view[os.write(self.input, view) :]
+
+    def give_beside(self, data: bytes) -> None:
+        """`give` in a thread, for more than the pipe holds; `wait` sees its end too."""
+        self._giver = threading.Thread(target=self.give, args=(data,))
+        self._giver.start()
 
     def finish(self, data: bytes) -> bytes:
         """Gives the last of its input and takes all of its output, at once: both pipes may fill."""
@@ -256,6 +262,8 @@ class Forked:
         if code is None:
             self._process.kill()
             raise AssertionError(f"still running after {seconds} seconds: {self.stderr}")
+        if self._giver is not None:
+            self._giver.join(seconds)
         return code
 
     @property

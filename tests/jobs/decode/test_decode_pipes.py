@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
 
 import numpy as np
 import pytest
@@ -310,7 +309,7 @@ def test_keys_that_would_leave_the_folder_are_refused(latents, tmp_path):
 def test_a_reader_that_closes_early_ends_the_job(latents, tmp_path):
     words = ("decode", "-", "-o", "-", "--device", "cpu", "--batch-size", 1)
     job = Forked(*words, log=tmp_path / "log")
-    threading.Thread(target=job.give, args=(latents[:-2048],), daemon=True).start()
+    job.give_beside(latents[:-2048])
     assert len(job.take(1000)) == 1000
     os.close(job.output)
     assert job.wait(SECONDS) == 1

@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import threading
 import time
 
 import pytest
@@ -152,7 +151,7 @@ def test_the_summary_is_talk(tar, model, tmp_path, capfd):
 def test_a_reader_that_closes_early_ends_the_job(tar, model, tmp_path):
     data = tar_bytes(members(300, size=(64, 64)))
     job = Forked("encode", "-", "-o", "-", *encode_words(model), log=tmp_path / "log")
-    threading.Thread(target=job.give, args=(data[:200_000],), daemon=True).start()
+    job.give_beside(data[:200_000])
     assert len(job.take(1000)) == 1000
     os.close(job.output)
     began = time.monotonic()
@@ -213,7 +212,7 @@ def test_a_signal_ends_the_job_while_the_writer_is_silent(tar, model, tmp_path, 
 
 def test_a_signal_ends_the_job_while_nobody_reads(model, tmp_path):
     job = Forked("encode", "-", "-o", "-", *encode_words(model), log=tmp_path / "log")
-    threading.Thread(target=job.give, args=(tar_bytes(members(200, size=(64, 64))),)).start()
+    job.give_beside(tar_bytes(members(200, size=(64, 64))))
     assert job.take(10)
     time.sleep(1)
     os.kill(job.pid, signal.SIGTERM)

@@ -142,8 +142,9 @@ def planned(folder: Path, model: str, count: int) -> Used:
 
 def test_plan_of_twenty_thousand_names(model, tmp_path):
     few, many = (planned(tmp_path, model, count) for count in (100, 20_000))
-    # A million would take 50 times that: within a minute and a gigabyte.
-    assert many.cpu - few.cpu < 1.0, (few, many)
+    # A million would take 50 times that: within a minute and a gigabyte. A start of the command,
+    # some two seconds of work, tells how quick this machine is just now.
+    assert many.cpu - few.cpu < 0.6 * few.cpu, (few, many)
     assert many.tree - few.tree < 12, (few, many)
 
 
