@@ -182,7 +182,7 @@ def test_ten_and_a_hundred_tars_and_two_gigabytes():
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_commands_on_a_million_names():
-    assert run_script("scale.py") == 0
+    assert run_script("scale_commands.py") == 0
 
 
 @pytest.mark.slow
