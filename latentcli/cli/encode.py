@@ -44,7 +44,10 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
     leads = rank_of(os.environ).leader
     with reserved_stdout(out.stdout_is_taken), out.reporter(leads=leads) as reporter:
         from latentcli.jobs.encode.job import run_encode
+        from latentcli.jobs.loader.fork_server import begin_here
 
+        if job.engine == "local" and job.workers != 0 and not job.dry_run:
+            begin_here()
         document = run_encode(job, reporter)
     if not document:  # another process of this job has it
         return

@@ -20,7 +20,9 @@ def export(out: Output, job: ExportJob, given: frozenset[str]) -> None:
     """
     with out.reporter() as reporter:
         from latentcli.jobs.export.job import run_export
+        from latentcli.jobs.loader.fork_server import begin_here
 
+        begin_here()
         document = run_export(job, reporter)
     out.show(document, summary=summary if job.check is None else checked)
 

@@ -21,9 +21,12 @@ def roundtrip(out: Output, job: RoundtripJob, given: frozenset[str]) -> None:
     refuse_ranks("roundtrip", os.environ)
     say_bundled(out, given)
     with out.reporter() as reporter:
+        from latentcli.jobs.loader.fork_server import begin_here
         from latentcli.jobs.roundtrip.job import run_roundtrip
         from latentcli.reports.roundtrip_tables import roundtrip_tables
 
+        if job.workers != 0:
+            begin_here()
         document = run_roundtrip(job, reporter)
     out.show(document, data=roundtrip_tables, summary=summary)
     refuse(document, job.max_bad)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from latentcli.jobs.loader.fork_server import NAME
+
 MARK = "KILL_TEST"
 """The variable that all processes of a job inherit; its value is the number of this process."""
 ORPHAN_SECONDS = 20.0
@@ -45,6 +47,17 @@ def wait_for(
 def in_session(leader: int) -> list[int]:
     """Processes that were started by `leader`, itself left out."""
     return [pid for pid in _pids() if pid != leader and _session(pid) == leader]
+
+
+def workers(leader: int) -> list[int]:
+    """Those of them that load or export: their fork server has named them."""
+
+    def named(pid: int) -> bool:
+        with suppress(OSError):
+            return Path(f"/proc/{pid}/comm").read_text().strip() == NAME
+        return False
+
+    return [pid for pid in in_session(leader) if named(pid)]
 
 
 def gone(leader: int, seconds: float = ORPHAN_SECONDS) -> bool:

@@ -4,16 +4,6 @@ from __future__ import annotations
 
 import jobkit
 import pytest
-from harness.warm import SERVER, warm_server
-
-from latentcli.jobs.loader import worker_handle
-
-
-@pytest.fixture(autouse=True)
-def warm_loaders(monkeypatch):
-    """Loader processes of jobs in this process come from one that has torch imported already."""
-    warm_server()
-    monkeypatch.setattr(worker_handle, "_CONTEXT", SERVER)
 
 
 @pytest.fixture(scope="session")

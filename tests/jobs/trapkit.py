@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import time
@@ -16,6 +15,7 @@ from PIL import Image
 from latentcli.core.types import InputRow
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
+from latentcli.jobs.loader import fork_server
 from latentcli.jobs.loader.prepare import Intake, Recipe
 from latentcli.shards.store.input_list import InputList, write_inputs
 
@@ -81,4 +81,4 @@ def intake(
 
 def processes() -> set[int]:
     """Loader processes of this process."""
-    return {child.pid for child in multiprocessing.active_children() if child.pid}
+    return set(fork_server.children())

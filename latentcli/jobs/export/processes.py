@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
-import signal
+import os
+import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,9 +14,8 @@ import torch
 
 from latentcli.core.errors import LatentCliError, StoreError
 from latentcli.jobs.export.steps import Made, Maker, Work
-from latentcli.jobs.runtime.machine import cores, end_with_parent, within_reach
-from latentcli.jobs.runtime.process import STOPPING
-from latentcli.jobs.runtime.signals import held_back
+from latentcli.jobs.loader import fork_server
+from latentcli.jobs.runtime.machine import cores, within_reach
 
 MOST = 8
 """Processes, where nobody says how many."""
@@ -27,8 +25,6 @@ RUN = 8
 """Steps in a row that a process makes at a time: a shard is opened by each run that reads it."""
 HELD = 3 << 30
 """Bytes that the files which are being made take together at most, as far as one takes no more."""
-
-_CONTEXT = multiprocessing.get_context("spawn")
 
 
 def made_steps(
@@ -81,25 +77,38 @@ def file_bytes(work: Work) -> int:
 def team(maker: Maker, count: int) -> Iterator[list[Connection]]:
     """Processes that make steps, by the connections to them; they end with the block.
 
-    Each finishes what it has in hand before.
+    Each finishes what it has in hand before. A signal ends the export in the main process alone.
     """
-    members, started = [], []
+    members: list[Connection] = []
+    started: list[fork_server.Child] = []
     try:
         for _ in range(count):
-            member, end = _CONTEXT.Pipe()
-            process = _CONTEXT.Process(target=serve, args=(end, maker), daemon=True)
-            with held_back():
-                # A signal ends the export in the main process alone.
-                process.start()
-            end.close()
-            members.append(member)
-            started.append(process)
+            ours, theirs = socket.socketpair()
+            members.append(Connection(ours.detach()))
+            with theirs:
+                started.append(fork_server.start(serve, theirs))
+            members[-1].send(maker)
         yield members
     finally:
         for member in members:
-            member.close()
+            say_no_more(member)
+        for member in members:
+            wait_for_end(member)
         for process in started:
-            process.join()
+            process.end()
+
+
+def say_no_more(member: Connection) -> None:
+    """Closes the way to a process; the way back stays open."""
+    with socket.socket(fileno=os.dup(member.fileno())) as wire, suppress(OSError):
+        wire.shutdown(socket.SHUT_WR)
+
+
+def wait_for_end(member: Connection) -> None:
+    """Waits until a process has closed its end, which it does with its own."""
+    with suppress(EOFError, OSError):
+        while True:
+            member.recv_bytes()
 
 
 def answers(members: Sequence[Connection], runs: Sequence[Sequence[int]]) -> Iterator[list[Made]]:
@@ -123,15 +132,15 @@ def answers(members: Sequence[Connection], runs: Sequence[Sequence[int]]) -> Ite
             yield answer
 
 
-def serve(orders: Connection, maker: Maker) -> None:
-    """Makes the runs that are ordered, until the main process closes its end or has ended."""
-    end_with_parent()
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+def serve(wire: socket.socket) -> None:
+    """Makes the runs that are ordered, until the main process closes its end or has ended.
+
+    The first message is the Maker.
+    """
+    orders = Connection(wire.detach())
     torch.set_num_threads(1)
-    # What was imported stays, and need not be looked through again and again.
-    gc.freeze()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        maker: Maker = orders.recv()
         while True:
             orders.send(answer_to(maker, orders.recv()))
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
 
 from latentcli.jobs.loader.pixel_ring import AHEAD, Ring
 from latentcli.jobs.loader.prepare import Chunk, Intake, Task
 from latentcli.jobs.loader.reorder_buffer import ReorderBuffer
 from latentcli.jobs.loader.supervisor import Deaths, PoolState, Supervisor
 from latentcli.jobs.loader.worker_handle import Assignment
-from latentcli.jobs.runtime.process import STOPPING
 from latentcli.jobs.runtime.signals import held_back
 
 QUEUED = 16
@@ -41,7 +38,7 @@ class Pool:
         self._dispatcher = threading.Thread(
             target=self._dispatch, args=(tasks,), name="dispatch", daemon=True
         )
-        with blocked_signals():
+        with held_back():  # threads started in here never see the signals that end a job
             for thread in (
                 *(supervisor.thread for supervisor in self._supervisors),
                 self._dispatcher,
@@ -95,16 +92,6 @@ class Pool:
             self.buffer.changed.wait_for(has_room)
             if not self.buffer.over:
                 min(self._supervisors, key=lambda supervisor: supervisor.load).give(assignment)
-
-
-@contextmanager
-def blocked_signals() -> Iterator[None]:
-    """Threads started in here, and their processes, never see the signals that end a job."""
-    with held_back():
-        resource_tracker.ensure_running()
-        # Its start unblocks two of them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-        yield
 
 
 @contextmanager

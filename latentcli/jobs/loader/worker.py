@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
+import signal
 import socket
 import threading
 import time
@@ -21,7 +22,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +30,9 @@ from latentcli.core.pickled import by_fields
 from latentcli.core.types import InputRow, Row
 from latentcli.jobs.loader.pixel_ring import Slots
 from latentcli.jobs.loader.prepare import Intake, RawSample, Recipe, prepare_sample, read_sample
-from latentcli.jobs.runtime.machine import end_with_parent, reuse_heap
+from latentcli.jobs.runtime.frames import message_of, receive_message, send_all
+from latentcli.jobs.runtime.machine import reuse_heap
+from latentcli.jobs.runtime.process import STOPPING
 
 STAGES = ("read", "decode_image", "preprocess")
 READS = 6
@@ -41,7 +43,6 @@ UNKNOWN_SIZE = 2**20
 """Taken for an input whose size is not in the list."""
 MESSAGE_BYTES = 4 * 2**20
 """Pixels that are sent at once, unless a single picture has more."""
-LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,18 +219,19 @@ class Outbox:
         self.batch, self.pixels, self.held = PreparedBatch([], [], [], {}), [], 0
 
 
-def run_worker(wire: socket.socket, intake: Intake, slot_bytes: int | None = None) -> None:
+def run_worker(wire: socket.socket) -> None:
     """Prepares what is ordered until the parent closes its end, ends this process, or dies.
 
-    `slot_bytes` is how large a slot of the parent's ring is, where it has one.
+    The first message is an Intake, and how large a slot of the parent's ring is, where it has one.
     """
     settle()
     try:
+        intake, slot_bytes = receive_message(wire)
         page, reads = shared_page(wire), ReadAhead()
         outbox = Outbox(None if slot_bytes is None else shared_slots(wire, slot_bytes))
         threading.Thread(target=receive, args=(wire, intake, reads), daemon=True).start()
         work(wire, intake.recipe, reads, page, outbox)
-    except ConnectionError:
+    except (ConnectionError, EOFError):
         os._exit(0)  # the parent has gone
     except Exception as error:
         with suppress(ConnectionError):
@@ -297,10 +299,8 @@ def rows_of(intake: Intake, order: Order) -> list[InputRow]:
 
 
 def settle() -> None:
-    """One thread of torch, no library's words between the display's lines, no life of its own."""
-    end_with_parent()
-    with suppress(OSError):
-        os.dup2(2, 1)  # stdout is the job's data
+    """One thread of torch, no library's words between the display's lines, none of its signals."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     torch.set_num_threads(1)
     reuse_heap()
     warnings.simplefilter("ignore")
@@ -313,42 +313,3 @@ def portable(error: Exception) -> Exception:
     except Exception:
         return RuntimeError("".join(traceback.format_exception(error)))
     return error
-
-
-def message_of(content: object) -> bytes:
-    """A frame of an object."""
-    data = pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL)
-    return len(data).to_bytes(LENGTH, "little") + data
-
-
-def send_all(wire: socket.socket, buffers: Sequence[bytes | memoryview]) -> None:
-    """Sends some buffers one after the other, in as few calls as the system allows."""
-    rest = deque(memoryview(buffer) for buffer in buffers)
-    while rest:
-        sent = wire.sendmsg([*rest])
-        while rest and sent >= len(rest[0]):
-            sent -= len(rest.popleft())
-        if rest and sent:
-            rest[0] = rest[0][sent:]
-
-
-def receive_into(wire: socket.socket, buffers: Sequence[memoryview]) -> None:
-    """Fills all buffers; EOFError where the other end has gone."""
-    rest = deque(buffers)
-    while rest:
-        got = wire.recvmsg_into([*rest], 0, socket.MSG_WAITALL)[0]
-        if not got:
-            raise EOFError
-        while rest and got >= len(rest[0]):
-            got -= len(rest.popleft())
-        if rest and got:
-            rest[0] = rest[0][got:]
-
-
-def receive_message(wire: socket.socket) -> Any:
-    """The next frame's object; EOFError where the other end has gone."""
-    length = bytearray(LENGTH)
-    receive_into(wire, [memoryview(length)])
-    data = bytearray(int.from_bytes(length, "little"))
-    receive_into(wire, [memoryview(data)])
-    return pickle.loads(data)

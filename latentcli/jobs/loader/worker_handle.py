@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import socket
 from collections import deque
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from latentcli.core.types import Row
+from latentcli.jobs.loader import fork_server
 from latentcli.jobs.loader.pixel_ring import Ring
 from latentcli.jobs.loader.prepare import Chunk, Intake, Prepared, Task
 from latentcli.jobs.loader.worker import (
@@ -21,16 +21,9 @@ from latentcli.jobs.loader.worker import (
     Order,
     Page,
     PreparedBatch,
-    message_of,
-    receive_into,
-    receive_message,
     run_worker,
 )
-
-GRACE = 2.0
-"""Seconds that a killed process gets to end."""
-
-_CONTEXT = multiprocessing.get_context("spawn")
+from latentcli.jobs.runtime.frames import message_of, receive_into, receive_message, send_all
 
 
 class WorkerDied(Exception):
@@ -96,21 +89,20 @@ class Process:
     def __init__(self, intake: Intake, ring: Ring | None = None) -> None:
         self.wire, theirs = socket.socketpair()
         slot_bytes = None if ring is None else ring.slot_bytes
-        self.process = _CONTEXT.Process(
-            target=run_worker, args=(theirs, intake, slot_bytes), name="loader", daemon=True
-        )
         self.ring = ring
         with theirs:
-            self.process.start()
+            self.process = fork_server.start(run_worker, theirs)
+        self.outgoing: deque[memoryview] = deque([memoryview(message_of((intake, slot_bytes)))])
         self.page: Page | None = None
         self.sent: deque[TaskInput] = deque()
         """Inputs that it was ordered to prepare and has not given back, in order."""
         self.received = 0
-        self.outgoing: deque[memoryview] = deque()
 
     def wait_for_start(self) -> None:
         """Waits until it has started; WorkerDied where it dies before that."""
         try:
+            send_all(self.wire, [*self.outgoing])
+            self.outgoing.clear()
             message, descriptors, _, _ = socket.recv_fds(self.wire, 1, 1)
             if not message:
                 raise WorkerDied
@@ -203,12 +195,10 @@ class Process:
 
     def end(self) -> str:
         """Kills it if it lives; how it ended, in words."""
-        self.process.kill()
-        self.process.join(GRACE)
+        code = self.process.end()
         self.wire.close()
         if self.page is not None:
             self.page.close()
-        code = self.process.exitcode
         if code is None:
             for assignment, _ in self.sent:
                 assignment.first_slot = None  # it may write into what it has there

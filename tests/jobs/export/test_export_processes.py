@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness.made_up_stores import made, noise, write_store
-from harness.processes import gone, in_session, start, wait_for, words_of
+from harness.processes import gone, start, wait_for, workers
 from harness.scale_export import make_store
 from picturekit import SIZE
 
@@ -54,16 +54,11 @@ def begun(store: Path, out: Path):
     return process
 
 
-def writers(leader: int) -> list[int]:
-    """Its processes that write; another looks after what they share."""
-    return [pid for pid in in_session(leader) if any("spawn_main" in w for w in words_of(pid))]
-
-
 @pytest.mark.parametrize("to, more", [("parquet", {}), ("lightningdit", {"samples_per_file": 999})])
 def test_equal_files_however_many_processes(store, to, more, tmp_path):
-    for workers in (0, 3):
-        out = tmp_path / f"{workers}"
-        job = ExportJob(store=str(store), to=to, output=str(out), workers=workers, **more)
+    for count in (0, 3):
+        out = tmp_path / f"{count}"
+        job = ExportJob(store=str(store), to=to, output=str(out), workers=count, **more)
         assert run_export(job)["samples"] == COUNT
     assert contents(tmp_path / "0") == contents(tmp_path / "3")
 
@@ -85,7 +80,7 @@ def test_a_signal_ends_all_and_the_same_command_goes_on(store, expected, tmp_pat
 def test_nothing_writes_on_after_a_kill(store, expected, tmp_path):
     out = tmp_path / "out"
     process = begun(store, out)
-    assert writers(process.pid)
+    assert workers(process.pid)
     process.kill()
     process.communicate()
     assert gone(process.pid)
@@ -96,7 +91,7 @@ def test_nothing_writes_on_after_a_kill(store, expected, tmp_path):
 def test_a_process_that_was_killed_is_told_of(store, expected, tmp_path):
     out = tmp_path / "out"
     process = begun(store, out)
-    os.kill(writers(process.pid)[0], signal.SIGKILL)
+    os.kill(workers(process.pid)[0], signal.SIGKILL)
     said = process.communicate()[1].decode()
     assert process.returncode == 1, said
     assert "A process that writes files was killed" in said and "same command again" in said

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from harness.kill_paths import encode_command
-from harness.processes import in_session, start
+from harness.processes import start, workers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobkit import encode, toy_pictures, tree
@@ -102,16 +102,6 @@ def test_workers_give_the_same_chunks_in_order(mixed, tmp_path, workers, size):
             assert (x is None and y is None) or torch.equal(x, y)
 
 
-def loaders(leader: int) -> list[int]:
-    def is_loader(pid: int) -> bool:
-        try:
-            return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            return False
-
-    return [pid for pid in in_session(leader) if is_loader(pid)]
-
-
 @pytest.mark.timeout(120)
 def test_killed_workers_are_replaced_and_the_store_is_the_same(model, tmp_path):
     """The system kills the largest process first when memory runs out."""
@@ -120,7 +110,7 @@ def test_killed_workers_are_replaced_and_the_store_is_the_same(model, tmp_path):
     process = start(command, store)
     while not (store / "shards" / "000001.json").exists():
         assert process.poll() is None, process.stderr.read()
-    for pid in loaders(process.pid):
+    for pid in workers(process.pid):
         os.kill(pid, signal.SIGKILL)
     assert process.communicate() and process.returncode == 0
     encode(pictures, tmp_path / "again", model)
@@ -134,7 +124,7 @@ def test_workers_that_are_always_killed_are_an_error_and_no_hang(model, tmp_path
     while not (store / "manifest.json").exists():
         assert process.poll() is None, process.stderr.read()
     while process.poll() is None:
-        for pid in loaders(process.pid):
+        for pid in workers(process.pid):
             os.kill(pid, signal.SIGKILL)
     errors = process.communicate()[1].decode()
     assert process.returncode == 1

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from multiprocessing import forkserver, get_context
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,11 @@ from trapkit import Bomb, intake, pictures, processes
 
 from latentcli.core.errors import Interrupted, LatentCliError, StoreError
 from latentcli.core.types import InputRow, Row
-from latentcli.jobs.loader import pool, worker
+from latentcli.jobs.loader import fork_server, pool, worker
 from latentcli.jobs.loader.loader import open_chunks
 from latentcli.jobs.loader.prepare import Intake, RawSample, Task, unit_tasks
 from latentcli.jobs.loader.supervisor import Deaths
+from latentcli.jobs.runtime.frames import message_of
 
 
 @pytest.fixture
@@ -41,16 +41,21 @@ def taken(source, count, **options):
     return {row.key: (row, pixels) for chunk in found for row, pixels in chunk.pictures()}
 
 
-def test_a_worker_whose_parent_went_while_it_started_ends_in_silence(tmp_path, paths, capfd):
+@pytest.mark.parametrize("told", [True, False])
+def test_a_worker_whose_parent_went_while_it_started_ends_in_silence(tmp_path, paths, capfd, told):
     ours, theirs = socket.socketpair()
-    source = intake(tmp_path, paths, size=(16, 16))
-    orphan = get_context("spawn").Process(target=worker.run_worker, args=(theirs, source))
-    ours.close()
-    with theirs:
-        orphan.start()
-    orphan.join()
-    assert orphan.exitcode == 0
+    if told:
+        ours.sendall(message_of((intake(tmp_path, paths, size=(16, 16)), None)))
+    with ours, theirs:
+        orphan = fork_server.start(worker.run_worker, theirs)
+    until(lambda: status_of(orphan.pid) == "Z")
+    assert orphan.end() == 0
     assert capfd.readouterr().err == ""
+
+
+def status_of(pid):
+    """The letter that the system has for what a process does; Z has ended."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_an_input_that_hangs_or_ends_its_process_costs_itself_only(tmp_path, paths):
@@ -148,7 +153,7 @@ def endless(seen):
 
 def test_little_is_read_ahead_and_the_end_is_quick(tmp_path, paths):
     source, seen = intake(tmp_path, paths, {5: "hold"}), []
-    forkserver.ensure_running()
+    fork_server.begin()
     before = descriptors()
     with open_chunks(source, endless(seen), 2) as chunks:
         next(chunks)

@@ -1,0 +1,334 @@
+"""Starts processes in no time: they are forked from one that has loaded torch and only waits.
+
+An interpreter that loads torch takes more than a second of processor time, and memory that forked
+processes share. The server is itself a fork of a command that has just loaded its code, or, where
+the process may have threads, a new interpreter. It does what is asked of it one after the other,
+and ends with the process that it serves, however that ends: so do the processes that it forked.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from latentcli.jobs.runtime.frames import message_of, receive_message, send_all
+from latentcli.jobs.runtime.machine import end_with_parent
+from latentcli.jobs.runtime.signals import held_back
+
+WORKER = "latentcli.jobs.loader.worker"
+"""The module that a server needs to have loaded."""
+GRACE = 2.0
+"""Seconds that a killed process gets to end."""
+LOOK = 0.002
+"""Seconds between two looks whether it has."""
+COMMAND = """
+import sys
+sys.path[:] = {path!r}
+from latentcli.jobs.loader.fork_server import load_and_serve
+load_and_serve({descriptor}, {parent})
+"""
+
+NAME = "worker"
+"""What lists of processes call those that were forked."""
+
+Target = Callable[[socket.socket], None]
+"""What a process does with its end of a socket pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Asks for a process; its end of the socket pair comes after this."""
+
+    target: Target
+    variables: Mapping[str, str]
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Asks to kill a process and to wait for its end."""
+
+    pid: int
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """A process that the server forked."""
+
+    pid: int
+    server: Server
+    ended: bool = False
+    code: int | None = None
+    """Its exit code, less than 0 for a signal, once it has ended and where that is known."""
+
+    def kill(self) -> None:
+        """Kills it, if it lives."""
+        if not self.ended:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def end(self) -> int | None:
+        """Kills it if it lives, and waits; its exit code, or None where it does not end."""
+        if not self.ended:
+            self.code, self.ended = self.server.end(self.pid), True
+        return self.code
+
+
+@dataclass(slots=True, eq=False)
+class Server:
+    """The server of a process, from this side."""
+
+    wire: socket.socket
+    pid: int
+    owner: int
+    """The process that it serves: one that this process forked would ask over the same wire."""
+    children: list[Child] = field(default_factory=list)
+    """Those that have not ended."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self, target: Target, theirs: socket.socket) -> Child:
+        """A process that runs a function, with the variables and the folder of this one.
+
+        ConnectionError or EOFError where the server has ended, OSError where the system refuses.
+        """
+        order = Start(target, dict(os.environ), str(Path.cwd()))
+        with self._lock:
+            send_all(self.wire, [message_of(order)])
+            socket.send_fds(self.wire, [b"\0"], [theirs.fileno()])
+            answer = receive_message(self.wire)
+            if isinstance(answer, OSError):
+                raise answer
+            child = Child(answer, self)
+            self.children.append(child)
+        return child
+
+    def stop(self) -> None:
+        """Kills it, and so all that it forked; the system then counts their time as this one's."""
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+    def end(self, pid: int) -> int | None:
+        """As `Child.end`."""
+        with self._lock:
+            self.children = [child for child in self.children if child.pid != pid]
+            try:
+                send_all(self.wire, [message_of(End(pid))])
+                code: int | None = receive_message(self.wire)
+            except (ConnectionError, EOFError):
+                return -signal.SIGKILL  # the system kills them with their server
+        return code
+
+
+_servers: list[Server] = []
+"""The one that runs, or none."""
+_starting = threading.Lock()
+
+
+def children() -> list[int]:
+    """The processes that were started here and have not been ended."""
+    return [child.pid for server in _known() for child in server.children]
+
+
+def begin() -> Server:
+    """The server of this process, which is started where there is none; OSError where it cannot be.
+
+    It never sees the signals that end a job, nor do the processes that it makes.
+    """
+    with _starting:
+        return (_known() or [_keep(_interpreter())])[0]
+
+
+def begin_here() -> None:
+    """Starts the server as a fork of this process, where that is sound.
+
+    For a command that has loaded what a job needs and has begun nothing: it has no threads yet.
+    """
+    torch = sys.modules.get("torch")
+    with _starting:
+        others = (
+            thread for thread in threading.enumerate() if thread is not threading.main_thread()
+        )
+        # A timer waits, and holds nothing.
+        alone = all(isinstance(thread, threading.Timer) for thread in others)
+        if not _known() and alone and torch is not None and not torch.cuda.is_initialized():
+            with suppress(OSError):  # whoever needs one will see
+                _keep(_fork())
+
+
+def start(target: Target, theirs: socket.socket) -> Child:
+    """A process of the server; a server that has ended is replaced. OSError as `Server.start`."""
+    server = begin()
+    try:
+        return server.start(target, theirs)
+    except (ConnectionError, EOFError):
+        with _starting:
+            if server in _servers:
+                _servers.remove(server)
+        return begin().start(target, theirs)
+
+
+def _known() -> list[Server]:
+    if any(server.owner != os.getpid() for server in _servers):
+        _servers.clear()
+    return _servers
+
+
+def _keep(server: Server) -> Server:
+    _servers.append(server)
+    atexit.register(server.stop)
+    return server
+
+
+def _fork() -> Server:
+    ours, theirs = socket.socketpair()
+    parent = os.getpid()
+    import_module(WORKER)
+    with held_back(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads that libraries have
+        pid = os.fork()
+        if pid == 0:
+            try:
+                end_with_parent(parent)
+                _let_go(theirs.fileno())
+                serve(theirs)
+            finally:
+                os._exit(1)
+    theirs.close()
+    return Server(ours, pid, parent)
+
+
+def _interpreter() -> Server:
+    ours, theirs = socket.socketpair()
+    code = COMMAND.format(path=sys.path, descriptor=theirs.fileno(), parent=os.getpid())
+    # The system ends the server with the thread that started it, so that one never ends.
+    found: list[subprocess.Popen[bytes] | OSError] = []
+    started = threading.Event()
+
+    def keep() -> None:
+        try:
+            with held_back():
+                words = [sys.executable, "-c", code]
+                found.append(
+                    subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+                )
+        except OSError as error:
+            found.append(error)
+        finally:
+            started.set()
+        threading.Event().wait()
+
+    threading.Thread(target=keep, name="fork server", daemon=True).start()
+    started.wait()
+    theirs.close()
+    (process,) = found
+    if isinstance(process, OSError):
+        raise process
+    return Server(ours, process.pid, os.getpid())
+
+
+def _let_go(kept: int) -> None:
+    """Leads all files of the process that was forked nowhere, but `kept` and standard error.
+
+    They stay open so that no new file gets the number of one that an object will close.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        if number not in (2, kept, nowhere) and is_open(number):
+            os.dup2(nowhere, number)
+    os.dup2(2, 1)
+
+
+def is_open(number: int) -> bool:
+    """Whether a descriptor leads anywhere."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def load_and_serve(descriptor: int, parent: int) -> None:
+    """All that an interpreter does that was started to be a server."""
+    end_with_parent(parent)
+    _let_go(descriptor)
+    import_module(WORKER)
+    serve(socket.socket(fileno=descriptor))
+
+
+def serve(wire: socket.socket) -> None:
+    """Forks and ends processes as it is asked to; never returns."""
+    # What is there by now stays: no collection in a process looks at it, and so copies its pages.
+    gc.freeze()
+    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    name("fork server")
+    while True:
+        try:
+            order = receive_message(wire)
+            answer = _forked(wire, order) if isinstance(order, Start) else _ended(order.pid)
+            send_all(wire, [message_of(answer)])
+        except (EOFError, OSError):
+            os._exit(0)  # there is nobody left to serve
+
+
+def name(text: str) -> None:
+    """Names this process in the lists of the system, up to 15 characters of ASCII."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(text)
+
+
+def _forked(wire: socket.socket, order: Start) -> int | OSError:
+    _, descriptors, _, _ = socket.recv_fds(wire, 1, 1)
+    server = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        pid, failure = -1, error
+    if pid == 0:
+        try:
+            wire.close()
+            _run(order, socket.socket(fileno=descriptors[0]), server)
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
+        finally:
+            os._exit(1)
+    os.close(descriptors[0])
+    return pid if pid > 0 else failure
+
+
+def _run(order: Start, wire: socket.socket, server: int) -> None:
+    end_with_parent(server)
+    name(NAME)
+    os.environ.clear()
+    os.environ.update(order.variables)
+    with suppress(OSError):
+        os.chdir(order.folder)
+    order.target(wire)
+    os._exit(0)
+
+
+def _ended(pid: int) -> int | None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + GRACE
+    while time.monotonic() < until:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(LOOK)
+    return None
