@@ -132,9 +132,9 @@ def parents() -> dict[int, int]:
 
 
 def words_of(pid: int) -> bytes:
-    """A process's command line; empty where it has ended."""
+    """A process's command line and its name, which it may have changed; empty where it has ended."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "comm"))
     except OSError:
         return b""
 
