@@ -132,7 +132,7 @@ def parents() -> dict[int, int]:
 
 
 def words_of(pid: int) -> bytes:
-    """A process's command line and its name, which it may have changed; empty where it has ended."""
+    """A process's command line and its name, which may change; empty where it has ended."""
     try:
         return b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "comm"))
     except OSError:
