@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 import torch
 from harness.kill_paths import encode_command
 from harness.picture_files import P3_D50, bomb_png, rgb_profile, scene
+from harness.processes import in_session
 from jobkit import (
     cli,
     encode,
@@ -94,15 +94,6 @@ def test_a_process_ends_with_75_on_sigterm(model, tmp_path):
     assert not [name for name in tree(store) if ".tmp-" in name]
 
 
-def children(process: int) -> list[str]:
-    """Processes that any thread of a process started."""
-    found: list[str] = []
-    for path in Path(f"/proc/{process}/task").glob("*/children"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # of a thread that has just ended
-            found += path.read_text().split()
-    return found
-
-
 def test_signals_while_workers_start(mixed, model, tmp_path):
     """Ctrl-C and Slurm send a signal to the workers too, before they can look away."""
     store = tmp_path / "store"
@@ -115,7 +106,7 @@ def test_signals_while_workers_start(mixed, model, tmp_path):
     )
     while not (store / "inputs.jsonl").exists():
         assert process.poll() is None, process.stderr.read()
-    while len(children(process.pid)) < 2 and process.poll() is None:
+    while len(in_session(process.pid)) < 2 and process.poll() is None:
         pass
     os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate()
