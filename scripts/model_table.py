@@ -1,7 +1,7 @@
-"""Makes the README's table of models from the presets.
+"""Makes the documentation's table of models from the presets.
 
 python scripts/model_table.py            prints it
-python scripts/model_table.py --write    puts it between the markers in README.md
+python scripts/model_table.py --write    puts it between the markers in docs/reference/models.md
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from latentcli.models.presets import Preset, load_preset, preset_names
 from latentcli.reports.tables import parameters, short_licence
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "models.md"
 BEGIN = "<!-- models: written by scripts/model_table.py --write -->"
 END = "<!-- end of models -->"
 
@@ -48,12 +48,12 @@ def with_table(text: str, new: str) -> str:
 def main() -> None:
     """Prints the table, or writes it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="rewrite the table in README.md")
+    parser.add_argument("--write", action="store_true", help="rewrite the table of the page")
     new = table([load_preset(name) for name in preset_names()])
     if not parser.parse_args().write:
         print(new, end="")
         return
-    README.write_text(with_table(README.read_text(encoding="utf-8"), new), encoding="utf-8")
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), new), encoding="utf-8")
 
 
 if __name__ == "__main__":

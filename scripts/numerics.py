@@ -3,8 +3,8 @@
     python scripts/numerics.py PHOTOGRAPHS
     python scripts/numerics.py PHOTOGRAPHS --casts NAME[=WEIGHTS]
 
-Prints the tables of docs/numerics.md, for the bundled model on the CPU; with --casts that of where
-a bfloat16 network rounds, for any model of the FCDM or TAESD family.
+Prints the tables of docs/internals/numerics.md, for the bundled model on the CPU; with --casts that
+of where a bfloat16 network rounds, for any model of the FCDM or TAESD family.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     python scripts/parity.py --facts FOLDER [MODEL]
 
 Exit code 0: all that was compared agrees. 1: something differs, does not fit, or was not found.
-2: wrong usage. See docs/parity.md.
+2: wrong usage. See docs/internals/parity.md.
 """
 
 from __future__ import annotations

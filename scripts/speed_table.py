@@ -6,7 +6,7 @@ matrix products. The last row is diffusers' FLUX.2, eager, in the dtype that the
 in. Weights are random.
 
     python scripts/speed_table.py --json cpu.json
-    python scripts/speed_table.py --from cpu.json --write    puts it into docs/performance.md
+    python scripts/speed_table.py --from cpu.json --write    puts it into its page
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.inference.engine import Engine, decode_on_device, load_engine
 from latentcli.jobs.settings import DecodeSettings
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "internals" / "performance.md"
 BEGIN = "<!-- cpu: written by scripts/speed_table.py --write -->"
 END = "<!-- end of cpu -->"
 

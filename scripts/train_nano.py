@@ -5,7 +5,7 @@
 Runs on a CPU or a CUDA device. The output folder always holds the latest averaged weights in their
 final form (config.json and model.safetensors) and log.txt. With --steps instead of --minutes the
 learning rate follows the step count, so that a seed gives the same run again. The recipe and what
-came out of it are in docs/fcdm_nano.md.
+came out of it are in docs/internals/fcdm_nano.md.
 """
 
 from __future__ import annotations

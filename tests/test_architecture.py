@@ -103,7 +103,7 @@ VERB_FIRST = re.compile(r"[A-Z][a-z]+s\b")
 TELEGRAM = re.compile(r"\b(in|out)[;.]")
 """A path in; its bytes out."""
 NAMED = re.compile(r"`(\w[\w/]*\.py):(\w+)`")
-"""A function and its file, as docs/architecture.md names them."""
+"""A function and its file, as docs/internals/architecture.md names them."""
 
 MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60
@@ -322,7 +322,7 @@ def test_public_names_resolve(module):
 
 
 def test_the_page_of_the_architecture_names_what_there_is():
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "internals" / "architecture.md").read_text(encoding="utf-8")
     named = NAMED.findall(text)
     assert len(named) > 15
     for file, function in named:

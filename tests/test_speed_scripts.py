@@ -88,7 +88,7 @@ def test_the_table_of_a_cpu_is_printed_as_the_page_has_it(tmp_path):
         assert row["steps"][0]["of_the_first"] == 1.0
         assert all(step["ms"] > 0 for step in row["steps"])
     assert all(0 < row["matrix_share"] < 1.5 for row in found["rows"][:-1])
-    page = (ROOT / "docs" / "performance.md").read_text()
+    page = (ROOT / "docs" / "internals" / "performance.md").read_text()
     assert page.count("<!-- cpu: written by scripts/speed_table.py --write -->") == 1
     assert page.count("<!-- end of cpu -->") == 1
 

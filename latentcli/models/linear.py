@@ -1,7 +1,7 @@
 """Builds a linear code of patches: latents are coefficients of principal components.
 
 Nothing is learned but a basis, so this is the baseline that a learned model should beat, and the
-example of docs/adding-a-model.md.
+example of docs/internals/adding-a-model.md.
 """
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
-"""Training of fcdm_nano: crops, fast network, starting point, optimiser. See docs/fcdm_nano.md."""
+"""Training of fcdm_nano: crops, fast network, starting point, optimiser.
+
+See docs/internals/fcdm_nano.md.
+"""

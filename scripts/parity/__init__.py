@@ -1,1 +1,4 @@
-"""Checks models against published checkpoints and reference numbers. See docs/parity.md."""
+"""Checks models against published checkpoints and reference numbers.
+
+See docs/internals/parity.md.
+"""

@@ -10,7 +10,7 @@ import pytest
 from clikit import Run
 from harness.hub import hub_server, point_at
 
-PAGE = (Path(__file__).parents[2] / "docs" / "sharing.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "sharing.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -141,7 +141,9 @@ def test_asking_loads_nothing_heavy() -> None:
 
 
 def test_the_page_names_every_suffix_that_is_read() -> None:
-    page = (Path(formats.__file__).parents[2] / "docs" / "pictures.md").read_text(encoding="utf-8")
+    page = (Path(formats.__file__).parents[2] / "docs" / "guides" / "pictures.md").read_text(
+        encoding="utf-8"
+    )
     for row in FORMATS:
         shown = row.suffixes if row.reader != "raw" else (".dng", ".cr2", ".cr3", ".nef")
         if row.reader != "never":

@@ -1,6 +1,6 @@
 """The contract that every model family keeps, tested on the toy models of all of them.
 
-A family inherits all of this from its FAMILY.tiny; see docs/adding-a-model.md.
+A family inherits all of this from its FAMILY.tiny; see docs/internals/adding-a-model.md.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from latentcli.models.registry import load_model
 from latentcli.models.weights import file_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "adding-a-model.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "internals" / "adding-a-model.md").read_text(encoding="utf-8")
 WEIGHTS = BUNDLED / "linear16" / "model.safetensors"
 KODAK_PSNR = 33.51
 MOST_BYTES = 210_000

@@ -18,7 +18,7 @@ class ExportJob:
     )
     to: str | None = option(
         None,
-        f"Format to write: {', '.join(NAMES)}. docs/exports.md says whose each is.",
+        f"Format to write: {', '.join(NAMES)}. docs/guides/exports.md says whose each is.",
         section="write",
         choices=NAMES,
         metavar="FORMAT",

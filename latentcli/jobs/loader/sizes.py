@@ -29,7 +29,7 @@ def preprocess_spec(job: ImageIntake, divisor: int) -> PreprocessSpec:
 
 
 def reducing_gaps(filter: str) -> tuple[int, ...] | None:
-    """The gaps of PreprocessSpec that a job takes; `docs/numerics.md` has what they change.
+    """The gaps of PreprocessSpec that a job takes; docs/internals/numerics.md has what they change.
 
     The box filter takes each pixel whole or not at all, so it needs those that the file has.
     """

@@ -1,6 +1,7 @@
 """Says what a slow stage is, and what helps where it limits a job.
 
-Only what was found to help stands here, and only where it can apply; docs/scale.md has the figures.
+Only what was found to help stands here, and only where it can apply; docs/internals/scale.md has
+the figures.
 """
 
 from __future__ import annotations

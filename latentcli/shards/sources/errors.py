@@ -47,7 +47,7 @@ def _names_of(scan: Scan) -> str:
     if len(named) > SHOWN:
         named = sorted(scan.suffixes & KNOWN)
     more = len(scan.suffixes) - len(named)
-    rest = f" or one of {more} others (docs/pictures.md)" if more else ""
+    rest = f" or one of {more} others (docs/guides/pictures.md)" if more else ""
     return f"files ending in {', '.join(named)}{rest}"
 
 

@@ -1,4 +1,4 @@
-"""docs/exports.md, held to its word: its table is that of the formats, its commands are run."""
+"""The page on exports, held to its word: its table is that of the formats, its commands are run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from latentcli.exports.formats import NAMES, export_format
 from latentcli.images.buckets import make_buckets
 from latentcli.jobs.runtime.model_cards import list_models
 
-PAGE = (Path(__file__).parents[3] / "docs" / "exports.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "guides" / "exports.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `([\w-]+)` \| (`[\w`, ]+`) \| ([\w., ]+) \| (\w+) \|$", re.MULTILINE)
 SIDE = 1024
 LOOP_COMMANDS = (

@@ -1,4 +1,4 @@
-"""The loop of docs/training.md, run as it stands there, and what readers give of captions."""
+"""The loop of the page on training, run as it stands there, and what readers give of captions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from latentcli import LatentDataset, open_store
 from latentcli.core.errors import StoreError
 from latentcli.shards.storage.paths import path_of
 
-PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "guides" / "training.md").read_text(encoding="utf-8")
 COUNT = 6
 CAPTIONS = {f"{i:04d}": f"caption {i}" for i in range(COUNT)}
 FIELDS = {f"{i:04d}": {"caption": f"caption {i}", "number": i} for i in range(COUNT)}

@@ -122,7 +122,7 @@ def test_features_of_the_datasets_library_are_known():
 
 
 def test_the_page_of_the_documentation_has_all_names():
-    text = (Path(__file__).parents[3] / "docs" / "tables.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "guides" / "tables.md").read_text()
     names = (*PICTURES.names, *PICTURES.path_names, *KEY_NAMES, *CAPTION_NAMES)
     assert [name for name in names if f"`{name}`" not in text] == []
     assert f"at most {LONGEST_LINE // 2**20} MiB" in text
