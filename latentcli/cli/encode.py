@@ -12,6 +12,7 @@ from latentcli.cli.command import command
 from latentcli.cli.devices import run_on_devices
 from latentcli.cli.output import Output, say_bundled
 from latentcli.cli.plan_tables import plan_tables
+from latentcli.core.byte_size import byte_words
 from latentcli.core.errors import StoreError, TooManyFailures
 from latentcli.jobs.cluster.environment import rank_of
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
@@ -81,8 +82,8 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
 def place(document: Mapping[str, Any]) -> str:
     """Where the latents are, and how large they are."""
     if document["store"] == "-":
-        return f"Standard output: a tar stream of {words.size(document['bytes'])}."
+        return f"Standard output: a tar stream of {byte_words(document['bytes'])}."
     return (
         f"Store: {document['store']} ({words.count(document['shards'], 'shard')},"
-        f" {words.size(document['bytes'])}, {document['geometry']}, {document['latent_space']})"
+        f" {byte_words(document['bytes'])}, {document['geometry']}, {document['latent_space']})"
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from latentcli.cli import words
+from latentcli.core.byte_size import byte_words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -80,7 +81,7 @@ def cost(document: Mapping[str, Any]) -> Iterable[str]:
     if not document["shards"]:
         return
     if document["bytes"] is not None:
-        yield f"To be written: about {words.size(document['bytes'])}."
+        yield f"To be written: about {byte_words(document['bytes'])}."
     probe = document["probe"]
     if probe is None:
         return

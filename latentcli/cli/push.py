@@ -8,6 +8,7 @@ from typing import Any
 from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output
+from latentcli.core.byte_size import byte_words
 from latentcli.jobs.store.config import PushJob
 
 
@@ -35,7 +36,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
             f"; {words.count(document['deleted'], 'file')} deleted" if document["deleted"] else ""
         )
         yield (
-            f"Pushed {files} ({words.size(document['bytes'])}) in"
+            f"Pushed {files} ({byte_words(document['bytes'])}) in"
             f" {words.count(document['commits'], 'commit')}{gone}: {document['url']}"
         )
     yield f'Read it with latentcli.open_store("{document["open"]}").'

@@ -10,19 +10,13 @@ from typing import Any
 from latentcli.jobs.loader.left_out import left_out_words
 from latentcli.jobs.runtime.advice import WORDS
 
+LONG_START = 1.0
+"""Seconds of start-up from which a summary tells them."""
+
 
 def count(number: int, noun: str) -> str:
     """1 image, 2,000 images."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def size(number: float) -> str:
-    """Bytes as a person reads them: 900 B, 1.5 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"
 
 
 def duration(seconds: float) -> str:
@@ -59,12 +53,12 @@ def outcome(verb: str, document: Mapping[str, Any]) -> str:
         but = f", {failed:,} failed" if failed else ""
         if document.get("filtered"):
             but += f", {document['filtered']:,} left out by the filters"
-        return f"Nothing was left to do: {count(skipped, noun)} {verb} already{but} ({took})."
+        return f"Nothing to do: {count(skipped, noun)} {verb} already{but} ({took})."
     pace = rate(document["images_per_second"], "frames" if clips else "images")
     frames = f" ({count(document['frames'], 'frame')})" if clips else ""
     parts = [
         f"{verb.capitalize()} {count(done, noun)}{frames} with {document['model']} in {took}"
-        + (f" ({pace})" if done else "")
+        + (f" ({start_up(document)}{pace})" if done else "")
     ]
     if skipped:
         parts.append(f"{skipped:,} {'was' if skipped == 1 else 'were'} {verb} before")
@@ -73,6 +67,12 @@ def outcome(verb: str, document: Mapping[str, Any]) -> str:
     if document.get("filtered"):
         parts.append(f"{document['filtered']:,} left out by the filters")
     return f"{'; '.join(parts)}."
+
+
+def start_up(document: Mapping[str, Any]) -> str:
+    """How long a job took until its first images, where that is long."""
+    seconds = document.get("startup_seconds") or 0.0
+    return f"start-up {duration(seconds)}, then " if seconds >= LONG_START else ""
 
 
 def slowest(document: Mapping[str, Any]) -> Iterator[str]:

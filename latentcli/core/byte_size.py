@@ -1,4 +1,4 @@
-"""Reads sizes of memory as people write them: 4GiB, 500 MB, 1.5g, or a number of bytes."""
+"""Reads and writes sizes of memory as people do: 4GiB, 500 MB, 1.5g, or a number of bytes."""
 
 from __future__ import annotations
 
@@ -22,3 +22,12 @@ def byte_size(text: str, option: str) -> int:
     if size < 1:
         raise UsageError(f"{option} is {text!r}; give a size such as 4GiB, 500MB or 1000000000.")
     return size
+
+
+def byte_words(size: float) -> str:
+    """A size as a person reads it: 900 B, 1.5 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

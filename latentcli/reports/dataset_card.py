@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from latentcli.core.byte_size import byte_words
+
 Facts = Mapping[str, Any]
 
 PLACEHOLDER = "OWNER/NAME"
@@ -140,7 +142,7 @@ def _data(facts: Facts) -> Iterator[str]:
         ("left out by filters", f"{totals['filtered']:,}"),
         ("with a caption", f"{captions:,}"),
         ("other fields", others or None),
-        ("shards", f"{totals['shards']:,} of {_bytes(totals['bytes'])} together"),
+        ("shards", f"{totals['shards']:,} of {byte_words(totals['bytes'])} together"),
     )
     if facts["missing"]:
         yield ""
@@ -310,11 +312,3 @@ def _yaml(text: str) -> str:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "model"
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"

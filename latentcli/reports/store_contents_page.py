@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from latentcli.core.byte_size import byte_words
 from latentcli.reports.charts import bars, bucket_map
 from latentcli.reports.page import TextCell, chart_figure, facts_list, figures_table
 from latentcli.reports.tables import Values
@@ -57,8 +58,8 @@ def failures(report: Values) -> str:
 def shards(report: Values) -> str:
     """The shards' sizes, and what cannot be read of the store."""
     found, damage = report["shards"], report["damaged"]
-    facts = {"shards": f"{found['count']:,}", "together": _bytes(found["bytes"])}
-    facts |= {name: _bytes(found[name]) for name in ("min", "median", "max") if found["count"]}
+    facts = {"shards": f"{found['count']:,}", "together": byte_words(found["bytes"])}
+    facts |= {name: byte_words(found[name]) for name in ("min", "median", "max") if found["count"]}
     chart = ""
     if found["count"]:
         items = found["items"]
@@ -73,11 +74,3 @@ def shards(report: Values) -> str:
     problems = "".join(f"<li>{escape(text)}</li>\n" for text in damage["problems"])
     damaged = f"<h3>What cannot be read</h3>\n<ul>\n{problems}</ul>\n" if problems else ""
     return f"{facts_list(facts)}{damaged}{chart}"
-
-
-def _bytes(count: int) -> str:
-    """1.5 MiB, with the unit that fits."""
-    size, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB"]
-    while size >= 1024 and len(units) > 1:
-        size, units = size / 1024, units[1:]
-    return f"{size:,.0f} {units[0]}" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"

@@ -12,6 +12,8 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from latentcli.core.byte_size import byte_words
+
 Values = Mapping[str, Any]
 
 UNLIMITED = 100_000
@@ -162,7 +164,7 @@ def store_facts(document: Values) -> dict[str, str | None]:
         "failed": f"{document['failed']:,}",
         "left out by filters": filters_text(document),
         "sources": sources_text(document["sources"]) if document.get("sources") else None,
-        "shards": f"{totals['shards']:,} of {totals['bytes']:,} bytes together" if totals else None,
+        "shards": f"{totals['shards']:,} ({byte_words(totals['bytes'])})" if totals else None,
         "latent sizes": sizes_text(document.get("latent_sizes", {})),
         "preprocessing": preprocessing_text(document.get("preprocessing")),
         "channels": channels_text(document.get("channels")),
@@ -228,11 +230,16 @@ def channels_text(channels: Values | None) -> str | None:
 
 
 def self_check_text(check: Values | None) -> str:
-    """The figures of the self-check that are single numbers."""
+    """How well the first pictures came back, and what their latents are like."""
     if not check:
         return "not run"
-    figures = ((k, v) for k, v in check.items() if type(v) in (int, float))
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures)
+    told = []
+    if check.get("psnr_median") is not None:
+        median, floor = check["psnr_median"], check.get("psnr_floor")
+        told.append(f"the first pictures decode at {median:.1f} dB (at least {floor:g})")
+    if check.get("latent_rms") is not None:
+        told.append(f"their latents have rms {check['latent_rms']:.3g}")
+    return ", ".join(told) or "passed"
 
 
 def verify_tables(document: Values) -> Iterator[RenderableType]:

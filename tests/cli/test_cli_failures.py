@@ -67,7 +67,7 @@ def test_decode_in_which_all_failed_is_not_praised(cli: Run, tiny_model: Path) -
     made = cli("decode", "f.safetensors", "--model", tiny_model, "-o", "back", "--device", "cpu")
     assert made.code == 3
     assert "images/s" not in made.err and "slowest" not in made.err
-    assert "error: 1 of 1 input failed and none may" in made.err
+    assert "error: 1 of 1 input failed; --max-bad 1 accepts that" in made.err
 
 
 def test_one_failed_input_is_one_input(cli: Run, toy: list[str]) -> None:

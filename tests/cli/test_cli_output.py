@@ -97,10 +97,16 @@ def test_the_limit_is_told_where_it_is_known() -> None:
     assert fallback.startswith("The slowest stage was decode_image: ")
 
 
+def test_a_long_start_is_told_apart_from_the_rate() -> None:
+    (told,) = {words.outcome("encoded", ENCODED | {"startup_seconds": 8.9})}
+    assert "(start-up 8.9 s, then " in told
+    assert "start-up" not in words.outcome("encoded", ENCODED | {"startup_seconds": 0.9})
+
+
 def test_nothing_left_to_do() -> None:
     done = {**ENCODED, "encoded": 0, "skipped": 9, "bottleneck": None, "seconds": 0.25}
     first, *rest = summary(done)
-    assert first == "Nothing was left to do: 9 images encoded already (0.2 s)."
+    assert first == "Nothing to do: 9 images encoded already (0.2 s)."
     assert not any("slowest" in line for line in rest)
 
 
@@ -138,10 +144,3 @@ def test_without_failures_nothing_is_said() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert words.duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("number", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 2**40, "5.0 TiB")]
-)
-def test_size(number: float, text: str) -> None:
-    assert words.size(number) == text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from latentcli.core.byte_size import byte_size
+from latentcli.core.byte_size import byte_size, byte_words
 from latentcli.core.errors import UsageError
 
 
@@ -28,3 +28,10 @@ def test_sizes(text, size):
 def test_what_is_no_size(text):
     with pytest.raises(UsageError, match=r"--max-memory is .*; give a size such as 4GiB"):
         byte_size(text, "--max-memory")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 2**40, "5.0 TiB")]
+)
+def test_sizes_in_words(size, text):
+    assert byte_words(size) == text

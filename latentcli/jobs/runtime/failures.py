@@ -99,8 +99,8 @@ def check_failed(
     if failed > allowed:
         rule = f"--max-bad {max_bad} allows {allowed:,}"
         if max_bad is None:
-            rule = "none may: --max-bad allows some"
+            rule = f"--max-bad {failed} accepts that"
         raise TooManyFailures(
-            f"{failed:,} of {inputs:,} input{'' if inputs == 1 else 's'} {what} and {rule}. {rest}"
+            f"{failed:,} of {inputs:,} input{'' if inputs == 1 else 's'} {what}; {rule}. {rest}"
             f"{advice and ' '}{advice}"
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from latentcli.core.byte_size import byte_words
 from latentcli.core.errors import HubError, IncompleteStore, StoreError, UsageError
 from latentcli.core.options import check_options
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
@@ -137,7 +138,7 @@ def send(
     total, sent, deleted = sum(one.size for group, _ in todo for one in group), 0, 0
     uploaded, commit = 0, None
     for number, (group, gone) in enumerate(todo, 1):
-        reporter.status(f"Pushing {_size(sent)} of {_size(total)}")
+        reporter.status(f"Pushing {byte_words(sent)} of {byte_words(total)}")
         part = f" ({number} of {len(todo)})" if len(todo) > 1 else ""
         try:
             commit = repository.commit(group, gone, message + part)
@@ -189,11 +190,3 @@ def is_other(job: PushJob, manifest: Manifest) -> bool:
 def _quoted(branch: str) -> str:
     """A branch as it stands in a URL, where a slash would end it."""
     return branch.replace("/", "%2F")
-
-
-def _size(number: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} GiB"

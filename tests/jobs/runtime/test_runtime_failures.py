@@ -123,7 +123,7 @@ def test_a_job_with_as_many_as_may_fail_is_a_success(run, allowed):
 def test_without_it_the_job_goes_on_to_its_end(run):
     code, told = run("--quiet")
     assert code == 3
-    assert "3 of 6 inputs failed and none may: --max-bad allows some. Everything else" in told
+    assert "3 of 6 inputs failed; --max-bad 3 accepts that. Everything else" in told
 
 
 def test_a_number_that_is_none_stops_before_the_work(run):
@@ -133,7 +133,7 @@ def test_a_number_that_is_none_stops_before_the_work(run):
 
 def test_the_end_is_judged_by_all_inputs():
     check_failed(5, 1000, "0.5%")
-    with pytest.raises(TooManyFailures, match=r"6 of 1,000 inputs failed and --max-bad 0\.5%"):
+    with pytest.raises(TooManyFailures, match=r"6 of 1,000 inputs failed; --max-bad 0\.5%"):
         check_failed(6, 1000, "0.5%")
 
 
