@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -50,6 +50,22 @@ class Stamped(NamedTuple):
     """int64 per input: it changes with whatever gives the input fields; 0 where nothing does."""
     counts: CaptionCounts
     """Flaws of metadata files, and their rows that are of no input."""
+
+
+class Nearest(NamedTuple):
+    """Where what belongs to the inputs of a folder is looked for."""
+
+    refused: Refused | None = None
+    """Why nothing can be."""
+    folders: Sequence[NearFolder] = ()
+    """The folder and those above it, itself first."""
+    suffixes: Sequence[str] = ()
+    """Of the files beside the inputs."""
+
+    @property
+    def holds_any(self) -> bool:
+        """Whether there may be anything to read."""
+        return bool(self.suffixes) or any(near.metadata for near in self.folders)
 
 
 class Companions:
@@ -131,40 +147,44 @@ class Companions:
         What cannot be used, or may not be read, is a problem of its input. StoreError where
         something cannot be read for another reason.
         """
-        folders = {_folder_of(path) for path in paths}
+        near: dict[str, Nearest] = {}
+        for folder, asked in sorted(Counter(map(_folder_of, paths)).items()):
+            near[folder] = self._nearest(folder, asked)
+
+        def gather(some: Sequence[str]) -> list[Gathered]:
+            return [self._gather(path, near[_folder_of(path)]) for path in some]
+
+        if not any(where.holds_any for where in near.values()):
+            return gather(paths)
         with ThreadPoolExecutor(READERS, thread_name_prefix="latentcli-captions") as pool:
-            near = {folder: self._nearest(folder) for folder in sorted(folders)}
-
-            def gather(some: Sequence[str]) -> list[Gathered]:
-                return [self._gather(path, near[_folder_of(path)]) for path in some]
-
             size = min(AT_ONCE, -(-len(paths) // READERS)) or 1
             some = [paths[i : i + size] for i in range(0, len(paths), size)]
             return [found for each in pool.map(gather, some) for found in each]
 
-    def _gather(self, path: str, nearest: Sequence[NearFolder] | Refused) -> Gathered:
+    def _gather(self, path: str, nearest: Nearest) -> Gathered:
         found = Gathered(self._rule)
-        if isinstance(nearest, Refused):
-            found.refuse(_folder_of(path), nearest)
-            return found
-        for suffix in self._suffixes if nearest else ():
+        if nearest.refused is not None:
+            found.refuse(_folder_of(path), nearest.refused)
+        stem = _stem(path) if nearest.suffixes else ""
+        for suffix in nearest.suffixes:
             if suffix == DOCUMENT or found.caption is None:
-                add_file(found, nearest[0], f"{_stem(path)}.{suffix}", suffix == DOCUMENT)
-        for near in nearest:
+                add_file(found, nearest.folders[0], f"{stem}.{suffix}", suffix == DOCUMENT)
+        for near in nearest.folders:
             for _, index in near.metadata:
                 add_row(found, index, path)
         return found
 
-    def _nearest(self, folder: str) -> list[NearFolder] | Refused:
-        """A folder and those above it that may hold what belongs to its inputs, itself first."""
+    def _nearest(self, folder: str, asked: int) -> Nearest:
+        """What belongs to inputs of a folder, of which so many are asked for, lies here."""
         if is_web(folder):
-            return []
+            return Nearest()
         try:
-            return [self._near(name, name == folder) for name in reversed(self._chain(folder))]
+            near = [self._near(name, name == folder) for name in reversed(self._chain(folder))]
         except PermissionError as error:
-            return Refused("unreadable", f"it may not be listed: {error.strerror}")
+            return Nearest(Refused("unreadable", f"it may not be listed: {error.strerror}"))
         except OSError as error:
             raise unread(folder, error) from error
+        return Nearest(None, near, near[0].suffixes(self._suffixes, asked))
 
     def _near(self, folder: str, with_files: bool) -> NearFolder:
         known = self._at_hand.get(folder)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from latentcli.core.field_values import MAX_CAPTION, MAX_DOCUMENT, Refused
 from latentcli.core.fields import AUTO, Gathered
+from latentcli.shards.sources.endings_there import EndingsThere
 from latentcli.shards.sources.folder_listing import NO_SIZE, Sizes, companions, metadata_of
 from latentcli.shards.sources.metadata_formats import METADATA
 from latentcli.shards.sources.metadata_index import MetadataIndex, unread
@@ -63,6 +64,7 @@ class NearFolder:
 
     def __init__(self, folder: str, metadata: Sequence[str], sizes: Sizes | None = None) -> None:
         self.folder, self._sizes = folder, sizes
+        self._endings: EndingsThere | None = None
         self.has_files = sizes is not None or not is_remote(folder)
         """Whether files can be read from it."""
         self.metadata = [
@@ -71,6 +73,15 @@ class NearFolder:
             if name in metadata
         ]
         """Its files of metadata, each with its order of precedence."""
+
+    def suffixes(self, suffixes: Sequence[str], asked: int) -> Sequence[str]:
+        """Those of the suffixes that files in it may have, for so many inputs; always of the same
+        ones."""
+        if self._sizes is not None or is_remote(self.folder):
+            return suffixes
+        if self._endings is None:
+            self._endings = EndingsThere(self.folder, suffixes)
+        return self._endings.of(asked)
 
     def read(self, name: str, limit: int) -> bytes | None:
         """A file's bytes, one more than the limit where it is longer; None where there is none.

@@ -327,6 +327,8 @@ def test_stamps_list_each_folder_once_and_open_metadata_alone(tree, events):
 def test_metadata_is_indexed_once(tree, events):
     found = Companions([str(tree)], AUTO)
     paths = [f"{tree}/{name}" for name in WANTED]
+    # A folder that has just changed is listed again.
+    os.utime(tree, ns=(10**18, 10**18))
     found.stamps(files_of(str(tree), list(WANTED)))
     found.read(paths)
     events.clear()

@@ -1,0 +1,74 @@
+"""Tells which endings no file of a folder has, so that such files need not be looked for.
+
+A folder is listed once, and again where its names have changed: then its own time has too.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+PER_INPUT = 16
+"""Names that may be listed for each input that is asked for: it takes less than to look for it."""
+SETTLED = 4 * 10**9
+"""Nanoseconds after which a change gives a folder another time: file systems count in up to two
+seconds."""
+
+
+class EndingsThere:
+    """Of some suffixes of files in a local folder, those that files there may have now."""
+
+    def __init__(self, folder: str, suffixes: Sequence[str]) -> None:
+        self._folder, self._suffixes = folder, tuple(suffixes)
+        self._there = self._suffixes
+        self._as_of: int | None = None
+        """The folder's time when it was listed; None where its names may change within that."""
+        self._room = 0
+        """Names that may be listed for what was asked."""
+        self._names = 0
+        """That the folder had, or has at least."""
+
+    def of(self, asked: int) -> Sequence[str]:
+        """The suffixes, for so many inputs: all but those that no file has, whatever its case.
+
+        A folder that cannot be listed, or changes all the time and is large, may have all of them.
+        """
+        self._room += PER_INPUT * asked
+        with suppress(OSError):
+            changed = Path(self._folder).stat().st_mtime_ns
+            if changed == self._as_of:
+                return self._there
+            if self._room >= self._names and self._list(changed):
+                return self._there
+        return self._suffixes
+
+    def _list(self, changed: int) -> bool:
+        """Lists the folder, whose time was this; False where it has more names than there is room
+        for: then twice as many are to be asked for before the next try.
+        """
+        began = time.time_ns()
+        self._as_of, count = None, 0
+        # Some file systems know no case, and some know letters beyond ASCII in several forms.
+        unseen = tuple({ending_of(suffix) for suffix in self._suffixes if suffix.isascii()})
+        with os.scandir(self._folder) as entries:
+            for count, entry in enumerate(entries if unseen else (), 1):
+                if count > self._room:
+                    self._names = 2 * self._room
+                    return False
+                name = entry.name.casefold()
+                if name.endswith(unseen):
+                    unseen = tuple(ending for ending in unseen if not name.endswith(ending))
+                    if not unseen:
+                        break
+        self._there = tuple(s for s in self._suffixes if ending_of(s) not in unseen)
+        self._room, self._names = 0, count
+        self._as_of = changed if began - changed > SETTLED else None
+        return True
+
+
+def ending_of(suffix: str) -> str:
+    """What names end in that have a suffix, whatever their case."""
+    return f".{suffix}".casefold()
