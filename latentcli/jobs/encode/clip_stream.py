@@ -130,7 +130,7 @@ def encode_frames(
     key, first = clip.row.key, clip.taken
     clip.taken += len(batch)
     accelerator = run.engine.accelerator
-    pixels = accelerator.pinned(torch.stack([frame.pixels for frame in batch]))
+    pixels = accelerator.stacked([frame.pixels for frame in batch])
     keys = [frame_key(key, first + i) for i in range(len(batch))]
     timer = DeviceTimer(accelerator)
     try:

@@ -18,7 +18,7 @@ from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.texts import keep_others
 from latentcli.jobs.encode.unit import EncodedUnit
 from latentcli.jobs.encode.way_out import WayOut, open_way_out
-from latentcli.jobs.inference.accelerator import DeviceTimer
+from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.inference.split_on_oom import Parts, too_large
@@ -103,7 +103,7 @@ def encode_into(
     accelerator = run.engine.accelerator
     # Before the timer begins: that is the host's work, and the device may be idle meanwhile.
     pictures = [picture.pixels for picture in batch]
-    pixels = accelerator.pinned(together(pictures, ring))
+    pixels = together(accelerator, pictures, ring)
     rows = [picture.row for picture in batch]
     timer = DeviceTimer(accelerator)
     parts = None
@@ -124,10 +124,13 @@ def encode_into(
     fail(run, unit.rows[rows[0].key])
 
 
-def together(pictures: Sequence[Tensor], ring: Ring | None) -> Tensor:
-    """Pictures [3, H, W] as one tensor [N, 3, H, W], which they are already where they lie so."""
+def together(accelerator: Accelerator, pictures: Sequence[Tensor], ring: Ring | None) -> Tensor:
+    """Pictures [3, H, W] as one tensor [N, 3, H, W] from which the device copies by itself.
+
+    They are not touched where they lie so already.
+    """
     batch = None if ring is None else ring.batch(pictures)
-    return torch.stack(list(pictures)) if batch is None else batch
+    return accelerator.stacked(pictures) if batch is None else accelerator.pinned(batch)
 
 
 def encode_fitting(run: EncodeRun, pixels: Tensor, keys: Sequence[str]) -> dict[str, Tensor]:

@@ -110,14 +110,19 @@ class Accelerator:
                 raise
             return host
 
-    def staging(self, shape: Sequence[int]) -> Tensor:
-        """An empty float32 tensor of the host, where it can be in memory as of `pinned`."""
+    def staging(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """An empty tensor of the host, where it can be in memory as of `pinned`."""
         try:
-            return torch.empty(*shape, pin_memory=True)
+            return torch.empty(*shape, dtype=dtype, pin_memory=True)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            return torch.empty(*shape)
+            return torch.empty(*shape, dtype=dtype)
+
+    def stacked(self, items: Sequence[Tensor]) -> Tensor:
+        """Tensors [...] of the host as one [N, ...], which is where `staging` is: copied once."""
+        whole = self.staging((len(items), *items[0].shape), items[0].dtype)
+        return torch.stack(list(items), out=whole)
 
     def to_host(self, tensor: Tensor) -> Tensor:
         """A tensor of the device on the host, copied while the host goes on.
@@ -294,8 +299,8 @@ class Cpu(Accelerator):
     def pinned(self, host: Tensor) -> Tensor:
         return host
 
-    def staging(self, shape: Sequence[int]) -> Tensor:
-        return torch.empty(*shape)
+    def staging(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(*shape, dtype=dtype)
 
     def to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device)

@@ -61,9 +61,9 @@ class Slots:
 class Ring(Slots):
     """Hands out its slots, and takes them back; any thread may call it."""
 
-    def __init__(self, slots: int, slot_bytes: int, ahead: int) -> None:
+    def __init__(self, slots: int, slot_bytes: int, ahead: int, batch_size: int = 1) -> None:
         """As `RingSize` says; OSError where the system has no such memory."""
-        self.ahead = ahead
+        self.ahead, self._batch_size = ahead, batch_size
         self.descriptor = os.memfd_create("latentcli-pixels")
         try:
             os.ftruncate(self.descriptor, slots * slot_bytes)
@@ -84,13 +84,17 @@ class Ring(Slots):
             self._take_back()
             return self._in_use.count(0)
 
-    def take(self, count: int) -> int | None:
+    def take(self, count: int, place: int = 0) -> int | None:
         """The first of `count` slots one behind the other, or None where no so many are free.
 
         They are the next that are: a picture that waits long for company keeps its slot alone.
+        `place` is that of the first picture in its unit: where a batch begins, there is to be room
+        for all of it in front of the ring's end.
         """
         with self._lock:
             self._take_back()
+            if not place % self._batch_size and self._next + self._batch_size > len(self._in_use):
+                self._next = 0
             free = bytes(count)
             begin = self._in_use.find(free, self._next)
             if begin < 0 and (begin := self._in_use.find(free)) < 0:
@@ -161,6 +165,8 @@ class RingSize(NamedTuple):
     slot_bytes: int
     ahead: int
     """Inputs that may be ahead of who takes the chunks: for so many there are slots."""
+    batch_size: int = 1
+    """Pictures of a batch, which lie one behind the other if they can."""
 
 
 def ring_size(spec: PreprocessSpec, workers: int, batch_size: int) -> RingSize | None:
@@ -176,7 +182,7 @@ def ring_size(spec: PreprocessSpec, workers: int, batch_size: int) -> RingSize |
     # Each worker has a task in hand, and the next one at its door.
     if slots - held < 2 * workers * task_size(spec):
         return None
-    return RingSize(slots, size, slots - held)
+    return RingSize(slots, size, slots - held, batch_size)
 
 
 @contextmanager

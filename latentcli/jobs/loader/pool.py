@@ -66,7 +66,7 @@ class Pool:
                 if number is None:
                     return
                 ring = self._shared.ring
-                slot = None if ring is None or not task.count else ring.take(task.count)
+                slot = None if ring is None or not task.count else ring.take(task.count, task.start)
                 assignment = Assignment.of(number, task, slot)
                 if task.count:
                     self._assign(assignment)
