@@ -13,10 +13,10 @@ from latentcli.jobs.loader.supervisor import Deaths, PoolState, Supervisor
 from latentcli.jobs.loader.worker_handle import Assignment
 from latentcli.jobs.runtime.signals import held_back
 
-QUEUED = 16
-"""Inputs that a worker has in hand or waiting, unless one task has more."""
 AHEAD_BYTES = 512 * 2**20
 """Bytes of all that is ahead: of tasks that came with them, and pixels that have no slot."""
+REFILL = 3 / 4
+"""Share of what may be ahead to which it falls before more tasks are taken, several at once."""
 GRACE = 1.0
 """Seconds that the thread that takes the tasks gets to end."""
 
@@ -28,7 +28,7 @@ class Pool:
         self, intake: Intake, workers: int, time_limit: float, ring: Ring | None = None
     ) -> None:
         ahead = AHEAD * workers if ring is None else ring.ahead
-        self.buffer: ReorderBuffer[Chunk] = ReorderBuffer(ahead, AHEAD_BYTES)
+        self.buffer: ReorderBuffer[Chunk] = ReorderBuffer(ahead, AHEAD_BYTES, REFILL)
         self._shared = PoolState(intake, time_limit, self.buffer, Deaths(workers), ring)
         self._supervisors = [Supervisor(self._shared) for _ in range(workers)]
         self._dispatcher: threading.Thread | None = None
@@ -82,16 +82,13 @@ class Pool:
                 tasks.close()
 
     def _assign(self, assignment: Assignment) -> None:
-        """Gives a task to the worker with the least to do, once one has room."""
-
-        def has_room() -> bool:
-            load = min(supervisor.load for supervisor in self._supervisors)
-            return self.buffer.over or not load or load + assignment.task.count <= QUEUED
-
+        """Gives a task to the worker with the least to do, or else to the first that has room."""
         with self.buffer.changed:
-            self.buffer.changed.wait_for(has_room)
-            if not self.buffer.over:
-                min(self._supervisors, key=lambda supervisor: supervisor.load).give(assignment)
+            idlest = min(self._supervisors, key=lambda supervisor: supervisor.load)
+            if idlest.has_room(assignment):
+                idlest.give(assignment)
+            else:
+                self._shared.waiting.append(assignment)
 
 
 @contextmanager

@@ -31,16 +31,22 @@ class ReorderBuffer(Generic[T]):
     The item that is to be taken next never waits for room, so the bounds cannot stop the flow.
     """
 
-    def __init__(self, most: int, most_bytes: float) -> None:
+    def __init__(self, most: int, most_bytes: float, refill: float = 1.0) -> None:
+        """`refill` is the share of the room up to which it empties before who waits to enter is
+        woken: below 1 it is then for several items at once.
+        """
         lock = threading.RLock()
         self.changed = threading.Condition(lock)
-        """Guards all that is in here; notified when there is more room, and at the end."""
+        """Guards all that is in here; notified when there is more room for bytes, and at the
+        end."""
+        self._room = threading.Condition(lock)
+        """Notified when there is room for who enters, and at the end."""
         self._answered = threading.Condition(lock)
         """Notified when there is an answer for who takes: nobody else is woken for that, and who
         takes for nothing else."""
         self.over = False
         """Nobody takes items any more: what makes them should end."""
-        self._most, self._most_bytes = most, most_bytes
+        self._most, self._most_bytes, self._refill = most, most_bytes, refill
         self._claims: dict[int, Slot] = {}
         self._ready: dict[int, T] = {}
         self._errors: dict[int, BaseException] = {}
@@ -51,7 +57,7 @@ class ReorderBuffer(Generic[T]):
     def enter(self, load: int, held: int) -> int | None:
         """Waits for room for an item of so much work and bytes; its number, or None once over."""
         with self.changed:
-            self.changed.wait_for(lambda: self.over or self._has_room(load, held))
+            self._room.wait_for(lambda: self.over or self._has_room(load, held))
             if self.over:
                 return None
             number, self._entered = self._entered, self._entered + 1
@@ -102,6 +108,7 @@ class ReorderBuffer(Generic[T]):
         with self.changed:
             self.over = True
             self.changed.notify_all()
+            self._room.notify_all()
 
     def items(self, waiting: Callable[[], None] | None = None) -> Iterator[T]:
         """The items in order; `waiting` is called now and then while there is none."""
@@ -136,4 +143,10 @@ class ReorderBuffer(Generic[T]):
         self._load -= claim.load
         self._held -= claim.held
         self.changed.notify_all()
+        if not self._claims or self._is_to_be_filled():
+            self._room.notify_all()
         return item
+
+    def _is_to_be_filled(self) -> bool:
+        most, most_bytes = self._refill * self._most, self._refill * self._most_bytes
+        return self._load <= most and self._held <= most_bytes

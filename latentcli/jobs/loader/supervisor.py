@@ -18,6 +18,8 @@ from latentcli.jobs.loader.prepare import Chunk, Intake, failed
 from latentcli.jobs.loader.reorder_buffer import ReorderBuffer
 from latentcli.jobs.loader.worker_handle import Assignment, Process, TaskInput, WorkerDied
 
+QUEUED = 16
+"""Inputs that a worker has in hand or waiting, unless one task has more."""
 LOOK = 0.25
 """Seconds between two looks at a worker that is silent."""
 KILLED = f"signal {signal.SIGKILL:d}"
@@ -80,6 +82,8 @@ class PoolState:
     deaths: Deaths
     """Guarded by the buffer's lock."""
     ring: Ring | None = None
+    waiting: deque[Assignment] = field(default_factory=deque)
+    """Tasks for which no worker had room, in order; guarded by the buffer's lock."""
     starting: threading.Lock = field(default_factory=threading.Lock)
     """One process is started or ended at a time: multiprocessing is not made for more."""
 
@@ -110,11 +114,25 @@ class Supervisor:
             self.thread.join()
         os.close(self._wakeup)
 
+    def has_room(self, assignment: Assignment) -> bool:
+        """Whether the worker is to have a task now; asked with the buffer's lock."""
+        return not self.load or self.load + assignment.task.count <= QUEUED
+
     def give(self, assignment: Assignment) -> None:
         """A task for the worker; called with the buffer's lock."""
+        self._accept(assignment)
+        os.eventfd_write(self._wakeup, 1)
+
+    def _accept(self, assignment: Assignment) -> None:
         self.load += assignment.task.count
         self._given.append(assignment)
-        os.eventfd_write(self._wakeup, 1)
+
+    def _take_waiting(self) -> None:
+        """Takes tasks that wait, as far as there is room: nobody has to be woken for that."""
+        waiting = self.shared.waiting
+        with self.shared.buffer.changed:
+            while waiting and self.has_room(waiting[0]):
+                self._accept(waiting.popleft())
 
     def stop(self) -> None:
         """Kills the worker: then the thread ends. Called with the pool's lock."""
@@ -169,9 +187,9 @@ class Supervisor:
         poll.register(self._wakeup, select.POLLIN)
         silent, before = 0.0, process.in_hand()
         while not self.shared.buffer.over:
-            with self.shared.buffer.changed:
-                given = [self._given.popleft() for _ in range(len(self._given))]
-            for assignment in given:
+            self._take_waiting()
+            while self._given:
+                assignment = self._given.popleft()
                 process.tell(assignment, range(assignment.task.count))
             poll.register(process.wire, select.POLLIN | (select.POLLOUT if process.outgoing else 0))
             start = time.perf_counter()
@@ -195,13 +213,8 @@ class Supervisor:
         assignment, done = process.receive(self.shared.buffer.admit)
         with self.shared.buffer.changed:
             self.shared.deaths.done(done)
-            self._unload(done)
+            self.load -= done
             self.shared.settle(assignment)
-
-    def _unload(self, inputs: int) -> None:
-        with self.shared.buffer.changed:
-            self.load -= inputs
-            self.shared.buffer.changed.notify_all()
 
     def _judge(
         self, process: Process, error: Exception, in_hand: tuple[TaskInput, str] | None, how: str
@@ -223,5 +236,6 @@ class Supervisor:
         self._suspect = None
         assignment.known[index] = row, None
         process.spare(assignment, index)
-        self._unload(1)
-        self.shared.settle(assignment)
+        with self.shared.buffer.changed:
+            self.load -= 1
+            self.shared.settle(assignment)
