@@ -31,15 +31,20 @@ def channel_moments(latents: Tensor) -> tuple[Tensor, Tensor]:
 
 def centred_samples(latents: Tensor) -> Iterator[tuple[Array, Array]]:
     """Of each of the latents [N, C, ...], of any dtype and device: the mean of its channels [C],
-    and its values less that mean [C, n].
+    and its values less that mean [C, n], which are good until the next latent is asked for.
     """
-    batch = latents.detach().float().flatten(2).contiguous().cpu().numpy()
+    batch = latents.detach().flatten(2).cpu()
+    if batch.dtype == torch.float64:
+        batch = batch.float()
+    # Memory that was used before is quicker than new memory by far.
+    values = torch.empty(batch.shape[1:], dtype=torch.float64)
+    centred = values.numpy()
     # One sample at a time: the order of a sum must not depend on how many came together.
     for sample in batch:
-        values = sample.astype(np.float64)
-        mean = values.mean(axis=1)
-        values -= mean[:, None]
-        yield mean, values
+        values.copy_(sample)
+        mean = centred.mean(axis=1)
+        centred -= mean[:, None]
+        yield mean, centred
 
 
 def squares(centred: Array) -> Array:

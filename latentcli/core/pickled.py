@@ -1,8 +1,13 @@
-"""Pickles dataclasses by their fields in order."""
+"""Pickles and changes dataclasses by their fields in order, in a fraction of the usual time."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from operator import attrgetter
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
 
 
 def by_fields(made: Any) -> tuple[type, tuple[Any, ...]]:
@@ -12,4 +17,23 @@ def by_fields(made: Any) -> tuple[type, tuple[Any, ...]]:
     time, which takes longer than all else that is done with a row that a process sends.
     """
     kind = type(made)
-    return kind, tuple([getattr(made, name) for name in kind.__match_args__])
+    return kind, _values(kind)(made)
+
+
+def changed(made: Made, name: str, value: object) -> Made:
+    """`dataclasses.replace` of one field of a dataclass all of whose fields are given by place."""
+    kind = type(made)
+    values, place = _values(kind)(made), _place(kind, name)
+    return kind(*values[:place], value, *values[place + 1 :])
+
+
+@cache
+def _values(kind: type) -> Callable[[Any], tuple[Any, ...]]:
+    """What gives the values of the fields, of which there are several."""
+    return attrgetter(*kind.__match_args__)
+
+
+@cache
+def _place(kind: type, name: str) -> int:
+    place: int = kind.__match_args__.index(name)
+    return place

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from latentcli.core.pickled import changed
 from latentcli.core.store_dtype import arrived
 from latentcli.core.types import FILTERED, Picture, Row
 from latentcli.jobs.encode.failures import SEEN, count_refused, fail
@@ -165,14 +166,14 @@ def collect(
     run.meter.add("encode", timer.seconds(), len(rows))
     bad = not_finite([row.key for row in rows], batch)
     packed = {name: unit.spill.rows(tensor) for name, tensor in batch.tensors.items()}
-    _, *shape = batch.latents.shape
+    latent_shape = tuple(batch.latents.shape[1:])
     sound = [i for i, row in enumerate(rows) if row.key not in bad]
     for i in sound:
         row = rows[i]
         for name, tensors in packed.items():
             unit.tensors[tensor_name(row.key, name)] = tensors[i]
-        unit.rows[row.key] = replace(row, latent_shape=tuple(shape))
-    unit.sums.add_moments(math.prod(shape[1:]), batch.means[sound], batch.squares[sound])
+        unit.rows[row.key] = changed(row, "latent_shape", latent_shape)
+    unit.sums.add_moments(math.prod(latent_shape[1:]), batch.means[sound], batch.squares[sound])
     # The time of this stage is the writer's: packing has a thread of its own, and is over soon.
     run.meter.add("write", 0.0, len(rows))
     for row in rows:

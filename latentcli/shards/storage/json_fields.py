@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field as dataclass_field
 from dataclasses import fields, is_dataclass
 from functools import cache
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -31,9 +32,9 @@ def later(default: Noun) -> Noun:
 
 def to_object(noun: Any) -> dict[str, Any]:
     """Values by field, in their order; None and () are left out where they are the default."""
-    checks = _checks(type(noun))  # type: ignore[arg-type]
-    values = ((name, needed, getattr(noun, name)) for name, needed, _ in checks)
-    return {name: value for name, needed, value in values if needed or value not in _ABSENT}
+    named, values_of = _named(type(noun))  # type: ignore[arg-type]
+    values = zip(named, values_of(noun), strict=True)
+    return {name: value for (name, needed), value in values if needed or value not in _ABSENT}
 
 
 def from_object(kind: type[Noun], document: Any) -> Noun:
@@ -53,6 +54,15 @@ def field(document: Mapping[str, Any], name: str, *kinds: type | None) -> Any:
     allowed = " or ".join("null" if kind is None else kind.__name__ for kind in kinds)
     found = repr(value) if name in document else "absent"
     raise ValueError(f"{name} is {found[:60]}, expected {allowed}")
+
+
+@cache
+def _named(kind: Any) -> tuple[list[tuple[str, bool]], Callable[[Any], tuple[Any, ...]]]:
+    """(field, whether it must be there) of a dataclass, and what gives the values of all."""
+    named = [(name, needed) for name, needed, _ in _checks(kind)]
+    if len(named) == 1:
+        return named, lambda noun: (getattr(noun, named[0][0]),)
+    return named, attrgetter(*(name for name, _ in named))
 
 
 @cache
