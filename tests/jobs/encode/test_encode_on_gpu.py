@@ -97,6 +97,23 @@ def test_pictures_are_pinned_where_workers_write_them(folder, tmp_path, monkeypa
     assert all(torch.equal(cpu[name], there[name]) for name in cpu)
 
 
+def test_pictures_that_lie_apart_are_copied_once(folder, tmp_path, monkeypatch):
+    """Into pinned memory, and not into other memory first."""
+    stacked: list[bool] = []
+    stack = torch.stack
+
+    def watched(tensors, dim=0, *, out=None):
+        stacked.append(out is not None and out.is_pinned())
+        return stack(tensors, dim, out=out)
+
+    with fake_gpu(monkeypatch) as gpu:
+        monkeypatch.setattr(torch, "stack", watched)
+        encode(folder, tmp_path / "gpu", LINEAR, **GPU, workers=0, self_check=False)
+    assert stacked == [True, True]
+    copies = [call for call in gpu.calls if call.what == "to device"][-2:]
+    assert all(call.pinned for call in copies)
+
+
 def test_frames_of_clips_go_the_same_way(tmp_path, monkeypatch):
     clipkit = pytest.importorskip("clipkit")
     clipkit.clips_in(tmp_path / "in", [5])

@@ -78,6 +78,25 @@ def test_pictures_in_a_row_are_a_batch_as_they_lie():
         ring.close()
 
 
+@pytest.mark.parametrize("batch", [4, 6])
+def test_a_batch_does_not_go_round_the_end(batch):
+    """Units of 14 pictures, in tasks of 2, of which the batch before the last is in use."""
+    ring, used, broken = Ring(40, 12, 8, batch), [], 0
+    try:
+        for _ in range(30):
+            lying = []
+            for place in range(0, 14, 2):
+                first = ring.take(2, place)
+                lying += [ring.at(first + i, SHAPE) for i in range(2)]
+            for begin in range(0, 14, batch):
+                broken += ring.batch(lying[begin : begin + batch]) is None
+            ring.release(used, lambda: True)
+            used = lying
+        assert broken == 0
+    finally:
+        ring.close()
+
+
 @pytest.mark.parametrize(("side", "workers", "batch"), [(256, 14, 128), (512, 2, 32), (2048, 2, 2)])
 def test_a_ring_stays_within_its_bytes(side, workers, batch):
     size = ring_size(PreprocessSpec((side, side), 16), workers, batch)

@@ -77,6 +77,27 @@ def test_a_failure_comes_first_and_an_error_in_its_place():
         next(items)
 
 
+@pytest.mark.parametrize(("refill", "taken"), [(1.0, 1), (0.5, 4), (0.0, 8)])
+def test_who_enters_is_woken_once_there_is_room_for_several(refill, taken):
+    window = ReorderBuffer(8, 100, refill)
+    for number in range(8):
+        window.put(window.enter(1, 0), number)
+    entered = threading.Event()
+
+    def enter():
+        window.enter(1, 0)
+        entered.set()
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    items = window.items()
+    for number in range(taken):
+        assert not entered.wait(0.05)
+        assert next(items) == number
+    assert entered.wait(5)
+    thread.join()
+
+
 def test_closing_ends_all_waiting():
     window = ReorderBuffer(1, 1)
     assert window.enter(1, 1) == 0
