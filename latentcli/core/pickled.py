@@ -16,24 +16,25 @@ def by_fields(made: Any) -> tuple[type, tuple[Any, ...]]:
     What `dataclass` makes for a frozen one with slots looks all of its fields up by name, each
     time, which takes longer than all else that is done with a row that a process sends.
     """
-    kind = type(made)
+    kind: Any = type(made)
     return kind, _values(kind)(made)
 
 
 def changed(made: Made, name: str, value: object) -> Made:
     """`dataclasses.replace` of one field of a dataclass all of whose fields are given by place."""
-    kind = type(made)
+    kind: Any = type(made)
     values, place = _values(kind)(made), _place(kind, name)
-    return kind(*values[:place], value, *values[place + 1 :])
+    new: Made = kind(*values[:place], value, *values[place + 1 :])
+    return new
 
 
 @cache
-def _values(kind: type) -> Callable[[Any], tuple[Any, ...]]:
+def _values(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
     """What gives the values of the fields, of which there are several."""
     return attrgetter(*kind.__match_args__)
 
 
 @cache
-def _place(kind: type, name: str) -> int:
+def _place(kind: Any, name: str) -> int:
     place: int = kind.__match_args__.index(name)
     return place
