@@ -88,13 +88,13 @@ class Ring(Slots):
         """The first of `count` slots one behind the other, or None where no so many are free.
 
         They are the next that are: a picture that waits long for company keeps its slot alone.
-        `place` is that of the first picture in its unit: where a batch begins, there is to be room
-        for all of it in front of the ring's end.
+        `place` is that of the first picture in its unit: where a batch begins, they are the first
+        behind which all of it has room, so that memory which was never used stays unused.
         """
         with self._lock:
             self._take_back()
-            if not place % self._batch_size and self._next + self._batch_size > len(self._in_use):
-                self._next = 0
+            if not place % self._batch_size:
+                self._next = max(self._in_use.find(bytes(self._batch_size)), 0)
             free = bytes(count)
             begin = self._in_use.find(free, self._next)
             if begin < 0 and (begin := self._in_use.find(free)) < 0:

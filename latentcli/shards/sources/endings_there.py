@@ -1,31 +1,38 @@
 """Tells which endings no file of a folder has, so that such files need not be looked for.
 
-A folder is listed once, and again where its names have changed: then its own time has too.
+A folder is listed, and again where its names have changed: then its own time has too. That time
+may be of another machine's clock, and is only compared with itself.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 PER_INPUT = 16
 """Names that may be listed for each input that is asked for: it takes less than to look for it."""
-SETTLED = 4 * 10**9
-"""Nanoseconds after which a change gives a folder another time: file systems count in up to two
-seconds."""
+SETTLED = 4.0
+"""Seconds after which a change gives a folder another time: file systems count in up to two."""
 
 
 class EndingsThere:
     """Of some suffixes of files in a local folder, those that files there may have now."""
 
-    def __init__(self, folder: str, suffixes: Sequence[str]) -> None:
-        self._folder, self._suffixes = folder, tuple(suffixes)
+    def __init__(
+        self,
+        folder: str,
+        suffixes: Sequence[str],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._folder, self._suffixes, self._clock = folder, tuple(suffixes), clock
         self._there = self._suffixes
+        self._changed, self._since = -1, clock()
+        """The folder's own time, and since when it is known to be that."""
         self._as_of: int | None = None
-        """The folder's time when it was listed; None where its names may change within that."""
+        """Its time when it was listed; None where its names may change within that."""
         self._room = 0
         """Names that may be listed for what was asked."""
         self._names = 0
@@ -38,18 +45,20 @@ class EndingsThere:
         """
         self._room += PER_INPUT * asked
         with suppress(OSError):
-            changed = Path(self._folder).stat().st_mtime_ns
+            changed, now = Path(self._folder).stat().st_mtime_ns, self._clock()
             if changed == self._as_of:
                 return self._there
-            if self._room >= self._names and self._list(changed):
+            if changed != self._changed:
+                self._changed, self._since = changed, now
+            if self._room >= self._names and self._list():
+                self._as_of = changed if now - self._since > SETTLED else None
                 return self._there
         return self._suffixes
 
-    def _list(self, changed: int) -> bool:
-        """Lists the folder, whose time was this; False where it has more names than there is room
-        for: then twice as many are to be asked for before the next try.
+    def _list(self) -> bool:
+        """Lists the folder; False where it has more names than there is room for: then twice as
+        many are to be asked for before the next try.
         """
-        began = time.time_ns()
         self._as_of, count = None, 0
         # Some file systems know no case, and some know letters beyond ASCII in several forms.
         unseen = tuple({ending_of(suffix) for suffix in self._suffixes if suffix.isascii()})
@@ -65,7 +74,6 @@ class EndingsThere:
                         break
         self._there = tuple(s for s in self._suffixes if ending_of(s) not in unseen)
         self._room, self._names = 0, count
-        self._as_of = changed if began - changed > SETTLED else None
         return True
 
 

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
 
 from latentcli.core.fields import AUTO
 from latentcli.shards.sources.companions import Companions
-from latentcli.shards.sources.endings_there import PER_INPUT, EndingsThere
+from latentcli.shards.sources.endings_there import PER_INPUT, SETTLED, EndingsThere
 
 SUFFIXES = ("txt", "caption", "json")
-
-
-def aged(folder: Path) -> Path:
-    """The folder, as if its names had not changed for long."""
-    os.utime(folder, ns=(10**18, 10**18))
-    return folder
 
 
 @pytest.fixture
@@ -84,33 +77,36 @@ def test_a_folder_that_cannot_be_listed_may_have_all(tmp_path):
     assert endings.of(10) == ()
 
 
-def test_a_folder_that_stays_is_listed_once(tmp_path, listed):
+def test_a_folder_that_stays_is_listed_again_once(tmp_path, listed):
+    """When enough time has passed for a change to be seen."""
     write(tmp_path, *(f"{number}.jpg" for number in range(100)))
-    endings = EndingsThere(str(aged(tmp_path)), SUFFIXES)
-    assert [endings.of(10) for _ in range(20)] == [()] * 20
-    assert listed == [100]
+    # A look at the clock when it begins, and one at each answer.
+    times = iter((0.0, 0.0, 1.0, SETTLED + 1, SETTLED + 2, SETTLED + 1000))
+    endings = EndingsThere(str(tmp_path), SUFFIXES, lambda: next(times))
+    assert [endings.of(10) for _ in range(5)] == [()] * 5
+    assert listed == [100, 100, 100]
 
 
 def test_what_appears_is_there_at_once(tmp_path):
     """Also within what the clock of the file system calls the same moment."""
-    # In the future, so that it does not pass while the test runs.
-    moment = time.time_ns() + 3600 * 10**9
-    endings = EndingsThere(str(tmp_path), SUFFIXES)
+    endings = EndingsThere(str(tmp_path), SUFFIXES, lambda: 0.0)
     for suffix in SUFFIXES:
         path = tmp_path / f"1.{suffix}"
-        os.utime(tmp_path, ns=(moment, moment))
+        os.utime(tmp_path, ns=(10**18, 10**18))
         assert endings.of(10) == ()
         path.write_bytes(b"x")
-        os.utime(tmp_path, ns=(moment, moment))
+        os.utime(tmp_path, ns=(10**18, 10**18))
         assert endings.of(10) == (suffix,)
         path.unlink()
 
 
-def test_a_change_is_seen_where_a_listing_was_kept(tmp_path):
+def test_a_change_is_seen_where_a_listing_was_kept(tmp_path, listed):
     write(tmp_path, "1.jpg")
-    endings = EndingsThere(str(aged(tmp_path)), SUFFIXES)
-    assert endings.of(10) == ()
+    times = iter((0.0, 0.0, SETTLED + 1, SETTLED + 2, SETTLED + 3))
+    endings = EndingsThere(str(tmp_path), SUFFIXES, lambda: next(times))
+    assert [endings.of(10) for _ in range(3)] == [()] * 3 and len(listed) == 2
     write(tmp_path, "1.caption")
+    os.utime(tmp_path, ns=(10**18, 10**18))
     assert endings.of(10) == ("caption",)
 
 
