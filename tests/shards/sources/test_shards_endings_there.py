@@ -102,12 +102,16 @@ def test_what_appears_is_there_at_once(tmp_path):
 
 def test_a_change_is_seen_where_a_listing_was_kept(tmp_path, listed):
     write(tmp_path, "1.jpg")
-    times = iter((0.0, 0.0, SETTLED + 1, SETTLED + 2, SETTLED + 3))
+    times = iter((0.0, 0.0, SETTLED + 1, SETTLED + 2, SETTLED + 3, SETTLED + 4))
     endings = EndingsThere(str(tmp_path), SUFFIXES, lambda: next(times))
     assert [endings.of(10) for _ in range(3)] == [()] * 3 and len(listed) == 2
     write(tmp_path, "1.caption")
     os.utime(tmp_path, ns=(10**18, 10**18))
     assert endings.of(10) == ("caption",)
+    # That one is kept no sooner than the first one was.
+    write(tmp_path, "1.json")
+    os.utime(tmp_path, ns=(10**18, 10**18))
+    assert endings.of(10) == ("caption", "json")
 
 
 def test_a_large_folder_that_changes_is_listed_now_and_then(tmp_path, listed):
