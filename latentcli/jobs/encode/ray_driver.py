@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,11 +17,12 @@ from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.plan import (
-    default_store,
     plan_encode,
+    store_of,
     stored_batch_size,
+    stored_spec,
     with_model_defaults,
-    with_stored_dtype,
+    with_stored,
 )
 from latentcli.jobs.encode.ray_actor import LOOK, EncodeActor, Ledger, resource_of, wanted_actors
 from latentcli.jobs.encode.run import EncodeRun
@@ -37,7 +38,6 @@ from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import stop_on_signals
 from latentcli.models.presets import preset_names
 from latentcli.shards.storage.atomic_write import remove_temporary
-from latentcli.shards.storage.paths import path_of
 
 CONNECT = 10.0
 """Seconds for the cluster to answer."""
@@ -90,12 +90,13 @@ def run_ray(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
         try:
             stop.listen()  # Ray's own handler of SIGTERM aborts the process
             stop.check()
-            job = settled_on(with_stored_dtype(job), ray.cluster_resources())
+            there = stored_spec(store_of(job))
+            job = settled_on(with_stored(job, there), ray.cluster_resources())
             with stop.at_once():
                 reporter.status("Loading the model")
                 engine = engine_of(on_driver(job))
-            job = with_batch_size(with_model_defaults(job, engine), engine)
-            plan = plan_encode(job, engine, found.media, found.kind)
+            job = with_batch_size(with_model_defaults(job, engine), engine, there)
+            plan = plan_encode(job, engine, found.media, found.kind, there=there)
             encode = partial(encode_on_actors, ray)
             return lead(job, engine, plan, found, Team(), stop, reporter, encode, began)
         finally:
@@ -143,13 +144,15 @@ def on_driver(job: EncodeJob) -> EncodeJob:
     return replace(job, device=Cpu.name, dtype="auto")
 
 
-def with_batch_size(job: EncodeJob, engine: Engine) -> EncodeJob:
-    """The job with the batch size of its actors' devices; the model here is on a CPU."""
-    store = path_of(job.output or default_store(job.sources, engine.info.name))
-    there = job.batch_size or stored_batch_size(store)
+def with_batch_size(job: EncodeJob, engine: Engine, there: Mapping[str, Any]) -> EncodeJob:
+    """The job with the batch size of its actors' devices; the model here is on a CPU.
+
+    `there` is as of `plan_encode`.
+    """
+    given = job.batch_size or stored_batch_size(there)
     preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
     default = default_batch_size(ACCELERATORS[job.device], preprocess)
-    return replace(job, batch_size=there or default)
+    return replace(job, batch_size=given or default)
 
 
 def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:

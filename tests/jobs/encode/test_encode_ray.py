@@ -24,7 +24,7 @@ from jobkit import encode, environment, toy_pictures, tree
 
 from latentcli.core.errors import Interrupted, LatentCliError, TooManyFailures, UsageError
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.encode.plan import plan_encode, with_model_defaults
+from latentcli.jobs.encode.plan import NEW, plan_encode, with_model_defaults
 from latentcli.jobs.encode.ray_actor import Ledger, actors_on_node, unfinished, wanted_actors
 from latentcli.jobs.encode.ray_driver import (
     absolute,
@@ -301,9 +301,9 @@ print(ray.get([ray.remote(num_gpus=1)(actor_rank).remote(job, 100) for job in jo
 def test_the_batch_size_is_that_of_the_actors_device(model, tmp_path):
     engine = load_engine(model, device="cpu")
     job = EncodeJob(sources=("x",), output=str(tmp_path / "store"), device="cuda", size="512")
-    assert with_batch_size(job, engine).batch_size == 32
-    assert with_batch_size(replace(job, size="256"), engine).batch_size == 128
-    assert with_batch_size(replace(job, device="cpu"), engine).batch_size == 8
+    assert with_batch_size(job, engine, NEW).batch_size == 32
+    assert with_batch_size(replace(job, size="256"), engine, NEW).batch_size == 128
+    assert with_batch_size(replace(job, device="cpu"), engine, NEW).batch_size == 8
 
 
 def test_the_driver_checks_in_its_own_dtype_for_actors_of_another(model, tmp_path):
