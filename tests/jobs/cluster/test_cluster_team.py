@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from latentcli.core.errors import LatentCliError, UsageError
+from latentcli.core.errors import LatentCliError, LeaderFailed, UsageError
 from latentcli.jobs.cluster.environment import Rank
 from latentcli.jobs.cluster.tcp_team import TcpTeam, join_team, silence_of
 
@@ -245,6 +246,33 @@ def test_a_leader_without_a_plan_keeps_nobody_waiting(agent):
         assert joined.wait(10)
     thread.join()
     assert "ended without work to share" in told[0]
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["both fail", "one fails"])
+def test_an_error_before_the_plan_gives_way_to_the_leaders(agent, fails):
+    """What all of them find is told once; what one alone has found it tells."""
+    failed, caught = threading.Event(), []
+
+    def follow() -> None:
+        with pytest.raises(LatentCliError) as error, join_team(Rank(1, 2, 1), agent):
+            failed.set()
+            raise UsageError("There is no device y.")
+        caught.append(error.value)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    expected = pytest.raises(UsageError) if fails else contextlib.nullcontext()
+    with expected, join_team(Rank(0, 2, 0), agent) as team:
+        assert failed.wait(60)
+        if fails:
+            raise UsageError("There is no folder x.")
+        team.broadcast("all of it")
+        with pytest.raises(LatentCliError, match=r"Rank 1 of 2.*no device y"):
+            team.wait_for_all(lambda: None)
+    thread.join()
+    (found,) = caught
+    assert type(found) is (LeaderFailed if fails else UsageError)
+    assert ("no folder x" if fails else "There is no device y.") in str(found)
 
 
 def test_waiting_for_the_leader_can_be_interrupted():

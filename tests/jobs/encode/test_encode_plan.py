@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from harness.picture_files import save, scene
 from jobkit import (
+    cli,
     encode,
     encode_job,
     latents_of,
@@ -159,6 +160,18 @@ def test_the_default_store_is_named_after_the_source(tmp_path, monkeypatch, sour
     else:
         path.mkdir(parents=True)
     assert default_store((source,), "fcdm_nano") == name
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "told"),
+    [("000", ("--class-token",), "predicts no class token"), ("none", (), "none does not exist")],
+    ids=["all find it", "the first finds it"],
+)
+def test_a_refusal_is_told_once_by_several_processes(mixed, model, tmp_path, source, words, told):
+    given = ("--model", model, "--device", "cpu", "--resize", "none", "--devices", 2, *words)
+    run = cli("encode", mixed / source, "-o", tmp_path / "store", *given)
+    assert run.returncode == 2 and told in run.stderr
+    assert run.stderr.count("error: ") == 1 and "Rank" not in run.stderr
 
 
 def test_the_default_store_of_a_job(mixed, model, tmp_path, monkeypatch):
