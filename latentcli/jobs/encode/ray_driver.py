@@ -24,7 +24,14 @@ from latentcli.jobs.encode.plan import (
     with_model_defaults,
     with_stored,
 )
-from latentcli.jobs.encode.ray_actor import LOOK, EncodeActor, Ledger, resource_of, wanted_actors
+from latentcli.jobs.encode.ray_actor import (
+    LOOK,
+    EncodeActor,
+    Ledger,
+    resource_of,
+    try_model,
+    wanted_actors,
+)
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.share import assignment, lead, totals_before
 from latentcli.jobs.encode.worklist import Work
@@ -35,7 +42,7 @@ from latentcli.jobs.loader.find_media import check_clip_options, media_of
 from latentcli.jobs.loader.packed_options import check_packed_options
 from latentcli.jobs.loader.sizes import preprocess_spec
 from latentcli.jobs.runtime.reporter import Reporter
-from latentcli.jobs.runtime.signals import stop_on_signals
+from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
 from latentcli.models.presets import preset_names
 from latentcli.shards.storage.atomic_write import remove_temporary
 
@@ -97,6 +104,9 @@ def run_ray(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
                 engine = engine_of(on_driver(job))
             job = with_batch_size(with_model_defaults(job, engine), engine, there)
             plan = plan_encode(job, engine, found.media, found.kind, there=there)
+            if not there and job.max_memory is not None:
+                reporter.status("Trying --max-memory on a device of the cluster")
+                try_on_cluster(ray, job, stop)
             encode = partial(encode_on_actors, ray)
             return lead(job, engine, plan, found, Team(), stop, reporter, encode, began)
         finally:
@@ -140,8 +150,29 @@ def settled_on(job: EncodeJob, resources: dict[str, float]) -> EncodeJob:
 
 
 def on_driver(job: EncodeJob) -> EncodeJob:
-    """A settled job as the driver runs it to check the model: on its CPU, in what suits that."""
-    return replace(job, device=Cpu.name, dtype="auto")
+    """A settled job as the driver runs it to check the model: on its CPU, in what suits that.
+
+    --max-memory is of the actors' devices, and each of them keeps below it.
+    """
+    return replace(job, device=Cpu.name, dtype="auto", max_memory=None)
+
+
+def try_on_cluster(ray: Any, job: EncodeJob, stop: StopRequest) -> None:
+    """Has a device of the cluster load the model; its errors, such as of too small a --max-memory.
+
+    So they come before there is a store, which would then keep what cannot be.
+    """
+    task = ray.remote(max_calls=1, **resources_of(job))(try_model)
+    future = task.remote(replace(job, model=absolute(job.model)))
+    try:
+        while not ray.wait([future], timeout=LOOK)[0]:
+            stop.check()
+        ray.get(future)
+    except ray.exceptions.RayTaskError as error:
+        raise reason_of(error) from error
+    except ray.exceptions.RayError as error:
+        stop.check()
+        raise cluster_lost(error) from error
 
 
 def with_batch_size(job: EncodeJob, engine: Engine, there: Mapping[str, Any]) -> EncodeJob:
@@ -169,7 +200,7 @@ def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
         max_task_retries=-1,
         # Each reckons with as many beside it as a node has of the cluster.
         scheduling_strategy="SPREAD",
-        **{f"num_{resource_of(job).lower()}s": 1},
+        **resources_of(job),
     )(EncodeActor)
     theirs = replace(job, model=absolute(job.model))
     # Nobody here sees when an actor gets its first batch, so the rate counts their start-up too.
@@ -187,6 +218,11 @@ def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
             run.stop.check()
             raise cluster_lost(error) from error
         raise
+
+
+def resources_of(job: EncodeJob) -> dict[str, int]:
+    """What Ray is asked for an actor."""
+    return {f"num_{resource_of(job).lower()}s": 1}
 
 
 def absolute(model: str) -> str:

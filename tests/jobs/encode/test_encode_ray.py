@@ -198,6 +198,21 @@ def test_signals_end_the_job_in_good_order(job, tmp_path, number, everybody):
 
 
 @needs_ray
+def test_the_limit_of_memory_is_the_actors(cluster, pictures, model, tmp_path):
+    """Where it is too small for their device that is told, and no store is there that keeps it."""
+    store = tmp_path / "store"
+    done = run(cluster, *words(pictures, model, "--max-memory", "1KB", "-o", store))
+    assert done.returncode == UsageError.exit_code, done.stderr
+    assert "--max-memory is 1 MiB, and the weights alone are 1 MiB" in done.stderr
+    assert "Traceback" not in done.stderr and not store.exists()
+    done = run(cluster, *words(pictures, model, "--max-memory", "2GiB", "-o", store))
+    assert done.returncode == 0, done.stderr
+    alone = tmp_path / "alone"
+    encode(pictures, alone, model, max_memory="2GiB")
+    assert tree(store) == tree(alone)
+
+
+@needs_ray
 def test_a_cluster_that_is_not_there_is_told(pictures, model, tmp_path):
     nowhere = {"RAY_ADDRESS": "127.0.0.1:1"}
     done = run(nowhere, *words(pictures, model, "-o", tmp_path / "store"))
@@ -319,6 +334,16 @@ def test_the_driver_checks_in_its_own_dtype_for_actors_of_another(model, tmp_pat
         assert engine.dtype == Cpu.auto_dtype()
         plan = plan_encode(with_model_defaults(settled, engine), engine)
         assert plan.manifest.spec["encode"]["dtype"] == kept
+
+
+def test_the_driver_keeps_below_no_limit_of_the_actors(model, tmp_path):
+    """On its CPU, and in float32, the model takes another amount than on their GPUs."""
+    job = EncodeJob(sources=("x",), output=str(tmp_path / "store"), model=model, device="cuda")
+    settled = settled_on(replace(job, max_memory="1KB"), {"GPU": 8})
+    engine = engine_of(on_driver(settled))
+    assert engine.rooms == {}
+    plan = plan_encode(with_model_defaults(settled, engine), engine)
+    assert plan.manifest.spec["encode"]["max_memory"] == 1000
 
 
 def test_errors_of_an_actor_are_told_as_they_are():
