@@ -16,7 +16,9 @@ from latentcli.jobs.runtime.signals import held_back
 QUEUED = 16
 """Inputs that a worker has in hand or waiting, unless one task has more."""
 AHEAD_BYTES = 512 * 2**20
-"""Bytes of all that is ahead: of tasks that came with them, and pixels that have no slot."""
+"""Bytes of all that is ahead: a ring's, those that tasks came with, and pixels without a slot."""
+BESIDE_RING = 128 * 2**20
+"""Bytes that are left beside a ring, however large it is."""
 GRACE = 1.0
 """Seconds that the thread that takes the tasks gets to end."""
 
@@ -28,7 +30,7 @@ class Pool:
         self, intake: Intake, workers: int, time_limit: float, ring: Ring | None = None
     ) -> None:
         ahead = AHEAD * workers if ring is None else ring.ahead
-        self.buffer: ReorderBuffer[Chunk] = ReorderBuffer(ahead, AHEAD_BYTES)
+        self.buffer: ReorderBuffer[Chunk] = ReorderBuffer(ahead, bytes_beside(ring))
         self._shared = PoolState(intake, time_limit, self.buffer, Deaths(workers), ring)
         self._supervisors = [Supervisor(self._shared) for _ in range(workers)]
         self._dispatcher: threading.Thread | None = None
@@ -92,6 +94,11 @@ class Pool:
             self.buffer.changed.wait_for(has_room)
             if not self.buffer.over:
                 min(self._supervisors, key=lambda supervisor: supervisor.load).give(assignment)
+
+
+def bytes_beside(ring: Ring | None) -> int:
+    """Bytes that may be ahead outside of a ring: most pixels are in it, where there is one."""
+    return AHEAD_BYTES if ring is None else max(AHEAD_BYTES - ring.memory.nbytes, BESIDE_RING)
 
 
 @contextmanager

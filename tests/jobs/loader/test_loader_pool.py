@@ -20,8 +20,10 @@ from latentcli.core.errors import Interrupted, LatentCliError, StoreError
 from latentcli.core.types import InputRow, Row
 from latentcli.jobs.loader import fork_server, pool, worker
 from latentcli.jobs.loader.loader import open_chunks
+from latentcli.jobs.loader.pixel_ring import RingSize, open_ring
 from latentcli.jobs.loader.prepare import Intake, RawSample, Task, unit_tasks
 from latentcli.jobs.loader.supervisor import Deaths
+from latentcli.jobs.runtime.background_thread import nothing
 from latentcli.jobs.runtime.frames import message_of
 
 
@@ -194,8 +196,15 @@ def test_reads_are_ahead_and_bounded(tmp_path, monkeypatch):
     assert 0.1 <= reads.seconds() < 5 and reads.seconds() < 0.05
 
 
-def test_few_bytes_are_ahead(tmp_path, paths, monkeypatch):
-    monkeypatch.setattr(pool, "AHEAD_BYTES", 10**6)
+@pytest.mark.parametrize(
+    ("together", "ring_bytes"),
+    [(10**6, None), (2 * 10**6, 10**6), (10**6, 10**7)],
+    ids=["alone", "beside a ring", "beside a large ring"],
+)
+def test_few_bytes_are_ahead(tmp_path, paths, monkeypatch, together, ring_bytes):
+    """A ring's are among them, and a large one leaves some: a million in each of these."""
+    monkeypatch.setattr(pool, "AHEAD_BYTES", together)
+    monkeypatch.setattr(pool, "BESIDE_RING", 10**6)
     source, seen = intake(tmp_path, paths), []
 
     def tasks():
@@ -203,12 +212,15 @@ def test_few_bytes_are_ahead(tmp_path, paths, monkeypatch):
             seen.append(number)
             yield Task(0, number, 1, (RawSample(Row(f"{number}", "x", "ok"), bytes(400_000)),))
 
-    with open_chunks(source, tasks(), 1) as chunks:
+    size = RingSize(10, ring_bytes // 10, 10) if ring_bytes else None
+    with (
+        open_ring(size, lambda memory: nothing) as ring,
+        open_chunks(source, tasks(), 1, ring=ring) as chunks,
+    ):
         for number, chunk in enumerate(chunks, 1):
             time.sleep(0.01)
             assert chunk.rows[0].error.startswith("not a picture")
             assert len(seen) <= number + 3
-    assert len(seen) == 20
 
 
 def test_what_the_tasks_raise_comes_in_its_place(tmp_path, paths):
