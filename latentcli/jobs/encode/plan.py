@@ -126,8 +126,7 @@ def plan_encode(
 ) -> EncodePlan:
     """The plan of a settled job; UsageError where options contradict each other.
 
-    `there` is the spec of the store that is there, if any. A packed input is a unit; a `stream` is
-    one that is cut into units.
+    `there` is the spec of a store to go on with. A packed input is a unit, unless of a `stream`.
     """
     whole = READERS[kind].packed and not stream
     if whole and job.samples_per_shard is not None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import time
 import uuid
-from collections.abc import Callable
 
 import pytest
+from harness.processor import processor_seconds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from surveykit import SPEC, Job, counts, ten_pictures
@@ -105,16 +104,6 @@ def test_names_are_known_again_where_sizes_are_not_known(job):
     rebuild_inputs(job.store, read_roots(job.store))
     (job.folder / "a00.jpg").rename(job.folder / "z.jpg")
     assert counts(job.look()) == {"done": 8, "failed": 1, "renamed": 1}
-
-
-def processor_seconds(call: Callable[[], object]) -> float:
-    """What a call takes of the processor: of three times the least, as other work only adds."""
-    spent = []
-    for _ in range(3):
-        began = time.process_time()
-        call()
-        spent.append(time.process_time() - began)
-    return min(spent)
 
 
 def test_many_names_at_once(job):
