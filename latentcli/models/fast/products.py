@@ -87,7 +87,7 @@ class Product(nn.Module):
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
+        super()._save_to_state_dict(destination, prefix, keep_vars)
         weight = self.in_order()
         destination[f"{prefix}weight"] = weight if keep_vars else weight.detach()
 
