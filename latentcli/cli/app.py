@@ -32,7 +32,8 @@ from latentcli.cli.sync import sync
 from latentcli.cli.variables import check_variables
 from latentcli.cli.verify import verify
 from latentcli.cli.video import video_distance, video_embed
-from latentcli.core.errors import Interrupted, LatentCliError
+from latentcli.core.errors import Interrupted, LatentCliError, LeaderFailed
+from latentcli.jobs.cluster.environment import LAUNCHED
 from latentcli.jobs.runtime.process import stopped_by
 from latentcli.jobs.runtime.signals import StopRequest, stop_at_once
 
@@ -114,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (Exception, KeyboardInterrupt) as error:
             if debug:
                 traceback.print_exc()
+            if isinstance(error, LeaderFailed) and LAUNCHED in os.environ:
+                return error.exit_code  # the first process tells it on this very stderr
             return out.fail(*explain(heeded(error, stop)))
     return 0
 

@@ -67,6 +67,10 @@ class TooManyFailures(LatentCliError):
     exit_code = 3
 
 
+class LeaderFailed(LatentCliError):
+    """The first process of a job failed, and says why: the others end with it."""
+
+
 class Interrupted(LatentCliError):
     """A signal ended the job early; the same command finishes the rest."""
 

@@ -39,13 +39,13 @@ SPEEDUPS_COLUMN = Column("p25-p75", lambda r: span(r, "speedup_p25", "speedup_p7
 SAVED_COLUMN = Column("memory", lambda r: change(r["memory_reduction"]))
 REPEATS_COLUMN = Column("repeats", lambda r: str(r["repeats"]))
 SHARE_COLUMNS = (
-    Column("GFLOP", lambda r: f"{r['gflop']:,.2f}"),
-    Column("GFLOP/s", lambda r: f"{1000 * r['gflop'] / r['ms_per_batch']:,.0f}"),
-    Column("of products", lambda r: f"{r['matrix_share']:.0%}"),
-    Column("GB", lambda r: f"{r['gbyte']:,.3f}"),
-    Column("GB/s", lambda r: f"{1000 * r['gbyte'] / r['ms_per_batch']:,.1f}"),
-    Column("of copies", lambda r: f"{r['copy_share']:.0%}"),
-    Column("operators", lambda r: f"{r['operators']:,}"),
+    Column("GFLOP", lambda r: optional(r["gflop"], ",.2f")),
+    Column("GFLOP/s", lambda r: optional(a_second(r, "gflop"), ",.0f")),
+    Column("of products", lambda r: optional(r["matrix_share"], ".0%")),
+    Column("GB", lambda r: optional(r["gbyte"], ",.3f")),
+    Column("GB/s", lambda r: optional(a_second(r, "gbyte"), ",.1f")),
+    Column("of copies", lambda r: optional(r["copy_share"], ".0%")),
+    Column("operators", lambda r: optional(r["operators"], ",")),
 )
 SHARE_CHOICES = (
     (*CASE_COLUMNS[:3], *SHARE_COLUMNS),
@@ -97,6 +97,11 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
         if len(set(short)) == len(found):
             return dict(zip(found, short, strict=True))
     return dict(zip(found, found, strict=True))
+
+
+def a_second(row: Values, name: str) -> float | None:
+    """What a call asks of the machine, per second that it takes; None where that is not known."""
+    return None if row[name] is None else 1000 * row[name] / row["ms_per_batch"]
 
 
 def span(row: Values, low: str, high: str, form: str) -> str:

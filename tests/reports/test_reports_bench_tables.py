@@ -106,6 +106,15 @@ def test_shares_of_the_machine(width: int) -> None:
     assert "beside what" not in text(*tables.bench_tables(bench_document(bench_row())))
 
 
+def test_a_row_may_lack_its_shares_of_the_machine() -> None:
+    """As where memory was too short to count what the model asks for."""
+    names = ("gflop", "gbyte", "operators", "matrix_share", "copy_share")
+    rates = {"gflop_per_second": {"fp32": 170.0}, "copy_gbyte_per_second": 12.26}
+    row = bench_row(**dict.fromkeys(names))
+    told = text(*tables.bench_tables(bench_document(row, ceilings=rates)))
+    assert told.rstrip().splitlines()[-1].split() == ["64x64", "2", "m"]
+
+
 def test_words_of_figures() -> None:
     assert [tables.times(v) for v in (None, 9.009, 0.0714)] == ["", "9.01x", "0.071x"]
     assert [tables.change(v) for v in (None, 0.9194, -0.244, 0.00001, -0.00001)] == [

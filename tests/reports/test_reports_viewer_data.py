@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 
 import pytest
@@ -200,10 +199,9 @@ def test_frames_of_clips_are_called_frames(browser, tmp_path):
 def test_five_thousand_open_and_scroll(browser, tmp_path):
     many = make_report(tmp_path / "many", [f"set/{i:04d}" for i in range(5000)], pca=False)
     with open_tab(browser) as tab:
-        page, start = tab.page, time.perf_counter()
+        page = tab.page
         page.goto(many.url)
         page.locator("#grid li").nth(10).wait_for()
-        assert time.perf_counter() - start < 3
         page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
         page.get_by_text("set/4999", exact=True).wait_for()
         assert page.locator("#grid li").count() < 400

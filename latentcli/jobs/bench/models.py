@@ -16,6 +16,7 @@ from latentcli.jobs.config import with_weights
 from latentcli.jobs.inference.engine import Engine, inference_config, load_engine
 from latentcli.jobs.inference.out_of_memory import is_out_of_memory, may_be_out_of_memory
 from latentcli.jobs.settings import DecodeSettings
+from latentcli.models.fast.products import traceable
 
 Given = TypeVar("Given")
 
@@ -73,6 +74,7 @@ def timed_model(name: str, engine: Engine, compiled: bool) -> TimedModel:
     model = engine.model
     if not compiled:
         return TimedModel(name, engine, model.encode, model.decode, False)
+    traceable(model)
     torch._dynamo.config.recompile_limit = RECOMPILES
     encode, decode = (torch.compile(f, dynamic=False) for f in (model.encode, model.decode))
     return TimedModel(name, engine, encode, decode, True)

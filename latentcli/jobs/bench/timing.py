@@ -91,12 +91,20 @@ def measure_case(
 def shares_of(
     each: Ready, case: Case, steps: int, ceilings: Sequence[Ceiling]
 ) -> dict[str, float | None]:
-    """What the eager network asks of the machine, and the model's shares of the ceilings."""
+    """What the eager network asks of the machine, and the model's shares of the ceilings.
+
+    None of each without ceilings, and where memory is too short for the eager network.
+    """
     if not ceilings:
         return dict.fromkeys(SHARES)
     engine = each.model.engine
     eager = timed_model(each.model.name, engine, compiled=False)
-    operators = count_operators(work(eager, case, steps).call)
+    try:
+        call = work(eager, case, steps).call
+        operators = attempt(eager, case, lambda: count_operators(call))
+    except ShortOfMemory:
+        empty_cache()
+        return dict.fromkeys(SHARES)
     return shares(operators, each.timing.seconds, ceilings, engine.dtype)
 
 

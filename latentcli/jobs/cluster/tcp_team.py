@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from latentcli.core.errors import Interrupted, LatentCliError, UsageError
+from latentcli.core.errors import Interrupted, LatentCliError, LeaderFailed, UsageError
 from latentcli.jobs.cluster.environment import Rank, conclusion, rendezvous_of
 from latentcli.jobs.cluster.missing_ranks import MissingRanks
 from latentcli.jobs.cluster.rendezvous import POLL, connect
@@ -85,6 +85,20 @@ class TcpTeam(Team):
             waiting()
             time.sleep(POLL)
         return self._whole("plan")
+
+    def let_leader_tell(self, waiting: Callable[[], None]) -> None:
+        """Where this rank failed: LeaderFailed if the leader does so too before it has a plan.
+
+        What all of them find is told once then. It is waited for half a minute at most.
+        """
+        until = time.monotonic() + LINGER
+        while not self._has("plan") and time.monotonic() < until:
+            end = self._end_of(0)
+            failure = self._failure(0, *end) if end else None
+            if failure:
+                raise failure
+            waiting()
+            time.sleep(POLL)
 
     def report(self, text: str) -> None:
         self._put(f"report/{self.rank.rank}", text)
@@ -198,7 +212,9 @@ class TcpTeam(Team):
         message = f"{self._name(rank)} {verb}: {error}"
         if "same command" not in message:
             message = f"{message.rstrip('.')}; {ADVICE}."
-        return Interrupted(message) if interrupted else LatentCliError(message)
+        if interrupted:
+            return Interrupted(message)
+        return LatentCliError(message) if rank else LeaderFailed(message)
 
     def _silent(self, rank: int) -> LatentCliError:
         why = self._missing.why if rank in self._absent() else ""
@@ -261,7 +277,8 @@ def join_team(
     store = connect(rank, at, waiting if rank.leader else missing.watching(waiting, rank.world))
     team = TcpTeam(rank, store, silence, missing)
     try:
-        yield team
+        with leader_first(team, waiting):
+            yield team
     except BaseException as error:
         message = str(error) or f"An unexpected {type(error).__name__}."
         team.done(message, getattr(error, "exit_code", 1))
@@ -270,6 +287,24 @@ def join_team(
         team.done()
     finally:
         team.close()
+
+
+@contextmanager
+def leader_first(team: TcpTeam, waiting: Callable[[], None]) -> Iterator[None]:
+    """An error within the block gives way to that of the leader, as of `let_leader_tell`."""
+    try:
+        yield
+    except (Interrupted, LeaderFailed):
+        raise
+    except LatentCliError:
+        if not team.rank.leader:
+            try:
+                team.let_leader_tell(waiting)
+            except (Interrupted, LeaderFailed):
+                raise
+            except LatentCliError:
+                pass  # the leader is gone, and tells nothing
+        raise
 
 
 def silence_of(environment: Mapping[str, str]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -57,7 +58,6 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     document, that of the others is empty.
     """
     check_options(job)
-    inference_config(job)
     began = time.perf_counter()
     rank = rank_of(os.environ)
     reads, writes = job.store == STDIN, job.output == STDOUT
@@ -65,14 +65,15 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
         raise UsageError(f"{ONE_PROCESS}: leave out torchrun or srun.")
     if writes:
         refuse_skipping(job.skip_existing)
-    else:
-        try_folder("-o", job.output or str(folder_of(job)))
     with (
         stop_on_signals(advice(job)) as stop,
         standard_ends(reads, writes, stop.check) as stdout,
         join_team(rank, os.environ, stop.check) as team,
         ExitStack() as stack,
     ):
+        inference_config(job)
+        if not writes:
+            try_folder("-o", job.output or str(folder_of(job)))
         if reads:
             check = stop.check if stdout is None else stdout.check
             source = stack.enter_context(open_piped(job.latents, check))
@@ -83,8 +84,9 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
                 source = open_latents(path_of(job.store), job.latents, closely=rank.leader)
             if source.gaps and rank.leader:
                 reporter.note(f"{source.path} is not whole: {source.gaps}. {AGAIN}")
-            source = agreed(job, source, team, stop)
             run = prepared(job, source, team, stop, reporter if rank.leader else SILENT)
+            # Not before: where the first process fails until here, it tells for all of them.
+            run = replace(run, source=agreed(job, source, team, stop))
         if stdout is not None:
             decode_to_stdout(run, stdout)
         else:

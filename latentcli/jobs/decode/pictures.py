@@ -62,5 +62,7 @@ def decode_fitting(
     except torch.OutOfMemoryError as error:
         room = run.split_on_oom.room
         what, together = "frame" if frames else "picture", count if whole else 1
-        raise SampleError("decode", too_large(what, width, height, together, room)) from error
+        raise SampleError(
+            "decode", too_large(error, what, width, height, together, room)
+        ) from error
     return Decoded(keys, pictures, timer, run.meter)

@@ -50,8 +50,11 @@ class EncodedClip:
     """Tells its spools from those of other clips."""
     taken: int = 0
     """Frames that went to the device."""
+    over: bool = False
+    """Whether no more of it goes to the device, which had no memory for a frame."""
     error: SampleError | None = None
-    """Why nothing comes of it."""
+    """Why nothing comes of it: of the first of its frames with which something is wrong. The packer
+    alone, which has them in order, says so."""
     spools: dict[str, Spool] = field(default_factory=dict)
     """By name of the tensor; the first one has the latents' shape."""
     times: list[int] = field(default_factory=list)
@@ -101,7 +104,7 @@ def encode_clip(
     for batch in batches(to_end(events, ended), pixels_of, size, batch_elements(size)):
         out.check()
         run.meter.begin()
-        if clip.error is not None or (ended and ended[0].error is not None):
+        if clip.over or clip.error is not None or (ended and ended[0].error is not None):
             continue
         if not clip.taken:
             assert run.plan.clips is not None and begins.info is not None
@@ -136,13 +139,19 @@ def encode_frames(
     try:
         with timer:
             parts = encode_fitting(run, pixels, keys)
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
         height, width = pixels.shape[-2:]
-        reason = too_large("frame", width, height, room=run.split_on_oom.room)
-        clip.error = clip.error or SampleError("encode", reason)
+        reason = too_large(error, "frame", width, height, room=run.split_on_oom.room)
+        clip.over = True
+        out.packer.submit(fail_clip, clip, reason)
         return
     times = [frame.time for frame in batch]
     out.packer.submit(collect_frames, run, unit, clip, times, out.copies.begin(parts), timer)
+
+
+def fail_clip(clip: EncodedClip, reason: str) -> None:
+    """A clip fails at encode, unless it did at an earlier frame."""
+    clip.error = clip.error or SampleError("encode", reason)
 
 
 def collect_frames(
@@ -165,8 +174,8 @@ def collect_frames(
         for part, counts in batch.unsound.items():
             if bad := [i for i, count in enumerate(counts) if count]:
                 at = len(clip.times) + bad[0]
-                reason = f"the {part} of frame {at} is not finite in torch.{batch.dtype(part)}"
-                clip.error = SampleError("encode", reason)
+                number = batch.dtype(part)
+                fail_clip(clip, f"the {part} of frame {at} is not finite in torch.{number}")
                 return
         for name, rows in batch.tensors.items():
             if name not in clip.spools:

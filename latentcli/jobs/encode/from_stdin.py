@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,13 +33,17 @@ from latentcli.shards.store.input_list import InputList, write_inputs
 
 
 def encode_stdin(
-    job: EncodeJob, engine: Engine, stop: StopRequest, reporter: Reporter
+    job: EncodeJob,
+    engine: Engine,
+    there: Mapping[str, Any],
+    stop: StopRequest,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """A tar stream on standard input to a store; the --json document.
 
     Every so many samples are a unit. The same stream once more goes on where the job stopped:
     samples of units that are done are read and passed over. StoreError for another stream, before
-    anything of it is committed.
+    anything of it is committed. `there` is as of `plan_encode`.
     """
     began = time.perf_counter()
     media = media_of_stdin(job)
@@ -47,7 +52,7 @@ def encode_stdin(
             "A store of clips cannot be made from standard input: write the stream to a .tar file"
             " first, or to standard output (-o -)."
         )
-    plan = plan_encode(job, engine, media, "tars", stream=True)
+    plan = plan_encode(job, engine, media, "tars", there=there, stream=True)
     store = plan.store
     with (
         opened_store(plan, reporter) as (lock, before),

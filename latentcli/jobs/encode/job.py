@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,13 @@ from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.encode.dry_run import plan_document
 from latentcli.jobs.encode.from_stdin import encode_stdin
-from latentcli.jobs.encode.plan import plan_encode, with_model_defaults, with_stored_dtype
+from latentcli.jobs.encode.plan import (
+    plan_encode,
+    store_of,
+    stored_spec,
+    with_model_defaults,
+    with_stored,
+)
 from latentcli.jobs.encode.ray_driver import run_ray
 from latentcli.jobs.encode.share import claimed, encode_in_team, follow, lead
 from latentcli.jobs.encode.to_stdout import encode_to_stdout
@@ -46,13 +53,15 @@ def run_encode(job: EncodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     rank = rank_of(os.environ)
     if job.dry_run and rank.world > 1:
         raise UsageError(alone("A plan is made by one process"))
-    job = replace(with_stored_dtype(job), device=own_device(job.device, rank.local, rank.world))
+    there = stored_spec(store_of(job))
+    job = with_stored(job, there)
+    job = replace(job, device=own_device(job.device, rank.local, rank.world))
     with (
         stop_on_signals("Run the same command again to finish the rest.") as stop,
         join_team(rank, os.environ, stop.check, reporter.note) as team,
     ):
         if rank.leader:
-            return run_alone_or_first(job, team, stop, reporter)
+            return run_alone_or_first(job, there, team, stop, reporter)
         with stop.at_once():
             engine = engine_of(job)
         other = (
@@ -70,9 +79,9 @@ def alone(what: str) -> str:
 
 
 def run_alone_or_first(
-    job: EncodeJob, team: Team, stop: StopRequest, reporter: Reporter
+    job: EncodeJob, there: Mapping[str, Any], team: Team, stop: StopRequest, reporter: Reporter
 ) -> dict[str, Any]:
-    """The job of the only process, or of the first of several."""
+    """The job of the only process, or of the first of several; `there` is as of `plan_encode`."""
     began = time.perf_counter()
     with stop.at_once():
         found = media_of(job, reporter, job.allow_pipe)
@@ -81,7 +90,7 @@ def run_alone_or_first(
         reporter.status("Loading the model")
         engine = engine_of(job)
         job = with_model_defaults(job, engine)
-        plan = plan_encode(job, engine, found.media, found.kind)
+        plan = plan_encode(job, engine, found.media, found.kind, there=there)
         if job.dry_run:
             reporter.status("Comparing the inputs with the store, and trying a few")
             return plan_document(job, engine, plan, found, stop)
@@ -100,9 +109,10 @@ def run_pipe(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
     with stop_on_signals(advice) as stop, standard_ends(reads, writes, stop.check) as stdout:
         with stop.at_once():
             reporter.status("Loading the model")
-            job = with_stored_dtype(job)
+            there = stored_spec(store_of(job))
+            job = with_stored(job, there)
             engine = engine_of(job)
         job = with_model_defaults(job, engine)
         if stdout is not None:
             return encode_to_stdout(job, engine, stdout, stop, reporter)
-        return encode_stdin(job, engine, stop, reporter)
+        return encode_stdin(job, engine, there, stop, reporter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -36,6 +37,9 @@ from latentcli.latents.schema import MOMENTS, store_dtype_of
 from latentcli.shards.sources.expand import STDIN_LIST
 from latentcli.shards.storage.paths import AnyPath, is_remote, path_of
 from latentcli.shards.store.manifest import Manifest, read_manifest
+
+NEW: Mapping[str, Any] = MappingProxyType({})
+"""The spec that is there where no store is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +121,12 @@ def plan_encode(
     media: str = "images",
     kind: str = "files",
     *,
+    there: Mapping[str, Any] = NEW,
     stream: bool = False,
 ) -> EncodePlan:
     """The plan of a settled job; UsageError where options contradict each other.
 
-    A packed input is a unit; a `stream` is one that is cut into units.
+    `there` is the spec of a store to go on with. A packed input is a unit, unless of a `stream`.
     """
     whole = READERS[kind].packed and not stream
     if whole and job.samples_per_shard is not None:
@@ -130,10 +135,9 @@ def plan_encode(
             " --samples-per-shard."
         )
     policy = DecodePolicy(job.alpha, job.max_pixels, size_filter(job))
-    store = path_of(job.output or default_store(job.sources, engine.info.name))
     preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
-    preprocess = reduced_as_there(preprocess, store, media)
-    batch_size = job.batch_size or stored_batch_size(store)
+    preprocess = reduced_as_there(preprocess, there, media)
+    batch_size = job.batch_size or stored_batch_size(there)
     batch_size = batch_size or default_batch_size(type(engine.accelerator), preprocess)
     state = job.latents or engine.model.spec.state
     clips = None
@@ -147,7 +151,7 @@ def plan_encode(
     spec = job_spec(job, engine, preprocess, batch_size) | clips_spec(clips)
     spec |= kind_spec(kind, job.image_field)
     return EncodePlan(
-        store=store,
+        store=store_of(job),
         manifest=Manifest(
             tool=f"latentcli {latentcli.__version__}",
             spec=spec,
@@ -188,45 +192,53 @@ def dtype_of(job: EncodeJob, engine: Engine) -> str:
     return engine.dtype if job.dtype == "auto" else job.dtype
 
 
-def with_stored_dtype(job: EncodeJob) -> EncodeJob:
-    """The job with the networks' dtype of the store that is there, where it is left open.
+def with_stored(job: EncodeJob, there: Mapping[str, Any]) -> EncodeJob:
+    """The job with what loading its model needs of the spec that is there, where it is left open.
 
-    So a store is gone on with where auto means another one.
+    So a store is gone on with where auto means another dtype, or --max-memory is left out.
     """
-    if job.dtype != "auto":
-        return job
-    store = path_of(job.output or default_store(job.sources, job.model))
-    return replace(job, dtype=stored_dtype(store) or "auto")
+    limit = stored_number(there, "max_memory")
+    return replace(
+        job,
+        dtype=stored_dtype(there) or "auto" if job.dtype == "auto" else job.dtype,
+        max_memory=str(limit) if limit and job.max_memory is None else job.max_memory,
+    )
 
 
-def stored_batch_size(store: AnyPath) -> int | None:
+def stored_batch_size(there: Mapping[str, Any]) -> int | None:
     """The batch size of the store that is there: a job goes on with it, so that it stays one job.
 
     None where there is none to be read; opening the store then says what is wrong.
     """
+    return stored_number(there, "batch_size")
+
+
+def stored_number(there: Mapping[str, Any], name: str) -> int | None:
+    """A number of how the store that is there was encoded."""
     try:
-        return int(stored_spec(store)["encode"]["batch_size"])
+        return int(there["encode"][name])
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def stored_dtype(store: AnyPath) -> str | None:
-    """The same of the networks' dtype."""
+def stored_dtype(there: Mapping[str, Any]) -> str | None:
+    """The networks' dtype of the store that is there."""
     try:
-        dtype = stored_spec(store)["encode"]["dtype"]
+        dtype = there["encode"]["dtype"]
     except (KeyError, TypeError):
         return None
     return dtype if dtype in ("bf16", "fp32") else None
 
 
-def reduced_as_there(preprocess: PreprocessSpec, store: AnyPath, media: str) -> PreprocessSpec:
+def reduced_as_there(
+    preprocess: PreprocessSpec, there: Mapping[str, Any], media: str
+) -> PreprocessSpec:
     """With the reduction of the store that is there, if any, which may be older than the default.
 
     What is decoded whole anyway stays so, and frames of clips are.
     """
     if media == "clips":
         return replace(preprocess, reducing_gaps=None)
-    there = stored_spec(store)
     if not there or preprocess.reducing_gaps is None:
         return preprocess
     return replace(preprocess, reducing_gaps=stored_gaps(there))
@@ -237,7 +249,7 @@ def stored_spec(store: AnyPath) -> Mapping[str, Any]:
     try:
         return read_manifest(store).spec
     except StoreError:
-        return {}
+        return NEW
 
 
 def clips_spec(clips: ClipRecipe | None) -> dict[str, Any]:
@@ -312,6 +324,11 @@ def whitening(engine: Engine) -> dict[str, list[float]]:
     mean = engine.model.dewhiten(torch.zeros(1, channels, 1, 1)).flatten()
     std = engine.model.dewhiten(torch.ones(1, channels, 1, 1)).flatten() - mean
     return {"mean": mean.tolist(), "std": std.tolist()}
+
+
+def store_of(job: EncodeJob) -> AnyPath:
+    """Where the latents go, given or not."""
+    return path_of(job.output or default_store(job.sources, job.model))
 
 
 def default_store(sources: tuple[str, ...], model: str) -> str:

@@ -166,17 +166,24 @@ def actor_rank(job: EncodeJob, units: int) -> Rank:
     return Rank(1, 2, 0, sharing)
 
 
+def try_model(job: EncodeJob) -> None:
+    """Loads the job's model, on a device such as the actors have; errors as of `engine_of`."""
+    engine_of(job)
+
+
 class EncodeActor:
     """One process of the cluster: a model on a device, and units until there are none left."""
 
     def __init__(self, job: EncodeJob) -> None:
-        self.engine = engine_of(job)
-        self.job = with_model_defaults(job, self.engine)
+        self.job = job
 
     def work(self, name: str, ledger: Any, units: int) -> dict[str, Any]:
         """Encodes what the ledger gives, of `units` in all; the stages' seconds and items."""
         import ray
 
+        # Not before: what is wrong with the model is an error of this call, and told as it is.
+        engine = engine_of(self.job)
+        job = with_model_defaults(self.job, engine)
         stop = LedgerStop("The job was stopped.", ledger=ledger)
         before = ray.get(ledger.begin.remote(name))
         other = (
@@ -190,9 +197,9 @@ class EncodeActor:
             yield from unfinished(store, spec_hash, run.inputs, again, run.parts)
             yield from claimed(run, todo)
 
-        rank = actor_rank(self.job, units)
+        rank = actor_rank(job, units)
         team = RayTeam(rank, name=name, ledger=ledger, units=units)
-        return follow(self.job, self.engine, team, stop, other, claims).meter.report()
+        return follow(job, engine, team, stop, other, claims).meter.report()
 
 
 def unfinished(

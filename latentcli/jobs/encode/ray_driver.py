@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,13 +17,21 @@ from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.plan import (
-    default_store,
     plan_encode,
+    store_of,
     stored_batch_size,
+    stored_spec,
     with_model_defaults,
-    with_stored_dtype,
+    with_stored,
 )
-from latentcli.jobs.encode.ray_actor import LOOK, EncodeActor, Ledger, resource_of, wanted_actors
+from latentcli.jobs.encode.ray_actor import (
+    LOOK,
+    EncodeActor,
+    Ledger,
+    resource_of,
+    try_model,
+    wanted_actors,
+)
 from latentcli.jobs.encode.run import EncodeRun
 from latentcli.jobs.encode.share import assignment, lead, totals_before
 from latentcli.jobs.encode.worklist import Work
@@ -34,10 +42,9 @@ from latentcli.jobs.loader.find_media import check_clip_options, media_of
 from latentcli.jobs.loader.packed_options import check_packed_options
 from latentcli.jobs.loader.sizes import preprocess_spec
 from latentcli.jobs.runtime.reporter import Reporter
-from latentcli.jobs.runtime.signals import stop_on_signals
+from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
 from latentcli.models.presets import preset_names
 from latentcli.shards.storage.atomic_write import remove_temporary
-from latentcli.shards.storage.paths import path_of
 
 CONNECT = 10.0
 """Seconds for the cluster to answer."""
@@ -90,12 +97,16 @@ def run_ray(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
         try:
             stop.listen()  # Ray's own handler of SIGTERM aborts the process
             stop.check()
-            job = settled_on(with_stored_dtype(job), ray.cluster_resources())
+            there = stored_spec(store_of(job))
+            job = settled_on(with_stored(job, there), ray.cluster_resources())
             with stop.at_once():
                 reporter.status("Loading the model")
                 engine = engine_of(on_driver(job))
-            job = with_batch_size(with_model_defaults(job, engine), engine)
-            plan = plan_encode(job, engine, found.media, found.kind)
+            job = with_batch_size(with_model_defaults(job, engine), engine, there)
+            plan = plan_encode(job, engine, found.media, found.kind, there=there)
+            if not there and job.max_memory is not None:
+                reporter.status("Trying --max-memory on a device of the cluster")
+                try_on_cluster(ray, job, stop)
             encode = partial(encode_on_actors, ray)
             return lead(job, engine, plan, found, Team(), stop, reporter, encode, began)
         finally:
@@ -139,17 +150,40 @@ def settled_on(job: EncodeJob, resources: dict[str, float]) -> EncodeJob:
 
 
 def on_driver(job: EncodeJob) -> EncodeJob:
-    """A settled job as the driver runs it to check the model: on its CPU, in what suits that."""
-    return replace(job, device=Cpu.name, dtype="auto")
+    """A settled job as the driver runs it to check the model: on its CPU, in what suits that.
+
+    --max-memory is of the actors' devices, and each of them keeps below it.
+    """
+    return replace(job, device=Cpu.name, dtype="auto", max_memory=None)
 
 
-def with_batch_size(job: EncodeJob, engine: Engine) -> EncodeJob:
-    """The job with the batch size of its actors' devices; the model here is on a CPU."""
-    store = path_of(job.output or default_store(job.sources, engine.info.name))
-    there = job.batch_size or stored_batch_size(store)
+def try_on_cluster(ray: Any, job: EncodeJob, stop: StopRequest) -> None:
+    """Has a device of the cluster load the model; its errors, such as of too small a --max-memory.
+
+    So they come before there is a store, which would then keep what cannot be.
+    """
+    task = ray.remote(max_calls=1, **resources_of(job))(try_model)
+    future = task.remote(replace(job, model=absolute(job.model)))
+    try:
+        while not ray.wait([future], timeout=LOOK)[0]:
+            stop.check()
+        ray.get(future)
+    except ray.exceptions.RayTaskError as error:
+        raise reason_of(error) from error
+    except ray.exceptions.RayError as error:
+        stop.check()
+        raise cluster_lost(error) from error
+
+
+def with_batch_size(job: EncodeJob, engine: Engine, there: Mapping[str, Any]) -> EncodeJob:
+    """The job with the batch size of its actors' devices; the model here is on a CPU.
+
+    `there` is as of `plan_encode`.
+    """
+    given = job.batch_size or stored_batch_size(there)
     preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
     default = default_batch_size(ACCELERATORS[job.device], preprocess)
-    return replace(job, batch_size=there or default)
+    return replace(job, batch_size=given or default)
 
 
 def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
@@ -166,7 +200,7 @@ def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
         max_task_retries=-1,
         # Each reckons with as many beside it as a node has of the cluster.
         scheduling_strategy="SPREAD",
-        **{f"num_{resource_of(job).lower()}s": 1},
+        **resources_of(job),
     )(EncodeActor)
     theirs = replace(job, model=absolute(job.model))
     # Nobody here sees when an actor gets its first batch, so the rate counts their start-up too.
@@ -184,6 +218,11 @@ def encode_on_actors(ray: Any, run: EncodeRun, work: Work) -> None:
             run.stop.check()
             raise cluster_lost(error) from error
         raise
+
+
+def resources_of(job: EncodeJob) -> dict[str, int]:
+    """What Ray is asked for an actor."""
+    return {f"num_{resource_of(job).lower()}s": 1}
 
 
 def absolute(model: str) -> str:

@@ -32,6 +32,7 @@ from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.latents.stats import ChannelSums
 from latentcli.shards.layout import INPUTS
+from latentcli.shards.storage.paths import path_of
 from latentcli.shards.store.commit import CommitRecord
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.lock import StoreLock
@@ -158,8 +159,9 @@ def follow(
     fields = json.loads(team.receive(stop.check))
     todo, store = tuple(fields["todo"]), fields["store"]
     parts = {int(unit): tuple(indices) for unit, indices in fields["parts"].items()}
-    plan = plan_encode(replace(job, output=store), engine, fields["media"], fields["kind"])
-    manifest = read_manifest(plan.store)
+    manifest = read_manifest(path_of(store))
+    job = replace(job, output=store)
+    plan = plan_encode(job, engine, fields["media"], fields["kind"], there=manifest.spec)
     if manifest.spec_hash != plan.manifest.spec_hash:
         raise StoreError(other)
     work = Work(InputList.open(plan.store / INPUTS), todo, parts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -107,9 +106,13 @@ def encode_into(
     pixels = together(accelerator, pictures, ring)
     rows = [picture.row for picture in batch]
     timer = DeviceTimer(accelerator)
-    parts = None
-    with suppress(torch.OutOfMemoryError), timer:
-        parts = encode_fitting(run, pixels, [row.key for row in rows])
+    parts, problem = None, ""
+    try:
+        with timer:
+            parts = encode_fitting(run, pixels, [row.key for row in rows])
+    except torch.OutOfMemoryError as error:  # which holds on to what its frames had allocated
+        height, width = pixels.shape[-2:]
+        problem = too_large(error, "picture", width, height, room=run.split_on_oom.room)
     if ring is not None and (parts is not None or len(batch) == 1):
         ring.release(pictures, timer.is_over)
     if parts is not None:
@@ -119,9 +122,7 @@ def encode_into(
         for picture in batch:
             encode_into(out, unit, [picture], ring)
         return
-    height, width = pixels.shape[-2:]
-    reason = too_large("picture", width, height, room=run.split_on_oom.room)
-    unit.rows[rows[0].key] = replace(rows[0], status="failed", stage="encode", error=reason)
+    unit.rows[rows[0].key] = replace(rows[0], status="failed", stage="encode", error=problem)
     fail(run, unit.rows[rows[0].key])
 
 

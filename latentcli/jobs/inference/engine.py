@@ -65,7 +65,6 @@ def load_engine(
     """
     where = pick_device(device)
     number = pick_dtype(dtype, where)
-    reuse_heap()
     where.prepare()
     net = load_model(
         model,
@@ -75,11 +74,13 @@ def load_engine(
         dtype=number,
         random_weights=random_weights,
     )
-    form = net if plain else fast_form(net)
+    info, form = net.info, net if plain else fast_form(net)
+    del net  # what the fast form has anew would stay beside it
+    reuse_heap()
     rooms: Mapping[str, Room] = {}
     if max_memory is not None:
         form, rooms = below(form, max_memory, where)
-    return Engine(form, net.info, where, number, rooms)
+    return Engine(form, info, where, number, rooms)
 
 
 def decode_batch(

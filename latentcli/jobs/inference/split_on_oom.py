@@ -15,7 +15,7 @@ from latentcli.jobs.inference.out_of_memory import (
     may_be_out_of_memory,
 )
 from latentcli.jobs.runtime.meter import ignore
-from latentcli.models.tiled.room import Room
+from latentcli.models.tiled.room import AboveLimit, Room
 
 Parts = dict[str, Tensor]
 """By name, each [N, ...] with one entry per picture."""
@@ -50,19 +50,22 @@ class SplitOnOom:
         """What `work` gives for `count` pictures of a shape [3, H, W], of which it takes a slice.
 
         Where memory runs out the pieces are halved, for this batch and all later ones of its shape;
-        torch.OutOfMemoryError where not even one picture fits, or, with `whole`, not all at once.
+        torch.OutOfMemoryError where not even one picture fits, or, with `whole`, not all at once;
+        it is an AboveLimit where that is for the room and not for the device.
         An error that may be of memory and does not say so is tried with fewer pictures too; with
         one it is raised as it is. No piece has more pictures than the room takes.
         """
         most = count if self.room is None else self.room.pictures(*shape[1:])
         if whole and most < count:
-            raise torch.OutOfMemoryError("more than --max-memory")
+            raise AboveLimit("more than --max-memory")
         if self.room is not None and most == 0 and self.room.obstacle is not None:
-            raise torch.OutOfMemoryError("more than --max-memory")
+            raise AboveLimit("more than --max-memory")
         while True:
             size = count if whole else min(self.sizes.get(shape, count), count, max(1, most))
             try:
                 return joined([work(slice(start, start + size)) for start in range(0, count, size)])
+            except AboveLimit:
+                raise
             except RuntimeError as error:
                 sure = is_out_of_memory(error)
                 if not may_be_out_of_memory(error) or (not sure and (size == 1 or whole)):
@@ -80,22 +83,30 @@ class SplitOnOom:
 
 
 def too_large(
-    what: str, width: int, height: int, together: int = 1, room: Room | None = None
+    error: Exception,
+    what: str,
+    width: int,
+    height: int,
+    together: int = 1,
+    room: Room | None = None,
 ) -> str:
-    """Why a picture or a frame (`what`) failed for which a device had no memory.
+    """Why a picture or a frame (`what`) failed with an error of memory.
 
     `together` is how many frames a model that knows time decodes at once, `room` what --max-memory
     leaves.
     """
     size = f"of {width}x{height}"
-    if room is not None and not room.fits(together, height, width):
+    if isinstance(error, AboveLimit) and room is not None:
         return _above_limit(what, size, together, room, room.whole * height * width * together)
+    several = f"{together} frames {size} that the model decodes together"
+    reason = f"the device ran out of memory on {several if together > 1 else f'a {what} {size}'}"
+    if room is not None:
+        reason += f": it has less free than the {mib(room.limit)} that --max-memory leaves"
     if together > 1:
-        return (
-            f"the device ran out of memory on {together} frames {size} that the model decodes"
-            " together; give it fewer with --num-frames"
-        )
-    return f"the device ran out of memory on a {what} {size}"
+        return f"{reason}; give it fewer with --num-frames"
+    if room is not None and room.obstacle is None:
+        return f"{reason}; with a smaller --max-memory it is computed in smaller parts"
+    return reason
 
 
 def _above_limit(what: str, size: str, together: int, room: Room, whole: int) -> str:

@@ -14,7 +14,9 @@ from latentcli.jobs.loader.worker_handle import Assignment
 from latentcli.jobs.runtime.signals import held_back
 
 AHEAD_BYTES = 512 * 2**20
-"""Bytes of all that is ahead: of tasks that came with them, and pixels that have no slot."""
+"""Bytes of all that is ahead: a ring's, those that tasks came with, and pixels without a slot."""
+BESIDE_RING = 128 * 2**20
+"""Bytes that are left beside a ring, however large it is."""
 REFILL = 3 / 4
 """Share of what may be ahead to which it falls before more tasks are taken, several at once."""
 GRACE = 1.0
@@ -28,7 +30,7 @@ class Pool:
         self, intake: Intake, workers: int, time_limit: float, ring: Ring | None = None
     ) -> None:
         ahead = AHEAD * workers if ring is None else ring.ahead
-        self.buffer: ReorderBuffer[Chunk] = ReorderBuffer(ahead, AHEAD_BYTES, REFILL)
+        self.buffer: ReorderBuffer[Chunk] = ReorderBuffer(ahead, bytes_beside(ring), REFILL)
         self._shared = PoolState(intake, time_limit, self.buffer, Deaths(workers), ring)
         self._supervisors = [Supervisor(self._shared) for _ in range(workers)]
         self._dispatcher: threading.Thread | None = None
@@ -89,6 +91,11 @@ class Pool:
                 idlest.give(assignment)
             else:
                 self._shared.waiting.append(assignment)
+
+
+def bytes_beside(ring: Ring | None) -> int:
+    """Bytes that may be ahead outside of a ring: most pixels are in it, where there is one."""
+    return AHEAD_BYTES if ring is None else max(AHEAD_BYTES - ring.memory.nbytes, BESIDE_RING)
 
 
 @contextmanager

@@ -189,7 +189,7 @@ def decode(
     try:
         return torch.cat([chunk(start) for start in range(0, len(keys), size)])
     except torch.OutOfMemoryError as error:
-        reason = too_large("frame", shape[2], shape[1], min(size, len(keys)), fitting.room)
+        reason = too_large(error, "frame", shape[2], shape[1], min(size, len(keys)), fitting.room)
         raise SampleError("decode", reason) from error
 
 

@@ -300,7 +300,7 @@ def take_batch(
         run.comparison.forget()
         height, width = pixels.shape[2:]
         what, room = "frame" if frames else "picture", run.comparison.least_room(height, width)
-        reason = too_large(what, width, height, room=room)
+        reason = too_large(error, what, width, height, room=room)
         raise SampleError("encode or decode", reason) from error
     wrong = SampleError("encode", "the latent has values that are not finite")
     bad = [(name, wrong) for name, good in zip(named, sound, strict=True) if not good]

@@ -34,51 +34,76 @@ def unit_rms(x: Tensor) -> Tensor:
 
 
 class Product(nn.Module):
-    """Rows [..., I] to x W^T + b, [..., O], all in the weights' dtype; `weight` is [O, I]."""
+    """Rows [..., I] to x W^T + b, [..., O], all in the weights' dtype; `weight` is [O, I].
+
+    The weight is there once: as oneDNN multiplies by it, where it does, else as torch has it.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = frozen(weight, dtype)
+        self.weight = reordered(frozen(weight, dtype))
         self.bias = None if bias is None else frozen(bias, dtype)
-        self._reordered = reordered(self.weight)
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self._linear(rows) if self._plain else self._pointwise(rows, "none", "")
+        return self._pointwise(rows, "none", "") if self._is_reordered else self._linear(rows)
 
     def gelu(self, rows: Tensor) -> Tensor:
         """The exact GELU of the product."""
-        return F.gelu(self._linear(rows)) if self._plain else self._pointwise(rows, "gelu", "none")
+        if self._is_reordered:
+            return self._pointwise(rows, "gelu", "none")
+        return F.gelu(self._linear(rows))
 
     def plus(self, rows: Tensor, other: Tensor) -> Tensor:
         """The product plus `other` [..., O], which oneDNN rounds once."""
-        if self._plain:
+        if not self._is_reordered:
             return self._linear(rows) + other
         binary = torch.ops.mkldnn._linear_pointwise.binary
-        out: Tensor = binary(rows, other, self._reordered, self.bias, "add")
+        out: Tensor = binary(rows, other, self.weight, self.bias, "add")
         return out
 
+    def in_order(self) -> nn.Parameter:
+        """The weight [O, I] as torch has it: the same values."""
+        if not self._is_reordered:
+            return self.weight
+        return nn.Parameter(self.weight.detach().to_dense(), requires_grad=False)
+
     @property
-    def _plain(self) -> bool:
-        # torch's compiler reorders weights by itself, and cannot trace those that are.
-        return self._reordered is None or torch.compiler.is_compiling()
+    def _is_reordered(self) -> bool:
+        return self.weight.layout is not torch.strided
 
     def _linear(self, rows: Tensor) -> Tensor:
         return F.linear(rows, self.weight, self.bias)
 
     def _pointwise(self, rows: Tensor, function: str, algorithm: str) -> Tensor:
         run = torch.ops.mkldnn._linear_pointwise
-        out: Tensor = run(rows, self._reordered, self.bias, function, [], algorithm)
+        out: Tensor = run(rows, self.weight, self.bias, function, [], algorithm)
         return out
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        # The weights were moved or cast.
+        # Moves and casts know no other order.
+        self.weight = self.in_order()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._reordered = reordered(self.weight)
+        self.weight = reordered(self.weight)
         return self
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        weight = self.in_order()
+        destination[f"{prefix}weight"] = weight if keep_vars else weight.detach()
 
-def reordered(weight: Tensor) -> Tensor | None:
-    """A CPU's bfloat16 weight [O, I] as oneDNN multiplies by it; None where `F.linear` is to run.
+
+def traceable(network: nn.Module) -> None:
+    """Has the products of a network keep their weights as torch's compiler can trace them.
+
+    It reorders weights by itself.
+    """
+    for layer in network.modules():
+        if isinstance(layer, Product):
+            layer.weight = layer.in_order()
+
+
+def reordered(weight: nn.Parameter) -> nn.Parameter:
+    """A CPU's bfloat16 weight [O, I] as oneDNN multiplies by it; itself where `F.linear` is to run.
 
     In float32 reordering gains nothing.
     """
@@ -90,6 +115,5 @@ def reordered(weight: Tensor) -> Tensor | None:
         or not all(hasattr(operators, name) for name in OPERATORS)
         or not operators._is_mkldnn_bf16_supported()
     ):
-        return None
-    out: Tensor = operators._reorder_linear_weight(weight.detach())
-    return out
+        return weight
+    return nn.Parameter(operators._reorder_linear_weight(weight.detach()), requires_grad=False)

@@ -80,7 +80,7 @@ class Stripped(nn.Module):
         self.width, self.hidden, self.held = width, hidden, held
 
     def strips(self, height: int, width: int) -> Strips:
-        """Of a picture's rows of patches; torch.OutOfMemoryError where not even one row fits."""
+        """Of a picture's rows of patches; AboveLimit where not even one row fits."""
         h, w = height // self.patch, width // self.patch
         size = torch.finfo(self.network.dtype).bits // 8
         pixels = 3 * self.patch**2

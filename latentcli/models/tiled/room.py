@@ -37,9 +37,13 @@ class Room:
         return self.limit - self.beside * height * width
 
 
-def no_part_fits() -> torch.OutOfMemoryError:
+class AboveLimit(torch.OutOfMemoryError):
+    """Raised for what a room does not take, whatever the device has."""
+
+
+def no_part_fits() -> AboveLimit:
     """The error for a picture of which not even the smallest part fits."""
-    return torch.OutOfMemoryError("not even the smallest part of the picture fits")
+    return AboveLimit("not even the smallest part of the picture fits")
 
 
 def spans(length: int, parts: int) -> list[tuple[int, int]]:

@@ -113,7 +113,7 @@ class Run(nn.Module):
     def forward(self, features: Tensor, left: int) -> Tensor:
         """[1, D, h, w] in the largest tiles that fit into `left` bytes.
 
-        torch.OutOfMemoryError where not even the smallest do.
+        AboveLimit where not even the smallest do.
         """
         height, width = features.shape[-2:]
         if self.work * height * width <= left:

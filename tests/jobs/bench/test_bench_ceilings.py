@@ -9,6 +9,7 @@ import torch
 from harness.fake_gpu import fake_gpu
 
 from latentcli.jobs.bench import ceilings
+from latentcli.jobs.bench.cases import Case
 from latentcli.jobs.bench.ceilings import (
     SHARES,
     Ceiling,
@@ -19,8 +20,11 @@ from latentcli.jobs.bench.ceilings import (
 )
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.job import run_bench
+from latentcli.jobs.bench.models import timed_model
 from latentcli.jobs.bench.operations import Operator
+from latentcli.jobs.bench.timing import measure_case
 from latentcli.jobs.inference.accelerator import Cpu, Cuda
+from latentcli.jobs.inference.engine import load_engine
 
 GIGA = 10**9
 
@@ -77,6 +81,17 @@ def test_a_gpu_multiplies_one_pair_of_matrices(small, monkeypatch):
     assert found.work == 2 * 64**3
     assert what[:2] == ["synchronize", "mark"] and what[-2:] == ["mark", "wait"]
     assert what.count("linear") == 3 and "to host" not in what
+
+
+def test_a_network_that_memory_is_too_short_to_count_keeps_its_times(small):
+    engine = load_engine("linear16", device="cpu")
+    timed = timed_model("linear16", engine, False)
+    engine.model.encode = lambda images: torch.empty(2**50)
+    job = BenchJob(models=("linear16",), repeats=2, warmup=1)
+    measured = ceilings_of(engine.accelerator, "fp32")
+    (row,), short = measure_case(Case("encode", (32, 32), 1), [timed], job, measured)
+    assert short == [] and row["ms_per_batch"] > 0
+    assert [row[name] for name in SHARES] == [None] * 5
 
 
 def test_bench_tells_the_shares(small, model):

@@ -25,6 +25,7 @@ from latentcli.jobs.bench.timing import (
     versus,
 )
 from latentcli.jobs.inference.engine import load_engine
+from latentcli.models.fast.products import Product
 
 SMALL = {"resolution": ("32",), "batch": (1,), "device": "cpu"}
 
@@ -97,6 +98,16 @@ def test_a_failed_compile_is_told_in_words():
         attempt(TimedModel("m", None, None, None, True), case, fails)
     with pytest.raises(RuntimeError, match="inductor"):
         attempt(TimedModel("m", None, None, None, False), case, fails)
+
+
+def test_the_compiler_is_given_weights_that_it_can_trace(model):
+    """It fails on those that are laid out for oneDNN, which a CPU's products in bfloat16 have."""
+    engine = load_engine(model, device="cpu", dtype="bf16")
+    here = Product(torch.zeros(8, 8), None, torch.bfloat16).weight.layout
+    for compiled, layouts in ((False, {here}), (True, {torch.strided})):
+        timed_model("m", engine, compiled)
+        products = [each for each in engine.model.modules() if isinstance(each, Product)]
+        assert {product.weight.layout for product in products} == layouts
 
 
 @pytest.mark.slow

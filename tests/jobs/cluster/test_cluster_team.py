@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from latentcli.core.errors import LatentCliError, UsageError
+from latentcli.core.errors import LatentCliError, LeaderFailed, UsageError
 from latentcli.jobs.cluster.environment import Rank
 from latentcli.jobs.cluster.tcp_team import TcpTeam, join_team, silence_of
 
@@ -194,13 +195,13 @@ def test_a_restart_below_one_launcher_starts_afresh(agent):
             with join_team(Rank(1, 2, 1), agent) as team:
                 claims.append(team.claim())
                 joined.set()
-                leave.wait(10)
+                leave.wait(60)
 
         with join_team(Rank(0, 2, 0), agent) as team:
             claims.append(team.claim())
             thread = threading.Thread(target=follow)
             thread.start()
-            assert joined.wait(10)
+            assert joined.wait(60)
             leave.set()
             team.done()
             team.wait_for_all(lambda: None)
@@ -222,7 +223,7 @@ def test_an_error_after_the_work_is_told_too(agent):
     thread = threading.Thread(target=follow)
     thread.start()
     with pytest.raises(OSError, match="disk"), join_team(Rank(0, 2, 0), agent) as team:
-        assert joined.wait(10)
+        assert joined.wait(60)
         team.done()
         raise OSError("The disk is full.")
     thread.join()
@@ -242,9 +243,36 @@ def test_a_leader_without_a_plan_keeps_nobody_waiting(agent):
     thread = threading.Thread(target=follow)
     thread.start()
     with join_team(Rank(0, 2, 0), agent):
-        assert joined.wait(10)
+        assert joined.wait(60)
     thread.join()
     assert "ended without work to share" in told[0]
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["both fail", "one fails"])
+def test_an_error_before_the_plan_gives_way_to_the_leaders(agent, fails):
+    """What all of them find is told once; what one alone has found it tells."""
+    failed, caught = threading.Event(), []
+
+    def follow() -> None:
+        with pytest.raises(LatentCliError) as error, join_team(Rank(1, 2, 1), agent):
+            failed.set()
+            raise UsageError("There is no device y.")
+        caught.append(error.value)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    expected = pytest.raises(UsageError) if fails else contextlib.nullcontext()
+    with expected, join_team(Rank(0, 2, 0), agent) as team:
+        assert failed.wait(60)
+        if fails:
+            raise UsageError("There is no folder x.")
+        team.broadcast("all of it")
+        with pytest.raises(LatentCliError, match=r"Rank 1 of 2.*no device y"):
+            team.wait_for_all(lambda: None)
+    thread.join()
+    (found,) = caught
+    assert type(found) is (LeaderFailed if fails else UsageError)
+    assert ("no folder x" if fails else "There is no device y.") in str(found)
 
 
 def test_waiting_for_the_leader_can_be_interrupted():
@@ -253,10 +281,8 @@ def test_waiting_for_the_leader_can_be_interrupted():
 
     environment = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
     environment["MASTER_PORT"] = str(free_port())
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt), join_team(Rank(1, 2, 1), environment, waiting):
         pass
-    assert time.monotonic() - began < 5
 
 
 def test_a_port_in_use_is_told(monkeypatch):
@@ -280,10 +306,9 @@ def test_a_launcher_that_died_is_not_waited_for_long(monkeypatch, rank):
     monkeypatch.setattr("latentcli.jobs.cluster.rendezvous.UNSERVED", 0.5)
     environment = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
     environment |= {"MASTER_PORT": str(free_port()), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    began = time.monotonic()
+    monkeypatch.setattr("latentcli.jobs.cluster.rendezvous.PATIENCE", 3600.0)
     with pytest.raises(LatentCliError), join_team(Rank(rank, 2, rank), environment):
         pass
-    assert time.monotonic() - began < 5
 
 
 def test_a_missing_leader_is_told(monkeypatch):

@@ -73,6 +73,24 @@ def test_two_processes_give_what_one_gives(mixed_store, tmp_path, reference):
     }
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("--model", "linear16"), 2, "but linear16 decodes latentcli/linear16#whitened"),
+        (("--model", "nowhere"), 2, "There is no model named 'nowhere'"),
+        (("--max-memory", "1KB"), 2, "the weights alone are"),
+        (("--format", "mp4"), 2, "--format mp4 is for clips"),
+    ],
+)
+def test_what_all_processes_find_is_told_once(mixed_store, tmp_path, words, code, told):
+    command = [sys.executable, "-m", "latentcli", "decode", str(mixed_store), *words]
+    command += ["-o", str(tmp_path / "out"), "--device", "cpu", "--devices", "2"]
+    run = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert run.returncode == code, run.stderr
+    assert run.stderr.count("error: ") == 1 and told in run.stderr
+    assert not run.stderr.count("Rank ")
+
+
 def test_each_unit_is_decoded_by_one_process(mixed_store, tmp_path, meeting):
     plan: dict[str, Any] = {}
     claimed = threading.Event()

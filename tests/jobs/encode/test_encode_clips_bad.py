@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from latentcli.core.errors import LatentCliError
+from latentcli.core.store_dtype import Arrived
 from latentcli.core.types import Row
 from latentcli.images.clip_writer import ClipWriter
 from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.encode import clip_stream
 from latentcli.jobs.runtime.meter import Snapshot
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.store.latent_store import open_store
@@ -81,6 +84,37 @@ def test_a_broken_clip_has_frames_before_the_break(tmp_path):
     encode(source, tmp_path / "store", MODEL)
     reason = failures_of(tmp_path / "store")["c00cut"]["error"]
     assert int(reason.split("after ")[1].split()[0]) > 3
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["packed at once", "packed late"])
+def test_a_clip_fails_with_what_was_wrong_first(tmp_path, monkeypatch, late):
+    """Of frames that are not finite and later ones without memory, whoever comes first to say so.
+
+    Late, the packer looks at the first frames when the next clip is already being encoded.
+    """
+    source = clips_in(tmp_path / "clips", (6,))
+    make_clip(source / "c01.mp4", 3, size=(96, 64))
+    batches, next_clip = [], threading.Event()
+    inner, arrived = LinearAutoencoder.encode, clip_stream.arrived
+
+    def encode_linear(self: LinearAutoencoder, images: torch.Tensor) -> torch.Tensor:
+        if images.shape[-1] == 96:
+            next_clip.set()
+            return inner(self, images)
+        batches.append(len(images))
+        if len(batches) == 1:
+            return inner(self, images) * torch.nan
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def look(parts: dict[str, torch.Tensor]) -> Arrived:
+        assert not late or next_clip.wait(60)
+        return arrived(parts)
+
+    monkeypatch.setattr(LinearAutoencoder, "encode", encode_linear)
+    monkeypatch.setattr(clip_stream, "arrived", look)
+    told = encode(source, tmp_path / "store", MODEL)
+    assert (told["encoded"], told["failed"]) == (1, 1)
+    assert "of frame 0 is not finite" in failures_of(tmp_path / "store")["c00"]["error"]
 
 
 def test_a_failed_clip_is_encoded_once_it_is_sound(tmp_path):

@@ -34,7 +34,7 @@ from latentcli.jobs.encode.job import run_encode
 from latentcli.shards.store.verify import verify_shards
 
 FIELDS = ("latent.safetensors", "latent.json", "txt", "json")
-SECONDS = 10.0
+SECONDS = 60.0
 """Within which a job that is told to stop has to be over, on a busy machine."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from harness.picture_files import save, scene
 from jobkit import (
+    cli,
     encode,
     encode_job,
     latents_of,
@@ -17,11 +18,13 @@ from jobkit import (
 from PIL import Image
 
 from latentcli.core.errors import StoreError, UsageError
+from latentcli.jobs.encode import plan as plans
 from latentcli.jobs.encode.job import run_encode
-from latentcli.jobs.encode.plan import default_store
+from latentcli.jobs.encode.plan import default_store, stored_spec, with_stored
+from latentcli.jobs.inference.engine import engine_of
 from latentcli.jobs.store.encode_command import encode_words
 from latentcli.jobs.store.verify import preprocessing
-from latentcli.shards.store.manifest import read_manifest
+from latentcli.shards.store.manifest import Manifest, read_manifest
 
 
 def test_another_spec_is_refused(mixed, mixed_store, model, other_model, tmp_path):
@@ -55,6 +58,40 @@ def test_a_store_keeps_its_dtype(mixed, model, tmp_path, dtype, other):
         encode(mixed, begun, model, dtype=other, samples_per_shard=4)
     encode(mixed, whole, model, dtype=dtype, samples_per_shard=4)
     assert tree(begun / "shards") == tree(whole / "shards")
+
+
+def test_a_store_keeps_its_limit_of_memory(mixed, model, tmp_path):
+    """Left out it is the store's, also for a plan; another one is refused, with both told."""
+    begun, whole = tmp_path / "begun", tmp_path / "whole"
+    encode(mixed, begun, model, max_memory="2GiB", limit=8)
+    planned = encode(mixed, begun, model, dry_run=True)
+    assert (planned["refused"], planned["already_encoded"]) == ([], 8)
+    assert encode(mixed, begun, model)["skipped"] == 8
+    words = f"encode.max_memory is {2 << 30} there and {3 << 30} now"
+    with pytest.raises(StoreError, match=words):
+        encode(mixed, begun, model, max_memory="3GiB")
+    encode(mixed, whole, model, max_memory="2GiB")
+    assert tree(begun / "shards") == tree(whole / "shards")
+
+
+def test_the_limit_that_is_kept_holds(mixed, model, tmp_path):
+    """It is not only written down: the model that goes on is loaded below it."""
+    store = tmp_path / "store"
+    encode(mixed, store, model, max_memory="2GiB")
+    kept = with_stored(encode_job(mixed, store, model), stored_spec(store))
+    assert engine_of(kept).rooms["encode"].limit < kept.most_bytes == 2 << 30
+
+
+def test_the_manifest_that_is_there_is_read_once_for_a_plan(mixed, mixed_store, model, monkeypatch):
+    reads = []
+
+    def read(store: Path) -> Manifest:
+        reads.append(store)
+        return read_manifest(store)
+
+    monkeypatch.setattr(plans, "read_manifest", read)
+    assert encode(mixed, mixed_store, model, batch_size=None)["encoded"] == 0
+    assert reads == [mixed_store]
 
 
 def test_the_same_model_under_another_spelling_goes_on(mixed, mixed_store, model, monkeypatch):
@@ -123,6 +160,18 @@ def test_the_default_store_is_named_after_the_source(tmp_path, monkeypatch, sour
     else:
         path.mkdir(parents=True)
     assert default_store((source,), "fcdm_nano") == name
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "told"),
+    [("000", ("--class-token",), "predicts no class token"), ("none", (), "none does not exist")],
+    ids=["all find it", "the first finds it"],
+)
+def test_a_refusal_is_told_once_by_several_processes(mixed, model, tmp_path, source, words, told):
+    given = ("--model", model, "--device", "cpu", "--resize", "none", "--devices", 2, *words)
+    run = cli("encode", mixed / source, "-o", tmp_path / "store", *given)
+    assert run.returncode == 2 and told in run.stderr
+    assert run.stderr.count("error: ") == 1 and "Rank" not in run.stderr
 
 
 def test_the_default_store_of_a_job(mixed, model, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from jobkit import encode, environment, toy_pictures, tree
 
 from latentcli.core.errors import Interrupted, LatentCliError, TooManyFailures, UsageError
 from latentcli.jobs.config import EncodeJob
-from latentcli.jobs.encode.plan import plan_encode, with_model_defaults
+from latentcli.jobs.encode.plan import NEW, plan_encode, with_model_defaults
 from latentcli.jobs.encode.ray_actor import Ledger, actors_on_node, unfinished, wanted_actors
 from latentcli.jobs.encode.ray_driver import (
     absolute,
@@ -198,6 +198,21 @@ def test_signals_end_the_job_in_good_order(job, tmp_path, number, everybody):
 
 
 @needs_ray
+def test_the_limit_of_memory_is_the_actors(cluster, pictures, model, tmp_path):
+    """Where it is too small for their device that is told, and no store is there that keeps it."""
+    store = tmp_path / "store"
+    done = run(cluster, *words(pictures, model, "--max-memory", "1KB", "-o", store))
+    assert done.returncode == UsageError.exit_code, done.stderr
+    assert "--max-memory is 1 MiB, and the weights alone are 1 MiB" in done.stderr
+    assert "Traceback" not in done.stderr and not store.exists()
+    done = run(cluster, *words(pictures, model, "--max-memory", "2GiB", "-o", store))
+    assert done.returncode == 0, done.stderr
+    alone = tmp_path / "alone"
+    encode(pictures, alone, model, max_memory="2GiB")
+    assert tree(store) == tree(alone)
+
+
+@needs_ray
 def test_a_cluster_that_is_not_there_is_told(pictures, model, tmp_path):
     nowhere = {"RAY_ADDRESS": "127.0.0.1:1"}
     done = run(nowhere, *words(pictures, model, "-o", tmp_path / "store"))
@@ -301,9 +316,9 @@ print(ray.get([ray.remote(num_gpus=1)(actor_rank).remote(job, 100) for job in jo
 def test_the_batch_size_is_that_of_the_actors_device(model, tmp_path):
     engine = load_engine(model, device="cpu")
     job = EncodeJob(sources=("x",), output=str(tmp_path / "store"), device="cuda", size="512")
-    assert with_batch_size(job, engine).batch_size == 32
-    assert with_batch_size(replace(job, size="256"), engine).batch_size == 128
-    assert with_batch_size(replace(job, device="cpu"), engine).batch_size == 8
+    assert with_batch_size(job, engine, NEW).batch_size == 32
+    assert with_batch_size(replace(job, size="256"), engine, NEW).batch_size == 128
+    assert with_batch_size(replace(job, device="cpu"), engine, NEW).batch_size == 8
 
 
 def test_the_driver_checks_in_its_own_dtype_for_actors_of_another(model, tmp_path):
@@ -319,6 +334,16 @@ def test_the_driver_checks_in_its_own_dtype_for_actors_of_another(model, tmp_pat
         assert engine.dtype == Cpu.auto_dtype()
         plan = plan_encode(with_model_defaults(settled, engine), engine)
         assert plan.manifest.spec["encode"]["dtype"] == kept
+
+
+def test_the_driver_keeps_below_no_limit_of_the_actors(model, tmp_path):
+    """On its CPU, and in float32, the model takes another amount than on their GPUs."""
+    job = EncodeJob(sources=("x",), output=str(tmp_path / "store"), model=model, device="cuda")
+    settled = settled_on(replace(job, max_memory="1KB"), {"GPU": 8})
+    engine = engine_of(on_driver(settled))
+    assert engine.rooms == {}
+    plan = plan_encode(with_model_defaults(settled, engine), engine)
+    assert plan.manifest.spec["encode"]["max_memory"] == 1000
 
 
 def test_errors_of_an_actor_are_told_as_they_are():

@@ -238,7 +238,7 @@ def test_a_signal_ends_the_job_while_the_writer_is_silent(files, tmp_path):
     job.give(tar_bytes(files[:2])[:4000])
     job.settle()
     os.kill(job.pid, signal.SIGTERM)
-    assert job.wait(10) == 75
+    assert job.wait(60) == 75
     job.end()
 
 

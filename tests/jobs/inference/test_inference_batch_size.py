@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from latentcli.core.errors import StoreError
 from latentcli.images.buckets import make_buckets
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.encode.plan import stored_batch_size
+from latentcli.jobs.encode.plan import stored_batch_size, stored_spec
 from latentcli.jobs.inference.accelerator import Cpu, Cuda
 from latentcli.jobs.inference.batch_size import LARGEST, counted_size, default_batch_size
 from latentcli.models.presets import load_preset
@@ -76,7 +76,7 @@ def test_a_store_keeps_its_batch_size(tmp_path, monkeypatch):
     monkeypatch.setattr(Cpu, "batch_size", 32)
     pictures(tmp_path / "in", ((64, 48),) * 5)
     told = encode(folder, store, LINEAR, batch_size=None)
-    assert (told["batch_size"], told["encoded"], stored_batch_size(store)) == (8, 2, 8)
+    assert (told["batch_size"], told["encoded"], stored_batch_size(stored_spec(store))) == (8, 2, 8)
     assert encode(folder, tmp_path / "new", LINEAR, batch_size=None)["batch_size"] == 32
     before = tree(store)
     with pytest.raises(StoreError, match="batch_size is 8 there and 5 now"):
@@ -85,9 +85,9 @@ def test_a_store_keeps_its_batch_size(tmp_path, monkeypatch):
 
 
 def test_no_store_has_no_batch_size(tmp_path):
-    assert stored_batch_size(tmp_path / "none") is None
+    assert stored_batch_size(stored_spec(tmp_path / "none")) is None
     (tmp_path / "manifest.json").write_text("{}")
-    assert stored_batch_size(tmp_path) is None
+    assert stored_batch_size(stored_spec(tmp_path)) is None
 
 
 def test_plan_says_what_the_store_has(tmp_path):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
+import subprocess
+import sys
+
 import pytest
 import torch
+from jobkit import environment
 
 from latentcli.jobs.inference import cpu_bf16
 from latentcli.jobs.inference.accelerator import Cpu, Cuda
 from latentcli.jobs.inference.cpu_bf16 import (
+    AT_LEAST,
     INSTRUCTIONS,
     bf16_speedup,
     has_instruction,
@@ -61,10 +67,27 @@ def test_the_product_decides_once(asked_anew, monkeypatch, name, speedup, dtype)
     assert Cuda.auto_dtype() == "bf16"
 
 
+SEVERAL = """
+from latentcli.jobs.inference.cpu_bf16 import bf16_speedup, has_instruction
+print(has_instruction(), *(bf16_speedup() for _ in range(5)))
+"""
+
+
 def test_the_product_is_far_from_the_limit():
-    """Without the instruction it is slower than float32; threads are as before."""
+    """Nothing that is measured may decide by chance; a processor without the instruction is slower.
+
+    Tests keep torch to older instructions, so this is asked of a process that may use all of them.
+    """
+    free = {name: value for name, value in environment().items() if name != "ATEN_CPU_CAPABILITY"}
+    run = subprocess.run(
+        [sys.executable, "-c", SEVERAL], env=free, capture_output=True, text=True, check=True
+    )
+    has, *speedups = run.stdout.split()
+    speedup = statistics.median(map(float, speedups))
+    assert speedup < AT_LEAST / 1.25 or (has == "True" and speedup > AT_LEAST * 1.25)
+
+
+def test_threads_are_as_before():
     before = torch.get_num_threads()
-    speedup = bf16_speedup()
-    has = any(getattr(torch.cpu, name)() for name in INSTRUCTIONS)
-    assert speedup > 0 if has else speedup < 1.0
+    assert bf16_speedup() > 0
     assert torch.get_num_threads() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from latentcli.core.errors import UsageError
 from latentcli.jobs.inference.engine import load_engine
 from latentcli.jobs.inference.max_memory import mib
-from latentcli.models.tiny import FAMILY
+from latentcli.models.tiny import FAMILY, TinyAutoencoder
 from latentcli.models.weights import random_state
 
 AMPLE = 10**12
@@ -79,6 +80,23 @@ def test_a_model_that_is_only_whole_says_why(folder, tmp_path):
     (row,) = failures_of(tmp_path / "store").values()
     assert "a picture of 640x512 takes" in row["error"]
     assert "only whole: it takes little more than the picture itself" in row["error"]
+
+
+def test_a_device_with_less_free_is_told_from_the_limit(folder, tiny, tmp_path, monkeypatch):
+    """The picture is above the limit whole, and was being computed in parts, which are below it."""
+    encode_tiny = TinyAutoencoder.encode
+
+    def limited(self: TinyAutoencoder, images: torch.Tensor) -> torch.Tensor:
+        if images.shape[-1] == 640:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode_tiny(self, images)
+
+    monkeypatch.setattr(TinyAutoencoder, "encode", limited)
+    told = encode(folder, tmp_path / "store", tiny, max_memory=str(least(tiny)))
+    assert (told["encoded"], told["failed"]) == (2, 1)
+    (row,) = failures_of(tmp_path / "store").values()
+    words = r"ran out of memory on a picture of 640x512: it has less free than the \d+ MiB that"
+    assert re.search(words, row["error"]) and "takes" not in row["error"]
 
 
 def test_too_little_is_refused_before_anything_is_read(folder, tiny, tmp_path):

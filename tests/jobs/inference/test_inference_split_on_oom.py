@@ -17,10 +17,11 @@ from PIL import Image
 from latentcli.images.codec import to_float
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.inference.out_of_memory import is_out_of_memory, may_be_out_of_memory
-from latentcli.jobs.inference.split_on_oom import SplitOnOom
+from latentcli.jobs.inference.split_on_oom import SplitOnOom, too_large
 from latentcli.jobs.roundtrip.job import run_roundtrip
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.models.linear import LinearAutoencoder
+from latentcli.models.tiled.room import AboveLimit, Room
 
 SIZES = ((64, 48),) * 13 + ((48, 64),) * 2
 WORDS = {"batch_size": 8, "samples_per_shard": 13}
@@ -191,6 +192,46 @@ def test_what_may_be_of_memory_is_tried_with_fewer_pictures(folder, tmp_path, mo
 )
 def test_what_counts_as_a_memory_error(error, is_one):
     assert is_out_of_memory(error) is may_be_out_of_memory(error) is is_one
+
+
+IN_PARTS, WHOLE = Room(2**20, 100, 10), Room(2**20, 100, 100, "it sees all")
+LIMIT, DEVICE = AboveLimit("too much"), torch.OutOfMemoryError("out of memory")
+
+
+@pytest.mark.parametrize(
+    ("error", "room", "together", "told"),
+    [
+        (DEVICE, None, 1, "the device ran out of memory on a picture of 400x300"),
+        (DEVICE, IN_PARTS, 1, "less free than the 1 MiB that --max-memory leaves; with a smaller"),
+        (DEVICE, WHOLE, 1, "less free than the 1 MiB that --max-memory leaves"),
+        (DEVICE, None, 8, "on 8 frames of 400x300 that the model decodes together; give it fewer"),
+        (DEVICE, IN_PARTS, 8, "less free than the 1 MiB that --max-memory leaves; give it fewer"),
+        (
+            LIMIT,
+            IN_PARTS,
+            1,
+            "a picture of 400x300 takes more than --max-memory leaves, 1 MiB, even",
+        ),
+        (LIMIT, WHOLE, 1, "takes 12 MiB, more than --max-memory leaves, 1 MiB, and this model"),
+        (LIMIT, IN_PARTS, 8, "8 frames of 400x300 that the model decodes together take 92 MiB"),
+    ],
+)
+def test_what_is_known_of_a_lack_of_memory(error, room, together, told):
+    """All of these are above the room's limit whole; that is the cause of some alone."""
+    reason = too_large(error, "picture", 400, 300, together, room)
+    assert told in reason and ("ran out of memory" in reason) == (error is DEVICE)
+
+
+def test_what_is_above_the_limit_is_not_the_devices_lack():
+    def whole(part: slice) -> dict[str, torch.Tensor]:
+        raise DEVICE
+
+    limited = SplitOnOom(room=IN_PARTS)
+    with pytest.raises(AboveLimit):
+        limited.fit(whole, (3, 400, 300), 2, whole=True)
+    with pytest.raises(torch.OutOfMemoryError) as error:
+        limited.fit(whole, (3, 400, 300), 2)
+    assert not isinstance(error.value, AboveLimit)
 
 
 def test_what_only_may_be_one():

@@ -54,7 +54,7 @@ def test_bytes_wait_but_not_those_of_the_next():
     assert not admitted.wait(0.05)
     window.put(first, "a")
     assert next(window.items()) == "a"
-    assert admitted.wait(5)
+    assert admitted.wait(60)
 
 
 def test_what_is_larger_than_the_window_passes_alone():
@@ -105,7 +105,7 @@ def test_closing_ends_all_waiting():
     thread = threading.Thread(target=lambda: found.append(window.enter(1, 1)))
     thread.start()
     window.close()
-    thread.join(5)
+    thread.join(60)
     assert found == [None]
     assert not window.admit(0, 5)
 

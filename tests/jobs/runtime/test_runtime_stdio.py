@@ -56,17 +56,16 @@ def test_a_reading_gives_what_is_there(pipe):
 
 
 def test_a_reading_of_a_silent_pipe_ends_when_the_check_raises(pipe):
-    began = time.monotonic()
     with pytest.raises(Interrupted):
         Incoming(pipe[0], refusal(0.3)).read(10)
-    assert time.monotonic() - began < 5
 
 
 def test_waiting_for_a_silent_pipe_costs_no_processor_time(pipe):
-    began = time.process_time()
+    """In a second it looks a few times, and not as often as it can."""
+    looks, refuse = [], refusal(1.0)
     with pytest.raises(Interrupted):
-        Incoming(pipe[0], refusal(1.0)).read(10)
-    assert time.process_time() - began < 0.2
+        Incoming(pipe[0], lambda: looks.append(refuse())).read(10)
+    assert len(looks) < 50
 
 
 def test_a_pipe_in_non_blocking_mode_is_read_all_the_same(pipe):
@@ -96,10 +95,8 @@ def test_all_bytes_arrive_in_order(pipe):
 def test_a_writing_that_nobody_reads_ends_when_the_check_raises(pipe, blocking):
     os.set_blocking(pipe[1], blocking)
     stdout = Stdout(pipe[1], refusal(0.3))
-    began = time.monotonic()
     with pytest.raises(Interrupted):
         stdout.write([bytes(5), bytes(10**6)])
-    assert time.monotonic() - began < 5
     assert stdout.bytes >= 2**12
 
 

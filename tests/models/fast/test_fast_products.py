@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from latentcli.jobs.inference.memory import own_bytes
 from latentcli.models.fast import products
-from latentcli.models.fast.products import Product, reordered, unit_rms
+from latentcli.models.fast.products import Product, traceable, unit_rms
 
 INPUTS, OUTPUTS = 48, 80
 
@@ -37,7 +39,7 @@ def product(dtype: torch.dtype, bias: bool = True) -> Product:
 def test_the_three_products(dtype, shape, bias):
     layer = product(dtype, bias)
     rows, other = draw(*shape, INPUTS, seed=2).to(dtype), draw(*shape, OUTPUTS, seed=3).to(dtype)
-    exact = F.linear(rows.double(), layer.weight.double())
+    exact = F.linear(rows.double(), layer.in_order().double())
     exact = exact + layer.bias.double() if bias else exact
     for got, want in (
         (layer(rows), exact),
@@ -79,12 +81,30 @@ def test_weights_that_are_cast_are_laid_out_anew():
 def test_without_the_operators_torch_multiplies(monkeypatch):
     rows, weight = draw(3, INPUTS, seed=2).bfloat16(), draw(OUTPUTS, INPUTS).bfloat16()
     monkeypatch.setattr(products, "OPERATORS", ("_no_such_operator",))
-    assert reordered(weight) is None
-    assert torch.equal(Product(weight, None, torch.bfloat16)(rows), F.linear(rows, weight))
+    layer = Product(weight, None, torch.bfloat16)
+    assert layer.weight.layout is torch.strided
+    assert torch.equal(layer(rows), F.linear(rows, weight))
+
+
+def test_a_weight_is_there_once_and_counted(dtype):
+    """What --max-memory counts is what is there: parameters and buffers, nothing beside them."""
+    layer = product(dtype)
+    assert own_bytes(layer) == (OUTPUTS * INPUTS + OUTPUTS) * dtype.itemsize
+    assert layer.weight.shape == (OUTPUTS, INPUTS) and not list(layer.buffers())
+    assert not [name for name, held in vars(layer).items() if isinstance(held, torch.Tensor)]
+
+
+def test_weights_are_read_as_they_were_given(dtype):
+    layer, weight = product(dtype), draw(OUTPUTS, INPUTS) / INPUTS**0.5
+    state = layer.state_dict()
+    assert sorted(state) == ["bias", "weight"] and not state["weight"].requires_grad
+    assert torch.equal(state["weight"], weight.to(dtype))
+    assert torch.equal(layer.in_order(), weight.to(dtype))
 
 
 def test_the_compiler_sees_a_plain_product():
     layer, rows = product(torch.bfloat16), draw(3, INPUTS, seed=2).bfloat16()
+    traceable(nn.Sequential(layer))
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(rows), F.linear(rows, layer.weight, layer.bias))
 

@@ -9,6 +9,7 @@ from kernelkit import ODD
 
 from latentcli.models.fast import dinac, fcdm
 from latentcli.models.fast.form import fast_form
+from latentcli.models.fast.products import traceable
 from latentcli.models.kernels import ops
 
 FAST = [case for case in cases() if case.family.name in ("fcdm", "dinac")]
@@ -33,6 +34,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 def test_fused_networks_give_what_the_plain_ones_give(case: Case) -> None:
     plain = model_of(case)
     halves = fast_form(model_of(case, torch.bfloat16))
+    traceable(halves)  # kernels read weights as a GPU has them
     fast, z = fast_form(plain), latents(plain, 3, (2, 3))
     noise = noise_for(plain, z)
     want = plain.decode(z, noise=noise)

@@ -16,7 +16,7 @@ from latentcli.models.base import Autoencoder
 from latentcli.models.fast.form import fast_form
 from latentcli.models.tiled.fcdm import Stripped
 from latentcli.models.tiled.form import form_of, tiled_form
-from latentcli.models.tiled.room import Room, spans
+from latentcli.models.tiled.room import AboveLimit, Room, spans
 from latentcli.models.tiled.windows import Run, halo, window_of
 from latentcli.models.tiny_network import tiny_decoder, tiny_encoder
 from latentcli.models.vp_diffusion import InferenceConfig
@@ -145,7 +145,7 @@ def test_what_does_not_fit_in_the_smallest_part_is_refused():
     tiled, rooms = tiled_form(model, 10**6, peak_bytes)
     pixels = images(model, 1, (64, 64))
     assert rooms["encode"].pictures(*pixels.shape[-2:]) == 0
-    with pytest.raises(torch.OutOfMemoryError, match="smallest part"):
+    with pytest.raises(AboveLimit, match="smallest part"):
         tiled.encode(pixels)
 
 

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import os
 import pickle
-import time
+from collections import deque
 from dataclasses import replace
 
 import pytest
+from harness.processor import processor_seconds
 from hypothesis import given
 from hypothesis import strategies as st
 from storekit import found
@@ -118,9 +119,9 @@ def test_a_missing_list_is_refused(tmp_path):
 def test_a_long_list_opens_fast_and_travels_light(tmp_path):
     path = tmp_path / "inputs.jsonl"
     write_inputs(path, assign_units(found(200_000), 1000))
-    begin = time.process_time()
     inputs = InputList.open(path)
-    assert time.process_time() - begin < 1
+    opening = processor_seconds(lambda: InputList.open(path))
+    assert opening < processor_seconds(lambda: deque(inputs, 0)) / 3  # which makes every row
     sent = pickle.dumps(inputs)
     assert len(sent) < 10_000
     assert pickle.loads(sent).rows(150, 3, 1) == inputs.rows(150)[3:4]

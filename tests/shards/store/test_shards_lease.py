@@ -145,10 +145,8 @@ def test_a_killed_holder_of_this_machine_is_replaced_at_once(tmp_path, no_locks,
     other.send_signal(signal.SIGKILL)
     end(other)
     assert names(tmp_path) == ["lease.json"]
-    monkeypatch.setattr(lease, "WATCHED", 100)
-    start = time.monotonic()
+    monkeypatch.setattr(lease, "WATCHED", 10**6)
     with StoreLock(tmp_path):
-        assert time.monotonic() - start < 50 * BEAT
         assert read_holder(tmp_path / "lease.json", Holder) == Holder.here()
     assert names(tmp_path) == []
 
@@ -167,7 +165,7 @@ def test_a_stopped_holder_loses_its_lease_and_is_told(tmp_path, no_locks):
     other.send_signal(signal.SIGSTOP)
     start = time.monotonic()
     with StoreLock(tmp_path):
-        assert 2.5 * BEAT < time.monotonic() - start < 20 * BEAT + 2
+        assert 2.5 * BEAT < time.monotonic() - start < 60
         other.send_signal(signal.SIGCONT)
         time.sleep(3 * BEAT)
         # It must not have written its counter again.
