@@ -20,11 +20,12 @@ from torch import Tensor
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench.cases import Case
 from latentcli.jobs.bench.ceilings import SHARES, Ceiling, measure_all, shares
-from latentcli.jobs.bench.check_outputs import fault, unlike
+from latentcli.jobs.bench.check_outputs import fault
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.models import ShortOfMemory, TimedModel, Work, attempt, timed_model, work
 from latentcli.jobs.bench.operations import count_operators
 from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer
+from latentcli.jobs.inference.likeness import unlike
 from latentcli.jobs.inference.memory import own_bytes, peak_bytes
 from latentcli.jobs.inference.out_of_memory import empty_cache
 

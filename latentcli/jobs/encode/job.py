@@ -15,7 +15,12 @@ from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.encode.dry_run import plan_document
 from latentcli.jobs.encode.from_stdin import encode_stdin
-from latentcli.jobs.encode.plan import plan_encode, with_model_defaults, with_stored_dtype
+from latentcli.jobs.encode.plan import (
+    plan_encode,
+    with_compile,
+    with_model_defaults,
+    with_stored_arithmetic,
+)
 from latentcli.jobs.encode.ray_driver import run_ray
 from latentcli.jobs.encode.share import claimed, encode_in_team, follow, lead
 from latentcli.jobs.encode.to_stdout import encode_to_stdout
@@ -46,7 +51,8 @@ def run_encode(job: EncodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     rank = rank_of(os.environ)
     if job.dry_run and rank.world > 1:
         raise UsageError(alone("A plan is made by one process"))
-    job = replace(with_stored_dtype(job), device=own_device(job.device, rank.local, rank.world))
+    device = own_device(job.device, rank.local, rank.world)
+    job = replace(with_stored_arithmetic(job), device=device)
     with (
         stop_on_signals("Run the same command again to finish the rest.") as stop,
         join_team(rank, os.environ, stop.check, reporter.note) as team,
@@ -80,7 +86,7 @@ def run_alone_or_first(
         check_packed_options(job, found, reporter)
         reporter.status("Loading the model")
         engine = engine_of(job)
-        job = with_model_defaults(job, engine)
+        job = with_compile(with_model_defaults(job, engine), engine, found)
         plan = plan_encode(job, engine, found.media, found.kind)
         if job.dry_run:
             reporter.status("Comparing the inputs with the store, and trying a few")
@@ -100,7 +106,7 @@ def run_pipe(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
     with stop_on_signals(advice) as stop, standard_ends(reads, writes, stop.check) as stdout:
         with stop.at_once():
             reporter.status("Loading the model")
-            job = with_stored_dtype(job)
+            job = with_stored_arithmetic(job)
             engine = engine_of(job)
         job = with_model_defaults(job, engine)
         if stdout is not None:

@@ -16,9 +16,10 @@ from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.inference.batch_size import BATCH_PIXELS, default_batch_size
 from latentcli.jobs.inference.capabilities import check_state, refuse_decoder
+from latentcli.jobs.inference.compiling import check_sizes, known_sizes, on_for
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.clip_frames import ClipRecipe
-from latentcli.jobs.loader.find_media import PER_SHARD, SUFFIXES
+from latentcli.jobs.loader.find_media import PER_SHARD, SUFFIXES, FoundMedia
 from latentcli.jobs.loader.prepare import Recipe
 from latentcli.jobs.loader.reader import Reader
 from latentcli.jobs.loader.readers import READERS
@@ -131,8 +132,7 @@ def plan_encode(
         )
     policy = DecodePolicy(job.alpha, job.max_pixels, size_filter(job))
     store = path_of(job.output or default_store(job.sources, engine.info.name))
-    preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
-    preprocess = reduced_as_there(preprocess, store, media)
+    preprocess = preprocess_of(job, engine, store, media)
     batch_size = job.batch_size or stored_batch_size(store)
     batch_size = batch_size or default_batch_size(type(engine.accelerator), preprocess)
     state = job.latents or engine.model.spec.state
@@ -188,15 +188,30 @@ def dtype_of(job: EncodeJob, engine: Engine) -> str:
     return engine.dtype if job.dtype == "auto" else job.dtype
 
 
-def with_stored_dtype(job: EncodeJob) -> EncodeJob:
-    """The job with the networks' dtype of the store that is there, where it is left open.
+def with_stored_arithmetic(job: EncodeJob) -> EncodeJob:
+    """The job with what rounds the latents of the store that is there, where it is left open.
 
-    So a store is gone on with where auto means another one.
+    That is the networks' dtype, and whether they are compiled. So a store is gone on with where
+    auto means another one.
     """
-    if job.dtype != "auto":
+    if "auto" not in (job.dtype, job.compile):
         return job
     store = path_of(job.output or default_store(job.sources, job.model))
-    return replace(job, dtype=stored_dtype(store) or "auto")
+    if job.dtype == "auto":
+        job = replace(job, dtype=stored_dtype(store) or "auto")
+    if job.compile == "auto":
+        job = replace(job, compile=stored_compile(store) or "auto")
+    return job
+
+
+def with_compile(job: EncodeJob, engine: Engine, found: FoundMedia) -> EncodeJob:
+    """The job with what --compile auto means: whether code is worth its making for these inputs."""
+    if job.compile != "auto":
+        return job
+    count = None if found.packed or found.media == "clips" else len(found.inputs)
+    sizes = known_sizes(preprocess_spec(job, engine.model.spec.size_divisor))
+    on = on_for(job, engine.accelerator, engine.info.family, sizes, count)
+    return replace(job, compile="on" if on else "off")
 
 
 def stored_batch_size(store: AnyPath) -> int | None:
@@ -217,6 +232,22 @@ def stored_dtype(store: AnyPath) -> str | None:
     except (KeyError, TypeError):
         return None
     return dtype if dtype in ("bf16", "fp32") else None
+
+
+def stored_compile(store: AnyPath) -> str | None:
+    """on or off, as the store that is there was made; None where there is none."""
+    encode = stored_spec(store).get("encode")
+    if not isinstance(encode, Mapping):
+        return None
+    return "on" if encode.get("compile") is True else "off"
+
+
+def preprocess_of(job: EncodeJob, engine: Engine, store: AnyPath, media: str) -> PreprocessSpec:
+    """How a job brings inputs to size; UsageError where its networks cannot be compiled for it."""
+    preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
+    if job.compile == "on":
+        check_sizes(known_sizes(preprocess), "Give --size, or a few buckets with --buckets")
+    return reduced_as_there(preprocess, store, media)
 
 
 def reduced_as_there(preprocess: PreprocessSpec, store: AnyPath, media: str) -> PreprocessSpec:
@@ -289,7 +320,8 @@ def job_spec(
             "batch_size": batch_size,
             "batch_pixels": batch_size * BATCH_PIXELS,
         }
-        | ({} if job.most_bytes is None else {"max_memory": job.most_bytes}),
+        | ({} if job.most_bytes is None else {"max_memory": job.most_bytes})
+        | ({"compile": True} if job.compile == "on" else {}),
         "write": {"format": job.shard_format, "samples_per_shard": job.samples_per_shard},
     }
 

@@ -21,7 +21,7 @@ from latentcli.jobs.encode.plan import (
     plan_encode,
     stored_batch_size,
     with_model_defaults,
-    with_stored_dtype,
+    with_stored_arithmetic,
 )
 from latentcli.jobs.encode.ray_actor import LOOK, EncodeActor, Ledger, resource_of, wanted_actors
 from latentcli.jobs.encode.run import EncodeRun
@@ -90,7 +90,7 @@ def run_ray(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
         try:
             stop.listen()  # Ray's own handler of SIGTERM aborts the process
             stop.check()
-            job = settled_on(with_stored_dtype(job), ray.cluster_resources())
+            job = settled_on(with_stored_arithmetic(job), ray.cluster_resources())
             with stop.at_once():
                 reporter.status("Loading the model")
                 engine = engine_of(on_driver(job))
@@ -135,12 +135,16 @@ def settled_on(job: EncodeJob, resources: dict[str, float]) -> EncodeJob:
     dtype = kind.auto_dtype() if job.dtype == "auto" else job.dtype
     output = job.output and (job.output if "://" in job.output else str(Path(job.output).resolve()))
     weights = job.weights and str(Path(job.weights).resolve())
-    return replace(job, device=kind.name, dtype=dtype, output=output, weights=weights)
+    # The machines of a cluster may differ, and one alone decides.
+    compile = "off" if job.compile == "auto" else job.compile
+    return replace(
+        job, device=kind.name, dtype=dtype, compile=compile, output=output, weights=weights
+    )
 
 
 def on_driver(job: EncodeJob) -> EncodeJob:
     """A settled job as the driver runs it to check the model: on its CPU, in what suits that."""
-    return replace(job, device=Cpu.name, dtype="auto")
+    return replace(job, device=Cpu.name, dtype="auto", compile="off")
 
 
 def with_batch_size(job: EncodeJob, engine: Engine) -> EncodeJob:
