@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,12 +15,15 @@ from torch import Tensor
 from latentcli.core.errors import LatentCliError
 from latentcli.core.posterior import AnyPosterior, posterior_of
 from latentcli.jobs.inference.accelerator import Accelerator
-from latentcli.jobs.inference.compiling import RECOMPILES, code_of, failed
+from latentcli.jobs.inference.compiling import RECOMPILES, code_of, failed, reason
 from latentcli.jobs.inference.likeness import unlike
 from latentcli.jobs.inference.on_cores import piece_of
 from latentcli.jobs.inference.out_of_memory import is_out_of_memory
+from latentcli.jobs.inference.recording import can_record, recorded
 from latentcli.jobs.runtime.meter import ignore
 from latentcli.models.base import Autoencoder
+
+logger = logging.getLogger(__name__)
 
 Outputs = tuple[Tensor, ...]
 
@@ -67,12 +71,14 @@ def threads_of(piece: Piece) -> Iterator[None]:
 class CompiledModel:
     """Encodes and decodes as the model, with compiled code where the call is one of the pieces.
 
+    Of small batches on a GPU, where it is the launches that take long, the model's own work is
+    recorded instead.
     All other calls, as the rest of a batch or what memory made smaller, are the model's own. So
     which code a picture meets depends on its batch alone. Threads may share it: code is made once.
     """
 
     model: Autoencoder
-    name: str
+    accelerator: Accelerator
     dtype: str
     """bf16 or fp32."""
     pieces: frozenset[Piece]
@@ -115,7 +121,7 @@ class CompiledModel:
 
     def _piece(self, op: str, count: int, height: int, width: int) -> Piece | None:
         """The one that a call is; None where there is no code for it."""
-        threads = 0 if self.model.device.type != "cpu" else torch.get_num_threads()
+        threads = 0 if self.accelerator.gpu else torch.get_num_threads()
         found = Piece(op, count, width, height, threads)
         return found if found in self.pieces else None
 
@@ -131,8 +137,10 @@ class CompiledModel:
     def _made(self, method: str, piece: Piece, given: tuple[Any, ...]) -> Callable[..., Outputs]:
         """The code of a piece, held against the model; LatentCliError where that is another."""
         what = f"{piece.op} of {piece.width}x{piece.height}, batch {piece.count}"
-        self.status(f"Compiling the network for {piece.width}x{piece.height} ({piece.op})")
         plain = CALLS[method](self.model)
+        if can_record(self.accelerator, piece.count * piece.width * piece.height):
+            return self._recorded(plain, what, given)
+        self.status(f"Compiling the network for {piece.width}x{piece.height} ({piece.op})")
         code = code_of(plain)
         expected = plain(*given)
         try:
@@ -142,14 +150,37 @@ class CompiledModel:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            raise failed(self.name, what, error) from error
-        for own, right in zip(found, expected, strict=True):
-            if wrong := unlike(own, right, self.dtype):
-                raise LatentCliError(
-                    f"{self.name}, compiled, {what}: its output {wrong}. Leave out --compile to run"
-                    " the eager network."
-                )
+            raise failed(self.model.info.name, what, error) from error
+        self._compare(found, expected, what)
         return code
+
+    def _recorded(
+        self, plain: Callable[..., Outputs], what: str, given: tuple[Any, ...]
+    ) -> Callable[..., Outputs]:
+        """A recording of the model's own work, which gives its bits; the model where there is none.
+
+        So it makes no difference to a store which of them ran.
+        """
+        self.status(f"Recording the network's {what}")
+        expected = plain(*given)
+        try:
+            code = recorded(plain, given, self.accelerator)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            logger.warning("There is no recording of the %s: %s", what, reason(error))
+            return plain
+        self._compare(code(*given), expected, what)
+        return code
+
+    def _compare(self, found: Outputs, expected: Outputs, what: str) -> None:
+        """LatentCliError where code gives something else than the model."""
+        for own, right in zip(found, expected, strict=True):
+            if wrong := unlike(own.cpu(), right.cpu(), self.dtype):
+                raise LatentCliError(
+                    f"{self.model.info.name}, compiled, {what}: its output {wrong}. Leave out"
+                    " --compile to run the eager network."
+                )
 
 
 def _encode(model: Autoencoder) -> Callable[..., Outputs]:

@@ -108,7 +108,7 @@ def with_code(
     pieces = {piece(engine.accelerator, op, count, size) for size, count in batches.items()}
     if engine.compiled is not None:
         pieces |= engine.compiled.pieces
-    code = CompiledModel(engine.model, engine.info.name, engine.dtype, frozenset(pieces), status)
+    code = CompiledModel(engine.model, engine.accelerator, engine.dtype, frozenset(pieces), status)
     return replace(engine, compiled=code)
 
 
