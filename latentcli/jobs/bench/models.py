@@ -57,6 +57,7 @@ def bench_engine(job: BenchJob, text: str, dtype: str | None = None, plain: bool
             dtype=dtype or job.dtype,
             random_weights=job.random_weights,
             plain=plain,
+            compile=job.compile,
         )
     except WeightsError as error:
         if job.random_weights:

@@ -50,7 +50,7 @@ class Timing:
 
 def untimed_calls(job: BenchJob) -> int:
     """Calls before the clock runs: one shows memory and output, and a compiler takes one more."""
-    return max(job.warmup, 2 if job.compile else 1)
+    return max(job.warmup, 2 if job.compiles else 1)
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ def measure_case(
 
     With `ceilings` each is measured in every turn too, and the rows tell the models' shares.
     """
-    if job.compile:
+    if job.compiles:
         torch.compiler.reset()  # each case is of other shapes, and old code would fill memory
     ready, short = warmed_up(case, able, job)
     share([once(each) for each in ready], [each.timing for each in ready])

@@ -51,6 +51,8 @@ class Accelerator:
     """Of the largest square matrices that `bench` multiplies to find out how fast it can."""
     groups: ClassVar[int] = 8
     """Groups of frames that a network for features sees at once."""
+    recorder: ClassVar[str] = ""
+    """The class in `torch.<name>` that records work and does it again; empty without one."""
     memory_counted: ClassVar[str] = (
         "torch allocator: the model's weights, its inputs and what the op adds"
     )
@@ -202,6 +204,7 @@ class Cuda(Accelerator):
     """A GPU of NVIDIA, or of AMD, of which torch says cuda too."""
 
     name = "cuda"
+    recorder = "CUDAGraph"
     visible = "CUDA_VISIBLE_DEVICES"
 
     def has_bf16(self) -> bool:

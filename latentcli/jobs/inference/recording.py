@@ -26,11 +26,7 @@ Outputs = tuple[Tensor, ...]
 
 def can_record(accelerator: Accelerator, pixels: int) -> bool:
     """Whether calls for batches of so many pixels are recorded on a device."""
-    return (
-        accelerator.gpu
-        and pixels <= SMALL
-        and hasattr(torch.get_device_module(accelerator.name), "CUDAGraph")
-    )
+    return bool(accelerator.recorder) and pixels <= SMALL
 
 
 def recorded(
@@ -46,7 +42,7 @@ def recorded(
     with torch.inference_mode(False):
         held = [torch.empty_like(each) if _is_tensor(each) else each for each in given]
     _fill(held, given)
-    graph, stream = torch_of.CUDAGraph(), torch_of.Stream(accelerator.device)
+    graph, stream = getattr(torch_of, accelerator.recorder)(), torch_of.Stream(accelerator.device)
     stream.wait_stream(torch_of.current_stream(accelerator.device))
     with torch_of.stream(stream):
         for _ in range(BEFORE):
