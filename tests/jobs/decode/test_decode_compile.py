@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from clipkit import MODEL, NUMBERS, clips_in
 from compilekit import need_compiler, traced
 from jobkit import decode, encode, pictures_of
 
@@ -96,3 +98,23 @@ def test_the_sizes_of_a_store_of_buckets_are_its_table(mixed, model, tmp_path):
     encode(mixed, store, model, resize="bucket", area="64", bucket_step=16)
     table = json.loads((store / "manifest.json").read_text())["preprocessing"]["buckets"]["table"]
     assert [list(size) for size in open_latents(store, None).sizes] == table
+
+
+def test_frames_of_clips_are_decoded_by_code(tmp_path, traced):
+    clips, store = clips_in(tmp_path / "in"), tmp_path / "store"
+    found = encode(clips, store, MODEL, size="64", compile="on")
+    assert found["compiled"] is True and found["frames"] == sum(NUMBERS) and traced() == 1
+    found = decode(store, tmp_path / "on", compile="on", batch_size=3, format="png")
+    assert found["compiled"] is True and found["frames"] == sum(NUMBERS) and traced() == 2
+    decode(store, tmp_path / "off", batch_size=3, format="png")
+    left, right = (pictures_of(tmp_path / name) for name in ("on", "off"))
+    assert left.keys() == right.keys() and len(left) == sum(NUMBERS)
+    assert all(np.abs(p.astype(int) - right[k]).max() <= LEVELS for k, p in left.items())
+
+
+def test_frames_that_see_each_other_are_refused(sized):
+    engine = load_engine("tae_temporal", device="cpu", random_weights=True)
+    job = DecodeJob(store="x", compile="on")
+    source = replace(open_latents(sized, None), clips=lambda units: iter(()))
+    with pytest.raises(UsageError, match="tae_temporal decodes the frames of a clip together"):
+        compiled_engine(job, source, engine, Team(), SILENT)

@@ -16,15 +16,19 @@ from compilekit import need_compiler, traced
 from jobkit import encode, encode_job, environment, toy_pictures, tree
 
 from latentcli.core.errors import Interrupted, StoreError, UsageError
+from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.encode.plan import plan_encode, with_compile, with_model_defaults
 from latentcli.jobs.encode.ray_driver import on_driver, settled_on
-from latentcli.jobs.encode.share import assignment
+from latentcli.jobs.encode.share import assignment, claimed, follow
 from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference import compiling
 from latentcli.jobs.inference.engine import engine_of, load_engine
 from latentcli.jobs.loader.find_media import media_of
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
+from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.jobs.store.encode_command import encode_words
+from latentcli.shards.layout import INPUTS
+from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.manifest import read_manifest
 
 __all__ = ["traced"]
@@ -157,13 +161,21 @@ def test_a_dry_run_compiles_nothing(mixed, model, tmp_path, never_compiled):
     encode(mixed, tmp_path / "store", model, size="64", compile="on", dry_run=True)
 
 
-def test_other_processes_are_told(mixed, model, tmp_path):
+def test_other_processes_are_told(mixed, model, tmp_path, traced):
     """They are started with auto, too, and do not know how many inputs there are."""
-    job = encode_job(mixed, tmp_path / "store", model, size="64", compile="on")
-    engine = load_engine(model, device="cpu")
-    for compile in ("on", "off"):
-        plan = plan_encode(with_model_defaults(replace(job, compile=compile), engine), engine)
-        assert json.loads(assignment(plan, Work(None, ())))["compile"] == compile
+    store, engine = tmp_path / "store", load_engine(model, device="cpu")
+    encode(mixed, store, model, size="64", compile="on")
+    job = with_model_defaults(encode_job(mixed, store, model, size="64", compile="on"), engine)
+    for compile, own in (("on", "auto"), ("on", "on"), ("off", "auto"), ("on", "off")):
+        plan, team = plan_encode(replace(job, compile=compile), engine), Team()
+        team.broadcast(assignment(plan, Work(InputList.open(store / INPUTS), ())))
+        given = (replace(job, compile=own), engine, team, StopRequest(""), "Another spec.", claimed)
+        if "off" in (compile, own):
+            with pytest.raises(StoreError, match="Another spec"):
+                follow(*given)
+        else:
+            run = follow(*given)
+            assert run.job.compile == "on" and run.engine.compiled is not None
 
 
 def test_the_driver_of_a_cluster_compiles_nothing_itself(model, tmp_path, no_compiler):
