@@ -72,9 +72,9 @@ class CompiledModel:
     """Encodes and decodes as the model, with compiled code where the call is one of the pieces.
 
     Of small batches on a GPU, where it is the launches that take long, the model's own work is
-    recorded instead.
-    All other calls, as the rest of a batch or what memory made smaller, are the model's own. So
-    which code a picture meets depends on its batch alone. Threads may share it: code is made once.
+    recorded instead. All other calls, as the rest of a batch or what memory made smaller, are the
+    model's own. So which code a picture meets depends on its batch alone. On a CPU threads may
+    share it: code is made once.
     """
 
     model: Autoencoder

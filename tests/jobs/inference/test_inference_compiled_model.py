@@ -47,17 +47,25 @@ def test_a_piece_is_what_a_core_gets(threads):
     assert torch.get_num_threads() == 4
 
 
-@pytest.mark.parametrize("state", ["whitened", "raw", "moments"])
-def test_full_batches_meet_code_and_others_do_not(model, traced, state):
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"state": "whitened"},
+        {"state": "moments"},
+        {"state": "raw", "sample": 3, "flip": True},
+        {"state": "whitened", "flip": True, "store_dtype": "bf16"},
+    ],
+)
+def test_full_batches_meet_code_and_others_do_not(model, traced, asked):
     engine = load_engine(model, device="cpu")
     told: list[str] = []
     coded = with_code(engine, "encode", {(48, 32): 4}, told.append)
     batch = pixels(5, 48, 32)
     for count in (4, 4, 3, 5):
-        found = encode_batch(coded, batch[:count], KEYS[:count], state)
-        for name, part in encode_batch(engine, batch[:count], KEYS[:count], state).items():
+        found = encode_batch(coded, batch[:count], KEYS[:count], **asked)
+        for name, part in encode_batch(engine, batch[:count], KEYS[:count], **asked).items():
             torch.testing.assert_close(found[name], part)
-    encode_batch(coded, pixels(4, 32, 48), KEYS[:4], state)
+    encode_batch(coded, pixels(4, 32, 48), KEYS[:4], **asked)
     assert traced() == 1 and told == ["Compiling the network for 48x32 (encode)"]
 
 
