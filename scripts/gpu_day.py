@@ -1,4 +1,4 @@
-"""Measures everything that only a GPU can show, in ten minutes, into one JSON file.
+"""Measures everything that only a GPU can show, in fifteen minutes, into one JSON file.
 
 Each step is a process of its own with a time limit, so that one that fails or hangs loses nothing
 of the others; the file is written anew after each. Weights are random. The steps:
@@ -7,6 +7,7 @@ of the others; the file is written anew after each. Weights are random. The step
     ceilings   the machine's matrix rate by dtype, and its bandwidth
     kernels    where the networks' time goes: products, depthwise, attention, norms, the rest
     depthwise  the 7x7 depthwise convolution by itself, channels first and last
+    compile    networks as they are, compiled, recorded as a CUDA graph, and both, in turns
     encode     the published table of encode: two models against FLUX.2, in turns
     decode     the published table of decode
     stages-N   the stages of an encode job of 512x512 JPEG files to N pixels, each alone
@@ -63,6 +64,15 @@ class Sizes:
         ("capacitor_decoder", "decode", 1024, 1),
     )
     """(Model, op, side, batch)."""
+    compiled: tuple[tuple[str, str, int, int], ...] = (
+        ("full_capacitor", "encode", 256, 128),
+        ("dinac_ae_d2", "encode", 256, 128),
+        ("taef2", "encode", 256, 32),
+        ("capacitor_decoder", "decode", 512, 1),
+        ("capacitor_decoder", "decode", 1024, 1),
+        ("taef2", "decode", 256, 32),
+    )
+    """The same."""
     depthwise: tuple[int, int, int] = (128, 896, 16)
     """(N, C, cells along a side)."""
     repeats: int = 15
@@ -79,6 +89,7 @@ SMALL = Sizes(
     baseline="taesd",
     tables={op: ("--op", op, "--resolution", "32", "--batch", "1") for op in ("encode", "decode")},
     kernels=(("fcdm_nano", "encode", 32, 1), ("fcdm_nano", "decode", 32, 1)),
+    compiled=(("linear16", "encode", 32, 1), ("fcdm_nano", "decode", 32, 1)),
     depthwise=(1, 32, 4),
     repeats=1,
     different=4,
@@ -125,7 +136,7 @@ def steps_of(day: Day) -> list[Step]:
     jpegs, tars = str(day.work / "jpegs"), str(day.work / "tars")
     steps = [
         Step("tests", 150, pytest),
-        *(Step(name, 60, (here, "--step", name, *own)) for name in OWN_STEPS),
+        *(Step(name, LIMITS.get(name, 60), (here, "--step", name, *own)) for name in OWN_STEPS),
         *(Step(op, 150, bench_words(day, op)) for op in ("encode", "decode")),
     ]
     for side in day.sizes.sides:
@@ -290,14 +301,33 @@ def measure_depthwise(day: Day) -> dict[str, Any]:
     return {"shape": [count, channels, side, side], "ms": found}
 
 
+def measure_compile(day: Day) -> dict[str, Any]:
+    """What --compile on gives: seconds to make each way ready, and milliseconds of a batch."""
+    from compile_ways import ways_of
+
+    from latentcli.jobs.inference.engine import load_engine
+
+    found = {}
+    for model, op, side, batch in day.sizes.compiled:
+        engine = load_engine(model, device=day.device, random_weights=True)
+        name = f"{model} {op} {side}x{side} batch {batch}"
+        found[name] = ways_of(engine, op, side, batch, day.sizes.repeats)
+    return found
+
+
 OWN_STEPS: Mapping[str, Callable[[Day], dict[str, Any]]] = {
     "ceilings": measure_ceilings,
     "kernels": measure_kernels,
     "depthwise": measure_depthwise,
+    "compile": measure_compile,
     "weights": make_weights,
     "inputs": make_inputs,
 }
 """Those that are functions of this file, each run in a process of its own."""
+
+
+LIMITS: Mapping[str, float] = {"compile": 300}
+"""Seconds of those that take long."""
 
 
 def run_step(step: Step, require_cuda: bool) -> dict[str, Any]:

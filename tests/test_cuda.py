@@ -20,7 +20,8 @@ from latentcli.jobs.inference.accelerator import DeviceTimer
 from latentcli.jobs.inference.batch_size import default_batch_size
 from latentcli.jobs.inference.copy_back import CopyBack
 from latentcli.jobs.inference.encode_batch import encode_batch, encode_on_device
-from latentcli.jobs.inference.engine import decode_batch, load_engine
+from latentcli.jobs.inference.engine import decode_batch, load_engine, with_code
+from latentcli.jobs.inference.recording import SMALL, can_record
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.prepare import Recipe, prepare
 from latentcli.jobs.roundtrip.job import run_roundtrip
@@ -299,3 +300,72 @@ def test_a_sample_takes_the_noise_of_its_key(cuda: str) -> None:
         for device in ("cpu", cuda)
     )
     assert (cpu - gpu).square().mean().sqrt() < 1e-4 * cpu.square().mean().sqrt()
+
+
+@pytest.mark.parametrize("preset", ["fcdm_nano", "capacitor_decoder", "linear16", "taesd"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_a_recording_gives_the_bits_of_its_network(
+    cuda: str, preset: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of other latents and noise than it was made with; it is made once, and each batch is one."""
+    weights = {"random_weights": preset not in ("fcdm_nano", "linear16")}
+    plain = load_engine(preset, device=cuda, dtype=dtype, **weights)
+    assert can_record(plain.accelerator, SMALL)
+    coded = with_code(plain, "decode", {(96, 64): 2})
+    counts = {"capture_begin": 0, "replay": 0}
+
+    def counted(name: str) -> None:
+        own = getattr(torch.cuda.CUDAGraph, name)
+
+        def call(*args: object, **kwargs: object) -> object:
+            counts[name] += 1
+            return own(*args, **kwargs)
+
+        monkeypatch.setattr(torch.cuda.CUDAGraph, name, call)
+
+    for name in counts:
+        counted(name)
+    spec, draw = plain.model.spec, torch.Generator().manual_seed(0)
+    settings = DecodeSettings(steps=2, pdg=True)
+    for number in range(3):
+        latents = torch.randn(2, spec.channels, *spec.latent_size(64, 96), generator=draw)
+        keys = [f"{number}/{i}" for i in range(2)]
+        found = decode_batch(coded, latents, keys, settings)
+        assert torch.equal(found, decode_batch(plain, latents, keys, settings))
+        assert counts == {"capture_begin": 1, "replay": 2 + number}
+
+
+@pytest.mark.parametrize("preset", ["fcdm_nano", "taesd"])
+def test_compiled_networks_give_the_same_bits_every_time(cuda: str, preset: str) -> None:
+    """And the eager network's up to rounding, which is looked at when the code is made."""
+    weights = {"random_weights": preset != "fcdm_nano"}
+    engine = load_engine(preset, device=cuda, dtype="bf16", **weights)
+    count = SMALL // 256**2 + 1
+    keys = [str(i) for i in range(count)]
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 3, 256, 256), dtype=torch.uint8, generator=draw)
+    found = []
+    for _ in range(2):
+        torch.compiler.reset()
+        coded = with_code(engine, "encode", {(256, 256): count})
+        found.append(encode_batch(coded, pixels, keys, engine.model.spec.state)["latent"])
+    assert torch.equal(*found)
+
+
+def test_a_store_is_encoded_compiled(cuda: str, photographs: Path, tmp_path: Path) -> None:
+    stores = [tmp_path / name for name in ("one", "two")]
+    for store in stores:
+        document = run_encode(
+            EncodeJob(
+                sources=(str(photographs),),
+                output=str(store),
+                device=cuda,
+                size="256",
+                batch_size=2,
+                compile="on",
+                workers=0,
+            )
+        )
+        assert document["compiled"] is True and document["failed"] == 0
+    shards = [sorted((store / "shards").glob("*.safetensors")) for store in stores]
+    assert [p.read_bytes() for p in shards[0]] == [p.read_bytes() for p in shards[1]]

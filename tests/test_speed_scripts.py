@@ -31,6 +31,8 @@ def test_a_day_on_a_gpu_is_rehearsed_on_a_cpu(tmp_path):
     for network in documents["kernels"].values():
         assert network["parts"]["products"] > 0 and network["launches"] > 50
     assert len(documents["depthwise"]["ms"]) == 4
+    for ways in documents["compile"].values():
+        assert ways["speedup"].keys() == {"eager", "compiled"} and not ways["failed"]
     for op in ("encode", "decode"):
         rows = documents[op]["rows"]
         assert {row["op"] for row in rows} == {op} and all(row["speedup"] for row in rows)

@@ -19,6 +19,7 @@ from latentcli.jobs.settings import (
     MODEL,
     NO_STORE,
     SOURCES,
+    CompileSettings,
     DecodeSettings,
     ImageIntake,
     MemorySettings,
@@ -31,7 +32,7 @@ ONE_PROCESS = "A pipe is read and written by one process"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeJob(ModelSettings, MemorySettings, ImageIntake):
+class EncodeJob(ModelSettings, CompileSettings, MemorySettings, ImageIntake):
     """Images to a latent store."""
 
     sources: tuple[str, ...] = like(
@@ -193,7 +194,7 @@ class SyncJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeJob(DecodeSettings, ModelSettings, MemorySettings):
+class DecodeJob(DecodeSettings, ModelSettings, CompileSettings, MemorySettings):
     """A latent store, a shard or a file of latents to pictures."""
 
     store: str = option(
@@ -267,7 +268,7 @@ class DecodeJob(DecodeSettings, ModelSettings, MemorySettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundtripJob(DecodeSettings, ModelSettings, MemorySettings, ImageIntake):
+class RoundtripJob(DecodeSettings, ModelSettings, CompileSettings, MemorySettings, ImageIntake):
     """Encode and decode in memory, and compare."""
 
     cached: str | None = option(

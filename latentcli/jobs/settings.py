@@ -58,6 +58,20 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompileSettings:
+    """Whether a model's networks are compiled."""
+
+    compile: str = option(
+        "auto",
+        "on: run what torch.compile makes of the networks, for the sizes of --size or of a few"
+        " buckets; it takes up to a minute for each, and a compiler. off: do not. auto (default):"
+        " in very large jobs of a model that was measured to gain by it, else not.",
+        section="model",
+        choices=("auto", "on", "off"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MemorySettings:
     """How much memory a model may take."""
 

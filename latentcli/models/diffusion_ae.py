@@ -17,8 +17,15 @@ from latentcli.core.posterior import AnyPosterior, PointPosterior, Posterior
 from latentcli.core.types import LatentSpec
 from latentcli.models.base import Autoencoder
 from latentcli.models.diffusion_config import DiffusionAEConfig
+from latentcli.models.fast.kept import kept
 from latentcli.models.fcdm_network import FCDMDecoder
-from latentcli.models.vp_diffusion import InferenceConfig, VPSchedule, draw_noise, sample
+from latentcli.models.vp_diffusion import (
+    InferenceConfig,
+    VPSchedule,
+    config_grid,
+    draw_noise,
+    sample,
+)
 from latentcli.models.whitening import dewhiten, whiten
 
 STATS = ("latent_norm_running_mean", "latent_norm_running_var")
@@ -57,6 +64,7 @@ class DiffusionAutoencoder(Autoencoder):
         self.latent_norm_running_mean: Tensor
         self.latent_norm_running_var: Tensor
         self.schedule = VPSchedule(config.logsnr_min, config.logsnr_max)
+        self._grids: dict[tuple[int, str, float, torch.device], Tensor] = {}
 
     @classmethod
     @abstractmethod
@@ -123,7 +131,16 @@ class DiffusionAutoencoder(Autoencoder):
             noise.to(self.device, torch.float32) * self.config.pixel_noise_std,
             config,
             self.schedule,
+            self._grid(config),
         )
+
+    def _grid(self, config: InferenceConfig) -> Tensor | None:
+        """The times of a config on the model's device, kept there: a copy would be waited for."""
+        if torch.compiler.is_compiling():
+            return None
+        key = (config.num_steps, config.schedule, config.strength, self.device)
+        with torch.inference_mode(False):  # a training loop may go through them later
+            return kept(self._grids, key, lambda: config_grid(config).to(self.device))
 
     def whiten(self, latents: Tensor) -> Tensor:
         """Raw latents [N, B, h, w] to zero mean and unit variance per channel, float32."""

@@ -88,6 +88,11 @@ def time_grid(num_steps: int, schedule: str = "linear", strength: float = 1.0) -
     return SCHEDULES[schedule](num_steps + 1) * strength
 
 
+def config_grid(config: InferenceConfig) -> Tensor:
+    """`time_grid` of a config."""
+    return time_grid(config.num_steps, config.schedule, config.strength)
+
+
 def draw_noise(shape: tuple[int, ...], seed: int | None) -> Tensor:
     """Standard normal noise, float32 on the CPU, so that a seed means one picture on any device."""
     generator = None if seed is None else torch.Generator("cpu").manual_seed(seed)
@@ -161,13 +166,15 @@ def sample(
     noise: Tensor,
     config: InferenceConfig,
     schedule: VPSchedule,
+    grid: Tensor | None = None,
 ) -> Tensor:
     """From scaled noise [N,3,H,W] to the sampler's last state, float32.
 
     `full` and `dropped` are the network with and without its middle blocks; the second is only
-    called with PDG.
+    called with PDG. `grid` is `config_grid` on the noise's device, where it is there already.
     """
-    grid = time_grid(config.num_steps, config.schedule, config.strength).to(noise.device)
+    if grid is None:
+        grid = config_grid(config).to(noise.device)
     denoise = guided(full, dropped, config.pdg_strength) if config.pdg else full
     noise = initial_state(noise, grid, schedule)
     return SAMPLERS[config.sampler](denoise, noise, grid, schedule)

@@ -219,7 +219,7 @@ def test_one_spelling_and_one_text_for_each_option() -> None:
     differing = {"--model", "--workers", "--output", "--latents", "--batch-size", "--format"}
     differing |= {"--devices"}
     of_groups = {"--weights", "--frames", "--size", "--force", "--baseline", "--report"}
-    of_groups |= {"--dry-run", "--samples", "--dtype", "--sample"}
+    of_groups |= {"--dry-run", "--samples", "--dtype", "--sample", "--compile"}
     assert several == differing | of_groups
 
 

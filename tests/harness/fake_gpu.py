@@ -3,7 +3,8 @@
 What the package does with a GPU runs as it is, and computes what it computes on a CPU; what torch
 is asked for on the way is noted, with the thread that asked. Only torch is played, none of our
 code. Nothing runs beside the host, so it says nothing of times; but copies on a stream of their own
-may be done as late as can be, when somebody waits for them.
+may be done as late as can be, when somebody waits for them. A graph does its operators again on
+the very tensors that it was captured with.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ class OnDevice(Tensor):
         parts = index if isinstance(index, tuple) else (index,)
         chosen = any(isinstance(part, Tensor) for part in parts)
         out = self.values[tree_map(plain, index)]
+        if chosen:
+            captured(lambda: out.copy_(self.values[tree_map(plain, index)]))
         GPU.note("index", allocates=chosen, moved=2 * size(out) if chosen else None)
         with torch.inference_mode(False):
             return OnDevice(out, self.device)
@@ -116,11 +119,18 @@ class OnDevice(Tensor):
     def __setitem__(self, index: Any, value: Any) -> None:
         """As above."""
         GPU.note("set")
+        if not isinstance(value, OnDevice):
+            from_host()
+        captured(lambda: self.values.__setitem__(tree_map(plain, index), plain(value)))
         self.values[tree_map(plain, index)] = plain(value)
 
     def contiguous(self, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
         """As above."""
         return self.clone(memory_format=memory_format)
+
+    def copy_(self, source: Tensor, non_blocking: bool = False) -> Tensor:
+        """As above."""
+        return dispatch(torch.ops.aten.copy_.default, (self, source), {})
 
     def __invert__(self) -> Tensor:
         """As above."""
@@ -133,6 +143,7 @@ class OnDevice(Tensor):
     def tolist(self) -> Any:
         """As above."""
         GPU.note("to host")
+        waits()
         return self.values.tolist()
 
 
@@ -154,6 +165,7 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
     if given and not copies and any(tensor.dim() for tensor in host):
         raise RuntimeError(f"{name}: expected all tensors to be on the same device")
     if name == "copy_" and isinstance(args[1], OnDevice) and not isinstance(args[0], OnDevice):
+        waits()
         return copy_to_host(args[0], args[1], func)
     if kwargs.get("pin_memory") and not given:
         return pin(func(*args, **kwargs | {"pin_memory": False}))
@@ -163,8 +175,12 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
     )
     if device is None:
         if given:
+            waits()
             GPU.note("to host", pinned=bool(kwargs.get("non_blocking")))
         return out
+    if copies and any(tensor.dim() for tensor in host):
+        from_host()
+    captured(lambda: done_again(func, args, kwargs, out))
     moved = sum(size(tensor.values) for tensor in given)
     if name.endswith("_") and given:
         GPU.note(name, moved=moved + size(given[0].values))
@@ -226,6 +242,54 @@ def pin(tensor: Tensor) -> Tensor:
     return tensor
 
 
+class Graph:
+    """Work that is done again, on the tensors that it was captured with."""
+
+    def __init__(self) -> None:
+        self.work: list[Callable[[], Any]] = []
+
+    def capture_begin(self, capture_error_mode: str = "global") -> None:
+        assert STREAM.get(threading.get_ident()) is not None and not CAPTURING
+        GPU.note("capture")
+        CAPTURING.append(self)
+
+    def capture_end(self) -> None:
+        assert CAPTURING.pop() is self
+
+    def replay(self) -> None:
+        GPU.note("replay")
+        for work in self.work:
+            work()
+
+
+CAPTURING: list[Graph] = []
+"""The graph that is being captured, if any."""
+
+
+def captured(work: Callable[[], Any]) -> None:
+    """Has the graph that is being captured do some work again at its replays."""
+    if CAPTURING:
+        CAPTURING[0].work.append(work)
+
+
+def done_again(func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """An operator once more, with its results where they were."""
+    again = func(*tree_map(plain, args), **tree_map(plain, kwargs))
+    for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+        if isinstance(old, Tensor) and storage_of(old) != storage_of(new):
+            old.copy_(new)
+
+
+def waits() -> None:
+    """What makes the host wait is refused while a graph is captured."""
+    if CAPTURING:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+
+from_host = waits
+"""So is what takes values from the host, which would be those of the capture for ever."""
+
+
 class Runtime:
     """The CUDA runtime, which pins memory where it lies."""
 
@@ -259,6 +323,9 @@ class Stream:
         self.work: list[Callable[[], Any]] = []
         self.done = 0
 
+    def wait_stream(self, stream: Any) -> None:
+        """Nothing: works are done when they are asked for."""
+
     def wait_event(self, event: Event) -> None:
         assert event.recorded
         GPU.note("wait for event")
@@ -277,8 +344,10 @@ STREAM: dict[int, Stream] = {}
 def on_stream(stream: Stream) -> Iterator[None]:
     """As torch.cuda.stream."""
     STREAM[threading.get_ident()] = stream
-    yield
-    del STREAM[threading.get_ident()]
+    try:
+        yield
+    finally:
+        del STREAM[threading.get_ident()]
 
 
 class Event:
@@ -316,6 +385,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int = 1) -> Iterator[FakeGp
     GPU = FakeGpu()
     PINNED.clear()
     REGISTERED.clear()
+    CAPTURING.clear()
 
     answers = {
         "is_available": lambda: True,
@@ -333,6 +403,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, count: int = 1) -> Iterator[FakeGp
         "Event": Event,
         "Stream": Stream,
         "stream": on_stream,
+        "CUDAGraph": Graph,
     }
     with monkeypatch.context() as patch:
         for name, answer in answers.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,26 +14,13 @@ from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench.cases import Case
 from latentcli.jobs.bench.models import TimedModel, attempt, timed_model, work
 from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.inference.likeness import TOLERANCES, distances
 
 BATCH, SIDE = 2, 64
 """Pictures of the check, and their side, rounded up to what the model takes."""
 
 FINITE_DIFFERENCE = 1e-6
 """Two pictures' outputs must differ by this part of their size: noise inputs do by about 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """How far the timed output may be from the reference."""
-
-    rms: float
-    """RMS of the difference over RMS of the reference."""
-    largest: float
-    """Largest difference over the reference's largest value."""
-
-
-TOLERANCES = {"fp32": Tolerance(1e-4, 1e-3), "bf16": Tolerance(0.05, 0.25)}
-"""By dtype, compiled or not. Measured with random weights: 4e-6 in fp32, 0.02 in bf16 (FLUX.2)."""
 
 
 @torch.inference_mode()
@@ -102,25 +89,6 @@ def check(timed: TimedModel, case: Case, expected: Tensor, dtype: str) -> dict[s
         "tolerance_max": allowed.largest,
         "ok": True,
     }
-
-
-def distances(found: Tensor, expected: Tensor) -> tuple[float, float]:
-    """(RMS of the difference over that of the reference, largest one over its largest value)."""
-    difference = found.float() - expected.float()
-    rms = difference.square().mean().sqrt() / expected.float().square().mean().sqrt()
-    return float(rms), float(difference.abs().max() / expected.abs().max())
-
-
-def unlike(found: Tensor, expected: Tensor, dtype: str) -> str | None:
-    """What is wrong with an output beside the eager one of the same dtype and inputs, or None."""
-    rms, largest = distances(found, expected)
-    allowed = TOLERANCES[dtype]
-    if rms <= allowed.rms and largest <= allowed.largest:
-        return None
-    return (
-        f"is not that of the eager network: relative RMS {rms:.2g} ({allowed.rms:g} allowed),"
-        f" largest difference {largest:.2g} of the largest value ({allowed.largest:g} allowed)"
-    )
 
 
 def fault(output: Tensor) -> str | None:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from latentcli.core.options import like, option
 from latentcli.jobs.config import BUNDLED_MODEL
-from latentcli.jobs.settings import MODEL, SOURCES, DecodeSettings, ImageIntake, ModelSettings
+from latentcli.jobs.settings import (
+    MODEL,
+    SOURCES,
+    CompileSettings,
+    DecodeSettings,
+    ImageIntake,
+    ModelSettings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +79,11 @@ class BenchJob(ModelSettings):
     random_weights: bool = option(
         False, "Time the network without its weights at hand. Default: off.", section="bench"
     )
-    compile: bool = option(
-        False, "Time what torch.compile makes of the networks. Default: off.", section="bench"
+    compile: str = like(
+        CompileSettings,
+        "compile",
+        help="on: time what torch.compile makes of the networks, which needs a compiler. off, and"
+        " auto (default): time the networks as they are.",
     )
     roofline: bool = option(
         False,
@@ -107,3 +117,8 @@ class BenchJob(ModelSettings):
         key="model",
     )
     steps: int = like(DecodeSettings, "steps")
+
+    @property
+    def compiles(self) -> bool:
+        """Whether it is compiled networks that are timed."""
+        return self.compile == "on"

@@ -28,8 +28,15 @@ from latentcli.reports.bench_chart import check_chart, draw_chart
 from latentcli.shards.sources.own_output import mark
 from latentcli.shards.storage.atomic_write import atomic_write
 
-NOT_STAGES = ("compile", "chart", "preset_table", "seconds", "threads", "roofline")
-"""Fields that the --stages form has no use for."""
+NOT_STAGES = {
+    "compiles": "--compile on",
+    "chart": "--chart",
+    "preset_table": "--preset-table",
+    "seconds": "--seconds",
+    "threads": "--threads",
+    "roofline": "--roofline",
+}
+"""What the --stages form has no use for, and the options that ask for it."""
 
 ONLY_STAGES = {"size": "--resolution", "batch_size": "--batch"}
 """Fields that only the --stages form has a use for, and the options that are meant."""
@@ -112,12 +119,13 @@ def refuse_other_form(job: BenchJob) -> None:
     """UsageError for what belongs to the form with --stages, or without, and is not asked for."""
     if job.sources and not job.stages:
         raise UsageError("bench times random pictures; files are read with --stages only.")
-    for name in NOT_STAGES if job.stages else ONLY_STAGES:
-        option = f"--{name.replace('_', '-')}"
-        if job.stages and getattr(job, name):
+    for name, option in NOT_STAGES.items() if job.stages else ():
+        if getattr(job, name):
             raise UsageError(f"bench --stages takes no {option}.")
-        if not job.stages and getattr(job, name) is not None:
-            raise UsageError(f"{option} belongs to --stages; without it, say {ONLY_STAGES[name]}.")
+    for name, meant in () if job.stages else ONLY_STAGES.items():
+        if getattr(job, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} belongs to --stages; without it, say {meant}.")
 
 
 def left_out(engines: Mapping[str, Engine], cases: list[Case]) -> dict[tuple[str, str], str | None]:
@@ -142,7 +150,7 @@ def check_all(
     for name, engine in engines.items():
         reporter.note(f"Checking {name} against its own eager float32 output.")
         reference = bench_engine(job, texts[name], "fp32", plain=True)
-        model = timed_model(name, engine, job.compile)
+        model = timed_model(name, engine, job.compiles)
         checks += check_outputs(engine, reference, model, ops)
         models.append(model)
     return models, checks
@@ -175,7 +183,7 @@ def measure(
     return {
         **machine(first),
         "dtype": first.dtype,
-        "compiled": job.compile,
+        "compiled": job.compiles,
         "random_weights": job.random_weights,
         "models": [
             {

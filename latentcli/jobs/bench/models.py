@@ -13,15 +13,13 @@ from latentcli.core.errors import LatentCliError, UsageError, WeightsError
 from latentcli.jobs.bench.cases import Case
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.config import with_weights
+from latentcli.jobs.inference.compiling import RECOMPILES, code_of, failed, reason
 from latentcli.jobs.inference.engine import Engine, inference_config, load_engine
 from latentcli.jobs.inference.out_of_memory import is_out_of_memory, may_be_out_of_memory
 from latentcli.jobs.settings import DecodeSettings
 from latentcli.models.fast.products import traceable
 
 Given = TypeVar("Given")
-
-RECOMPILES = 1024
-"""Shapes and models that torch.compile keeps before it would fall back to eager in silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +58,7 @@ def bench_engine(job: BenchJob, text: str, dtype: str | None = None, plain: bool
             dtype=dtype or job.dtype,
             random_weights=job.random_weights,
             plain=plain,
+            compile=job.compile,
         )
     except WeightsError as error:
         if job.random_weights:
@@ -76,8 +75,7 @@ def timed_model(name: str, engine: Engine, compiled: bool) -> TimedModel:
         return TimedModel(name, engine, model.encode, model.decode, False)
     traceable(model)
     torch._dynamo.config.recompile_limit = RECOMPILES
-    encode, decode = (torch.compile(f, dynamic=False) for f in (model.encode, model.decode))
-    return TimedModel(name, engine, encode, decode, True)
+    return TimedModel(name, engine, code_of(model.encode), code_of(model.decode), True)
 
 
 def why_not(engine: Engine, case: Case) -> str | None:
@@ -142,14 +140,4 @@ def attempt(model: TimedModel, case: Case, call: Callable[[], Given]) -> Given:
             ) from error
         if not model.compiled:
             raise
-        raise LatentCliError(
-            f"torch.compile failed for {model.name} in {case}: {reason(error)}. Leave out"
-            " --compile to time the eager network."
-        ) from error
-
-
-def reason(error: Exception) -> str:
-    """The line of a compiler's error that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    found = next((line for line in lines if "rror" in line or "ound" in line), None)
-    return (found or (lines[0] if lines else type(error).__name__)).rstrip(".")[:300]
+        raise failed(model.name, str(case), error, "time") from error

@@ -102,6 +102,7 @@ def encode_job(job: BenchJob) -> EncodeJob:
         size=job.size,
         batch_size=job.batch_size,
         workers=job.workers,
+        compile="off",
         self_check=False,
     )
 

@@ -20,11 +20,12 @@ from torch import Tensor
 from latentcli.core.errors import LatentCliError
 from latentcli.jobs.bench.cases import Case
 from latentcli.jobs.bench.ceilings import SHARES, Ceiling, measure_all, shares
-from latentcli.jobs.bench.check_outputs import fault, unlike
+from latentcli.jobs.bench.check_outputs import fault
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.models import ShortOfMemory, TimedModel, Work, attempt, timed_model, work
 from latentcli.jobs.bench.operations import count_operators
 from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer
+from latentcli.jobs.inference.likeness import unlike
 from latentcli.jobs.inference.memory import own_bytes, peak_bytes
 from latentcli.jobs.inference.out_of_memory import empty_cache
 
@@ -49,7 +50,7 @@ class Timing:
 
 def untimed_calls(job: BenchJob) -> int:
     """Calls before the clock runs: one shows memory and output, and a compiler takes one more."""
-    return max(job.warmup, 2 if job.compile else 1)
+    return max(job.warmup, 2 if job.compiles else 1)
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ def measure_case(
 
     With `ceilings` each is measured in every turn too, and the rows tell the models' shares.
     """
-    if job.compile:
+    if job.compiles:
         torch.compiler.reset()  # each case is of other shapes, and old code would fill memory
     ready, short = warmed_up(case, able, job)
     share([once(each) for each in ready], [each.timing for each in ready])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -46,8 +46,22 @@ def open_store_latents(path: AnyPath, *, closely: bool = True) -> LatentSource:
         frames=sum(lengths),
         units=units,
         missing=there.missing,
+        sizes=sizes_of(store),
         gaps=there.describe(),
     )
+
+
+def sizes_of(store: LatentStore) -> Sequence[tuple[int, int]]:
+    """(W, H) that pictures of a store were brought to; none where each kept its own.
+
+    A shard does not say it.
+    """
+    fields = {} if store.manifest is None else store.manifest.preprocessing
+    if fields.get("size"):
+        width, height = fields["size"]
+        return ((width, height),)
+    table = (fields.get("buckets") or {}).get("table", ())
+    return tuple((width, height) for width, height in table)
 
 
 def samples_of(store: LatentStore, units: Iterable[int]) -> Iterator[LatentSample]:

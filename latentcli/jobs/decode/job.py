@@ -18,6 +18,7 @@ from latentcli.jobs.cluster.tcp_team import join_team
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import ONE_PROCESS, DecodeJob
 from latentcli.jobs.decode.clips import decode_clips
+from latentcli.jobs.decode.compiled import compiled_engine, warm_up
 from latentcli.jobs.decode.from_stdin import open_piped
 from latentcli.jobs.decode.latents import (
     LatentSource,
@@ -87,6 +88,7 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
             run = prepared(job, source, team, stop, reporter if rank.leader else SILENT)
             # Not before: where the first process fails until here, it tells for all of them.
             run = replace(run, source=agreed(job, source, team, stop))
+        warm_up(run)
         if stdout is not None:
             decode_to_stdout(run, stdout)
         else:
@@ -127,10 +129,12 @@ def prepared(
         device=own_device(job.device, team.rank.local, team.rank.world),
         dtype=job.dtype,
         max_memory=job.most_bytes,
+        compile=job.compile,
     )
     refuse_encoder(engine)
     check_state(job.latents, engine)
     check_space(source, engine, force=job.force)
+    engine = compiled_engine(job, source, engine, team, reporter)
     clips = source.clips is not None
     meter = Meter(
         *("decode", source.frames if clips else source.count, reporter.progress),
@@ -219,6 +223,7 @@ def document(run: DecodeRun, seconds: float) -> dict[str, Any]:
         **meter.paces(),
         "device": run.engine.device_name,
         "dtype": run.engine.dtype,
+        "compiled": run.engine.compiled is not None,
         "steps": run.job.steps,
         "sampler": run.job.sampler,
         "seed": run.job.seed,

@@ -74,6 +74,8 @@ class LatentSource:
     """What several processes can share: the units of a store; a file or a stream is one."""
     missing: int = 0
     """Latents, or inputs, that belong to the store and are not in it; they are not in `count`."""
+    sizes: Sequence[tuple[int, int]] = ()
+    """(W, H) of all pictures, where they are known beforehand."""
     gaps: str = ""
     """What of the store is damaged or missing, in words without a full stop."""
 

@@ -99,6 +99,7 @@ def paces(run: EncodeRun) -> dict[str, Any]:
         **meter.paces(),
         "device": run.engine.device_name,
         "dtype": run.plan.manifest.spec["encode"]["dtype"],
+        "compiled": run.job.compile == "on",
         "batch_size": run.plan.batch_size,
         "workers": run.workers,
         "startup_seconds": round(meter.startup, 3),

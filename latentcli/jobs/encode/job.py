@@ -20,6 +20,7 @@ from latentcli.jobs.encode.plan import (
     plan_encode,
     store_of,
     stored_spec,
+    with_compile,
     with_model_defaults,
     with_stored,
 )
@@ -89,7 +90,7 @@ def run_alone_or_first(
         check_packed_options(job, found, reporter)
         reporter.status("Loading the model")
         engine = engine_of(job)
-        job = with_model_defaults(job, engine)
+        job = with_compile(with_model_defaults(job, engine), engine, found)
         plan = plan_encode(job, engine, found.media, found.kind, there=there)
         if job.dry_run:
             reporter.status("Comparing the inputs with the store, and trying a few")

@@ -17,9 +17,10 @@ from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.inference.batch_size import BATCH_PIXELS, default_batch_size
 from latentcli.jobs.inference.capabilities import check_state, refuse_decoder
+from latentcli.jobs.inference.compiling import check_sizes, known_sizes, on_for
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.clip_frames import ClipRecipe
-from latentcli.jobs.loader.find_media import PER_SHARD, SUFFIXES
+from latentcli.jobs.loader.find_media import PER_SHARD, SUFFIXES, FoundMedia
 from latentcli.jobs.loader.prepare import Recipe
 from latentcli.jobs.loader.reader import Reader
 from latentcli.jobs.loader.readers import READERS
@@ -135,8 +136,7 @@ def plan_encode(
             " --samples-per-shard."
         )
     policy = DecodePolicy(job.alpha, job.max_pixels, size_filter(job))
-    preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
-    preprocess = reduced_as_there(preprocess, there, media)
+    preprocess = preprocess_of(job, engine, there, media)
     batch_size = job.batch_size or stored_batch_size(there)
     batch_size = batch_size or default_batch_size(type(engine.accelerator), preprocess)
     state = job.latents or engine.model.spec.state
@@ -195,14 +195,26 @@ def dtype_of(job: EncodeJob, engine: Engine) -> str:
 def with_stored(job: EncodeJob, there: Mapping[str, Any]) -> EncodeJob:
     """The job with what loading its model needs of the spec that is there, where it is left open.
 
-    So a store is gone on with where auto means another dtype, or --max-memory is left out.
+    That is the networks' dtype, whether they are compiled, and --max-memory. So a store is gone on
+    with where auto means another one.
     """
     limit = stored_number(there, "max_memory")
     return replace(
         job,
         dtype=stored_dtype(there) or "auto" if job.dtype == "auto" else job.dtype,
+        compile=stored_compile(there) or "auto" if job.compile == "auto" else job.compile,
         max_memory=str(limit) if limit and job.max_memory is None else job.max_memory,
     )
+
+
+def with_compile(job: EncodeJob, engine: Engine, found: FoundMedia) -> EncodeJob:
+    """The job with what --compile auto means: whether code is worth its making for these inputs."""
+    if job.compile != "auto":
+        return job
+    count = None if found.packed or found.media == "clips" else len(found.inputs)
+    sizes = known_sizes(preprocess_spec(job, engine.model.spec.size_divisor))
+    on = on_for(job, engine.accelerator, engine.info.family, sizes, count)
+    return replace(job, compile="on" if on else "off")
 
 
 def stored_batch_size(there: Mapping[str, Any]) -> int | None:
@@ -228,6 +240,24 @@ def stored_dtype(there: Mapping[str, Any]) -> str | None:
     except (KeyError, TypeError):
         return None
     return dtype if dtype in ("bf16", "fp32") else None
+
+
+def stored_compile(there: Mapping[str, Any]) -> str | None:
+    """on or off, as the store that is there was made; None where there is none."""
+    encode = there.get("encode")
+    if not isinstance(encode, Mapping):
+        return None
+    return "on" if encode.get("compile") is True else "off"
+
+
+def preprocess_of(
+    job: EncodeJob, engine: Engine, there: Mapping[str, Any], media: str
+) -> PreprocessSpec:
+    """How a job brings inputs to size; UsageError where its networks cannot be compiled for it."""
+    preprocess = preprocess_spec(job, engine.model.spec.size_divisor)
+    if job.compile == "on":
+        check_sizes(known_sizes(preprocess), "Give --size, or a few buckets with --buckets")
+    return reduced_as_there(preprocess, there, media)
 
 
 def reduced_as_there(
@@ -301,7 +331,8 @@ def job_spec(
             "batch_size": batch_size,
             "batch_pixels": batch_size * BATCH_PIXELS,
         }
-        | ({} if job.most_bytes is None else {"max_memory": job.most_bytes}),
+        | ({} if job.most_bytes is None else {"max_memory": job.most_bytes})
+        | ({"compile": True} if job.compile == "on" else {}),
         "write": {"format": job.shard_format, "samples_per_shard": job.samples_per_shard},
     }
 

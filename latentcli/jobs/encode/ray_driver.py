@@ -146,7 +146,11 @@ def settled_on(job: EncodeJob, resources: dict[str, float]) -> EncodeJob:
     dtype = kind.auto_dtype() if job.dtype == "auto" else job.dtype
     output = job.output and (job.output if "://" in job.output else str(Path(job.output).resolve()))
     weights = job.weights and str(Path(job.weights).resolve())
-    return replace(job, device=kind.name, dtype=dtype, output=output, weights=weights)
+    # The machines of a cluster may differ, and one alone decides.
+    compile = "off" if job.compile == "auto" else job.compile
+    return replace(
+        job, device=kind.name, dtype=dtype, compile=compile, output=output, weights=weights
+    )
 
 
 def on_driver(job: EncodeJob) -> EncodeJob:
@@ -154,7 +158,7 @@ def on_driver(job: EncodeJob) -> EncodeJob:
 
     --max-memory is of the actors' devices, and each of them keeps below it.
     """
-    return replace(job, device=Cpu.name, dtype="auto", max_memory=None)
+    return replace(job, device=Cpu.name, dtype="auto", compile="off", max_memory=None)
 
 
 def try_on_cluster(ray: Any, job: EncodeJob, stop: StopRequest) -> None:

@@ -14,8 +14,11 @@ from latentcli.jobs.encode.captions import companions_of, with_captions
 from latentcli.jobs.encode.plan import EncodePlan
 from latentcli.jobs.encode.unit import EncodedUnit
 from latentcli.jobs.encode.worklist import Work
-from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.inference.batch_size import batch_elements
+from latentcli.jobs.inference.compiling import known_sizes
+from latentcli.jobs.inference.engine import Engine, with_code
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
+from latentcli.jobs.loader.batches import full_batch
 from latentcli.jobs.loader.loader import MANY, pick_workers
 from latentcli.jobs.loader.prepare import Intake
 from latentcli.jobs.loader.reader import Reader
@@ -123,6 +126,7 @@ def run_of(
         cores=max(cores() // team.rank.sharing, 1),
         shared=team.progress if team.rank.world > 1 else None,
     )
+    engine = compiled_engine(job, engine, plan, reporter)
     return EncodeRun(
         *(job, engine, plan, manifest, work.inputs, work.parts, stop, meter, team, sink),
         reader=plan.reader(meter, stop.check),
@@ -132,3 +136,15 @@ def run_of(
         # That of the survey has the metadata at hand.
         companions=work.companions or companions,
     )
+
+
+def compiled_engine(job: EncodeJob, engine: Engine, plan: EncodePlan, reporter: Reporter) -> Engine:
+    """The engine, with code for the job's full batches where --compile is on."""
+    if job.compile != "on":
+        return engine
+    most = batch_elements(plan.batch_size)
+    batches = {
+        (width, height): full_batch(3 * width * height, plan.batch_size, most)
+        for width, height in known_sizes(plan.recipe.preprocess)
+    }
+    return with_code(engine, "encode", batches, reporter.status)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
+
+import torch
 
 from latentcli.core.errors import StoreError
 from latentcli.jobs.cluster.team import Team
@@ -21,9 +23,11 @@ from latentcli.jobs.encode.plan import EncodePlan, plan_encode
 from latentcli.jobs.encode.rewrite import rewrite_all
 from latentcli.jobs.encode.run import EncodeRun, run_of
 from latentcli.jobs.encode.sinks import StoreSink
-from latentcli.jobs.encode.stream import encode_units
+from latentcli.jobs.encode.stream import encode_fitting, encode_units
 from latentcli.jobs.encode.texts import note, note_counts, refresh_texts
 from latentcli.jobs.encode.worklist import Work, ask_of, finish_list, plan_work, refuse_commands
+from latentcli.jobs.inference.compiled_model import sample_pixels, threads_of
+from latentcli.jobs.inference.compiling import check_compiler
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.loader.clip_frames import ClipInput
 from latentcli.jobs.loader.find_media import FoundMedia
@@ -161,6 +165,9 @@ def follow(
     parts = {int(unit): tuple(indices) for unit, indices in fields["parts"].items()}
     manifest = read_manifest(path_of(store))
     job = replace(job, output=store)
+    if job.compile == "auto":
+        job = replace(job, compile=fields["compile"])
+        check_compiler(job.compile, engine.accelerator)
     plan = plan_encode(job, engine, fields["media"], fields["kind"], there=manifest.spec)
     if manifest.spec_hash != plan.manifest.spec_hash:
         raise StoreError(other)
@@ -176,6 +183,7 @@ def assignment(plan: EncodePlan, work: Work) -> str:
     fields = {"media": plan.media, "kind": plan.kind, "store": str(plan.store)} | {
         "todo": list(work.todo),
         "parts": work.parts,
+        "compile": "on" if plan.manifest.spec["encode"].get("compile") else "off",
     }
     return json.dumps(fields, separators=(",", ":"))
 
@@ -187,6 +195,7 @@ def totals_before(work: Work) -> dict[str, int]:
 
 def encode_inputs(run: EncodeRun, units: Iterator[int]) -> None:
     """Encodes all inputs of some units, in order."""
+    units = warmed_up(run, units)
     if run.plan.clips is None:
         encode_units(run, run.reader.tasks(run.intake, units))
         return
@@ -195,6 +204,23 @@ def encode_inputs(run: EncodeRun, units: Iterator[int]) -> None:
         # Of a stream, each clip goes out as soon as it is done.
         groups = ((number, iter([clip])) for number, clip in enumerate(clips_of(run, units)))
     encode_clips(run, groups)
+
+
+def warmed_up(run: EncodeRun, units: Iterator[int]) -> Iterator[int]:
+    """The units, of which the first comes once the code of --compile is made."""
+    first = next(units, None)
+    if first is None:
+        return
+    if run.engine.compiled is not None:
+        with run.stop.at_once():
+            for piece in sorted(run.engine.compiled.pieces):
+                # Pictures that do not fit fail later, each by its name.
+                with threads_of(piece), suppress(torch.OutOfMemoryError):
+                    keys = [str(number) for number in range(piece.count)]
+                    encode_fitting(run, sample_pixels(piece), keys)
+        run.reporter.status("Starting")
+    yield first
+    yield from units
 
 
 def clips_of(run: EncodeRun, units: Iterable[int]) -> Iterator[ClipInput]:

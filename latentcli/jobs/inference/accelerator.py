@@ -44,16 +44,15 @@ class Accelerator:
     """Pictures at once, unless the user says otherwise."""
     batch_pixels: ClassVar[int | None] = 2**23
     """Pixels at once where pictures are encoded for a store; None: `batch_size`, whatever their
-    size. It is what the tables of the published models are measured with: 128 of 256x256, 32 of
-    512x512. The widest tensor of every network stays below 2^31 values, beyond which kernels are
-    slow or missing."""
+    size. The published tables are measured so: 128 of 256x256, 32 of 512x512. No tensor of a
+    network reaches 2^31 values, beyond which kernels are slow or missing."""
     matrix_side: ClassVar[int] = 8192
     """Of the largest square matrices that `bench` multiplies to find out how fast it can."""
     groups: ClassVar[int] = 8
     """Groups of frames that a network for features sees at once."""
-    memory_counted: ClassVar[str] = (
-        "torch allocator: the model's weights, its inputs and what the op adds"
-    )
+    recorder: ClassVar[str] = ""
+    """The class in `torch.<name>` that records work and does it again; empty without one."""
+    memory_counted: ClassVar[str] = "torch allocator: the weights, the inputs and what the op adds"
     """What the peak memory of `bench` counts."""
 
     @classmethod
@@ -207,6 +206,7 @@ class Cuda(Accelerator):
     """A GPU of NVIDIA, or of AMD, of which torch says cuda too."""
 
     name = "cuda"
+    recorder = "CUDAGraph"
     visible = "CUDA_VISIBLE_DEVICES"
 
     def has_bf16(self) -> bool:

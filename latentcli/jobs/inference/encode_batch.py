@@ -87,11 +87,11 @@ def _encode(engine: Engine, pixels: Tensor, keys: Sequence[str], asked: Asked) -
 def _parts(engine: Engine, images: Tensor, keys: Sequence[str], asked: Asked) -> dict[str, Tensor]:
     model, state, sample = engine.model, asked.state, asked.sample
     if state == model.spec.state and sample is None:
-        own = model.encode(images).float()
+        own = engine.network.encode(images).float()
         parts = {"latent": own}
     else:
         noise = None if sample is None else noise_of(engine, images, keys, sample)
-        posterior = model.encode_posterior(images)
+        posterior = engine.network.encode_posterior(images)
         if noise is None:
             raw = posterior.mode()
         else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,10 +12,13 @@ from latentcli.core.errors import UsageError
 from latentcli.images.codec import to_uint8
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.inference.accelerator import Accelerator, pick_device, pick_dtype
+from latentcli.jobs.inference.compiled_model import CompiledModel, piece
+from latentcli.jobs.inference.compiling import check_compiler
 from latentcli.jobs.inference.max_memory import below
 from latentcli.jobs.inference.noise import sample_noise
 from latentcli.jobs.inference.on_cores import on_cores
 from latentcli.jobs.runtime.machine import reuse_heap
+from latentcli.jobs.runtime.meter import ignore
 from latentcli.jobs.settings import DecodeSettings
 from latentcli.models.base import Autoencoder, ModelInfo
 from latentcli.models.fast.form import fast_form
@@ -35,6 +38,13 @@ class Engine:
     """bf16 or fp32."""
     rooms: Mapping[str, Room] = field(default_factory=dict)
     """Under --max-memory, what encode and decode may take, by these names."""
+    compiled: CompiledModel | None = None
+    """With --compile on, what runs in the model's place."""
+
+    @property
+    def network(self) -> Autoencoder | CompiledModel:
+        """What encodes and decodes."""
+        return self.compiled or self.model
 
     @property
     def device(self) -> torch.device:
@@ -57,14 +67,17 @@ def load_engine(
     random_weights: bool = False,
     plain: bool = False,
     max_memory: int | None = None,
+    compile: str = "off",
 ) -> Engine:
     """The model with its weights on the chosen device, ready to run.
 
     It is in its fast form, or `plain` in the published one, which the other is held against. With
-    `max_memory`, in bytes, it computes in parts what would take more.
+    `max_memory`, in bytes, it computes in parts what would take more. UsageError where `compile` is
+    on and cannot be; the code itself is made once the sizes of pictures are known.
     """
     where = pick_device(device)
     number = pick_dtype(dtype, where)
+    check_compiler(compile, where, max_memory)
     where.prepare()
     net = load_model(
         model,
@@ -81,6 +94,23 @@ def load_engine(
     if max_memory is not None:
         form, rooms = below(form, max_memory, where)
     return Engine(form, info, where, number, rooms)
+
+
+def with_code(
+    engine: Engine,
+    op: str,
+    batches: Mapping[tuple[int, int], int],
+    status: Callable[[str], None] = ignore,
+) -> Engine:
+    """The engine that encodes or decodes (`op`) full batches of some sizes by compiled code.
+
+    `batches` are (W, H) to the pictures of a full batch; the code is made at its first use.
+    """
+    pieces = {piece(engine.accelerator, op, count, size) for size, count in batches.items()}
+    if engine.compiled is not None:
+        pieces |= engine.compiled.pieces
+    code = CompiledModel(engine.model, engine.accelerator, engine.dtype, frozenset(pieces), status)
+    return replace(engine, compiled=code)
 
 
 def decode_batch(
@@ -116,14 +146,15 @@ def decode_on_device(
     if noise is None and engine.model.is_diffusion:
         noise = sample_noise(settings.seed, keys, (3, height, width))
     copied, config = engine.accelerator.to_device, inference_config(settings)
-    run = engine.model.decode_frames if frames else engine.model.decode
+    together = frames and engine.model.is_video
+    run = engine.model.decode_frames if together else engine.network.decode
 
     @torch.inference_mode()
     def decode(part: slice) -> Tensor:
         start = None if noise is None else copied(noise[part])
         return to_uint8(run(copied(latents[part]), height, width, config, noise=start))
 
-    if engine.accelerator.gpu or (frames and engine.model.is_video):
+    if engine.accelerator.gpu or together:
         return decode(slice(None))
     pieces = on_cores(decode, len(latents), height * width, alone=False)
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
@@ -153,4 +184,5 @@ def engine_of(job: EncodeJob) -> Engine:
         device=job.device,
         dtype=job.dtype,
         max_memory=job.most_bytes,
+        compile=job.compile,
     )

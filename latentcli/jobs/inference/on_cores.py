@@ -26,9 +26,8 @@ def on_cores(work: Callable[[slice], T], count: int, pixels: int, *, alone: bool
     them.
     """
     threads = torch.get_num_threads()
-    size = max(1, PIECE_PIXELS // pixels)
+    size, each = piece_of(count, pixels, alone=alone)
     parts = [slice(start, start + size) for start in range(0, count, size)]
-    each = 1 if alone else max(1, threads // max(1, len(parts)))
 
     def piece(part: slice) -> T:
         torch.set_num_threads(each)
@@ -47,6 +46,13 @@ def on_cores(work: Callable[[slice], T], count: int, pixels: int, *, alone: bool
             wait(begun)
     finally:
         torch.set_num_threads(threads)
+
+
+def piece_of(count: int, pixels: int, *, alone: bool) -> tuple[int, int]:
+    """(Pictures, threads of torch's) of each piece but the last; the arguments are as above."""
+    size = max(1, PIECE_PIXELS // pixels)
+    pieces = max(1, -(-count // size))
+    return size, 1 if alone else max(1, torch.get_num_threads() // pieces)
 
 
 @cache

@@ -19,6 +19,11 @@ MAX_PENDING_BYTES = 256 * 2**20
 T = TypeVar("T")
 
 
+def full_batch(elements: int, batch_size: int, most_elements: int) -> int:
+    """Items of a full batch of `batches`, each of so many elements."""
+    return max(1, min(batch_size, most_elements // elements))
+
+
 def batches(
     items: Iterable[T],
     tensor_of: Callable[[T], Tensor],
@@ -37,7 +42,7 @@ def batches(
     def full_size(shape: torch.Size) -> int:
         if most_elements is None:
             return batch_size
-        return max(1, min(batch_size, most_elements // shape.numel()))
+        return full_batch(shape.numel(), batch_size, most_elements)
 
     groups: dict[torch.Size, list[T]] = {}
     pending = 0

@@ -158,14 +158,13 @@ def begin_here() -> None:
 
     For a command that has loaded what a job needs and has begun nothing: it has no threads yet.
     """
-    torch = sys.modules.get("torch")
     with _starting:
         others = (
             thread for thread in threading.enumerate() if thread is not threading.main_thread()
         )
         # A timer waits, and holds nothing.
         alone = all(isinstance(thread, threading.Timer) for thread in others)
-        if not _known() and alone and torch is not None and not torch.cuda.is_initialized():
+        if not _known() and alone and "torch" in sys.modules:
             with suppress(OSError):  # whoever needs one will see
                 _keep(_fork())
 

@@ -89,6 +89,7 @@ def settings(run: Roundtrip, preprocess: PreprocessSpec, *, clips: bool) -> dict
         "alpha": job.alpha,
         "size_filter": size_filter_fields(job) or None,
         "dtype": models[0].encoder.dtype,
+        "compiled": any(each.decoder.compiled is not None for each in models),
         "device": models[0].encoder.device_name,
         "latents": latents_text(run.comparison),
         "cached": job.cached,

@@ -24,6 +24,7 @@ from latentcli.jobs.loader.sizes import preprocess_spec, size_filter
 from latentcli.jobs.loader.table_reader import absolute_root
 from latentcli.jobs.roundtrip.cached import open_cached
 from latentcli.jobs.roundtrip.compare import SIMILARITIES, Comparison
+from latentcli.jobs.roundtrip.compiled import warm_up, with_codes
 from latentcli.jobs.roundtrip.document import document
 from latentcli.jobs.roundtrip.models import (
     ComparedModel,
@@ -64,6 +65,7 @@ def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, A
     cached = open_cached(job.cached, [compared.decoder for compared in compared_models])
     measures, sets = open_metrics(job, compared_models)
     preprocess = preprocess_spec(job, divisor(compared_models))
+    compared_models = with_codes(job, compared_models, preprocess, found, reporter)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latentcli-")))
         write_inputs(
@@ -81,6 +83,8 @@ def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, A
         comparison = Comparison(job, compared_models, measures, meter, cached, reporter.note)
         inputs_known = None if found.packed else len(found.inputs)
         failures = Failures(job.on_error, job.max_bad, inputs_known, "there are no figures")
+        with stop.at_once():
+            warm_up(comparison)
         run = Roundtrip(comparison, sets, rows, report, stop, failures)
         stream(run, found, inputs, preprocess)
         check_measured(run, found)

@@ -187,6 +187,7 @@ def load(
         device=job.device,
         dtype=job.dtype,
         max_memory=job.most_bytes,
+        compile=job.compile,
     )
 
 

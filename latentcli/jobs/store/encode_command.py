@@ -129,6 +129,8 @@ def _encode(manifest: Manifest) -> Iterator[str]:
     yield from ("--dtype", str(encode["dtype"]), "--batch-size", str(encode["batch_size"]))
     if encode.get("max_memory") is not None:
         yield from ("--max-memory", str(encode["max_memory"]))
+    if encode.get("compile"):
+        yield from ("--compile", "on")
 
 
 def _write(spec: Mapping[str, Any]) -> Iterator[str]:

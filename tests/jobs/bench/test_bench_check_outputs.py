@@ -10,10 +10,11 @@ import torch
 from jobkit import changed_model
 
 from latentcli.core.errors import LatentCliError
-from latentcli.jobs.bench.check_outputs import TOLERANCES, check_outputs, fault
+from latentcli.jobs.bench.check_outputs import check_outputs, fault
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.job import run_bench
 from latentcli.jobs.bench.models import TimedModel, bench_engine, timed_model
+from latentcli.jobs.inference.likeness import TOLERANCES
 
 
 def engine_of(name: str, dtype: str = "fp32"):

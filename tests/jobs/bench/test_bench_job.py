@@ -129,7 +129,7 @@ def test_usage(model, tmp_path):
     with pytest.raises(UsageError, match="--size"):
         bench(model, stages=True, sources=folder)
     with pytest.raises(UsageError, match="takes no --compile"):
-        bench(model, stages=True, sources=folder, size="32", compile=True)
+        bench(model, stages=True, sources=folder, size="32", compile="on")
     with pytest.raises(UsageError, match="one --model"):
         bench(model, decoder, stages=True, sources=folder, size="32")
 

@@ -118,7 +118,7 @@ def test_compiled():
     if not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
     torch._dynamo.utils.counters.clear()
-    found = run_bench(BenchJob(models=("linear16",), op="encode", repeats=1, compile=True, **SMALL))
+    found = run_bench(BenchJob(models=("linear16",), op="encode", repeats=1, compile="on", **SMALL))
     assert found["compiled"] is True
     assert found["warmup"] == 2
     assert all(check["relative_rms"] < 1e-4 for check in found["checks"])
@@ -147,7 +147,7 @@ def test_compiled_code_is_held_against_eager_at_the_size_that_is_timed():
         return plain.encode(images) * (1.01 if images.shape[-1] == 96 else 1.0)
 
     timed = replace(plain, encode=wrong, compiled=True)
-    job = BenchJob(models=("linear16",), repeats=1, warmup=1, compile=True)
+    job = BenchJob(models=("linear16",), repeats=1, warmup=1, compile="on")
     assert measure_case(Case("encode", (64, 64), 2), [timed], job)[0]
     with pytest.raises(LatentCliError, match=r"encode of 96x96.*not that of the eager network"):
         measure_case(Case("encode", (96, 96), 2), [timed], job)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
+from compilekit import need_compiler
 from encodekit import LINEAR, pictures
 from harness.fake_gpu import fake_gpu
-from jobkit import encode
+from jobkit import decode, encode, latents_of, pictures_of
 
 from latentcli.jobs.decode.latents import own_latents
 from latentcli.jobs.inference.accelerator import DeviceTimer
@@ -52,3 +55,28 @@ def test_the_packers_thread_is_of_the_same_gpu(monkeypatch, tmp_path: Path):
     with fake_gpu(monkeypatch, count=2) as gpu:
         encode(folder, tmp_path / "store", LINEAR, device="cuda:1", dtype="fp32")
     assert gpu.current == {"MainThread": 1, "packer_0": 1}
+
+
+def test_jobs_replay_their_full_batches(monkeypatch, tmp_path: Path):
+    """One recording for each way, made before the first picture; the bits are the same without."""
+    pytest.importorskip("triton")
+    need_compiler()
+    folder = pictures(tmp_path / "in", ((64, 48),) * 8)
+    with fake_gpu(monkeypatch) as gpu:
+        for compile in ("on", "off"):
+            store, out = tmp_path / compile, tmp_path / f"{compile}.out"
+            options = {"device": "cuda:0", "dtype": "fp32", "compile": compile}
+            # Units of 4, batches of 3: two are full. The first replay of each recording is compared
+            # with the network, the second is of the same noise.
+            expected = (1, 4) if compile == "on" else (0, 0)
+            for run in (
+                partial(encode, folder, store, LINEAR, size="64"),
+                partial(decode, store, out),
+            ):
+                gpu.calls.clear()
+                assert run(batch_size=3, **options)["compiled"] is (compile == "on")
+                assert (gpu.count("capture"), gpu.count("replay")) == expected
+    on, off = (latents_of(tmp_path / name) for name in ("on", "off"))
+    assert on.keys() == off.keys() and all(torch.equal(on[key], off[key]) for key in on)
+    left, right = (pictures_of(tmp_path / f"{name}.out") for name in ("on", "off"))
+    assert left.keys() == right.keys() and all((left[key] == right[key]).all() for key in left)
