@@ -301,7 +301,8 @@ def _forked(wire: socket.socket, order: Start) -> int | OSError:
     if pid == 0:
         try:
             wire.close()
-            _run(order, socket.socket(fileno=descriptors[0]), server)
+            theirs = socket.socket(fileno=descriptors[0])  # open until the exit code is settled
+            _run(order, theirs, server)
         except BaseException:
             os.write(2, traceback.format_exc().encode())
         finally:
