@@ -109,8 +109,8 @@ def test_names_are_known_again_where_sizes_are_not_known(job):
 def test_many_names_at_once(job):
     """Each is looked for among all of them: that must not take the square of the time.
 
-    Looking at as many names that are known tells how quick the machine is; it is 2.4 times as
-    quick, and would be 5 times so if each name were held against all.
+    Looking at as many names that are known tells how quick the machine is: these take 2.4 times as
+    long, and would take many times as long if each name were held against all.
     """
     many = [f"b{i:05d}.jpg" for i in range(8000)]
     for name in many:
