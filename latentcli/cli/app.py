@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -21,6 +21,7 @@ from latentcli.cli.command import NOTHING, plain
 from latentcli.cli.decode import decode
 from latentcli.cli.encode import encode
 from latentcli.cli.export import export
+from latentcli.cli.help import HelpAll, HelpfulCommand, HelpfulGroup
 from latentcli.cli.inspect import inspect
 from latentcli.cli.models import models, show
 from latentcli.cli.output import Output, asked
@@ -38,37 +39,45 @@ from latentcli.jobs.runtime.process import stopped_by
 from latentcli.jobs.runtime.signals import StopRequest, stop_at_once
 
 NAME = "latentcli"
-COMMANDS = (
-    *(encode, plan, sync, decode, export, roundtrip, bench, models, inspect, verify, budget),
-    *(slurm, card, push, video_embed, video_distance),
-)
+GROUPS = {
+    "Encode and decode": (encode, decode, plan, sync),
+    "Look and check": (inspect, verify, roundtrip, models),
+    "Export and share": (export, card, push),
+    "Measure": (bench, budget),
+    "Clusters": (slurm,),
+    "Video": (video_embed, video_distance),
+}
+"""The panels of the help, and the commands in each."""
+COMMANDS = tuple(command for group in GROUPS.values() for command in group)
 SUBCOMMANDS = {models: (show,)}
 """Commands that have further ones below them, and run alone too."""
 AGAIN = "Run the same command again."
 EPILOG = (
     "Every option can also be set by a variable, such as LATENTCLI_BATCH_SIZE for --batch-size."
-    " Options beat variables, which beat the job file, which beats defaults."
+    " Options beat variables, which beat the job file (--config), which beats defaults."
     " Exit codes: 0 done, 1 failed, 2 wrong usage, 3 more inputs failed than --max-bad allows,"
-    " 75 interrupted (the same command goes on)."
+    " 75 interrupted (the same command resumes)."
 )
 
 HELP = ["-h", "--help"]
 
 app = typer.Typer(
     name=NAME,
+    cls=HelpfulGroup,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": HELP},
     epilog=EPILOG,
 )
-for command in COMMANDS:
-    if command not in SUBCOMMANDS:
-        app.command(epilog=EPILOG)(command)
-for command, below in SUBCOMMANDS.items():
-    group = typer.Typer(name=command.__name__, epilog=EPILOG)
-    group.callback(invoke_without_command=True)(command)
-    for subcommand in below:
-        group.command(epilog=EPILOG)(subcommand)
-    app.add_typer(group)
+for title, commands in GROUPS.items():
+    for command in commands:
+        if command not in SUBCOMMANDS:
+            app.command(cls=HelpfulCommand, epilog=EPILOG, rich_help_panel=title)(command)
+            continue
+        group = typer.Typer(name=command.__name__, cls=HelpfulGroup, epilog=EPILOG)
+        group.callback(invoke_without_command=True)(command)
+        for subcommand in SUBCOMMANDS[command]:
+            group.command(cls=HelpfulCommand, epilog=EPILOG)(subcommand)
+        app.add_typer(group, rich_help_panel=title)
 
 
 def print_version(wanted: bool) -> None:
@@ -89,8 +98,12 @@ def top(
     debug: Annotated[
         bool, plain("debug", "Show the traceback of an error; works anywhere.")
     ] = False,
+    help_all: HelpAll = False,
 ) -> None:
-    """Turn image datasets into latents, once and provably right, and latents into pictures."""
+    """Pre-compute latents of image and video datasets, check them, and decode them again.
+
+    latentcli COMMAND --help shows what a command needs daily, --help-all everything.
+    """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,7 +148,7 @@ def run(words: list[str], out: Output) -> None:
     """Parses and runs. Not through Typer's own main, which ends a job silently on EPIPE."""
     root = get_command(app)
     with root.make_context(NAME, words, obj=out) as context:
-        if not {*HELP} & {*words}:  # which tells the right names
+        if not {*HELP, "--help-all"} & {*words}:  # which tells the right names
             check_variables(root, os.environ)
         root.invoke(context)
 
@@ -144,6 +157,14 @@ def without_debug(words: list[str]) -> list[str]:
     """The words less --debug, which belongs to no command and so may stand in any."""
     end = words.index("--") if "--" in words else len(words)
     return [word for word in words[:end] if word != "--debug"] + words[end:]
+
+
+def with_one_suggestion(error: Any) -> str:
+    """What Typer says of a mistake, with the most likely of the options that it suggests."""
+    if near := getattr(error, "possibilities", None):
+        return f"{error.message} (did you mean {near[0]!r}?)"
+    told: str = error.format_message()
+    return told
 
 
 LOST_DEVICE = "AcceleratorError"
@@ -163,7 +184,7 @@ def explain(error: BaseException) -> tuple[str, int, str | None]:
     if hasattr(error, "format_message"):  # Typer's own; its classes moved between versions
         context = getattr(error, "ctx", None)
         usage = context.get_usage().strip() if context else None
-        return error.format_message(), getattr(error, "exit_code", 2), usage
+        return with_one_suggestion(error), getattr(error, "exit_code", 2), usage
     kind = type(error).__name__
     reason = str(error).strip().partition("\n")[0].rstrip(".") or "it gives no reason"
     if kind == LOST_DEVICE:

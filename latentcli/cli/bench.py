@@ -16,7 +16,7 @@ from latentcli.jobs.settings import NO_SOURCES
 
 @command(BenchJob)
 def bench(out: Output, job: BenchJob, given: frozenset[str]) -> None:
-    """Time encode and decode of models, or with --stages each stage of a whole encode job."""
+    """Time the encode and decode of models, or the stages of an encode job."""
     refuse_ranks("bench", os.environ)
     if job.stages and not job.sources:
         raise UsageError(missing(NO_SOURCES, "bench"))

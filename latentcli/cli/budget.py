@@ -12,7 +12,7 @@ from latentcli.jobs.store.budget_config import BudgetJob
 
 @command(BudgetJob)
 def budget(out: Output, job: BudgetJob, given: frozenset[str]) -> None:
-    """Measure the bytes and the decode PSNR of each --store-dtype on a few pictures."""
+    """Measure the size and the decode PSNR of each --store-dtype on a few images."""
     refuse_ranks("budget", os.environ)
     with out.reporter() as reporter:
         from latentcli.jobs.store.budget import run_budget

@@ -15,8 +15,8 @@ from latentcli.jobs.store.config import UNKNOWN, CardJob
 def card(out: Output, job: CardJob, given: frozenset[str]) -> None:
     """Write a dataset card for the Hugging Face Hub into a store.
 
-    It tells of the model, the inputs, the statistics and how to load the latents, and shows some of
-    them in colours. It has no pictures of the inputs, and no paths of this machine.
+    The card describes the model, the inputs, the statistics and how to load the latents, and shows
+    some latents as colour images. It has no images of the inputs, and no paths of this machine.
     """
     with out.reporter() as reporter:
         from latentcli.jobs.store.card import run_card

@@ -13,28 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latentcli.cli.help import HelpAll
 from latentcli.cli.jobfile import Job, resolve
 from latentcli.cli.output import Output, output_of
-from latentcli.core.options import SECTIONS, Option, options_of
+from latentcli.cli.variables import variable
+from latentcli.core.options import Option, check_names, flag_of, options_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-WIDEST = 16
-"""Columns of choices that the help's second column shows; the text names them all anyway."""
+WIDEST = 22
+"""Columns of an option with its choices in the help; the text names them all anyway."""
 NOTHING = " "
-"""What a switch takes, for the help's second column."""
-FIRST = ("write", "bench", "verify")
-"""Panels that come first: what a command makes. The other ones follow the stages."""
-
-
-def variable(name: str) -> str:
-    """The environment variable of an option."""
-    return f"LATENTCLI_{name.upper()}"
+"""What a switch takes: without, Typer would call it a <bool>."""
 
 
 def plain(name: str, text: str, *, metavar: str = NOTHING) -> Any:
-    """An option that belongs to the command and not to the job; it stands in the first panel."""
+    """An option that belongs to the command and not to the job."""
     return typer.Option(
         f"--{name}",
         help=text,
@@ -49,35 +44,43 @@ Config = Annotated[
     str | None,
     plain(
         "config",
-        "Job file to take settings from; options and LATENTCLI_* variables beat it. Relative paths"
-        " in it are relative to the working directory.",
+        "Job file with settings; options and LATENTCLI_* variables beat it. Paths in it are"
+        " relative to the working directory.",
         metavar="JOB.toml",
     ),
 ]
 Json = Annotated[bool, plain("json", "Print one JSON document on stdout at the end.")]
-Quiet = Annotated[bool, plain("quiet", "Say nothing on stderr but errors.")]
+Quiet = Annotated[bool, plain("quiet", "Print only errors on stderr.")]
 
 Body = Callable[[Output, Job, frozenset[str]], None]
 
 
 def command(
-    kind: type[Job], verb: str | None = None, *, reports: bool = True
+    kind: type[Job],
+    verb: str | None = None,
+    *,
+    reports: bool = True,
+    examples: tuple[str, ...] = (),
 ) -> Callable[[Body[Job]], Callable[..., None]]:
     """Makes a command of a body that takes the job and the names of the fields that were set.
 
     `verb` is what job files call the command, where that is not the body's name; a command that
-    reports nothing has neither --json nor --quiet.
+    reports nothing has neither --json nor --quiet. `examples` are command lines for the
+    help, without the program's name.
     """
 
     def wrap(body: Body[Job]) -> Callable[..., None]:
         named = verb or body.__name__.replace("_", "-")
 
         def run(context: typer.Context, **params: Any) -> None:
-            body(output_of(context), *resolve(kind, named, params))
+            job, given = resolve(kind, named, params)
+            check_names(job)
+            body(output_of(context), job, given)
 
         run.__name__, run.__doc__ = body.__name__, body.__doc__
         run.__annotations__ = {}
-        vars(run)["__signature__"] = inspect.Signature(parameters(kind, reports))
+        signature = inspect.Signature(parameters(kind, reports))
+        vars(run).update(__signature__=signature, job=kind, examples=examples)
         return run
 
     return wrap
@@ -90,23 +93,18 @@ def parameters(kind: type[DataclassInstance], reports: bool) -> list[inspect.Par
     hints: dict[str, Any] = {"context": typer.Context}
     if any(one.section for one in options.values()):
         hints["config"] = Config
-    hints |= {
-        name: annotation(options[name]) for name in sorted(options, key=lambda n: rank(options[n]))
-    }
+    hints |= {name: annotation(option) for name, option in options.items()}
     if reports:
         hints |= {"json": Json, "quiet": Quiet}
+    hints["help_all"] = HelpAll
     defaults = {"context": inspect.Parameter.empty, "json": False, "quiet": False}
+    defaults["help_all"] = False
     return [
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=hint
         )
         for name, hint in hints.items()
     ]
-
-
-def rank(option: Option) -> int:
-    """Where an option's panel stands in the help."""
-    return ("", *FIRST, *SECTIONS).index(option.section)
 
 
 def annotation(option: Option) -> Any:
@@ -127,7 +125,7 @@ def argument(option: Option) -> Any:
 
 
 def setting(option: Option) -> Any:
-    """An option with its flags, variable, panel and choices."""
+    """An option with its flags, variable and choices."""
     return typer.Option(
         *option.flags,
         help=shown(option.help),
@@ -135,21 +133,36 @@ def setting(option: Option) -> Any:
         envvar=variable(option.key) if option.variable else None,
         show_envvar=False,
         show_default=False,
-        rich_help_panel=option.section or None,
-        autocompletion=(lambda: list(option.choices)) if option.choices else None,
+        autocompletion=completer(option),
     )
 
 
+def completer(option: Option) -> Callable[[str], list[str]] | None:
+    """What a shell asks for the values that an option may have; None where nobody knows them."""
+    if not option.choices and option.offers is None:
+        return None
+
+    def offered(incomplete: str) -> list[str]:
+        names = option.choices or (option.offers() if option.offers else ())
+        if not option.commas:
+            return list(names)
+        before = incomplete.rpartition(",")[0]
+        given = before.split(",")
+        return [f"{before},{name}" if before else name for name in names if name not in given]
+
+    return offered
+
+
 def shown(text: str) -> str:
-    """A text as the help shows it: rich takes what stands in brackets for markup, and drops it."""
+    """A text as completions show it: for rich, which makes them, brackets would be markup."""
     return text.replace("[", r"\[")
 
 
-def metavar(option: Option) -> str | None:
-    """What stands for the value in the help; None is what Typer calls its type."""
+def metavar(option: Option) -> str:
+    """What stands for the value in the help."""
     if option.metavar or option.type == "bool":
         return option.metavar or NOTHING
     if option.choices:
         shown = "|".join(option.choices)
-        return shown if len(shown) <= WIDEST else option.key.upper()
-    return "N" if "int" in option.type else None
+        return shown if len(flag_of(option)) + len(shown) < WIDEST else option.key.upper()
+    return "N" if "int" in option.type else option.key.upper()

@@ -16,9 +16,16 @@ from latentcli.jobs.runtime.failures import check_failed
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
 
-@command(DecodeJob)
+@command(
+    DecodeJob,
+    examples=(
+        "decode photos.latents -o photos.decoded",
+        "decode photos.latents --format webp --quality 90 --skip-existing",
+        "decode cache/photo_flux.safetensors -m flux2 -o photos.decoded",
+    ),
+)
 def decode(out: Output, job: DecodeJob, given: frozenset[str]) -> None:
-    """Decode a latent store, or a file of latents, into pictures or clips."""
+    """Decode a latent store, or a file of latents, into images or clips."""
     out.stdout_is_taken = job.output == "-"
     check_decode_pipe(job)
     if job.store == "-":

@@ -23,11 +23,18 @@ FORESEEN = {error.exit_code: error for error in (StoreError, TooManyFailures)}
 """What a plan ends with, as the job would, by exit code."""
 
 
-@command(EncodeJob)
+@command(
+    EncodeJob,
+    examples=(
+        "encode photos --model full_capacitor --size 512 -o photos.latents",
+        "encode 'shards/{000..099}.tar' -m flux2 --area 1024 --devices all -o s3://bucket/latents",
+        "encode @list.txt --size 256 --dry-run",
+    ),
+)
 def encode(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
     """Encode images, clips or tar shards into a latent store.
 
-    The same command run again finishes what is missing and nothing else.
+    The same command, run again, resumes: it encodes only what is missing, new or changed.
     """
     run(out, job, given)
 

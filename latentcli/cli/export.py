@@ -13,9 +13,9 @@ from latentcli.jobs.export.options import ExportJob
 
 @command(ExportJob)
 def export(out: Output, job: ExportJob, given: frozenset[str]) -> None:
-    """Write a store's latents in the format of a trainer, in the state that it expects.
+    """Write the latents of a store in the format of a trainer.
 
-    What a trainer cannot use is refused before anything is written: latents of another space, or
+    What the trainer cannot use is refused before anything is written: latents of another space, or
     of sizes that it would not compute. With --check an export is compared with its store.
     """
     with out.reporter() as reporter:

@@ -11,7 +11,7 @@ from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.core.errors import IncompleteStore
 from latentcli.jobs.cluster.environment import refuse_ranks
-from latentcli.jobs.config import InspectJob
+from latentcli.jobs.store.config import InspectJob
 
 SHOWN = 5
 """Findings that are printed beside the page."""

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from latentcli.core.errors import UsageError
+from latentcli.core.near_names import near_path, suggestion
 from latentcli.core.options import (
     SECTIONS,
     Option,
     check_options,
     flag_of,
     options_of,
-    suggestion,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def load_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"The job file {path} cannot be read: {error.strerror}.") from error
+        near = near_path(path) if isinstance(error, FileNotFoundError) else ""
+        raise UsageError(f"The job file {path} cannot be read: {error.strerror}{near}.") from error
     except ValueError as error:
         raise UsageError(f"The job file {path} is no valid TOML: {error}.") from error
 

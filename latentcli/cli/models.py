@@ -7,14 +7,17 @@ from typing import Annotated
 import typer
 
 from latentcli.cli.command import Json, Quiet
+from latentcli.cli.help import HelpAll
 from latentcli.cli.output import output_of
 from latentcli.core.errors import UsageError
 
 NAMELESS = "Name the model, such as latentcli models show fcdm_nano; latentcli models lists them."
 
 
-def models(context: typer.Context, json: Json = False, quiet: Quiet = False) -> None:
-    """List the models: size, latent geometry, licence, and whether the weights are at hand."""
+def models(
+    context: typer.Context, json: Json = False, quiet: Quiet = False, help_all: HelpAll = False
+) -> None:
+    """List the models: size, latent geometry, licence, and where the weights are."""
     if context.invoked_subcommand is not None:
         return
     from latentcli.jobs.runtime.model_cards import list_models
@@ -42,7 +45,11 @@ Name = Annotated[
 
 
 def show(
-    context: typer.Context, name: Name = None, json: Json = False, quiet: Quiet = False
+    context: typer.Context,
+    name: Name = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    help_all: HelpAll = False,
 ) -> None:
     """Show a model's card: structure, latents, published figures, licence, its weights."""
     if name is None:

@@ -12,8 +12,8 @@ from latentcli.jobs.config import EncodeJob
 
 @command(EncodeJob, "encode")
 def plan(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
-    """Say what encode would do with the same options, why, and how long it would take.
+    """Show what encode would do with the same options, and how long it would take.
 
-    Nothing is written. A few inputs are encoded to measure the time.
+    It also says why. Nothing is written; a few inputs are encoded to measure the time.
     """
     run(out, replace(job, dry_run=True), given)

@@ -16,8 +16,8 @@ from latentcli.jobs.store.config import PushJob
 def push(out: Output, job: PushJob, given: frozenset[str]) -> None:
     """Upload a store to a dataset repository of the Hugging Face Hub.
 
-    Only what is missing there is sent, so the same command goes on where it was stopped. Where the
-    inputs lie on this machine stays here.
+    Only what is missing there is uploaded, so the same command resumes after an interruption. The
+    paths of the inputs on this machine are not uploaded.
     """
     with out.reporter() as reporter:
         from latentcli.jobs.store.push import run_push

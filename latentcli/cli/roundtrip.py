@@ -17,7 +17,7 @@ from latentcli.jobs.runtime.failures import check_failed
 
 @command(RoundtripJob)
 def roundtrip(out: Output, job: RoundtripJob, given: frozenset[str]) -> None:
-    """Encode and decode images or clips in memory, and measure how well they come back."""
+    """Encode and decode images or clips in memory, and measure the differences."""
     refuse_ranks("roundtrip", os.environ)
     say_bundled(out, given)
     with out.reporter() as reporter:

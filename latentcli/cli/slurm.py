@@ -22,7 +22,7 @@ EXAMPLE = "latentcli slurm --gpus-per-node 8 -- encode SRC -o OUT --model full_c
 def slurm(out: Output, job: SlurmJob, given: frozenset[str]) -> None:
     """Print an sbatch script that runs an encode job, with one process per GPU.
 
-    At the time limit the job finishes its batches and puts itself back into the queue.
+    At the time limit the job finishes its batches and requeues itself.
     """
     check_words(job.words)
     out.stdout.out(script(job), end="", highlight=False)

@@ -13,9 +13,9 @@ from latentcli.jobs.config import SyncJob
 
 @command(SyncJob)
 def sync(out: Output, job: SyncJob, given: frozenset[str]) -> None:
-    """Bring a store up to date with its inputs, without encoding anything.
+    """Drop from a store what its inputs no longer have, without encoding.
 
-    Inputs that are gone are dropped, those with another name keep their latents under it, and
+    Inputs that are gone are dropped, renamed ones keep their latents under the new name, and
     captions are read again. It needs neither the model nor a GPU.
     """
     with out.reporter() as reporter:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from latentcli.core.errors import UsageError
-from latentcli.core.options import suggestion
+from latentcli.core.near_names import suggestion
 
 PREFIX = "LATENTCLI_"
 OTHERS = {
@@ -21,6 +21,11 @@ OTHERS = {
     "LATENTCLI_CHROMIUM": "Of the tests: the browser that opens the reports.",
 }
 """Variables that are no options. Those of the options are named by the commands themselves."""
+
+
+def variable(key: str) -> str:
+    """The environment variable of an option."""
+    return f"{PREFIX}{key.upper()}"
 
 
 def check_variables(root: Any, environment: Mapping[str, str]) -> None:

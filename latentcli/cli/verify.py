@@ -16,7 +16,7 @@ from latentcli.jobs.config import VerifyJob
 
 @command(VerifyJob)
 def verify(out: Output, job: VerifyJob, given: frozenset[str]) -> None:
-    """Re-check a store: every digest and count, and a few inputs encoded again."""
+    """Check every digest and count of a store, and encode a few inputs again."""
     refuse_ranks("verify", os.environ)
     with out.reporter() as reporter:
         from latentcli.jobs.store.verify import run_verify

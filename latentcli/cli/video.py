@@ -17,7 +17,7 @@ from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
 @command(VideoEmbedJob)
 def video_embed(out: Output, job: VideoEmbedJob, given: frozenset[str]) -> None:
-    """Turn clips into VideoMAE V2 features, one per group of frames, for video-distance."""
+    """Compute VideoMAE V2 features of clips, one per group of frames, for video-distance."""
     refuse_ranks("video-embed", os.environ)
     if not job.output:
         raise UsageError("Say where the features go: -o FEATURES.safetensors.")
@@ -48,7 +48,7 @@ def embedded(document: Mapping[str, Any]) -> Iterator[str]:
 
 @command(VideoDistanceJob)
 def video_distance(out: Output, job: VideoDistanceJob, given: frozenset[str]) -> None:
-    """Frechet distance between two files of features: video distance, or any other features'."""
+    """Compute the Frechet distance between two files of features, of clips or others."""
     if not job.a or not job.b:
         raise UsageError(
             "Give two files of features, such as originals.safetensors reconstructed.safetensors;"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from latentcli.core.errors import UsageError
+from latentcli.core.near_names import suggestion
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -17,7 +18,7 @@ SECTIONS = (
     *("read", "decode_image", "preprocess", "batch", "model", "measure", "encode", "decode"),
     *("encode_image", "write", "bench", "verify"),
 )
-"""Sections of a job file and panels of the help: the stages, and what only a few commands have."""
+"""Sections of a job file: the stages, and what only a few commands have."""
 
 T = TypeVar("T")
 
@@ -28,12 +29,20 @@ class Option:
 
     help: str
     section: str = ""
-    """One of SECTIONS; an option without stands in no job file, and in the help's first panel."""
+    """One of SECTIONS; an option without stands in no job file."""
+    panel: str = ""
+    """Panel of the help that it stands in, where that is not its section's."""
+    daily: bool = False
+    """Whether the short help has it: its first sentence, and the one that names the default."""
     choices: tuple[str, ...] = ()
     least: float | None = None
     most: float | None = None
     check: Callable[[Any], object] | None = None
     """Raises UsageError for values that choices and bounds cannot tell."""
+    exists: Callable[[str], object] | None = None
+    """Raises for a name of what is not there; a job itself finds that out later."""
+    offers: Callable[[], Iterable[str]] | None = None
+    """What a shell completes a value with, where there are no choices."""
     commas: bool = False
     """Whether a word may hold several values, with commas between them."""
     needed: str = ""
@@ -108,8 +117,16 @@ def check_range(option: Option, value: Any) -> None:
     raise UsageError(f"{flag_of(option)} is {value}; it must be at least {option.least}{top}.")
 
 
-def suggestion(name: str, allowed: Iterable[str], prefix: str = "") -> str:
-    """' (did you mean ...?)' or nothing; a prefix that all names have makes none of them alike."""
-    bare = [one.removeprefix(prefix) for one in allowed]
-    close = difflib.get_close_matches(name.removeprefix(prefix), bare, n=1)
-    return f" (did you mean {prefix + close[0]!r}?)" if close else ""
+def check_names(job: DataclassInstance) -> None:
+    """LatentCliError where a field of a job names a model or a path that is not there."""
+    for name, option in options_of(type(job)).items():
+        value = getattr(job, name)
+        if option.exists is not None and value is not None:
+            for one in value if isinstance(value, tuple) else (value,):
+                option.exists(one)
+
+
+def brief(option: Option) -> str:
+    """The first sentence of its help, and the one that names the default."""
+    first, *others = re.split(r"(?<=\.) ", option.help)
+    return " ".join([first, *(text for text in others if text.startswith("Default:"))])

@@ -14,6 +14,12 @@ from latentcli.core.fields import caption_rule
 from latentcli.core.options import like, option
 from latentcli.core.types import NORMAL_STATES, STORE_DTYPES
 from latentcli.jobs.runtime.failures import allowed_failures
+from latentcli.jobs.runtime.given_names import (
+    check_decoded,
+    check_model,
+    check_source,
+    check_store,
+)
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT
 from latentcli.jobs.settings import (
     MODEL,
@@ -24,7 +30,9 @@ from latentcli.jobs.settings import (
     ImageIntake,
     MemorySettings,
     ModelSettings,
+    model_option,
 )
+from latentcli.models.presets import preset_names
 
 BUNDLED_MODEL = "fcdm_nano"
 LATENTS = (*NORMAL_STATES, "raw", "moments")
@@ -40,79 +48,89 @@ class EncodeJob(ModelSettings, CompileSettings, MemorySettings, ImageIntake):
     )
     output: str | None = option(
         None,
-        "Folder or URL of the store; one that exists is resumed. - writes a tar stream to stdout."
+        "Folder or URL of the store. One that exists is resumed. - writes a tar stream to stdout."
         " Default: <name>.<model>.latents here.",
         section="write",
+        daily=True,
         metavar="OUT",
         flags=("--output", "-o"),
     )
     dry_run: bool = option(
         False,
         "Say what would be encoded, and how large, and write nothing.",
+        panel="write",
+        daily=True,
         flags=("--dry-run",),
     )
     retry: str | None = option(
         None,
-        "Which inputs of the store to encode again: those that changed since (default), those that"
-        " failed as well, or none.",
+        "Which inputs of the store to encode again: changed (default: those that changed since),"
+        " failed (those that failed, too), or none.",
         section="read",
+        panel="resume",
         choices=("changed", "failed", "none"),
     )
     whole_shards: bool = option(
         False,
-        "Encode the whole shard of an input again, and not the input alone, so that the shard has"
-        " the bytes that a new store would have. Default: off.",
+        "Encode the whole shard of a changed input again, not that input alone, so that the shard"
+        " gets the bytes that a new store would have. Default: off.",
         section="read",
+        panel="resume",
     )
     compare: str = option(
         "stat",
-        "Which inputs are read to find out whether they changed: those of another size or time"
-        " (stat, default), or all of them (digest).",
+        "Which inputs are read to see whether they changed: stat (default), those of another size"
+        " or time; digest, all of them.",
         section="read",
+        panel="resume",
         choices=("stat", "digest"),
     )
     captions: str | None = option(
         None,
-        "What is taken along with pictures: auto (texts, JSON and metadata beside them), none, or"
-        " the suffix of the files, or the name of the field, that is the caption. Default: that of"
-        " the store that is gone on with; else auto.",
+        "Captions to store: auto, none, or the file suffix or field that is the caption. auto takes"
+        " texts, JSON and metadata beside the images. Default: as in the store, else auto.",
         section="read",
+        daily=True,
         check=caption_rule,
-        metavar="auto|none|NAME",
+        metavar="NAME",
+        offers=lambda: ("auto", "none"),
     )
     allow_pipe: bool = option(
         False,
-        "Let sources of the form pipe:COMMAND run a shell, whose output is a tar. Default: off.",
+        "Let sources of the form pipe:COMMAND run a shell command that writes a tar. Default: off.",
         section="read",
+        panel="fields",
     )
     batch_size: int | None = like(
         ImageIntake,
         "batch_size",
-        help="Images, or frames, per batch. Default: that of the store that is gone on with; else"
-        " 8 on a CPU, and on a GPU as many as have 2^23 pixels, at most 256.",
+        help="Images, or frames, per batch. Default: as in the store, else 8 on a CPU, and on a GPU"
+        " as many as have 2^23 pixels, at most 256.",
     )
-    model: str = option(
-        BUNDLED_MODEL,
-        f"{MODEL} Default: {BUNDLED_MODEL}, the bundled one.",
-        section="model",
+    model: str = model_option(
+        BUNDLED_MODEL, f"{MODEL} The bundled one is for trying the tool. Default: {BUNDLED_MODEL}."
     )
     devices: str | None = option(
         None,
-        "all, a number, or a list such as 0,2: one process for each of these GPUs; with --device"
-        " cpu so many processes. Default: one process.",
+        "One process per GPU: all, a number, or a list like 0,2. With --device cpu, so many"
+        " processes. Default: one.",
         section="model",
+        panel="batch",
+        daily=True,
         metavar="N|LIST",
+        offers=lambda: ("all",),
     )
     engine: str = option(
         "local",
-        "local (default), or ray: units go to actors of a Ray cluster, as many as --devices says"
-        " (needs latentcli[ray]).",
+        "What runs the job: local (default), or ray: actors of a Ray cluster, as many as --devices"
+        " says. ray needs latentcli[ray].",
         section="model",
+        panel="batch",
         choices=("local", "ray"),
     )
     latents: str | None = option(
         None,
-        "What is stored: the model's own latents (default; whitened or scaled, as its card has"
+        "Which latents to store: the model's own (default; whitened or scaled, as its card has"
         " them), raw ones, or the posterior's moments.",
         section="encode",
         choices=LATENTS,
@@ -125,71 +143,108 @@ class EncodeJob(ModelSettings, CompileSettings, MemorySettings, ImageIntake):
     )
     flip: str = option(
         "none",
-        "both: store the latent of the mirrored picture too, from one image decode. Default: none.",
+        "both: also store the latent of the mirrored image, without reading the file twice."
+        " Default: none.",
         section="encode",
         choices=("none", "both"),
     )
     class_token: bool = option(
         False,
-        "Store the class token that the model predicts beside each latent, in float32. Default:"
+        "Also store the class token that the model predicts for each latent, in float32. Default:"
         " off.",
         section="encode",
     )
     self_check: bool = option(
         True,
-        "Encode and decode a few inputs before the first shard, and stop if they do not come back"
-        " as pictures. Default: on.",
+        "Encode and decode a few inputs before the first shard, and stop if the images that come"
+        " back are wrong. Default: on.",
         section="encode",
+        panel="trouble",
     )
     store_dtype: str = option(
         "bf16",
-        "What latents are stored in: bf16 (default), fp16, or with a scale per channel int8 or fp8;"
-        " latentcli budget measures what each costs.",
+        "Data type of stored latents: bf16 (default), fp16, int8 or fp8. int8 and fp8 have a scale"
+        " per channel; latentcli budget measures what each costs.",
         section="write",
+        daily=True,
         choices=STORE_DTYPES,
+        metavar="DTYPE",
     )
     shard_format: str = option(
         "safetensors",
-        "Of the shards: safetensors (default), or webdataset: tars, with everything else in a"
-        " tar's samples passed on as it is.",
+        "Format of shards: safetensors (default) or webdataset. The latter are tars, which keep all"
+        " that the samples of source tars hold besides.",
         section="write",
+        daily=True,
         choices=("safetensors", "webdataset"),
         flags=("--format",),
+        metavar="FORMAT",
     )
     samples_per_shard: int | None = option(
         None,
-        "Inputs per shard. Default: 1000 images or 16 clips; a tar or table always becomes one"
-        " shard.",
+        "Inputs per shard. A tar or table always becomes one shard. Default: 1000 images or 16"
+        " clips.",
         section="write",
         least=1,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
+class VerifyJob:
+    """Re-check a store: every digest and count, and a few inputs encoded again."""
+
+    store: str = option(
+        "",
+        "Folder of a store.",
+        argument=True,
+        section="read",
+        panel="read",
+        needed=NO_STORE,
+        exists=check_store,
+    )
+    samples: int = option(
+        8,
+        "Inputs to encode again and compare; 0 checks the files alone. Default: 8.",
+        section="verify",
+        least=0,
+    )
+    repair: bool = option(
+        False,
+        "Mark damaged shards; the encode command, run again, makes them anew. Default: off.",
+        section="verify",
+    )
+    weights: str | None = like(ModelSettings, "weights")
+    device: str = like(ModelSettings, "device")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SyncJob:
     """A store to what its inputs are today, without encoding."""
 
-    store: str = option(
-        "", "Folder or URL of a store.", argument=True, section="write", needed=NO_STORE
-    )
+    store: str = like(VerifyJob, "store", help="Folder or URL of a store.", section="write")
     sources: tuple[str, ...] = option(
         (),
-        "Where the inputs are: what these do not give is dropped. Default: where they were when the"
+        "Where the inputs are; what is not there is dropped. Default: where they were when the"
         " store was made, and only files that are no longer there are dropped.",
         argument=True,
         section="read",
         metavar="SRC",
+        exists=check_source,
     )
     max_drop: str = option(
         "50%",
-        "Inputs that may be dropped: a number or a share; where more are gone, nothing is changed."
-        " Default: 50%.",
+        "How many inputs may be dropped: a number or a share. When more are gone, nothing is"
+        " changed. Default: 50%.",
         section="write",
+        panel="trouble",
         metavar="N|N%",
         check=lambda text: allowed_failures(text, 0, "--max-drop"),
     )
     dry_run: bool = option(
-        False, "Say what would be dropped and renamed, and change nothing.", flags=("--dry-run",)
+        False,
+        "Say what would be dropped and renamed, and change nothing.",
+        panel="write",
+        flags=("--dry-run",),
     )
 
 
@@ -199,71 +254,77 @@ class DecodeJob(DecodeSettings, ModelSettings, CompileSettings, MemorySettings):
 
     store: str = option(
         "",
-        "Folder or URL of a store, one of its shards, a safetensors file of latents, a latent of"
-        " ComfyUI (.latent), a cache of kohya, musubi-tuner, SimpleTuner, ai-toolkit or"
-        " LightningDiT, or - for a tar stream of latents on stdin.",
+        "Folder or URL of a store, one of its shards, a safetensors file of latents, the cache of a"
+        " trainer, or - for a tar stream of latents on stdin. Caches are those of kohya,"
+        " musubi-tuner, SimpleTuner, ai-toolkit and LightningDiT, and a .latent of ComfyUI.",
         needed=NO_STORE,
         argument=True,
         section="read",
+        exists=check_decoded,
     )
     output: str | None = option(
         None,
-        "Folder of the pictures or clips; - writes a tar stream to stdout. Default: <store"
+        "Folder of the images or clips; - writes a tar stream to stdout. Default: <store"
         " name>.images here.",
         section="write",
+        daily=True,
         metavar="DIR",
         flags=("--output", "-o"),
     )
     workers: int | None = option(
         None,
-        "Threads that compress and write pictures; at most 4 per CPU core. Default: one per core,"
-        " up to 8.",
+        "Threads that compress and write images. At most 4 per CPU core. Default: one per core, up"
+        " to 8.",
         section="read",
+        panel="batch",
+        daily=True,
         least=0,
     )
     on_error: str = like(ImageIntake, "on_error")
     max_bad: str | None = like(ImageIntake, "max_bad")
     batch_size: int | None = like(ImageIntake, "batch_size")
-    model: str | None = option(
-        None,
-        f"{MODEL} Default: the one that the store names.",
-        section="model",
-    )
+    model: str | None = model_option(None, f"{MODEL} Default: the one that the store names.")
     devices: str | None = like(
         EncodeJob,
         "devices",
-        help="all, a number, or a list such as 0,2: one process for each of these GPUs; with"
-        " --device cpu so many processes. They share the units of a store, or the files of a"
-        " cache. Default: one process.",
+        help="One process per GPU: all, a number, or a list like 0,2. With --device cpu, so many"
+        " processes. They share the units of a store, or the files of a cache. Default: one.",
     )
     force: bool = option(
         False,
-        "Decode although the model's latent space is not the store's. Default: refuse.",
+        "Decode even if the latent space of the model is not that of the store. Default: refuse.",
         section="model",
     )
     latents: str | None = option(
         None,
-        "State of latents in a file that does not say it: raw, or the model's own, whitened or"
-        " scaled (default); a file of moments must be a shard.",
+        "State of the latents in a file that does not tell: raw, or the model's own, whitened or"
+        " scaled (default). A file of moments must be a shard.",
         section="encode",
         choices=LATENTS,
     )
     format: str | None = option(
         None,
-        "Files: png (default), jpeg or webp; of clips mp4 (default), or a folder of numbered"
-        " pictures.",
+        "Format of files: png (default), jpeg or webp; of clips mp4 (default), or a folder of"
+        " numbered images.",
         section="encode_image",
+        panel="write",
+        daily=True,
         choices=("png", "jpeg", "webp", "mp4"),
     )
     quality: int = option(
         95,
         "Quality of JPEG, WebP and MP4, 1 to 100. Default: 95.",
         section="encode_image",
+        panel="write",
+        daily=True,
         least=1,
         most=100,
     )
     skip_existing: bool = option(
-        False, "Leave pictures and clips that are there already. Default: off.", section="write"
+        False,
+        "Keep images and clips that are there already. Default: off.",
+        section="write",
+        daily=True,
     )
 
 
@@ -273,63 +334,72 @@ class RoundtripJob(DecodeSettings, ModelSettings, CompileSettings, MemorySetting
 
     cached: str | None = option(
         None,
-        "Take the latents from this cache of a trainer, a file or a folder, by the pictures' names,"
-        " and compare what they decode to. Default: encode.",
+        "Do not encode: take the latents from this cache of a trainer, a file or a folder, by the"
+        " images' names. Default: encode.",
         section="read",
+        panel="encode",
         metavar="PATH",
     )
     save: str | None = option(
         None,
         "Write the reconstructions here, one folder per model. Default: write none.",
         section="write",
+        daily=True,
         metavar="DIR",
     )
     csv: str | None = option(
         None,
-        "Write a line of figures per image to this file. Default: no.",
+        "Write one line of figures per image to this file. Default: none.",
         section="write",
+        daily=True,
         metavar="FILE",
     )
     report: str | None = option(
         None,
-        "Write a page here that shows every image, what came back, the differences and the"
-        " latents; open DIR/index.html. Default: none.",
+        "Write an HTML report of every image, its reconstruction, the difference and the latents."
+        " Open DIR/index.html. Default: none.",
         section="write",
+        daily=True,
         metavar="DIR",
     )
     difference_gain: float = option(
         4.0,
-        "What the report's pictures of differences are multiplied by. Default: 4.",
+        "Factor by which differences are enlarged in the report. Default: 4.",
         section="write",
         least=1,
         most=100,
         metavar="X",
     )
-    models: tuple[str, ...] = option(
+    models: tuple[str, ...] = model_option(
         (BUNDLED_MODEL,),
         f"{MODEL} NAME=PATH gives its weights. Repeat to compare several. Default:"
         f" {BUNDLED_MODEL}.",
-        section="model",
-        key="model",
     )
     baseline: str | None = option(
         None,
         "One more model, that the others are compared with. Default: the first --model.",
         section="model",
+        daily=True,
+        metavar="MODEL",
+        exists=check_model,
+        offers=preset_names,
     )
     decoders: tuple[str, ...] = option(
         (),
-        "Also decode with this model what --model encoded; its latent space must be the same."
+        "Also decode with this model what --model encoded; both need the same latent space."
         " NAME=PATH gives its weights. Repeat for several. Default: none.",
         section="model",
-        metavar="NAME",
+        metavar="MODEL",
         key="decoder",
+        exists=check_model,
+        offers=preset_names,
     )
     metrics: tuple[str, ...] = option(
         ("psnr", "ssim", "ssim_gaussian"),
-        "What is measured, repeated or with commas: psnr,ssim,ssim_gaussian (default), ms_ssim;"
-        " with latentcli[metrics] also lpips, lpips_vgg and, of the whole set, rfid.",
+        "What to measure: psnr,ssim,ssim_gaussian (default), ms_ssim, lpips, lpips_vgg, rfid. The"
+        " last three need latentcli[metrics]; rfid is of the whole set. Repeat it, or use commas.",
         section="measure",
+        daily=True,
         choices=("psnr", "ssim", "ssim_gaussian", "ms_ssim", "lpips", "lpips_vgg", "rfid"),
         metavar="NAME",
         commas=True,
@@ -339,49 +409,6 @@ class RoundtripJob(DecodeSettings, ModelSettings, CompileSettings, MemorySetting
         "NAME=PATH: file of the network of lpips, lpips_vgg or rfid. Default: torch's cache.",
         section="measure",
         metavar="NAME=PATH",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyJob:
-    """Re-check a store: every digest and count, and a few inputs encoded again."""
-
-    store: str = option("", "Folder of a store.", argument=True, section="read", needed=NO_STORE)
-    samples: int = option(
-        8,
-        "Inputs to encode again and compare; 0 checks the files alone. Default: 8.",
-        section="verify",
-        least=0,
-    )
-    repair: bool = option(
-        False,
-        "Take damaged shards back: the encode command, run again, makes them anew. Default: off.",
-        section="verify",
-    )
-    weights: str | None = like(ModelSettings, "weights")
-    device: str = like(ModelSettings, "device")
-
-
-@dataclass(frozen=True, kw_only=True)
-class InspectJob:
-    """Describe a latent store, or the latents of another tool."""
-
-    store: str = option(
-        "",
-        "Folder of a store, one of its shards, or the cache of a trainer: a file or a folder.",
-        argument=True,
-        needed=NO_STORE,
-    )
-    report: str | None = option(
-        None,
-        "Write a page with the latents' figures and pictures into this folder; an earlier report"
-        " there is replaced.",
-        metavar="DIR",
-    )
-    report_samples: int | None = option(
-        None,
-        "Samples to read for it, evenly over the store; 0 reads all. Default: 2000, or all where"
-        " the store does not hold its own means.",
     )
 
 

@@ -6,22 +6,44 @@ Importing this loads no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from latentcli.core.byte_size import byte_size
 from latentcli.core.options import option
 from latentcli.jobs.runtime.failures import allowed_failures
+from latentcli.jobs.runtime.given_names import check_model, check_source, check_weights
+from latentcli.models.presets import preset_names
 
 SOURCES = (
-    "Folders (searched to the bottom), image or video files, tar shards ({000..099}.tar), tables"
-    " (.parquet, .arrow, .jsonl), quoted globs, URLs (s3://, gs://, hf://), or @list.txt with a"
-    " path a line (@- reads it from stdin)."
+    "Folders, image or video files, tar shards ({000..099}.tar), tables (.parquet, .arrow, .jsonl),"
+    " quoted globs, URLs (s3://, gs://, hf://), or @list.txt with one path per line. Folders are"
+    " searched with all that is below them. @- reads the list from stdin."
 )
-MODEL = "Preset (see latentcli models), Hub id, or folder of config.json + model.safetensors."
+MODEL = (
+    "Preset (see latentcli models), Hub id, or folder. A folder holds config.json and"
+    " model.safetensors."
+)
 NO_SOURCES = "Give what to read: folders, image files, quoted globs or @list.txt."
 NO_STORE = "Give the store: the folder that latentcli encode wrote."
 
+T = TypeVar("T")
+
 ALL_FIELDS = "all"
 """The image field of a job that takes every picture of a sample."""
+
+
+def model_option(default: T, help: str) -> T:
+    """The --model of a job, or several."""
+    return option(
+        default,
+        help,
+        section="model",
+        daily=True,
+        key="model",
+        flags=("--model", "-m"),
+        exists=check_model,
+        offers=preset_names,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +57,11 @@ class ModelSettings:
         section="model",
         metavar="PATH",
         variable=False,  # $LATENTCLI_WEIGHTS names a folder of folders, one per preset
+        exists=check_weights,
     )
     revision: str | None = option(
         None,
-        "Branch, tag or commit on the Hub. Default: the preset's.",
+        "Branch, tag or commit of the Hub repository. Default: the preset's.",
         section="model",
         metavar="REV",
     )
@@ -46,13 +69,17 @@ class ModelSettings:
         "auto",
         "auto (default: a GPU if there is one), cpu, cuda or cuda:N.",
         section="model",
+        panel="batch",
+        daily=True,
         metavar="DEVICE",
+        offers=lambda: ("auto", "cpu", "cuda"),
     )
     dtype: str = option(
         "auto",
-        "Network's dtype; auto (default) is bf16 on a GPU that knows it or a CPU that multiplies in"
-        " it, else fp32.",
+        "Precision of the network: auto (default), bf16 or fp32. auto is bf16 on a GPU that"
+        " supports it and on a CPU that multiplies in it, else fp32.",
         section="model",
+        panel="batch",
         choices=("auto", "bf16", "fp32"),
     )
 
@@ -77,10 +104,11 @@ class MemorySettings:
 
     max_memory: str | None = option(
         None,
-        "Most memory of the device that the model may take, with its weights and a batch, such as"
-        " 4GiB. Batches get smaller, and pictures that are too large alone are computed in parts,"
-        " where the model can. Default: no limit.",
+        "Device memory that the model may take, with its weights and a batch, such as 4GiB. Batches"
+        " get smaller; an image that is too large alone is computed in parts, where the model"
+        " allows it. Default: no limit.",
         section="model",
+        panel="batch",
         check=lambda text: byte_size(text, "--max-memory"),
         metavar="SIZE",
     )
@@ -96,153 +124,180 @@ class ImageIntake:
     """How files become equal-sized pictures; shared by encode and roundtrip."""
 
     sources: tuple[str, ...] = option(
-        (), SOURCES, argument=True, section="read", metavar="SRC", needed=NO_SOURCES
+        (),
+        SOURCES,
+        argument=True,
+        section="read",
+        metavar="SRC",
+        needed=NO_SOURCES,
+        exists=check_source,
     )
     media: str = option(
         "auto",
-        "Take the sources as images, or as clips (which needs latentcli[video]). auto (default):"
-        " clips where all of them are video files.",
+        "Read the sources as images or as clips: auto (default), images or clips. auto reads clips"
+        " if all sources are video files. Clips need latentcli[video].",
         section="read",
+        panel="select",
         choices=("auto", "images", "clips"),
     )
     image_field: str | None = option(
         None,
-        "Of a tar's samples with several pictures (or clips), the field to encode, such as jpg,"
-        " image.png or image; all: each, as <key>/<field>. Of a table, the column. Default: of a"
-        " tar, the field without a dot (jpg, png, ...), and a sample with several, or without,"
-        " fails; of a table, the column whose name or kind says so.",
+        "Which image or clip of each tar sample to encode, such as jpg, image.png or image; of a"
+        " table, which column. all: each one, as <key>/<field>. Default: in a tar, the field"
+        " without a dot (jpg, png, ...), and samples with several of them, or with none, fail; in a"
+        " table, the column whose name or type tells it.",
         section="read",
+        panel="fields",
         metavar="NAME",
     )
     image_root: str | None = option(
         None,
-        "Folder that the pictures which a table names by their paths must lie in; relative paths"
-        " begin there. Default: the folder of the table.",
+        "Folder that images named by paths in a table must lie in; relative paths begin there."
+        " Default: the folder of the table.",
         section="read",
+        panel="fields",
         metavar="DIR",
     )
     include: tuple[str, ...] = option(
         (),
-        "Take only files that match; repeat for several. Paths below the source are matched as in"
-        " .gitignore: * and ? stop at a slash, ** does not; without a slash a pattern holds at any"
-        " depth, and that of a folder for all in it. Default: all.",
+        "Take only files that match PATTERN; repeat for several. Paths below the source are"
+        " matched as in .gitignore: * and ? stop at a slash, ** does not. A pattern without a slash"
+        " matches at any depth; one that matches a folder takes all in it. Default: all files.",
         section="read",
+        panel="select",
         metavar="PATTERN",
     )
     exclude: tuple[str, ...] = option(
         (),
-        "Leave out files and folders that match, as --include, also where that takes them. Default:"
-        " none.",
+        "Leave out files and folders that match PATTERN, written as for --include, even if that"
+        " takes them. Default: none.",
         section="read",
+        panel="select",
         metavar="PATTERN",
     )
     limit: int | None = option(
         None,
-        "Take only the first N inputs in the order of their keys. A larger N later appends the"
-        " rest to the store. Default: all.",
+        "Take only the first N inputs, by their keys. A larger N later appends the rest to the"
+        " store. Default: all.",
         section="read",
+        daily=True,
         least=1,
     )
     null: bool = option(
         False,
-        "The names in @lists end with a NUL, as find -print0 writes them. Default: off, a name a"
+        "Names in @lists end with a NUL, as find -print0 writes them. Default: off, one name per"
         " line.",
         section="read",
+        panel="select",
         flags=("--null", "-0"),
     )
     include_output: bool = option(
         False,
-        "Take pictures that latentcli itself decoded, or wrote for a report, as inputs too."
-        " Default: off; but a decoded folder that is named as the source is taken.",
+        "Also take images that latentcli itself decoded, or wrote for a report. Default: off; a"
+        " decoded folder that is named as the source is taken anyway.",
         section="read",
+        panel="select",
     )
     workers: int | None = option(
         None,
-        "Processes that read and prepare images; 0 does it in the main one. Default: 0 for"
-        " fewer than 64 inputs, else one per CPU core, up to 8, and above 10 cores all but 2; at"
-        " most 4 per core. Clips are read by threads of the main one.",
+        "Processes that read and prepare images. 0: the main process does it. At most 4 per CPU"
+        " core. Clips are read by threads of the main process. Default: 0 for fewer than 64 inputs,"
+        " else one per CPU core, up to 8, and above 10 cores all but 2.",
         section="read",
+        panel="batch",
+        daily=True,
         least=0,
     )
     on_error: str = option(
         "skip",
-        "What an unreadable input does: skip it (default), or stop the job.",
+        "If an input fails: skip it (default), or stop the job.",
         section="read",
+        panel="trouble",
+        daily=True,
         choices=("skip", "stop"),
     )
     max_bad: str | None = option(
         None,
-        "Inputs that may fail: a number or a share such as 0.5%. When more have, the job stops"
-        " with exit code 3; 100% never does. Default: none may, but the job goes on to the end.",
+        "Inputs that may fail: a number, or a share like 0.5%. If more fail, the job stops with"
+        " exit code 3; with 100% it never does. Without the option, it runs to the end first."
+        " Default: none.",
         section="read",
+        panel="trouble",
+        daily=True,
         metavar="N|N%",
         check=lambda text: allowed_failures(text, 0),
     )
     time_limit: float = option(
         120.0,
-        "Seconds that one input may take to be read and prepared before it counts as failed;"
-        " needs --workers of 1 or more. 0 is no limit. Default: 120.",
+        "Seconds in which an input must be read and prepared, or it fails; needs --workers of 1 or"
+        " more. 0: no limit. Default: 120.",
         section="read",
+        panel="trouble",
         least=0,
         metavar="S",
     )
     alpha: str = option(
         "white",
-        "Transparent pictures are laid on white (default), black or grey; drop ignores"
+        "Background of transparent images: white (default), black or grey; drop ignores"
         " transparency.",
         section="decode_image",
         choices=("white", "black", "grey", "drop"),
     )
     max_pixels: int = option(
         89_478_485,
-        "Refuse pictures, and clips with frames, of more pixels than this. Default: 89478485.",
+        "Refuse images, and clips with frames, of more pixels than this. Default: 89478485.",
         section="decode_image",
         least=1,
     )
     min_side: int | None = option(
         None,
-        "Leave out pictures and clips whose short side has fewer pixels than this. What is left out"
-        " is counted, and is no failure. Default: none is.",
+        "Leave out images and clips whose short side has fewer than N pixels. They are counted, and"
+        " are no failures. Default: none is left out.",
         section="decode_image",
+        panel="select",
         least=1,
         metavar="N",
     )
     min_megapixels: float | None = option(
         None,
-        "The same with fewer pixels in all: 0.5 is 500,000. Default: none is left out.",
+        "Leave out images and clips of fewer than X megapixels; 0.5 is 500,000 pixels. Default:"
+        " none is left out.",
         section="decode_image",
+        panel="select",
         least=0,
         metavar="X",
     )
     max_aspect: float | None = option(
         None,
-        "The same where the long side is more than X times the short one. Default: none is left"
-        " out.",
+        "Leave out images and clips whose long side is more than X times the short one. Default:"
+        " none is left out.",
         section="decode_image",
+        panel="select",
         least=1,
         metavar="X",
     )
     stride: int = option(
-        1, "Of a clip, take every Nth frame. Default: 1.", section="decode_image", least=1
+        1, "Take every Nth frame of a clip. Default: 1.", section="decode_image", least=1
     )
     frames: int | None = option(
         None,
-        "Of a clip, take at most N frames. Default: all of them.",
+        "Take at most N frames of a clip. Default: all of them.",
         section="decode_image",
         least=1,
     )
     size: str | None = option(
         None,
-        "256: resize the short side and crop the centre square. 512x256: cover width x height,"
-        " then crop. Default: keep each picture's size.",
+        "Resize and crop to N x N or W x H pixels. 256: resize the short side and crop the centre"
+        " square. 512x256: cover width x height, then crop. Default: keep the size.",
         section="preprocess",
+        daily=True,
         metavar="N|WxH",
     )
     resize: str | None = option(
         None,
-        "crop: resize and crop to --size. bucket: to a bucket of like aspect ratio, see --area."
-        " none: no resize, only crop the centre to the model's size rule. Default: crop with"
-        " --size, bucket with --area or --buckets, else none.",
+        "How images get their size: crop (resize and crop to --size), bucket (the one of the most"
+        " similar aspect ratio, see --area), or none (only crop the centre to sides that the model"
+        " can take). Default: crop with --size, bucket with --area or --buckets, else none.",
         section="preprocess",
         choices=("crop", "none", "bucket"),
     )
@@ -254,22 +309,24 @@ class ImageIntake:
     )
     exact_resize: bool = option(
         False,
-        "Decode every JPEG file whole before it is resized. Default: off; where enough pixels"
-        " remain, the decoder gives a half, a quarter or an eighth of each side, in less time. A"
-        " store that is there is gone on with as it was made.",
+        "Decode JPEG files at full size before they are resized. Default: off; where enough pixels"
+        " remain, they are decoded at a half, a quarter or an eighth of each side, which is faster."
+        " A store that exists goes on as it was made.",
         section="preprocess",
     )
     area: str | None = option(
         None,
-        "Of buckets, the pixels of each: 1024 is as many as 1024x1024 has. Default: no buckets.",
+        "Aspect-ratio buckets of N x N (or W x H) pixels each. With 1024, each has about as many"
+        " pixels as 1024x1024. Default: none.",
         section="preprocess",
+        daily=True,
         metavar="N|WxH",
     )
     bucket_rule: str = option(
         "area",
         "How buckets are made and chosen: area (default; nearest aspect ratio), or as the trainers"
-        " kohya, musubi, ai-toolkit or simpletuner do (simpletuner-pixel: --area is the shorter"
-        " side), so that caches line up with theirs.",
+        " kohya, musubi, ai-toolkit or simpletuner do, so that caches match theirs."
+        " simpletuner-pixel: --area is the shorter side.",
         section="preprocess",
         choices=("area", "kohya", "musubi", "ai-toolkit", "simpletuner", "simpletuner-pixel"),
     )
@@ -293,13 +350,14 @@ class ImageIntake:
     )
     no_upscale: bool = option(
         False,
-        "Never enlarge: a small picture gets a smaller bucket; not for ai-toolkit and simpletuner."
+        "Never enlarge: a small image gets a smaller bucket; not for ai-toolkit and simpletuner."
         " Default: off.",
         section="preprocess",
+        flags=("--no-upscale/--upscale",),
     )
     buckets: str | None = option(
         None,
-        "File of the buckets, one WIDTHxHEIGHT a line, instead of --area. Default: none.",
+        "File of buckets to use instead of --area, one WIDTHxHEIGHT per line. Default: none.",
         section="preprocess",
         metavar="FILE",
     )
@@ -307,7 +365,9 @@ class ImageIntake:
         None,
         "Images, or frames, per batch. Default: 8 on a CPU, 32 on a GPU.",
         section="batch",
+        daily=True,
         least=1,
+        flags=("--batch-size", "-b"),
     )
 
 
@@ -315,9 +375,14 @@ class ImageIntake:
 class DecodeSettings:
     """How a diffusion decoder is run; other decoders ignore it."""
 
-    steps: int = option(1, "Decoder steps (NFE). Default: 1.", section="decode", least=1)
+    steps: int = option(
+        1, "Decoder steps (NFE). Default: 1.", section="decode", daily=True, least=1
+    )
     sampler: str = option(
-        "ddim", "ddim (default) or dpmpp_2m.", section="decode", choices=("ddim", "dpmpp_2m")
+        "ddim",
+        "Sampler of the decoder: ddim (default) or dpmpp_2m.",
+        section="decode",
+        choices=("ddim", "dpmpp_2m"),
     )
     schedule: str = option(
         "linear",
@@ -325,13 +390,13 @@ class DecodeSettings:
         section="decode",
         choices=("linear", "cosine"),
     )
-    pdg: bool = option(False, "Path-drop guidance. Default: off.", section="decode")
+    pdg: bool = option(False, "Use path-drop guidance. Default: off.", section="decode")
     pdg_strength: float = option(
         2.0, "Strength of path-drop guidance. Default: 2.0.", section="decode", least=0, metavar="X"
     )
     seed: int = option(
         0,
-        "Seed of the decoder's noise; each picture's depends on its key. Default: 0.",
+        "Seed of the decoder's noise, which also depends on an image's key. Default: 0.",
         section="decode",
         metavar="SEED",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -13,6 +14,7 @@ from latentcli.core.errors import UsageError
 from latentcli.core.types import NORMAL_STATES, LatentSpec
 from latentcli.models.config_checks import SWITCH, WHOLE, Check, is_number
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -148,6 +150,14 @@ def preset_of_repo(repo: str) -> Preset | None:
     """The preset whose weights this Hub repository holds, whatever the case of its letters."""
     presets = map(load_preset, preset_names())
     return next((p for p in presets if (p.repo or "").lower() == repo.lower()), None)
+
+
+def check_model_name(text: str) -> None:
+    """UsageError for a text that is no preset, .toml path, folder or Hub id; asks no network."""
+    if text in preset_names() or text.endswith(".toml") or HUB_ID.fullmatch(text):
+        return
+    if not text or not Path(text).expanduser().is_dir():
+        raise unknown_preset(text)
 
 
 def unknown_preset(name: str) -> UsageError:

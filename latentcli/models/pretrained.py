@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from latentcli.core.errors import UsageError, WeightsError
+from latentcli.core.near_names import missing_weights
 from latentcli.models.presets import Preset
 
 VARIABLE = "LATENTCLI_WEIGHTS"
@@ -147,7 +148,7 @@ def at_path(
     """
     path = path.expanduser()
     if not path.exists():
-        raise WeightsError(f"There are no weights at {path}: no such file or folder.")
+        raise missing_weights(path)
     if path.is_dir() and subfolder and (path / subfolder / file).is_file():
         path = path / subfolder
     chosen, *also = _in_folder(path, file, name) if path.is_dir() else [path]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -18,11 +17,11 @@ from latentcli.core.types import LatentSpec
 from latentcli.models.base import Autoencoder, Family, ModelInfo
 from latentcli.models.presets import (
     Preset,
+    check_model_name,
     did_you_mean,
     load_preset,
     preset_names,
     preset_of_repo,
-    unknown_preset,
 )
 from latentcli.models.pretrained import CONFIG, Checkpoint, Located, at_path, locate
 from latentcli.models.weights import (
@@ -34,7 +33,6 @@ from latentcli.models.weights import (
 )
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Build = Callable[[Mapping[str, Any], LatentSpec | None], Autoencoder]
 logger = logging.getLogger(__name__)
@@ -64,12 +62,11 @@ def find_preset(name_or_path: str | Path) -> Preset | None:
     else. A preset's name comes before a folder of that name: ./name is the folder.
     """
     text = str(name_or_path)
+    check_model_name(text)
     if text in preset_names() or text.endswith(".toml"):
         return load_preset(text)
-    if text and Path(text).expanduser().is_dir():
+    if Path(text).expanduser().is_dir():
         return None
-    if not HUB_ID.fullmatch(text):
-        raise unknown_preset(text)
     return preset_of_repo(text)
 
 

@@ -21,6 +21,7 @@ from typer.main import get_command
 from latentcli import __version__
 from latentcli.cli import app as app_module
 from latentcli.cli.app import COMMANDS, app, main
+from latentcli.cli.help import PANELS
 from latentcli.core.errors import Interrupted, SelfCheckError, WeightsError
 from latentcli.core.options import SECTIONS, options_of
 from latentcli.jobs.bench.config import BenchJob
@@ -28,7 +29,6 @@ from latentcli.jobs.cluster.slurm_script import SlurmJob
 from latentcli.jobs.config import (
     DecodeJob,
     EncodeJob,
-    InspectJob,
     RoundtripJob,
     SyncJob,
     VerifyJob,
@@ -36,7 +36,7 @@ from latentcli.jobs.config import (
 from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.jobs.store.budget_config import BudgetJob
-from latentcli.jobs.store.config import CardJob, PushJob
+from latentcli.jobs.store.config import CardJob, InspectJob, PushJob
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
 NAMES = [command.__name__.replace("_", "-") for command in COMMANDS]
@@ -117,7 +117,7 @@ def test_every_option_has_help_a_variable_and_no_default_of_its_own(verb: str) -
     command = get_command(app).commands[verb]
     assert command.help
     for name, parameter in parameters(verb).items():
-        if name in ("help", "context"):
+        if name in ("help", "help_all", "context"):
             continue
         assert parameter.help, name
         assert parameter.default in (None, False), name
@@ -138,19 +138,16 @@ def test_every_option_has_help_and_a_section(verb: str) -> None:
     """But for what is about one run, and for commands that have no job files."""
     options = options_of(JOBS[verb])
     assert all(told.help.endswith(".") for told in options.values())
+    assert {told.panel or told.section for told in options.values()} <= PANELS.keys()
     without = {name for name, told in options.items() if told.section not in SECTIONS}
     no_files = verb in ("inspect", "slurm", "card", "push")
     assert without == (options.keys() if no_files else {"dry_run"} & options.keys())
     assert ("config" in parameters(verb)) is not no_files
-    panels = {name: parameters(verb)[name] for name, told in options.items() if not told.argument}
-    assert all(
-        option.rich_help_panel == (options[name].section or None) for name, option in panels.items()
-    )
 
 
 @pytest.mark.parametrize("verb", JOBS)
 def test_the_options_are_the_fields_of_the_job(verb: str) -> None:
-    named = parameters(verb).keys() - {"help", "config", "json", "quiet"}
+    named = parameters(verb).keys() - {"help", "help_all", "config", "json", "quiet"}
     assert named == {field.name for field in fields(JOBS[verb])}
 
 
@@ -186,7 +183,7 @@ def test_help_shows_what_stands_in_brackets(
     monkeypatch.setenv("COLUMNS", "400")
     texts = [f"{option.metavar} {option.help}" for option in options_of(JOBS[verb]).values()]
     words = [word for text in texts for word in re.findall(r"[^\s(]*\[[^\s),;]*", text)]
-    shown = cli(verb, "--help").out
+    shown = cli(verb, "--help-all").out
     assert words and all(word in shown for word in words)
 
 

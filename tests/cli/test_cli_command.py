@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from latentcli.cli import app as app_module
 from latentcli.cli.command import command
+from latentcli.cli.help import HelpfulCommand
 from latentcli.cli.output import Output
 from latentcli.core.options import like, option
 
@@ -52,7 +53,7 @@ def baker(monkeypatch: pytest.MonkeyPatch) -> Baker:
 
         other = typer.Typer(pretty_exceptions_enable=False)
         other.callback()(app_module.top)
-        other.command()(bake)
+        other.command(cls=HelpfulCommand)(bake)
         monkeypatch.setattr(app_module, "app", other)
 
     return add
@@ -131,18 +132,18 @@ def test_what_is_needed_is_asked_for(cli: Run, baker: Baker) -> None:
     assert "error: Give the flour. latentcli bake --help shows how." in shown.err
 
 
-def test_the_help_has_the_panels_and_the_order_of_the_stages(
+def test_the_help_has_panels_in_an_order_for_people(
     cli: Run, baker: Baker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     baker(BakeMoreJob)
     monkeypatch.setenv("COLUMNS", "100")
     lines = cli("bake", "--help").out.splitlines()
     panels = [line.split()[1] for line in lines if line.startswith("╭")]
-    assert panels == ["Arguments", "Options", "read", "batch", "model", "encode"]
-    flags = [line.split()[1] for line in lines if line.startswith("│ --")]
+    assert panels == ["Input", "Model", "Speed", "Latents", "General"]
+    flags = [line.split()[1].partition("/")[0] for line in lines if line.startswith("│     --")]
     assert flags == [
-        *("--config", "--json", "--quiet", "--help"),
-        *("--seeds", "--topping", "--loaves", "--oven", "--cook", "--steam"),
+        *("--seeds", "--topping", "--oven", "--cook", "--loaves", "--steam"),
+        *("--config", "--json", "--quiet", "--help-all", "--help"),
     ]
     (loaves,) = (line for line in lines if "--loaves" in line)
     assert loaves.split()[1:5] == ["--loaves", "N", "Loaves.", "Default:"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from latentcli.core.options import like, option
 from latentcli.jobs.config import BUNDLED_MODEL
+from latentcli.jobs.runtime.given_names import check_model
 from latentcli.jobs.settings import (
     MODEL,
     SOURCES,
@@ -13,7 +14,9 @@ from latentcli.jobs.settings import (
     DecodeSettings,
     ImageIntake,
     ModelSettings,
+    model_option,
 )
+from latentcli.models.presets import preset_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,54 +33,64 @@ class BenchJob(ModelSettings):
         None,
         "What is timed: encode, decode or both (default).",
         section="bench",
+        daily=True,
         choices=("encode", "decode", "both"),
     )
     resolution: tuple[str, ...] | None = option(
         None,
-        "Image sizes, repeated or with commas: 256,512x384. Default: 256.",
+        "Image sizes, with commas or repeated: 256,512x384. Default: 256.",
         section="bench",
+        daily=True,
         metavar="N|WxH",
         commas=True,
     )
     batch: tuple[int, ...] | None = option(
         None,
-        "Batch sizes, repeated or with commas. Default: 1,8.",
+        "Batch sizes, with commas or repeated. Default: 1,8.",
         section="bench",
+        daily=True,
         least=1,
         commas=True,
     )
     preset_table: str | None = option(
         None,
-        "Exactly the rows of a published table, encode or decode; --batch N replaces its batch"
-        " sizes on a smaller machine.",
+        "Time exactly the rows of a published table: encode or decode. --batch N replaces its"
+        " batch sizes on a smaller machine. Default: none.",
         section="bench",
         choices=("encode", "decode"),
     )
     warmup: int = option(
         2,
-        "Untimed calls before the timed ones; at least one is made. Default: 2.",
+        "Untimed calls before the timed ones, at least one. Default: 2.",
         section="bench",
         least=0,
     )
     repeats: int = option(
-        10, "Most timed calls; the median counts. Default: 10.", section="bench", least=1
+        10,
+        "Most timed calls of a case; their median counts. Default: 10.",
+        section="bench",
+        daily=True,
+        least=1,
     )
     seconds: float | None = option(
         None,
-        "Repeat a case no longer than this, once 3 repeats are in. Default: no limit.",
+        "Stop repeating a case after this time, but not before 3 repeats. Default: no limit.",
         section="bench",
         least=0,
         metavar="S",
     )
     threads: int | None = option(
         None,
-        "CPU threads of the networks. With one, figures are steadier on a machine that others use"
-        " too. Default: torch's own choice.",
+        "CPU threads of the networks. One thread gives steadier figures on a shared machine."
+        " Default: torch's own choice.",
         section="bench",
         least=1,
     )
     random_weights: bool = option(
-        False, "Time the network without its weights at hand. Default: off.", section="bench"
+        False,
+        "Time the network with random weights, without loading its own. Default: off.",
+        section="bench",
+        daily=True,
     )
     compile: str = like(
         CompileSettings,
@@ -87,20 +100,23 @@ class BenchJob(ModelSettings):
     )
     roofline: bool = option(
         False,
-        "Also measure how fast the machine multiplies matrices and copies memory, and tell what"
+        "Also measure how fast the machine multiplies matrices and copies memory, and show what"
         " share of that each model reaches. Default: off.",
         section="bench",
     )
     chart: str | None = option(
         None,
-        "Draw the rates as a bar chart, FILE.png or FILE.svg; needs matplotlib, the extra charts.",
+        "Draw the rates as a bar chart, FILE.png or FILE.svg. Needs latentcli[charts]. Default:"
+        " none.",
         section="bench",
+        daily=True,
         metavar="FILE",
     )
     stages: bool = option(
         False,
-        "Time each stage of a whole encode job of SRC instead. Default: off.",
+        "Time each stage of an encode job of SRC instead. Default: off.",
         section="bench",
+        daily=True,
     )
     workers: int | None = like(ImageIntake, "workers")
     size: str | None = like(ImageIntake, "size")
@@ -109,12 +125,12 @@ class BenchJob(ModelSettings):
         None,
         "Model that speedup and memory reduction are measured against. Default: none.",
         section="model",
+        metavar="MODEL",
+        exists=check_model,
+        offers=preset_names,
     )
-    models: tuple[str, ...] = option(
-        (BUNDLED_MODEL,),
-        f"{MODEL} Repeat to compare several. Default: {BUNDLED_MODEL}.",
-        section="model",
-        key="model",
+    models: tuple[str, ...] = model_option(
+        (BUNDLED_MODEL,), f"{MODEL} Repeat to compare several. Default: {BUNDLED_MODEL}."
     )
     steps: int = like(DecodeSettings, "steps")
 

@@ -45,15 +45,15 @@ class SlurmJob:
 
     words: tuple[str, ...] = option(
         (),
-        "The command to run, after two dashes; its output must be named.",
+        "The encode command to run, after two dashes, with -o.",
         argument=True,
         metavar="-- encode SRC -o OUT ...",
     )
     nodes: int = option(1, "Machines. Default: 1.", least=1)
     gpus_per_node: int = option(
         1,
-        "GPUs of each machine, with a process for each; 0 runs one process per machine on the"
-        " CPU. Default: 1.",
+        "GPUs of each machine, with one process per GPU. 0: one process per machine, on the CPU."
+        " Default: 1.",
         least=0,
     )
     cpus_per_gpu: int = option(8, "CPU cores of each process. Default: 8.", least=1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from latentcli.core.errors import StoreError
+from latentcli.core.near_names import missing_latents
 from latentcli.jobs.decode.from_foreign import open_foreign_latents
 from latentcli.jobs.decode.from_store import open_store_latents
 from latentcli.jobs.decode.from_tensors import open_tensors
 from latentcli.jobs.decode.latents import LatentSource
+from latentcli.jobs.runtime.given_names import DECODED
 from latentcli.shards.storage.paths import AnyPath
 from latentcli.shards.tensors.file import SafetensorsFile
 
@@ -17,10 +18,7 @@ def open_latents(path: AnyPath, state: str | None, *, closely: bool = True) -> L
     StoreError where there is nothing.
     """
     if not path.exists():
-        raise StoreError(
-            f"There is no {path}: name a store folder, one of its shards, a .safetensors file, a"
-            " trainer's cache, or - for a tar stream."
-        )
+        raise missing_latents(path, DECODED)
     if path.suffix != ".tar":
         foreign = open_foreign_latents(path, state)
         if foreign is not None:

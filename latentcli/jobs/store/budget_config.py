@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from latentcli.core.options import like, option
 from latentcli.jobs.config import BUNDLED_MODEL
-from latentcli.jobs.settings import MODEL, ImageIntake, ModelSettings
+from latentcli.jobs.settings import MODEL, ImageIntake, ModelSettings, model_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +25,13 @@ class BudgetJob(ModelSettings):
     )
     samples: int = option(
         16,
-        "Pictures to measure, from all over the store or the sources. Default: 16.",
+        "Images to measure, spread over the store or the sources. Default: 16.",
         section="measure",
+        daily=True,
         least=1,
     )
-    model: str | None = option(
-        None,
-        f"{MODEL} Default: the one that the store names; of pictures {BUNDLED_MODEL}.",
-        section="model",
+    model: str | None = model_option(
+        None, f"{MODEL} Default: the one that the store names; for images {BUNDLED_MODEL}."
     )
     image_field: str | None = like(ImageIntake, "image_field")
     image_root: str | None = like(ImageIntake, "image_root")

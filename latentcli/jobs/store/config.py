@@ -1,4 +1,4 @@
-"""Holds the jobs of sharing a store, its card and its push, as dataclasses; loads no torch."""
+"""Holds the jobs of showing and sharing a store, as dataclasses of options; loads no torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from latentcli.core.errors import UsageError
 from latentcli.core.options import like, option
 from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.runtime.given_names import check_inspected
+from latentcli.jobs.settings import NO_STORE
 
 UNKNOWN = "unknown"
 """The licence of a card where nobody says one: that of the latents is that of the pictures."""
@@ -28,32 +30,61 @@ def check_repo(text: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InspectJob:
+    """Describe a latent store, or the latents of another tool."""
+
+    store: str = option(
+        "",
+        "Folder of a store, one of its shards, or the cache of a trainer: a file or a folder.",
+        argument=True,
+        panel="read",
+        needed=NO_STORE,
+        exists=check_inspected,
+    )
+    report: str | None = option(
+        None,
+        "Write an HTML page with figures and images of the latents into this folder; an earlier"
+        " report there is replaced.",
+        panel="write",
+        metavar="DIR",
+    )
+    report_samples: int | None = option(
+        None,
+        "Samples to read for the report, evenly over the store; 0 reads all. Default: 2000, or all"
+        " if the store does not hold its own means.",
+        panel="write",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CardJob:
     """A store to the card of a dataset on the Hub."""
 
     store: str = like(VerifyJob, "store", section="")
     output: str | None = option(
         None,
-        "Where the card goes; - prints it. Its pictures are in a folder beside it, and - has none."
-        " Default: README.md in the store.",
+        "File of the card; its images go into a folder beside it. - prints the card, without"
+        " images. Default: README.md in the store.",
+        panel="write",
         metavar="FILE",
         flags=("--output", "-o"),
     )
     license: str | None = option(
         None,
-        "Licence of the latents, as the Hub calls it, such as cc-by-4.0. Default: the one that the"
-        " card has, else unknown, which is to be filled in.",
+        "Licence of the latents, as the Hub calls it, such as cc-by-4.0. Default: the one in the"
+        " card, else unknown, for you to fill in.",
         metavar="ID",
     )
     pictures: int = option(
         12,
-        "Latents that are shown in colours, evenly over the store; 0 shows none. Default: 12.",
+        "Latents that the card shows as colour images, evenly over the store; 0 shows none."
+        " Default: 12.",
         least=0,
         most=200,
     )
     force: bool = option(
         False,
-        "Write the card anew, also where a person wrote or changed it. Default: off.",
+        "Overwrite the card even if a person wrote or changed it. Default: off.",
         flags=("--force",),
     )
 
@@ -65,42 +96,43 @@ class PushJob:
     store: str = like(VerifyJob, "store", section="")
     repo: str = option(
         "",
-        "Dataset repository, OWNER/NAME; it is made where it does not exist.",
+        "Dataset repository, OWNER/NAME; it is created if it does not exist.",
         argument=True,
+        panel="write",
         metavar="OWNER/NAME",
         needed=NEEDED,
         check=check_repo,
     )
     private: bool = option(
         False,
-        "Make the repository private; one that exists and is public is refused. Default: off,"
-        " which is as your account or organisation has it.",
+        "Create a private repository; one that exists and is public is refused. Default: off, which"
+        " is what your account or organisation has set.",
         flags=("--private",),
     )
     branch: str | None = option(
         None,
-        "Branch to push to; it is made where it does not exist. Default: main.",
+        "Branch to push to; it is created if it does not exist. Default: main.",
         metavar="BRANCH",
         flags=("--branch", "--revision"),
     )
     message: str | None = option(
         None,
-        "What the commits say. Default: how many latents there are, and of which latent space.",
+        "Message of the commits. Default: the number of latents and their latent space.",
         metavar="TEXT",
     )
     allow_partial: bool = option(
         False,
-        "Push what is there of a store that is not whole. Default: off; it is refused.",
+        "Push a store that is not complete. Default: off; it is refused.",
         flags=("--allow-partial",),
     )
     force: bool = option(
         False,
-        "Replace the store of another spec that the repository holds. Default: refuse.",
+        "Replace a store of another spec in the repository. Default: refuse.",
         flags=("--force",),
     )
     show_sources: bool = option(
         False,
-        "Push although sources are named by shell commands, or by URLs with parameters, which may"
+        "Push even if sources are named by shell commands, or by URLs with parameters, which may"
         " hold secrets. Default: off; it is refused.",
         flags=("--show-sources",),
     )

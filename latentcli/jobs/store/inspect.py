@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from latentcli.core.errors import StoreError, UsageError
+from latentcli.core.near_names import missing_latents
+from latentcli.jobs.runtime.given_names import INSPECTED
 from latentcli.jobs.runtime.report_folder import PAGE, check_report_folder, report_folder
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.store.contents import StoreContents
@@ -45,9 +47,7 @@ def inspect_store(
     with reading(where):
         where = pinned(where)
     if not where.exists():
-        raise StoreError(
-            f"There is no {path}: name a store folder, one of its shards, or a trainer's cache."
-        )
+        raise missing_latents(path, INSPECTED)
     reporter.status("Reading the store")
     foreign = inspect_foreign(where, report, reporter)
     if foreign is not None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latentcli.core.options import like, option
-from latentcli.jobs.settings import MODEL, NO_SOURCES, DecodeSettings, ImageIntake, ModelSettings
+from latentcli.jobs.runtime.given_names import check_source, check_weights
+from latentcli.jobs.settings import (
+    MODEL,
+    NO_SOURCES,
+    DecodeSettings,
+    ImageIntake,
+    ModelSettings,
+    model_option,
+)
 
 PREPROCESS = {
     "cdfvd": "divided by 255, then bilinear without antialias (as cd-fvd)",
@@ -18,7 +26,7 @@ COMPAT = {
     " Frechet distance, and to be compared with that script's figures alone",
 }
 """What stands for C in the formula."""
-FEATURES = "file of features: from video-embed, .npy, .npz, or .safetensors with one 2-D tensor."
+FEATURES = "file of features: of video-embed, .npy, .npz, or .safetensors with one 2-D tensor."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +35,19 @@ class VideoEmbedJob(DecodeSettings, ModelSettings):
 
     sources: tuple[str, ...] = option(
         (),
-        "Video files, folders of them (searched to the bottom), quoted globs, or @list.txt with a"
-        " path a line.",
+        "Video files, folders (with all that is below them), quoted globs, or @list.txt with one"
+        " path per line.",
         argument=True,
         section="read",
         metavar="CLIPS",
         needed=NO_SOURCES,
+        exists=check_source,
     )
     output: str = option(
         "",
         "File of the features, which must end in .safetensors.",
         section="write",
+        daily=True,
         metavar="FEATURES",
         flags=("--output", "-o"),
     )
@@ -52,41 +62,47 @@ class VideoEmbedJob(DecodeSettings, ModelSettings):
         "Frames of a group, which gives one feature vector; a shorter rest is dropped. Default:"
         " 16; the published script has 8.",
         section="decode_image",
+        panel="preprocess",
+        daily=True,
         least=1,
     )
     size: int = option(
         224,
         "Frames are resized to N x N pixels for the network. Default: 224.",
         section="preprocess",
+        daily=True,
     )
     preprocess: str = option(
         "cdfvd",
         "How frames are resized: cdfvd (default; bilinear, as cd-fvd), or published (bicubic by"
         " Pillow, as the published script).",
         section="preprocess",
+        daily=True,
         choices=tuple(PREPROCESS),
     )
     batch_size: int | None = option(
         None,
         "Groups of frames per batch. Default: 1 on a CPU, 8 on a GPU.",
         section="batch",
+        daily=True,
         least=1,
+        flags=("--batch-size", "-b"),
     )
     stride: int = like(ImageIntake, "stride")
     max_pixels: int = like(ImageIntake, "max_pixels")
     on_error: str = like(ImageIntake, "on_error")
     max_bad: str | None = like(ImageIntake, "max_bad")
-    model: str | None = option(
+    model: str | None = model_option(
         None,
-        f"Take the frames as this autoencoder gives them back. {MODEL} Default: the frames as they"
-        " are.",
-        section="model",
+        f"Encode and decode the frames with this autoencoder first. {MODEL} Default: the frames as"
+        " they are.",
     )
     model_weights: str | None = option(
         None,
-        "File or folder of the weights of --model. Default: looked for as for other commands.",
+        "File or folder of the weights of --model. Default: where other commands look for them.",
         section="model",
         metavar="PATH",
+        exists=check_weights,
     )
 
 
@@ -98,7 +114,7 @@ class VideoDistanceJob:
     b: str = option("", f"Second {FEATURES}", argument=True, section="read")
     compat: str = option(
         "centred",
-        "centred (default): the Frechet distance. uncentred: with raw second moments in place of"
+        "centred (default): the Frechet distance. uncentred: with raw second moments instead of"
         " covariances, to compare with figures of the published script.",
         section="measure",
         choices=tuple(COMPAT),
@@ -106,6 +122,6 @@ class VideoDistanceJob:
     )
     force: bool = option(
         False,
-        "Compare features although they were made differently. Default: refuse.",
+        "Compare features even if they were made differently. Default: refuse.",
         section="model",
     )

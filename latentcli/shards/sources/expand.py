@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from latentcli.core.errors import UsageError
+from latentcli.core.near_names import missing_list, missing_source
 from latentcli.shards.sources.braces import brace_names
 from latentcli.shards.sources.file_list import Files, Source
 from latentcli.shards.sources.local import absolute, add_path, expand_glob, expand_path
@@ -57,10 +58,7 @@ def _expanded(source: str, scan: Scan) -> Source:
         return joined(source, _each(source, names, scan))
     if glob.has_magic(named):
         return expand_glob(named, scan)
-    raise UsageError(
-        f"{source} does not exist. A source is a folder, a file, a quoted glob or brace list, a URL"
-        " of one of these, or @list.txt with one path a line."
-    )
+    raise missing_source(source)
 
 
 def local_name(source: str) -> str:
@@ -165,6 +163,8 @@ def _list(source: str, scan: Scan) -> Source:
 def _list_bytes(path: str, name: str) -> bytes:
     try:
         return path_of(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except FileNotFoundError as error:
+        raise missing_list(name) from error
     except OSError as error:
         raise UsageError(f"the list {name} cannot be read: {error.strerror}.") from error
 

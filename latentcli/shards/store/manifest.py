@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from latentcli.core.errors import StoreError
+from latentcli.core.near_names import missing_store
 from latentcli.core.types import QUANTISED_DTYPES
 from latentcli.shards.layout import MANIFEST, SUFFIXES
 from latentcli.shards.storage.atomic_write import FileDigest, atomic_write
@@ -129,9 +130,11 @@ def read_manifest(store: AnyPath) -> Manifest:
     """A store's manifest; StoreError where there is none, or it is damaged or too new."""
     path = store / MANIFEST
     if not path.is_file():
-        what = "it has no manifest.json" if store.is_dir() else "there is no such folder"
+        if not store.is_dir():
+            raise missing_store(store)
         raise StoreError(
-            f"{store} is no latent store: {what}. Name the folder that latentcli encode wrote."
+            f"{store} is no latent store: it has no manifest.json. Name the folder that latentcli"
+            " encode wrote."
         )
     document = load_object(path)
     version = document.get("format_version")

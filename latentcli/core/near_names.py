@@ -1,0 +1,85 @@
+"""Finds the name that a mistyped one is likely to mean, among those that are allowed or there."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from errno import ENOENT
+from itertools import islice
+from pathlib import Path
+
+from latentcli.core.errors import StoreError, UsageError, WeightsError
+
+MOST_NAMES = 5000
+"""Names of a folder that are compared: more would take longer than a person waits for a message."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str | None:
+    """The allowed name that is most like another one; None where none is like it."""
+    return next(iter(difflib.get_close_matches(name, list(allowed), n=1)), None)
+
+
+def suggestion(name: str, allowed: Iterable[str], prefix: str = "") -> str:
+    """' (did you mean ...?)' or nothing; a prefix that all names have makes none of them alike."""
+    bare = [one.removeprefix(prefix) for one in allowed]
+    near = nearest(name.removeprefix(prefix), bare)
+    return f" (did you mean {prefix + near!r}?)" if near else ""
+
+
+def near_path(path: str | Path) -> str:
+    """' (did you mean ...?)' with the path that is there and is most like one that is not.
+
+    The first part that is missing is compared with what its folder holds. Nothing for a URL.
+    """
+    if "://" in str(path):
+        return ""
+    path = missing = Path(path)
+    while not os.path.lexists(missing.parent):
+        missing = missing.parent
+    try:
+        with os.scandir(missing.parent) as entries:
+            names = [entry.name for entry in islice(entries, MOST_NAMES)]
+    except OSError:
+        return ""
+    near = nearest(missing.name, names)
+    if near is None:
+        return ""
+    there = missing.with_name(near) / path.relative_to(missing)
+    return f" (did you mean {str(there)!r}?)" if os.path.lexists(there) else ""
+
+
+def missing_store(path: object) -> StoreError:
+    """The error for a store's folder that is not there."""
+    return StoreError(
+        f"{path} is no latent store: there is no such folder{near_path(str(path))}. Name the folder"
+        " that latentcli encode wrote."
+    )
+
+
+def missing_source(source: str) -> UsageError:
+    """The error for a source that is not there."""
+    return UsageError(
+        f"{source} does not exist{near_path(source)}. A source is a folder, a file, a quoted glob"
+        " or brace list, a URL of one of these, or @list.txt with one path a line."
+    )
+
+
+def missing_list(name: str) -> UsageError:
+    """The error for a list of sources that is not there."""
+    return UsageError(f"the list {name} cannot be read: {os.strerror(ENOENT)}{near_path(name)}.")
+
+
+def missing_latents(path: object, others: str) -> StoreError:
+    """The error for latents that are not there; `others` is what may be named but for a store."""
+    return StoreError(
+        f"There is no {path}{near_path(str(path))}: name a store folder, one of its shards,"
+        f" {others}."
+    )
+
+
+def missing_weights(path: object) -> WeightsError:
+    """The error for weights that are not there."""
+    return WeightsError(
+        f"There are no weights at {path}: no such file or folder{near_path(str(path))}."
+    )
