@@ -78,6 +78,13 @@ def missing_latents(path: object, others: str) -> StoreError:
     )
 
 
+def missing_features(path: object) -> UsageError:
+    """The error for a file of features that is not there."""
+    return UsageError(
+        f"There is no file {path}{near_path(str(path))}; latentcli video-embed makes one."
+    )
+
+
 def missing_weights(path: object) -> WeightsError:
     """The error for weights that are not there."""
     return WeightsError(

@@ -205,6 +205,31 @@ def test_help_tells_the_defaults_that_a_job_finds_by_itself() -> None:
     assert f"{Cpu.groups} on a CPU, {Cuda.groups} on a GPU." in embed["batch_size"].help
 
 
+def test_a_short_form_means_the_same_everywhere_and_is_there_wherever_its_option_is() -> None:
+    short: dict[str, set[str]] = {}
+    for verb in NAMES:
+        for parameter in parameters(verb).values():
+            if parameter.param_type_name == "option":
+                for flag in parameter.opts[1:]:
+                    short.setdefault(flag, set()).add(parameter.opts[0])
+                for flag, long in {"-m": "--model", "-b": "--batch-size", "-o": "--output"}.items():
+                    assert (flag in parameter.opts) is (long in parameter.opts), (verb, flag)
+    assert short == {
+        "-m": {"--model"},
+        "-b": {"--batch-size"},
+        "-o": {"--output"},
+        "-0": {"--null"},
+        "--revision": {"--branch"},
+    }
+
+
+def test_short_forms_are_the_options(cli: Run, tmp_path: Path) -> None:
+    for words in (["-b", "x"], ["--batch-size", "x"]):
+        told = cli("encode", tmp_path, "-o", tmp_path / "out", *words).err
+        assert "--batch-size is 'x'; expected a whole number." in told
+    assert "no model named 'x'" in cli("encode", tmp_path, "-m", "x").err
+
+
 def test_one_spelling_and_one_text_for_each_option() -> None:
     """Options of the same name differ only where the commands do."""
     texts: dict[str, set[str]] = {}

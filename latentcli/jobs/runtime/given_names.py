@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from latentcli.core.near_names import (
+    missing_features,
     missing_latents,
     missing_list,
     missing_source,
@@ -66,6 +67,12 @@ def check_inspected(text: str) -> None:
     """StoreError for latents to inspect that are not there."""
     if is_missing(text):
         raise missing_latents(text, INSPECTED)
+
+
+def check_features(text: str) -> None:
+    """UsageError for a file of features that is not there."""
+    if is_missing(text):
+        raise missing_features(text)
 
 
 def check_weights(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latentcli.core.options import like, option
-from latentcli.jobs.runtime.given_names import check_source, check_weights
+from latentcli.jobs.runtime.given_names import check_features, check_source, check_weights
 from latentcli.jobs.settings import (
     MODEL,
     NO_SOURCES,
@@ -110,8 +110,8 @@ class VideoEmbedJob(DecodeSettings, ModelSettings):
 class VideoDistanceJob:
     """Two files of features to their distance."""
 
-    a: str = option("", f"First {FEATURES}", argument=True, section="read")
-    b: str = option("", f"Second {FEATURES}", argument=True, section="read")
+    a: str = option("", f"First {FEATURES}", argument=True, section="read", exists=check_features)
+    b: str = option("", f"Second {FEATURES}", argument=True, section="read", exists=check_features)
     compat: str = option(
         "centred",
         "centred (default): the Frechet distance. uncentred: with raw second moments instead of"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import StoreError, UsageError
-from latentcli.core.near_names import near_path
+from latentcli.core.near_names import missing_features
 from latentcli.shards.storage.atomic_write import write_error
 from latentcli.shards.tensors.file import SafetensorsFile
 from latentcli.shards.tensors.write import tensor_bytes, write_safetensors
@@ -76,9 +76,7 @@ def open_features(path: Path) -> Iterator[FeatureFile]:
             " .pt and .pkl, are not read, for reading them may run code."
         )
     if not path.is_file():
-        raise UsageError(
-            f"There is no file {path}{near_path(path)}; latentcli video-embed makes one."
-        )
+        raise missing_features(path)
     if path.suffix.lower() == ".safetensors":
         with SafetensorsFile(path) as file:
             yield _of_safetensors(path, file)

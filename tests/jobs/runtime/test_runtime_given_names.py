@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("check", "text"),
     [
         *((check_model, text) for text in ("flux2", "a/b", "./photos", "photos", "no/such.toml")),
-        *((check_model, text) for text in ("flux2=w.safetensors", "../there/is/none", "x=/no/w")),
+        *((check_model, text) for text in ("flux2=w.safetensors", "../there/is/none")),
         *((check_source, text) for text in ("photos", "-", "s3://b/none", "pipe:cat x.tar", "@-")),
         *((check_source, text) for text in ("@list.txt", "no*.jpg", "{0..3}.tar", "file:///none")),
         *((check_store, text) for text in ("photos", "hf://datasets/a/b", "-")),
@@ -51,11 +51,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_there_or_only_a_job_can_tell_is_let_through(
     check: Callable[[str], None], text: str
 ) -> None:
-    if text == "x=/no/w":
-        with pytest.raises(UsageError, match="There is no model named 'x'"):
-            check(text)
-    else:
-        assert check(text) is None
+    assert check(text) is None
+
+
+def test_the_name_of_a_model_with_weights_is_looked_at_alone() -> None:
+    with pytest.raises(
+        UsageError, match=r"There is no model named 'flux_2'\. Did you mean flux2\?"
+    ):
+        check_model("flux_2=/no/weights.safetensors")
 
 
 @pytest.mark.parametrize(
