@@ -11,6 +11,7 @@ from latentcli.cli.output import Output, say_bundled
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.cluster.environment import refuse_ranks
+from latentcli.jobs.runtime.given_names import check_source
 from latentcli.jobs.settings import NO_SOURCES
 
 
@@ -20,6 +21,8 @@ def bench(out: Output, job: BenchJob, given: frozenset[str]) -> None:
     refuse_ranks("bench", os.environ)
     if job.stages and not job.sources:
         raise UsageError(missing(NO_SOURCES, "bench"))
+    for source in job.sources if job.stages else ():
+        check_source(source)
     say_bundled(out, given)
     with out.reporter() as reporter:
         from latentcli.jobs.bench.job import run_bench

@@ -28,6 +28,7 @@ class BenchJob(ModelSettings):
         "sources",
         help=f"With --stages: {SOURCES.replace('image or video files', 'image files')}",
         needed="",
+        exists=None,
     )
     op: str | None = option(
         None,
