@@ -57,4 +57,4 @@ def test_a_folder_with_other_things_is_refused(cli: Run, store: Path) -> None:
     refused = cli("inspect", store, "--report", store)
     assert refused.code == 2 and "holds other things" in refused.err
     assert cli("inspect", store, "--report-samples", 5).code == 2
-    assert cli("inspect", store / "none", "--report", "/sys/latentcli").code == 2
+    assert cli("inspect", store, "--report", "/sys/latentcli").code == 2

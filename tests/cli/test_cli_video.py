@@ -41,7 +41,7 @@ def test_a_job_file_sets_options(cli: Run, tmp_path: Path) -> None:
     [
         (["video-embed", "-o", "f.safetensors"], "Give what to read"),
         (["video-embed", "x", "-o", "f.safetensors", "--frames", "some"], "--frames is 'some'"),
-        (["video-embed", "x", "-o", "f.npy"], "must end in .safetensors"),
+        (["video-embed", ".", "-o", "f.npy"], "must end in .safetensors"),
         (["video-distance", "a.npy", "b.npy"], "There is no file a.npy"),
         (["video-distance", "a.npy", "b.pkl", "--compat", "raw"], "allowed are centred"),
     ],
