@@ -24,6 +24,9 @@ BEGIN = "<!-- keys: written by scripts/command_table.py --write -->\n"
 HEAD = """\
 # Command line
 
+`latentcli COMMAND --help` shows what is needed daily, `--help-all` every option in full. After
+`latentcli --install-completion` the shell completes commands, options, models and choices.
+
 Every option can also be set by a variable (`LATENTCLI_BATCH_SIZE` for `--batch-size`) or in a
 [job file](job-files.md). Options beat variables, which beat the job file, which beats defaults.
 This page is made from the options by `scripts/command_table.py`.
@@ -53,7 +56,7 @@ def section(command: Any, name: str) -> Iterator[str]:
     yield "| option | |"
     yield "| --- | --- |"
     for param in command.params:
-        if not getattr(param, "hidden", False) and param.name != "help":
+        if not getattr(param, "hidden", False) and param.name not in ("help", "help_all"):
             yield f"| {names(param)} | {cell(getattr(param, 'help', None) or '')} |"
     yield ""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentcli.cli.help import HelpAll
+from latentcli.cli.help import PANELS, HelpAll
 from latentcli.cli.jobfile import Job, resolve
 from latentcli.cli.output import Output, output_of
 from latentcli.cli.variables import variable
@@ -93,7 +93,9 @@ def parameters(kind: type[DataclassInstance], reports: bool) -> list[inspect.Par
     hints: dict[str, Any] = {"context": typer.Context}
     if any(one.section for one in options.values()):
         hints["config"] = Config
-    hints |= {name: annotation(option) for name, option in options.items()}
+    hints |= {
+        name: annotation(options[name]) for name in sorted(options, key=lambda n: rank(options[n]))
+    }
     if reports:
         hints |= {"json": Json, "quiet": Quiet}
     hints["help_all"] = HelpAll
@@ -105,6 +107,11 @@ def parameters(kind: type[DataclassInstance], reports: bool) -> list[inspect.Par
         )
         for name, hint in hints.items()
     ]
+
+
+def rank(option: Option) -> int:
+    """Where an option's panel stands in the help."""
+    return [*PANELS].index(option.panel or option.section)
 
 
 def annotation(option: Option) -> Any:

@@ -90,10 +90,11 @@ class CompileSettings:
 
     compile: str = option(
         "auto",
-        "on: run what torch.compile makes of the networks, for the sizes of --size or of a few"
-        " buckets; it takes up to a minute for each, and a compiler. off: do not. auto (default):"
-        " in very large jobs of a model that was measured to gain by it, else not.",
+        "on: run the networks compiled by torch.compile, for the sizes of --size or of a few"
+        " buckets. Each size takes up to a minute, and needs a compiler. off: do not."
+        " auto (default): in very large jobs of a model that was measured to gain by it, else not.",
         section="model",
+        panel="batch",
         choices=("auto", "on", "off"),
     )
 

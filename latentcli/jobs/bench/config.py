@@ -96,7 +96,7 @@ class BenchJob(ModelSettings):
     compile: str = like(
         CompileSettings,
         "compile",
-        help="on: time what torch.compile makes of the networks, which needs a compiler. off, and"
+        help="on: time the networks compiled by torch.compile, which needs a compiler. off, and"
         " auto (default): time the networks as they are.",
     )
     roofline: bool = option(
