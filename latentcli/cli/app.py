@@ -32,6 +32,7 @@ from latentcli.cli.sync import sync
 from latentcli.cli.variables import check_variables
 from latentcli.cli.verify import verify
 from latentcli.cli.video import video_distance, video_embed
+from latentcli.cli.watch import watch
 from latentcli.core.errors import Interrupted, LatentCliError, LeaderFailed
 from latentcli.jobs.cluster.environment import LAUNCHED
 from latentcli.jobs.runtime.process import stopped_by
@@ -40,7 +41,7 @@ from latentcli.jobs.runtime.signals import StopRequest, stop_at_once
 NAME = "latentcli"
 COMMANDS = (
     *(encode, plan, sync, decode, export, roundtrip, bench, models, inspect, verify, budget),
-    *(slurm, card, push, video_embed, video_distance),
+    *(watch, slurm, card, push, video_embed, video_distance),
 )
 SUBCOMMANDS = {models: (show,)}
 """Commands that have further ones below them, and run alone too."""
@@ -106,6 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Output(asked("json", words, os.environ), asked("quiet", words, os.environ), tuple(words))
     debug = asked("debug", words, os.environ)
     logging.getLogger(NAME).setLevel(logging.ERROR if out.quiet else logging.WARNING)
+    return out.end(exit_code_of(words, out, debug))
+
+
+def exit_code_of(words: list[str], out: Output, debug: bool) -> int:
+    """The exit code of a command line; an error that ends it is told."""
     with stop_at_once(AGAIN) as stop:
         out.check = stop.check
         try:

@@ -21,7 +21,7 @@ def bench(out: Output, job: BenchJob, given: frozenset[str]) -> None:
     if job.stages and not job.sources:
         raise UsageError(missing(NO_SOURCES, "bench"))
     say_bundled(out, given)
-    with out.reporter() as reporter:
+    with out.reporter(job, "bench") as reporter:
         from latentcli.jobs.bench.job import run_bench
         from latentcli.reports.bench_tables import bench_tables, stages_tables
 

@@ -18,7 +18,7 @@ from latentcli.jobs.config import VerifyJob
 def verify(out: Output, job: VerifyJob, given: frozenset[str]) -> None:
     """Re-check a store: every digest and count, and a few inputs encoded again."""
     refuse_ranks("verify", os.environ)
-    with out.reporter() as reporter:
+    with out.reporter(job, "verify") as reporter:
         from latentcli.jobs.store.verify import run_verify
         from latentcli.reports.tables import verify_tables
 

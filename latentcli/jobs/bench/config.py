@@ -11,13 +11,14 @@ from latentcli.jobs.settings import (
     SOURCES,
     CompileSettings,
     DecodeSettings,
+    FollowSettings,
     ImageIntake,
     ModelSettings,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchJob(ModelSettings):
+class BenchJob(FollowSettings, ModelSettings):
     """Time encode and decode of models, or the stages of a whole encode job."""
 
     sources: tuple[str, ...] = like(

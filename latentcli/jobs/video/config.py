@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latentcli.core.options import like, option
-from latentcli.jobs.settings import MODEL, NO_SOURCES, DecodeSettings, ImageIntake, ModelSettings
+from latentcli.jobs.settings import (
+    MODEL,
+    NO_SOURCES,
+    DecodeSettings,
+    FollowSettings,
+    ImageIntake,
+    ModelSettings,
+)
 
 PREPROCESS = {
     "cdfvd": "divided by 255, then bilinear without antialias (as cd-fvd)",
@@ -22,7 +29,7 @@ FEATURES = "file of features: from video-embed, .npy, .npz, or .safetensors with
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoEmbedJob(DecodeSettings, ModelSettings):
+class VideoEmbedJob(FollowSettings, DecodeSettings, ModelSettings):
     """Clips to a file of features."""
 
     sources: tuple[str, ...] = option(
