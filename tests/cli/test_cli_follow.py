@@ -47,7 +47,7 @@ def encode_words(toy: list[str], *more: object) -> list[object]:
 
 
 def test_encode(cli: Run, toy: list[str]) -> None:
-    done = cli(*encode_words(toy, "--metrics-file", "job.prom"))
+    done = cli(*encode_words(toy))
     assert done.code == 0, done.err
     found = events()
     names = Counter(event["event"] for event in found)
@@ -62,7 +62,17 @@ def test_encode(cli: Run, toy: list[str]) -> None:
     assert (end["store"], end["verb"], end["units"]) == ("out", "encode", 4)
     assert {"read", "decode_image", "encode", "write"} <= end["stages"].keys()
     assert any(event.get("text") == "Loading the model" for event in found)
-    assert "latentcli_exit_code" in Path("job.prom").read_text()
+
+
+def test_metrics(cli: Run, toy: list[str]) -> None:
+    parser = pytest.importorskip("prometheus_client.parser")
+    done = cli(*encode_words(toy, "--metrics-file", "job.prom"))
+    assert done.code == 0, done.err
+    families = parser.text_string_to_metric_families(Path("job.prom").read_text())
+    found = {family.name: family.samples[0] for family in families}
+    assert found["latentcli_items_done"].value == 4
+    assert found["latentcli_exit_code"].value == found["latentcli_running"].value == 0
+    assert found["latentcli_running"].labels["store"] == "out"
 
 
 def test_a_job_that_goes_on_appends(cli: Run, toy: list[str]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,6 +119,26 @@ def test_ctrl_c_ends_the_watching_alone(model, tmp_path, two_tars):
             assert watching.returncode == code and "Traceback" not in errors
             assert errors == "" or code
         assert job.process.poll() is None
+
+
+def test_on_a_terminal_it_is_redrawn_in_place(model, tmp_path, two_tars):
+    store, shown = tmp_path / "store", b""
+    with job_that_waits(tmp_path, str(store), model, two_tars) as job:
+        committed(store, job.process)
+        master, slave = pty.openpty()
+        words = [sys.executable, "-m", "latentcli", "watch", str(store), "--every", "0.1"]
+        env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "24"}
+        watching = subprocess.Popen(words, stdout=slave, stderr=slave, env=env)
+        os.close(slave)
+        while shown.count(b"1 of 2 shards") < 2:
+            shown += os.read(master, 65536)
+        assert b"\x1b[" in shown and f"process {job.process.pid}".encode() in shown
+        job.finish()
+        with suppress(OSError):  # Linux tells the end of a terminal by EIO
+            while part := os.read(master, 65536):
+                shown += part
+        os.close(master)
+        assert watching.wait(60) == 0 and b"is complete; nobody is writing to it." in shown
 
 
 def test_a_whole_store(mixed_store):
