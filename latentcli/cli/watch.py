@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from latentcli.jobs.store.watch import StoreState, StoreWatch
 
-PERIOD, REMOTE_PERIOD = 2.0, 30.0
-
 
 @command(WatchJob)
 def watch(out: Output, job: WatchJob, given: frozenset[str]) -> None:
@@ -28,11 +26,9 @@ def watch(out: Output, job: WatchJob, given: frozenset[str]) -> None:
     It may run anywhere that the store can be read, and does not disturb the job. With --json or
     --once it shows how things are now.
     """
-    from latentcli.jobs.store.watch import StoreWatch, document
-    from latentcli.shards.storage.paths import is_remote, path_of
+    from latentcli.jobs.store.watch import document, watch_of
 
-    looking = StoreWatch(path_of(job.store))
-    period = job.every or (REMOTE_PERIOD if is_remote(job.store) else PERIOD)
+    looking, period = watch_of(job)
     if job.once or out.as_json:
         state = settled(looking)
         out.show(document(state), data=lambda _: lines(state))

@@ -154,7 +154,6 @@ def encode_in_team(run: EncodeRun, work: Work) -> None:
             run.meter.advance(0)
 
     run.team.wait_for_all(waiting)
-    run.hear()
 
 
 def follow(

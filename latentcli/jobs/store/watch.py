@@ -18,12 +18,15 @@ from typing import Any
 from latentcli.core.errors import StoreError
 from latentcli.core.json_values import rounded_value
 from latentcli.jobs.store.list_size import ListSize, list_size
+from latentcli.jobs.store.watch_config import WatchJob
 from latentcli.jobs.store.writer import Writer, WriterWatch
 from latentcli.shards.layout import INPUTS, SHARDS, record_unit
-from latentcli.shards.storage.paths import AnyPath, read_part, reading
+from latentcli.shards.storage.paths import AnyPath, path_of, read_part, reading
 from latentcli.shards.store.manifest import Manifest, read_manifest
 
 RUNNING, STOPPED, COMPLETE = "running", "stopped", "complete"
+PERIOD, REMOTE_PERIOD = 2.0, 30.0
+"""Seconds between two looks at a folder, and at a URL."""
 MINUTE = 60.0
 """Seconds that the rate looks back."""
 
@@ -186,6 +189,12 @@ class StoreWatch:
             return self._list[1]
         except (OSError, StoreError):
             return None  # it is not written yet
+
+
+def watch_of(job: WatchJob) -> tuple[StoreWatch, float]:
+    """What looks at the store of a job, and the seconds between two looks."""
+    store = path_of(job.store)
+    return StoreWatch(store), job.every or (PERIOD if isinstance(store, Path) else REMOTE_PERIOD)
 
 
 def samples_per_shard(manifest: Manifest) -> int:
