@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output
+from latentcli.core.byte_size import byte_words
 from latentcli.jobs.store.watch_config import WatchJob
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def facts(state: StoreState) -> Iterator[str]:
         yield f"{words.duration(state.eta)} to go"
     if failed := state.total("failed"):
         yield f"{failed:,} failed"
-    yield words.size(state.total("bytes"))
+    yield byte_words(state.total("bytes"))
     if state.written and state.writer is not None:
         ago = max(time.time() - state.written[-1].time, 0.0)
         yield f"last shard {words.duration(ago)} ago"

@@ -94,7 +94,7 @@ class MemorySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FollowSettings:
-    """Where the progress of a job is told besides standard error (docs/watching.md)."""
+    """Where the progress of a job is told besides standard error (docs/guides/watching.md)."""
 
     log_json: str | None = option(
         None,

@@ -16,7 +16,7 @@ DIGITS = 3
 """Decimals of rates, seconds and shares."""
 
 Event = Mapping[str, Any]
-"""One thing that happened, as docs/watching.md lists the fields."""
+"""One thing that happened, as docs/guides/watching.md lists the fields."""
 
 
 class Follower(Protocol):

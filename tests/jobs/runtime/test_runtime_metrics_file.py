@@ -113,6 +113,6 @@ def test_without_the_library_one_is_told_what_to_install(tmp_path, monkeypatch):
 
 
 def test_the_page_lists_every_metric():
-    page = Path(__file__).resolve().parents[3] / "docs" / "watching.md"
+    page = Path(__file__).resolve().parents[3] / "docs" / "guides" / "watching.md"
     text = page.read_text(encoding="utf-8")
     assert [name for name in METRICS if f"`latentcli_{name}`" not in text] == []
