@@ -33,6 +33,7 @@ from latentcli.cli.sync import sync
 from latentcli.cli.variables import check_variables
 from latentcli.cli.verify import verify
 from latentcli.cli.video import video_distance, video_embed
+from latentcli.cli.watch import watch
 from latentcli.core.errors import Interrupted, LatentCliError, LeaderFailed
 from latentcli.jobs.cluster.environment import LAUNCHED
 from latentcli.jobs.runtime.process import stopped_by
@@ -41,7 +42,7 @@ from latentcli.jobs.runtime.signals import StopRequest, stop_at_once
 NAME = "latentcli"
 GROUPS = {
     "Encode and decode": (encode, decode, plan, sync),
-    "Look and check": (inspect, verify, roundtrip, models),
+    "Look and check": (inspect, verify, watch, roundtrip, models),
     "Export and share": (export, card, push),
     "Measure": (bench, budget),
     "Clusters": (slurm,),
@@ -119,6 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Output(asked("json", words, os.environ), asked("quiet", words, os.environ), tuple(words))
     debug = asked("debug", words, os.environ)
     logging.getLogger(NAME).setLevel(logging.ERROR if out.quiet else logging.WARNING)
+    return out.end(exit_code_of(words, out, debug))
+
+
+def exit_code_of(words: list[str], out: Output, debug: bool) -> int:
+    """The exit code of a command line; an error that ends it is told."""
     with stop_at_once(AGAIN) as stop:
         out.check = stop.check
         try:

@@ -24,7 +24,7 @@ def bench(out: Output, job: BenchJob, given: frozenset[str]) -> None:
     for source in job.sources if job.stages else ():
         check_source(source)
     say_bundled(out, given)
-    with out.reporter() as reporter:
+    with out.reporter(job, "bench") as reporter:
         from latentcli.jobs.bench.job import run_bench
         from latentcli.reports.bench_tables import bench_tables, stages_tables
 

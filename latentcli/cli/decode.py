@@ -32,7 +32,7 @@ def decode(out: Output, job: DecodeJob, given: frozenset[str]) -> None:
         check_stdin()
     run_on_devices(out, job.devices, job.device)
     leads = rank_of(os.environ).leader
-    with reserved_stdout(out.stdout_is_taken), out.reporter(leads=leads) as reporter:
+    with reserved_stdout(out.stdout_is_taken), out.reporter(job, "decode", leads=leads) as reporter:
         from latentcli.jobs.decode.job import run_decode
 
         document = run_decode(job, reporter)

@@ -50,7 +50,11 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
         run_on_devices(out, job.devices, job.device)
     say_bundled(out, given)
     leads = rank_of(os.environ).leader
-    with reserved_stdout(out.stdout_is_taken), out.reporter(leads=leads) as reporter:
+    followed = None if job.dry_run else job
+    with (
+        reserved_stdout(out.stdout_is_taken),
+        out.reporter(followed, "encode", leads=leads) as reporter,
+    ):
         from latentcli.jobs.encode.job import run_encode
         from latentcli.jobs.loader.fork_server import begin_here
 

@@ -18,7 +18,7 @@ def export(out: Output, job: ExportJob, given: frozenset[str]) -> None:
     What the trainer cannot use is refused before anything is written: latents of another space, or
     of sizes that it would not compute. With --check an export is compared with its store.
     """
-    with out.reporter() as reporter:
+    with out.reporter(job, "export") as reporter:
         from latentcli.jobs.export.job import run_export
         from latentcli.jobs.loader.fork_server import begin_here
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import typer
     from rich.console import Console, RenderableType
 
+    from latentcli.cli.display import Display
+    from latentcli.jobs.runtime.broadcast import Broadcast
+    from latentcli.jobs.settings import FollowSettings
+
 TRUE = ("1", "true", "t", "yes", "y", "on")
 """What a LATENTCLI_* variable of a switch says for yes, as Typer reads it."""
 
@@ -53,6 +57,10 @@ class Output:
     """Raises where the command is to stop; called before status and progress are shown."""
     documented: bool = field(default=False, init=False)
     """Whether the JSON document is out."""
+    broadcast: Broadcast | None = field(default=None, init=False)
+    """What gives the job's events to those that follow it."""
+    error: str | None = field(default=None, init=False)
+    """The message that the command failed with."""
 
     @cached_property
     def stdout(self) -> Console:
@@ -69,10 +77,13 @@ class Output:
         return console_on(stream)
 
     @contextmanager
-    def reporter(self, *, leads: bool = True) -> Iterator[Reporter]:
+    def reporter(
+        self, job: FollowSettings | None = None, verb: str = "", *, leads: bool = True
+    ) -> Iterator[Reporter]:
         """What a job speaks through while it runs; code that is loaded within is waited for.
 
-        A process that does not lead its job has notes alone.
+        A process that does not lead its job has notes alone. The others are followed as the job
+        asks for; UsageError where that cannot be.
         """
         from latentcli.cli.display import PlainDisplay, display_for
 
@@ -80,21 +91,48 @@ class Output:
         if not leads:
             yield Reporter(note=ignore if self.quiet else display.note)
             return
+        if job is not None:
+            from latentcli.cli.follow import followed
+
+            self.broadcast = followed(job, verb, display.note)
+
+        display.start()
+        try:
+            reporter = self._heard(display, self.broadcast)
+            reporter.status("Loading")
+            yield reporter
+        finally:
+            display.close()
+
+    def _heard(self, display: Display, broadcast: Broadcast | None) -> Reporter:
+        """A reporter that the display shows, and the followers get, what it is told."""
+
+        def note(text: str) -> None:
+            display.note(text)
+            if broadcast is not None:
+                broadcast.note(text)
 
         def status(text: str) -> None:
             self.check()
             display.status(text)
+            if broadcast is not None:
+                broadcast.status(text)
 
         def progress(snapshot: Snapshot) -> None:
             self.check()
             display.progress(snapshot)
+            if broadcast is not None:
+                broadcast.progress(snapshot)
 
-        display.start()
-        try:
-            status("Loading")
-            yield Reporter(display.note, progress, status)
-        finally:
-            display.close()
+        if broadcast is None:
+            return Reporter(note, progress, status)
+        return Reporter(note, progress, status, broadcast.committed, broadcast.about)
+
+    def end(self, exit_code: int) -> int:
+        """Tells those that follow the job how it ended; the exit code."""
+        if self.broadcast is not None:
+            self.broadcast.end(exit_code, self.error)
+        return exit_code
 
     def say(self, lines: Iterable[str]) -> None:
         """Reporter: each line as it is, on stderr."""
@@ -133,6 +171,7 @@ class Output:
 
     def fail(self, message: str, exit_code: int, usage: str | None = None) -> int:
         """An error on stderr, and as the JSON document where none is out yet; its exit code."""
+        self.error = message
         if usage:
             self.stderr.out(usage, highlight=False)
         self.stderr.out(f"error: {message}", highlight=False)

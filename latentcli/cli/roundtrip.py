@@ -20,7 +20,7 @@ def roundtrip(out: Output, job: RoundtripJob, given: frozenset[str]) -> None:
     """Encode and decode images or clips in memory, and measure the differences."""
     refuse_ranks("roundtrip", os.environ)
     say_bundled(out, given)
-    with out.reporter() as reporter:
+    with out.reporter(job, "roundtrip") as reporter:
         from latentcli.jobs.loader.fork_server import begin_here
         from latentcli.jobs.roundtrip.job import run_roundtrip
         from latentcli.reports.roundtrip_tables import roundtrip_tables

@@ -18,7 +18,7 @@ from latentcli.jobs.config import VerifyJob
 def verify(out: Output, job: VerifyJob, given: frozenset[str]) -> None:
     """Check every digest and count of a store, and encode a few inputs again."""
     refuse_ranks("verify", os.environ)
-    with out.reporter() as reporter:
+    with out.reporter(job, "verify") as reporter:
         from latentcli.jobs.store.verify import run_verify
         from latentcli.reports.tables import verify_tables
 

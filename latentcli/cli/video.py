@@ -21,7 +21,7 @@ def video_embed(out: Output, job: VideoEmbedJob, given: frozenset[str]) -> None:
     refuse_ranks("video-embed", os.environ)
     if not job.output:
         raise UsageError("Say where the features go: -o FEATURES.safetensors.")
-    with out.reporter() as reporter:
+    with out.reporter(job, "video-embed") as reporter:
         from latentcli.jobs.video.embed import run_video_embed
 
         document = run_video_embed(job, reporter)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SECTIONS = (
     *("read", "decode_image", "preprocess", "batch", "model", "measure", "encode", "decode"),
-    *("encode_image", "write", "bench", "verify"),
+    *("encode_image", "write", "bench", "verify", "follow"),
 )
 """Sections of a job file: the stages, and what only a few commands have."""
 

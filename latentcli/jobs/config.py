@@ -27,6 +27,7 @@ from latentcli.jobs.settings import (
     SOURCES,
     CompileSettings,
     DecodeSettings,
+    FollowSettings,
     ImageIntake,
     MemorySettings,
     ModelSettings,
@@ -40,7 +41,7 @@ ONE_PROCESS = "A pipe is read and written by one process"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeJob(ModelSettings, CompileSettings, MemorySettings, ImageIntake):
+class EncodeJob(FollowSettings, ModelSettings, CompileSettings, MemorySettings, ImageIntake):
     """Images to a latent store."""
 
     sources: tuple[str, ...] = like(
@@ -190,7 +191,7 @@ class EncodeJob(ModelSettings, CompileSettings, MemorySettings, ImageIntake):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyJob:
+class VerifyJob(FollowSettings):
     """Re-check a store: every digest and count, and a few inputs encoded again."""
 
     store: str = option(
@@ -249,7 +250,7 @@ class SyncJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeJob(DecodeSettings, ModelSettings, CompileSettings, MemorySettings):
+class DecodeJob(FollowSettings, DecodeSettings, ModelSettings, CompileSettings, MemorySettings):
     """A latent store, a shard or a file of latents to pictures."""
 
     store: str = option(
@@ -329,7 +330,9 @@ class DecodeJob(DecodeSettings, ModelSettings, CompileSettings, MemorySettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundtripJob(DecodeSettings, ModelSettings, CompileSettings, MemorySettings, ImageIntake):
+class RoundtripJob(
+    FollowSettings, DecodeSettings, ModelSettings, CompileSettings, MemorySettings, ImageIntake
+):
     """Encode and decode in memory, and compare."""
 
     cached: str | None = option(

@@ -11,6 +11,7 @@ from typing import TypeVar
 from latentcli.core.byte_size import byte_size
 from latentcli.core.options import option
 from latentcli.jobs.runtime.failures import allowed_failures
+from latentcli.jobs.runtime.follow_options import TRACKERS, check_log, check_metrics
 from latentcli.jobs.runtime.given_names import check_model, check_source, check_weights
 from latentcli.models.presets import preset_names
 
@@ -118,6 +119,35 @@ class MemorySettings:
     def most_bytes(self) -> int | None:
         """`max_memory` in bytes."""
         return None if self.max_memory is None else byte_size(self.max_memory, "--max-memory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowSettings:
+    """Where the progress of a job is told besides standard error (docs/guides/watching.md)."""
+
+    log_json: str | None = option(
+        None,
+        "Append to this file a line of JSON every 5 seconds, and for each unit that is written."
+        " Default: none.",
+        section="follow",
+        metavar="FILE",
+        check=check_log,
+    )
+    metrics_file: str | None = option(
+        None,
+        "Keep the job's figures in this file, which must end in .prom, for the textfile collector"
+        " of Prometheus (needs latentcli[prometheus]). Default: none.",
+        section="follow",
+        metavar="FILE.prom",
+        check=check_metrics,
+    )
+    track: str | None = option(
+        None,
+        "wandb: send the job's figures to Weights & Biases (needs latentcli[wandb]). Default: send"
+        " none.",
+        section="follow",
+        choices=TRACKERS,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,13 @@ def second_units(names: Iterable[str]) -> list[int]:
     return sorted({int(match[1]) for match in matches if match})
 
 
+def record_unit(name: str) -> int | None:
+    """The unit whose commit record a file of this name is; None where it is none."""
+    match = _RECORD.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def recorded_units(store: AnyPath) -> list[int]:
     """Units that have a file with the name of a commit record, ascending."""
-    matches = (_RECORD.fullmatch(path.name) for path in (store / SHARDS).glob("*.json"))
-    return sorted(int(match[1]) for match in matches if match)
+    units = (record_unit(path.name) for path in (store / SHARDS).glob("*.json"))
+    return sorted(unit for unit in units if unit is not None)

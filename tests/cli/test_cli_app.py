@@ -37,6 +37,7 @@ from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.jobs.store.budget_config import BudgetJob
 from latentcli.jobs.store.config import CardJob, InspectJob, PushJob
+from latentcli.jobs.store.watch_config import WatchJob
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
 NAMES = [command.__name__.replace("_", "-") for command in COMMANDS]
@@ -53,6 +54,7 @@ JOBS = {
     "card": CardJob,
     "push": PushJob,
     "export": ExportJob,
+    "watch": WatchJob,
     "video-embed": VideoEmbedJob,
     "video-distance": VideoDistanceJob,
 }
@@ -140,7 +142,7 @@ def test_every_option_has_help_and_a_section(verb: str) -> None:
     assert all(told.help.endswith(".") for told in options.values())
     assert {told.panel or told.section for told in options.values()} <= PANELS.keys()
     without = {name for name, told in options.items() if told.section not in SECTIONS}
-    no_files = verb in ("inspect", "slurm", "card", "push")
+    no_files = verb in ("inspect", "slurm", "card", "push", "watch")
     assert without == (options.keys() if no_files else {"dry_run"} & options.keys())
     assert ("config" in parameters(verb)) is not no_files
 

@@ -12,6 +12,7 @@ from latentcli.jobs.settings import (
     SOURCES,
     CompileSettings,
     DecodeSettings,
+    FollowSettings,
     ImageIntake,
     ModelSettings,
     model_option,
@@ -20,7 +21,7 @@ from latentcli.models.presets import preset_names
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchJob(ModelSettings):
+class BenchJob(FollowSettings, ModelSettings):
     """Time encode and decode of models, or the stages of a whole encode job."""
 
     sources: tuple[str, ...] = like(

@@ -65,6 +65,10 @@ class TcpTeam(Team):
         self._silence = silence
         self._missing = missing or MissingRanks()
         self._lock = threading.Lock()
+        self._telling = threading.Lock()
+        """Held while texts are numbered, or asked for."""
+        self._heard = [0] * rank.world
+        """Texts of each rank that were told, here or there."""
         self._lost: LatentCliError | None = None
         self._end: tuple[str | None, int] | None = None
         self._closing = threading.Event()
@@ -106,6 +110,21 @@ class TcpTeam(Team):
     def reports(self) -> list[str]:
         names = [f"report/{rank}" for rank in range(1, self.rank.world)]
         return [self._whole(name) for name in names if self._has(name)]
+
+    def tell(self, text: str) -> None:
+        rank = self.rank.rank
+        with self._telling:
+            self._put(f"told/{rank}/{self._heard[rank]}", text)
+            self._heard[rank] += 1
+
+    def told(self) -> list[str]:
+        found = []
+        with self._telling:
+            for rank in range(1, self.rank.world):
+                while self._has(name := f"told/{rank}/{self._heard[rank]}"):
+                    found.append(self._whole(name))
+                    self._heard[rank] += 1
+        return found
 
     def claim(self) -> int:
         self.check()

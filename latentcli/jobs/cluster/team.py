@@ -28,6 +28,7 @@ class Team:
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _totals: dict[str, int] = field(default_factory=dict)
     _reports: list[str] = field(default_factory=list)
+    _told: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def broadcast(self, plan: str) -> None:
@@ -62,6 +63,17 @@ class Team:
     def reports(self) -> list[str]:
         """The leader, when all are done: what they gave, by rank."""
         return list(self._reports)
+
+    def tell(self, text: str) -> None:
+        """The others, any time: gives the leader what it may want to know."""
+        with self._lock:
+            self._told.append(text)
+
+    def told(self) -> list[str]:
+        """The leader: what they told since it last asked, each text once."""
+        with self._lock:
+            found, self._told = self._told, []
+        return found
 
     def progress(self, done: int, failed: int) -> tuple[int, int]:
         """Adds what this rank has done; what the whole job has, as a Meter shows it."""

@@ -135,6 +135,7 @@ def prepared(
     check_state(job.latents, engine)
     check_space(source, engine, force=job.force)
     engine = compiled_engine(job, source, engine, team, reporter)
+    reporter.about(str(source.path), engine.info.preset_name or engine.info.name)
     clips = source.clips is not None
     meter = Meter(
         *("decode", source.frames if clips else source.count, reporter.progress),

@@ -44,6 +44,8 @@ class Ledger:
     given: dict[str, list[int]] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     restarts: int = 0
+    told: list[str] = field(default_factory=list)
+    """What actors told of units, and the driver has yet to hear."""
     stopped: bool = False
 
     def begin(self, actor: str) -> list[int]:
@@ -67,6 +69,15 @@ class Ledger:
     def state(self) -> tuple[int, dict[str, int], int]:
         """(units left, totals, restarts of actors)."""
         return len(self.left), self.totals, self.restarts
+
+    def tell(self, text: str) -> None:
+        """Keeps what an actor tells the driver."""
+        self.told.append(text)
+
+    def hear(self) -> list[str]:
+        """What was told since this was last asked for."""
+        told, self.told = self.told, []
+        return told
 
     def assignment(self) -> str:
         """What every actor works by."""
@@ -107,6 +118,10 @@ class RayTeam(Team):
     def add(self, name: str, amount: int) -> int:
         """Adds to a total of the whole job; the new total."""
         return int(self._ask("add", name, amount))
+
+    def tell(self, text: str) -> None:
+        """Gives the driver what it may want to know."""
+        self._ask("tell", text)
 
 
 @dataclass

@@ -255,6 +255,9 @@ def watch(ray: Any, actors: Actors, run: EncodeRun) -> bool:
     LatentCliError as an actor raised it, and where they die one after the other.
     """
     left, totals, restarts = ray.get(actors.ledger.state.remote())
+    for text in ray.get(actors.ledger.hear.remote()):
+        run.team.tell(text)
+    run.hear()
     done, bad = totals.get("done", 0), totals.get("bad", 0)
     for name, total in totals.items():
         run.team.add(name, total - run.team.total(name))

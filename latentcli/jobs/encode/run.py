@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from latentcli.core.caption_counts import CaptionCounts
@@ -25,10 +26,11 @@ from latentcli.jobs.loader.reader import Reader
 from latentcli.jobs.runtime.background_thread import BackgroundThread
 from latentcli.jobs.runtime.machine import cores
 from latentcli.jobs.runtime.meter import Meter
-from latentcli.jobs.runtime.reporter import Reporter
+from latentcli.jobs.runtime.reporter import Committed, Reporter
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.jobs.runtime.stdio import STDOUT
 from latentcli.shards.sources.companions import Companions
+from latentcli.shards.store.commit import CommitRecord
 from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.manifest import Manifest
 
@@ -81,6 +83,24 @@ class EncodeRun:
         """Interrupted or LatentCliError where the job is to stop here, or has stopped elsewhere."""
         self.stop.check()
         self.team.check()
+
+    def committed(self, record: CommitRecord) -> None:
+        """Tells whoever follows the job of a unit that this process wrote.
+
+        Those of the other processes come through the leader, which hears of them here.
+        """
+        counts = record.encoded, record.failed, record.bytes
+        told, team = Committed(record.unit, *counts, self.team.rank.rank), self.team
+        if not team.rank.leader:
+            team.tell(json.dumps(asdict(told)))
+            return
+        self.reporter.committed(told)
+        self.hear()
+
+    def hear(self) -> None:
+        """Tells, in the leader, of the units that other processes wrote since the last time."""
+        for text in self.team.told():
+            self.reporter.committed(Committed(**json.loads(text)))
 
     @property
     def intake(self) -> Intake:

@@ -53,7 +53,9 @@ def opened_store(plan: EncodePlan, reporter: Reporter) -> Iterator[tuple[StoreLo
         if not lock.held:
             reporter.note(f"{plan.store} cannot be locked: see that no other job writes to it.")
         open_for_writing(plan.store, plan.manifest)
-        yield lock, read_manifest(plan.store)
+        there = read_manifest(plan.store)
+        reporter.about(str(plan.store), str(there.model["name"]))
+        yield lock, there
 
 
 def finished_store(
@@ -144,7 +146,14 @@ def encode_in_team(run: EncodeRun, work: Work) -> None:
     run.team.broadcast(assignment(run.plan, work))
     encode_inputs(run, claimed(run, work.todo))
     run.team.done()
-    run.team.wait_for_all(run.stop.check)
+
+    def waiting() -> None:
+        run.stop.check()
+        run.hear()
+        if run.team.rank.world > 1:
+            run.meter.advance(0)
+
+    run.team.wait_for_all(waiting)
 
 
 def follow(

@@ -22,7 +22,7 @@ from latentcli.jobs.loader.readers import SEPARATOR
 from latentcli.jobs.runtime.background_thread import BackgroundThread
 from latentcli.jobs.runtime.stdio import Stdout, go_on
 from latentcli.latents.schema import posterior_text, shard_metadata
-from latentcli.shards.store.commit import Contents, commit_tar, commit_unit
+from latentcli.shards.store.commit import CommitRecord, Contents, commit_tar, commit_unit
 from latentcli.shards.store.manifest import Manifest, write_manifest
 from latentcli.shards.tar.write import TarSample, sample_chunks
 
@@ -59,11 +59,12 @@ class StoreSink(Sink):
             write_manifest(run.plan.store, self.running)
             self.running = None
         with run.meter.stage("write", 0):
-            commit(run, unit)
+            record = commit(run, unit)
             unit.drop_spilled()
+        run.committed(record)
 
 
-def commit(run: EncodeRun, unit: EncodedUnit) -> None:
+def commit(run: EncodeRun, unit: EncodedUnit) -> CommitRecord:
     """The shard and its record, in the store's format."""
     store, metadata = run.plan.store, unit_metadata(run.engine, run.plan, run.manifest, unit.number)
     rows = list(unit.rows.values())
@@ -71,8 +72,7 @@ def commit(run: EncodeRun, unit: EncodedUnit) -> None:
     if unit.number in run.parts:
         task = rewriting_of(store, run.manifest, run.inputs, unit.number, unit)
         fields = {row.key: unit.fields.get(row.key, {}) for row in rows}
-        rewrite(replace(task, fields=fields), metadata)
-        return
+        return rewrite(replace(task, fields=fields), metadata)
     contents = Contents(
         spec_hash=run.manifest.spec_hash,
         rows=rows,
@@ -83,9 +83,8 @@ def commit(run: EncodeRun, unit: EncodedUnit) -> None:
     )
     if run.manifest.format == "webdataset":
         samples = list(samples_of(unit, rows, metadata, run.inputs.roots))
-        commit_tar(store, unit.number, samples, contents)
-    else:
-        commit_unit(store, unit.number, unit.tensors, metadata, contents)
+        return commit_tar(store, unit.number, samples, contents)
+    return commit_unit(store, unit.number, unit.tensors, metadata, contents)
 
 
 def check_first(run: EncodeRun, batch: Sequence[Picture]) -> None:

@@ -24,7 +24,7 @@ from latentcli.jobs.loader.packed_options import check_packed_options
 from latentcli.jobs.loader.packed_reader import PackedReader
 from latentcli.jobs.runtime.reporter import Reporter
 from latentcli.jobs.runtime.signals import StopRequest
-from latentcli.jobs.runtime.stdio import STDIN, Stdout
+from latentcli.jobs.runtime.stdio import STDIN, STDOUT, Stdout
 from latentcli.shards.layout import INPUTS
 from latentcli.shards.sources.find_inputs import assign_units
 from latentcli.shards.store.input_list import InputList, write_inputs
@@ -47,6 +47,7 @@ def encode_to_stdout(
     with tempfile.TemporaryDirectory(prefix="latentcli-") as folder:
         media, kind, inputs, left_out = inputs_of(job, Path(folder), reporter)
         plan = plan_encode(job, engine, media, kind)
+        reporter.about(STDOUT, plan.manifest.model["name"])
         sink, work = TarStreamSink(stream), Work(inputs, tuple(range(inputs.units)))
         run = run_of(*(job, engine, plan, plan.manifest, work, Team(), stop, reporter, sink))
         if isinstance(run.reader, PackedReader):

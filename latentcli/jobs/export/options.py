@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from latentcli.core.options import option
 from latentcli.exports.formats import NAMES
 from latentcli.jobs.runtime.given_names import check_store
-from latentcli.jobs.settings import NO_STORE
+from latentcli.jobs.settings import NO_STORE, FollowSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportJob:
+class ExportJob(FollowSettings):
     """A store to the files of a trainer."""
 
     store: str = option(

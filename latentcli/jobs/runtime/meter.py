@@ -62,6 +62,8 @@ class Snapshot:
     """What is counted."""
     total_is_guess: bool = False
     ranks: int = 1
+    latest: Callable[[], Snapshot] | None = field(default=None, repr=False, compare=False)
+    """Gives the state of the same job when it is called; None where nobody measures on."""
 
     @property
     def finished(self) -> bool:
@@ -276,6 +278,7 @@ class Meter:
                 self.noun,
                 self.total_is_guess,
                 self.ranks,
+                self.snapshot,
             )
 
     def paces(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from latentcli.jobs.settings import (
     MODEL,
     NO_SOURCES,
     DecodeSettings,
+    FollowSettings,
     ImageIntake,
     ModelSettings,
     model_option,
@@ -30,7 +31,7 @@ FEATURES = "file of features: of video-embed, .npy, .npz, or .safetensors with o
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoEmbedJob(DecodeSettings, ModelSettings):
+class VideoEmbedJob(FollowSettings, DecodeSettings, ModelSettings):
     """Clips to a file of features."""
 
     sources: tuple[str, ...] = option(

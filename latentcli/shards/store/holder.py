@@ -37,9 +37,13 @@ class Holder:
         pid = os.getpid()
         return cls(socket.gethostname(), _machine(), pid, _started(pid) or 0, _command())
 
+    def is_here(self) -> bool:
+        """Whether it is a process of this machine, of which all can be known."""
+        return (self.host, self.machine) == (socket.gethostname(), _machine())
+
     def is_dead(self) -> bool:
         """Whether it surely ended: only of a process of this machine can that be known."""
-        if (self.host, self.machine) != (socket.gethostname(), _machine()):
+        if not self.is_here():
             return False
         try:
             os.kill(self.pid, 0)

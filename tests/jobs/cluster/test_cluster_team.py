@@ -348,6 +348,37 @@ def test_threads_of_one_process_share_its_team():
             assert team.total("other") == 0
 
 
+def test_the_leader_hears_once_what_the_others_tell():
+    """Whichever of its threads asks."""
+    environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    told, heard, texts = threading.Event(), threading.Event(), [str(n) for n in range(40)]
+
+    def other() -> None:
+        with join_team(Rank(1, 2, 1), environment | {"RANK": "1"}) as team:
+            for text in texts:
+                team.tell(text)
+            told.set()
+            assert heard.wait(60)
+            team.tell("last")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with join_team(Rank(0, 2, 0), environment | {"RANK": "0"}) as team:
+        assert told.wait(60)
+        found: list[list[str]] = []
+        asking = [threading.Thread(target=lambda: found.append(team.told())) for _ in range(3)]
+        for each in asking:
+            each.start()
+        for each in asking:
+            each.join()
+        assert sorted(text for part in found for text in part) == sorted(texts)
+        assert team.told() == []
+        heard.set()
+        team.wait_for_all(lambda: None)
+        assert (team.told(), team.told()) == (["last"], [])
+    thread.join()
+
+
 def test_alone_the_plan_is_ones_own():
     with join_team(Rank(0, 1, 0), {}) as team:
         team.broadcast("all of it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import secrets
@@ -107,9 +108,14 @@ def run(cluster: dict[str, str], *given: object) -> subprocess.CompletedProcess[
 
 @needs_ray
 def test_the_bytes_are_those_of_one_process(cluster, pictures, model, alone, tmp_path):
-    done = run(cluster, *words(pictures, model, "-o", tmp_path / "store"))
+    log = tmp_path / "log.jsonl"
+    done = run(cluster, *words(pictures, model, "-o", tmp_path / "store", "--log-json", log))
     assert done.returncode == 0, done.stderr
     assert tree(tmp_path / "store") == alone
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    told = [event["unit"]["unit"] for event in events if event["event"] == "unit"]
+    assert sorted(told) == list(range(UNITS)), "each unit once, whichever actor wrote it"
+    assert (events[-1]["done"], events[-1]["units"]) == (INPUTS, UNITS)
 
 
 @needs_ray
