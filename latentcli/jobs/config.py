@@ -85,6 +85,14 @@ class EncodeJob(ModelSettings, CompileSettings, MemorySettings, ImageIntake):
         "Let sources of the form pipe:COMMAND run a shell, whose output is a tar. Default: off.",
         section="read",
     )
+    decode_on: str | None = option(
+        None,
+        "gpu: JPEG files are decoded and resized on the model's CUDA device (needs"
+        " latentcli[gpu-jpeg]); loader processes only check them. Others are decoded on the CPU."
+        " Default: that of the store that is gone on with; else cpu.",
+        section="decode_image",
+        choices=("cpu", "gpu"),
+    )
     batch_size: int | None = like(
         ImageIntake,
         "batch_size",

@@ -48,6 +48,8 @@ class Accelerator:
     network reaches 2^31 values, beyond which kernels are slow or missing."""
     matrix_side: ClassVar[int] = 8192
     """Of the largest square matrices that `bench` multiplies to find out how fast it can."""
+    jpeg_backends: ClassVar[tuple[str, ...]] = ()
+    """What decodes JPEG files on it, by nvImageCodec's names; nothing, for most kinds."""
     groups: ClassVar[int] = 8
     """Groups of frames that a network for features sees at once."""
     recorder: ClassVar[str] = ""
@@ -208,6 +210,7 @@ class Cuda(Accelerator):
     name = "cuda"
     recorder = "CUDAGraph"
     visible = "CUDA_VISIBLE_DEVICES"
+    jpeg_backends = ("HW_GPU_ONLY", "GPU_ONLY", "HYBRID_CPU_GPU")
 
     def has_bf16(self) -> bool:
         """Since Ampere; before, torch has a slow way round for some operators and none for others,
