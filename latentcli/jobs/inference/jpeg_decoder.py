@@ -6,7 +6,9 @@ interpolate colours that are stored at half the size, as every decoder of a CPU 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -51,6 +53,13 @@ def check_decoder(accelerator: Accelerator) -> None:
         raise UsageError(f"{ASKED} nvImageCodec is not installed. {INSTALL}")
 
 
+def nvimgcodec() -> Any:
+    """The library, which says nothing by itself: what it refuses is decoded here."""
+    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
+    with quiet_stderr():  # that its libraries for other formats are missing
+        return import_module(MODULE)
+
+
 class JpegDecoder:
     """Turns rows whose files were not decoded yet into pictures; used by one thread at a time."""
 
@@ -60,29 +69,26 @@ class JpegDecoder:
         """UsageError as `check_decoder`."""
         check_decoder(accelerator)
         self._accelerator, self._policy, self._spec = accelerator, policy, preprocess
-        # Its libraries for other formats are not wanted, and say on stderr that they are missing.
-        with quiet_stderr():
-            from nvidia import nvimgcodec as library
-
-            self._library = library
-            self._params = library.DecodeParams(
-                apply_exif_orientation=False, sample_format=library.SampleFormat.P_RGB
+        try:
+            self._library = nvimgcodec()
+            self._params = self._library.DecodeParams(
+                apply_exif_orientation=False, sample_format=self._library.SampleFormat.P_RGB
             )
-            host = accelerator.device.type == "cpu"
-            kinds = [getattr(library.BackendKind, kind) for kind in accelerator.jpeg_backends]
-            try:
-                self._decoder = library.Decoder(
-                    device_id=library.NVIMGCODEC_DEVICE_CPU_ONLY
-                    if host
-                    else library.NVIMGCODEC_DEVICE_CURRENT,
-                    backends=[*map(library.Backend, kinds)],
-                    options=":fancy_upsampling=1",
-                )
-            except RuntimeError as error:
-                raise UsageError(
-                    f"{ASKED} nvImageCodec found no decoder of JPEG files for"
-                    f" {accelerator.describe()} ({error}). {INSTALL}"
-                ) from error
+            self._decoder = self._new_decoder()
+        except (ImportError, RuntimeError) as error:
+            raise UsageError(
+                f"{ASKED} nvImageCodec found no decoder of JPEG files for"
+                f" {accelerator.describe()} ({error}). {INSTALL}"
+            ) from error
+
+    def _new_decoder(self) -> Any:
+        library, backends = self._library, self._accelerator.jpeg_backends
+        at = "CPU_ONLY" if self._device.type == "cpu" else "CURRENT"
+        return library.Decoder(
+            device_id=getattr(library, f"NVIMGCODEC_DEVICE_{at}"),
+            backends=[library.Backend(getattr(library.BackendKind, name)) for name in backends],
+            options=":fancy_upsampling=1",
+        )
 
     def pixels(self, rows: Sequence[Row], pictures: Sequence[Tensor]) -> Tensor:
         """uint8 [N, 3, H, W] on the device, of pictures that are to have one shape.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -145,6 +147,17 @@ def test_a_missing_package_is_named(monkeypatch):
         check_decoder(Cpu())
 
 
-def test_nothing_is_said_about_libraries_of_other_formats(monkeypatch, capfd):
-    decoder_of(monkeypatch)
-    assert capfd.readouterr() == ("", "")
+def test_the_library_says_nothing(monkeypatch):
+    """It would: of libraries that it lacks when it is loaded, and of files that it refuses."""
+    use_cpu_as_device(monkeypatch)
+    code = (
+        "import torch; from latentcli.jobs.inference.accelerator import Cpu;"
+        "from latentcli.jobs.inference.jpeg_decoder import JpegDecoder;"
+        "from latentcli.images.codec import DecodePolicy;"
+        "from latentcli.images.preprocess import PreprocessSpec;"
+        "Cpu.jpeg_backends = ('CPU_ONLY',);"
+        "decoder = JpegDecoder(Cpu(), DecodePolicy(), PreprocessSpec(None, 1));"
+        "print(decoder.decode([torch.zeros(9, dtype=torch.uint8)]))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("[None]\n", "")
