@@ -31,6 +31,20 @@ def turned(orientation: int) -> bytes:
     return jpeg(exif=exif.tobytes())
 
 
+def named_as_usual(data: bytes) -> bytes:
+    """A file whose colours are red, green and blue by Adobe's marker alone, and not by their names.
+
+    Names stand in the frame and before the scan, each before a byte or two of its own.
+    """
+    for start, step in ((data.index(b"\xff\xc0") + 10, 3), (data.index(b"\xff\xda") + 5, 2)):
+        names = slice(start, start + 3 * step, step)
+        changed = bytearray(data)
+        assert changed[names] == b"RGB"
+        changed[names] = b"\1\2\3"
+        data = bytes(changed)
+    return data
+
+
 PLAIN: Mapping[str, bytes] = {
     "usual": jpeg(),
     "full-colour": jpeg(subsampling=0),
@@ -50,6 +64,13 @@ OTHERS: Mapping[str, bytes] = {
     "wide": jpeg(icc_profile=rgb_profile(P3_D50, "P3")),
     "broken-profile": jpeg(icc_profile=b"no profile"),
     "rgb": jpeg(keep_rgb=True),
+    "rgb-by-marker": named_as_usual(jpeg(keep_rgb=True)),
+    "several": save(
+        Image.fromarray(scene(WIDTH, HEIGHT)),
+        "MPO",
+        save_all=True,
+        append_images=[Image.fromarray(scene(WIDTH, HEIGHT))],
+    ),
     "png": save(Image.fromarray(scene(WIDTH, HEIGHT)), "PNG"),
 }
 """What it does not."""

@@ -87,6 +87,7 @@ def _is_plain(data: bytes, opened: ImageFile.ImageFile) -> bool:
         and opened.info.get("adobe_transform", 1) == 1
         and frame_of(data) in _HUFFMAN
         and ("icc_profile" not in opened.info or (profile is not None and _is_srgb(profile)))
+        and not getattr(opened, "is_animated", False)
         and turn_of(opened) == 1
         and not is_adobe_rgb(opened)
     )

@@ -192,6 +192,7 @@ def prepare_sample(
         entering(stage := "preprocess")
         if sound is not None:
             resized, crop = geometry(sound.original_size, recipe.preprocess)
+            lap(stage)
             return replace(row, resized_size=resized, crop=crop), file_tensor(data)
         ready = preprocess(decoded.rgb, recipe.preprocess, decoded.original_size)
         lap(stage)

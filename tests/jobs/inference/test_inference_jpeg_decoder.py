@@ -80,8 +80,13 @@ def test_a_picture_does_not_depend_on_its_company(monkeypatch):
     decoder = decoder_of(monkeypatch)
     rows, pictures = prepared(PLAIN.values())
     together = decoder.pixels(rows, pictures)
-    monkeypatch.setattr(jpeg_decoder, "PIXELS", 1)
+    decode, at_once = decoder.decode, list[int]()
+    monkeypatch.setattr(
+        decoder, "decode", lambda files: at_once.append(len(files)) or decode(files)
+    )
+    monkeypatch.setattr(jpeg_decoder, "PIXELS", 2 * WIDTH * HEIGHT)
     assert torch.equal(together, decoder.pixels(rows, pictures))
+    assert at_once == [2] * (len(rows) // 2) + [1] * (len(rows) % 2)
     alone = [
         decoder.pixels([row], [picture])[0] for row, picture in zip(rows, pictures, strict=True)
     ]

@@ -86,6 +86,7 @@ def test_damaged_files_have_the_same_rows():
             del data[chance.randrange(len(data)) :]
         (here, pixels), (there, same) = prepared(bytes(data), SPECS["size"])
         assert here == there
+        assert not (here.notes and same is not None and same.ndim == 1)
         if pixels is not None and same.ndim == 3:
             assert torch.equal(pixels, same)
         seen.add((here.status, 0 if same is None else same.ndim))
