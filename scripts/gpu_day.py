@@ -114,11 +114,6 @@ class Day:
         return SMALL if self.small else FULL
 
     @property
-    def decodes(self) -> bool:
-        """Whether the device can decode JPEG files."""
-        return self.device != "cpu" and bool(find_spec("nvidia") and find_spec(DECODER))
-
-    @property
     def job_model(self) -> tuple[str, ...]:
         """Words that name the model of the whole job, with the weights that a step made."""
         weights = self.work / "model.safetensors"
@@ -153,7 +148,7 @@ def steps_of(day: Day) -> list[Step]:
         stages = Step(f"stages-{side}", 120, (*ours, "bench", jpegs, "--stages", *common))
         store = ("-o", str(day.work / f"store-{side}"), "--no-self-check")
         steps += [stages, Step(f"job-{side}", 90, (*ours, "encode", tars, *store, *common))]
-        if day.decodes:
+        if day.device != "cpu" and find_spec("nvidia") and find_spec(DECODER):
             store = ("-o", str(day.work / f"decoded-{side}"), "--decode-on", "gpu")
             # With the self-check, which compares what both decode.
             steps.append(Step(f"decoded-{side}", 90, (*ours, "encode", tars, *store, *common)))

@@ -87,7 +87,7 @@ class EncodeJob(ModelSettings, CompileSettings, MemorySettings, ImageIntake):
     )
     decode_on: str | None = option(
         None,
-        "gpu: JPEG files are decoded and resized on the model's CUDA device (needs"
+        "gpu: JPEG files are decoded and resized on the model's GPU, if NVIDIA made it (needs"
         " latentcli[gpu-jpeg]); loader processes only check them. Others are decoded on the CPU."
         " Default: that of the store that is gone on with; else cpu.",
         section="decode_image",

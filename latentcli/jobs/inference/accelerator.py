@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import UsageError
+from latentcli.core.words import listed
 from latentcli.jobs.inference import nvidia_smi
 from latentcli.jobs.inference.cpu_bf16 import multiplies_bf16
 from latentcli.jobs.inference.out_of_memory import is_out_of_memory
@@ -446,8 +447,3 @@ def kind_on_cluster(choice: str, gpus: float) -> type[Accelerator]:
     if choice == "auto":
         return next(kind for kind in ACCELERATORS.values() if kind.gpu == (gpus > 0))
     return named(choice)[0]
-
-
-def listed(words: Sequence[str], last: str) -> str:
-    """a, b and c."""
-    return f"{', '.join(words[:-1])} {last} {words[-1]}"
