@@ -12,6 +12,7 @@ of the others; the file is written anew after each. Weights are random. The step
     decode     the published table of decode
     stages-N   the stages of an encode job of 512x512 JPEG files to N pixels, each alone
     job-N      the job from tars of the same JPEGs, held against the slowest of these stages
+    decoded-N  the same job with --decode-on gpu, where its package is installed
 
     python scripts/gpu_day.py --json gpu.json
     python scripts/gpu_day.py --device cpu --small      the same code on a CPU, in small
@@ -31,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORDS_KEPT = 2000
 """Characters of what a step said that failed."""
 JPEG_SIDE = 512
+DECODER = "nvidia.nvimgcodec"
 PER_TAR = 512
 PARTS: Mapping[str, Sequence[str]] = {
     "depthwise": ("depthwise", "dwconv", "dw_conv"),
@@ -145,6 +148,10 @@ def steps_of(day: Day) -> list[Step]:
         stages = Step(f"stages-{side}", 120, (*ours, "bench", jpegs, "--stages", *common))
         store = ("-o", str(day.work / f"store-{side}"), "--no-self-check")
         steps += [stages, Step(f"job-{side}", 90, (*ours, "encode", tars, *store, *common))]
+        if day.device != "cpu" and find_spec("nvidia") and find_spec(DECODER):
+            store = ("-o", str(day.work / f"decoded-{side}"), "--decode-on", "gpu")
+            # With the self-check, which compares what both decode.
+            steps.append(Step(f"decoded-{side}", 90, (*ours, "encode", tars, *store, *common)))
     return steps
 
 
@@ -373,6 +380,9 @@ def whole_jobs(steps: Mapping[str, Mapping[str, Any]], sides: Iterable[int]) -> 
             slowest = min(alone["image_stages_alone"], alone["model_alone"])
             rate = job["images_per_second"]
             found[str(side)] = {"job": rate, "slowest_stage": slowest, "ratio": rate / slowest}
+            decoded = steps.get(f"decoded-{side}", {}).get("document") or {}
+            if "images_per_second" in decoded:
+                found[str(side)]["decoded_on_gpu"] = decoded["images_per_second"]
     return found
 
 
@@ -395,8 +405,11 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
                 f" peak {row['peak_memory_mib']:,.0f} MiB{saved}"
             )
     for side, job in document["whole_jobs"].items():
+        there = job.get("decoded_on_gpu")
+        more = "" if there is None else f"; decoded on the GPU {there:,.0f} images/s"
         yield (
-            f"job to {side}: {job['job']:,.0f} images/s, {job['ratio']:.2f} of the slowest stage"
+            f"job to {side}: {job['job']:,.0f} images/s, {job['ratio']:.2f} of the slowest"
+            f" stage{more}"
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from latentcli.core.types import InputRow
 from latentcli.images.codec import DecodePolicy
@@ -16,11 +17,12 @@ from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.bench.job import run_bench
 from latentcli.jobs.config import EncodeJob, RoundtripJob
 from latentcli.jobs.encode.job import run_encode
-from latentcli.jobs.inference.accelerator import DeviceTimer
+from latentcli.jobs.inference.accelerator import DeviceTimer, pick_device
 from latentcli.jobs.inference.batch_size import default_batch_size
 from latentcli.jobs.inference.copy_back import CopyBack
 from latentcli.jobs.inference.encode_batch import encode_batch, encode_on_device
 from latentcli.jobs.inference.engine import decode_batch, load_engine, with_code
+from latentcli.jobs.inference.jpeg_decoder import JpegDecoder
 from latentcli.jobs.inference.recording import SMALL, can_record
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.prepare import Recipe, prepare
@@ -33,6 +35,8 @@ from latentcli.metrics.psnr import psnr
 from latentcli.models.kernels import ops
 
 pytestmark = pytest.mark.cuda
+PSNR_OF_DECODERS = 45.0
+"""dB between what two decoders give of a JPEG file, at the least."""
 PSNR_OF_BF16 = 35.0
 """dB between pictures decoded in bfloat16 on the GPU and in float32 on the CPU, at the least."""
 
@@ -155,6 +159,64 @@ def test_the_job_gives_what_its_batches_give(
         for part, values in encode_batch(engine, batch, names, "whitened", flip=True).items():
             for key, value in zip(names, values, strict=True):
                 assert torch.equal(store.parts(key)[part], value.bfloat16())
+
+
+def test_jpeg_files_are_decoded_as_by_the_cpu(cuda: str, jpegs: Path) -> None:
+    """Colours of half the size, whole and none, progressive: whole pictures, and resized ones."""
+    pytest.importorskip("nvidia.nvimgcodec", reason="nvImageCodec is not installed")
+    accelerator = pick_device(cuda)
+    rows = [InputRow(path.name, str(path), 0) for path in sorted(jpegs.glob("*.jpg"))]
+    for spec in (PreprocessSpec(None, 1), PreprocessSpec((128, 128), 16)):
+        decoder = JpegDecoder(accelerator, DecodePolicy(), spec)
+        for row in rows:
+            _, expected = prepare(row, Recipe(DecodePolicy(), spec), {})
+            placed, file = prepare(row, Recipe(DecodePolicy(), spec, "gpu"), {})
+            assert expected is not None and file is not None and file.ndim == 1
+            assert decoder.decode([file])[0] is not None, row.key
+            pixels = decoder.pixels([placed], [file])
+            assert pixels.is_cuda
+            assert psnr(pixels.cpu(), expected[None]).item() > PSNR_OF_DECODERS, row.key
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_job_whose_files_the_gpu_decodes(
+    cuda: str, jpegs: Path, tmp_path: Path, workers: int
+) -> None:
+    pytest.importorskip("nvidia.nvimgcodec", reason="nvImageCodec is not installed")
+    (jpegs / "cut.jpg").write_bytes((jpegs / "0-420.jpg").read_bytes()[:-500])
+    rows = {}
+    for where in ("cpu", "gpu"):
+        store = str(tmp_path / where)
+        job = EncodeJob(
+            sources=(str(jpegs),),
+            output=store,
+            device=cuda,
+            size="128",
+            decode_on=where,
+            workers=workers,
+            flip="both",
+        )
+        assert run_encode(job)["failed"] == 1
+        rows[where] = [*open_store(store).rows()]
+    assert rows["cpu"] == rows["gpu"]
+    cpu, gpu = open_store(tmp_path / "cpu"), open_store(tmp_path / "gpu")
+    for key in cpu:
+        difference = (cpu[key].float() - gpu[key].float()).square().mean().sqrt()
+        assert difference < 0.08 * cpu[key].float().square().mean().sqrt()
+
+
+@pytest.fixture
+def jpegs(photographs: Path, tmp_path: Path) -> Path:
+    """The photographs as JPEG files of all the kinds that a device decodes."""
+    folder = tmp_path / "jpegs"
+    folder.mkdir()
+    forms = {"444": {"subsampling": 0}, "420": {"subsampling": 2}, "progressive": {}, "grey": {}}
+    for number, path in enumerate(sorted(photographs.glob("*.png"))):
+        for name, options in forms.items():
+            image = Image.open(path).convert("L" if name == "grey" else "RGB")
+            more = {"progressive": name == "progressive", "quality": 92, **options}
+            image.save(folder / f"{number}-{name}.jpg", **more)
+    return folder
 
 
 @pytest.mark.parametrize("name", MEASURES)

@@ -61,6 +61,27 @@ def test_a_step_that_hangs_or_fails_loses_no_other(tmp_path):
     assert steps["good"]["document"] == {}
 
 
+def test_a_day_compares_where_files_are_decoded():
+    """On a machine with a card and the package; here neither is needed to say what would be run."""
+    code = (
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import gpu_day;"
+        "gpu_day.DECODER = 'json'; gpu_day.find_spec = lambda name: True;"
+        "days = [gpu_day.Day(name, True, pathlib.Path('w')) for name in ('cpu', 'cuda')];"
+        "print([[s.name for s in gpu_day.steps_of(day) if 'gpu' in s.words] for day in days]);"
+        "told = {'stages-64': {'document': {'image_stages_alone': 4, 'model_alone': 2}},"
+        " 'job-64': {'document': {'images_per_second': 1}},"
+        " 'decoded-64': {'document': {'images_per_second': 3}}};"
+        "print(*gpu_day.summary({'steps': {}, 'whole_jobs': gpu_day.whole_jobs(told, [64])}))"
+    )
+    command = [sys.executable, "-c", code, str(ROOT / "scripts")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == [
+        "[[], ['decoded-64']]",
+        "job to 64: 1 images/s, 0.50 of the slowest stage; decoded on the GPU 3 images/s",
+    ]
+
+
 def test_a_day_knows_own_kernels_and_rows_without_a_baseline():
     """What only a GPU shows: names of kernels, and a network that its memory is too short for."""
     row = {"resolution": 64, "batch": 1, "model": "a", "ms_per_batch": 2.0, "speedup": None}

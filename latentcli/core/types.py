@@ -173,4 +173,4 @@ class Picture:
 
     row: Row
     pixels: torch.Tensor = field(repr=False)
-    """uint8 [3, H, W], sRGB."""
+    """uint8 [3, H, W], sRGB; or the bytes of a file that a device is to decode, uint8 [n]."""

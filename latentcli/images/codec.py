@@ -20,8 +20,8 @@ from latentcli.core.errors import SampleError, UsageError
 from latentcli.core.mark import MADE_BY
 from latentcli.images.colour import ALPHAS, put_on, split_alpha, to_eight_bits, to_srgb
 from latentcli.images.files.open_picture import open_picture
-from latentcli.images.files.stored import SIDEWAYS, damage
-from latentcli.images.reduction import Reduction
+from latentcli.images.files.stored import SIDEWAYS, Stored, damage
+from latentcli.images.reduction import FACTORS, Reduction
 from latentcli.images.rgb import Rgb, image_of, size_of
 from latentcli.images.size_filter import NO_FILTER, SizeFilter
 from latentcli.images.wide import Wide
@@ -103,7 +103,24 @@ def decode_image(
     picture is never returned. With a `reduction`, a sound JPEG file gives fewer pixels, as that
     allows; which files fail does not depend on it.
     """
+    return _decoded(open_picture(data), policy, reduction)
+
+
+def probe_jpeg(data: bytes, policy: DecodePolicy) -> DecodedImage | None:
+    """A plain JPEG file in the fewest pixels that show whether all of its data are sound.
+
+    None where it is no such file: a decoder of another kind might give other pixels. A file that is
+    not sound comes back whole, or fails, just as `decode_image` has it.
+    """
     stored = open_picture(data)
+    try:
+        plain = stored.is_plain()
+    except Exception:  # what is odd in a header is for the decoding to judge
+        plain = False
+    return _decoded(stored, policy, lambda size: FACTORS[-1]) if plain else None
+
+
+def _decoded(stored: Stored, policy: DecodePolicy, reduction: Reduction | None) -> DecodedImage:
     check_pixels("picture is", stored.size, policy.max_pixels)
     policy.sizes.check(stored.size)
     notes: list[str] = []

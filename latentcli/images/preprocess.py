@@ -96,6 +96,15 @@ def preprocess(picture: Rgb, spec: PreprocessSpec, original: Size | None = None)
     return PreparedPixels(pixels, resized, crop)
 
 
+def resizes_alike(size: Size, spec: PreprocessSpec) -> bool:
+    """Whether `resize_crop` brings a picture of (W, H) to size as `preprocess` does, all at once.
+
+    Not where another filter is wanted, or only a small part of the resized picture is kept.
+    SampleError as `geometry`.
+    """
+    return _in_torch(spec.filter) and not _is_waste(*geometry(size, spec))
+
+
 def reduction(size: Size, spec: PreprocessSpec) -> int:
     """By what a picture of upright (W, H) may be divided before `preprocess`: 8, 4, 2 or 1."""
     if spec.reducing_gaps is None:
@@ -148,6 +157,11 @@ def _extent(size: Size, original: Size) -> tuple[float, float]:
     return original[0] / factor, original[1] / factor
 
 
+def _is_waste(resized: Size, crop: tuple[int, int, int, int]) -> bool:
+    left, top, right, bottom = crop
+    return resized[0] * resized[1] > _MOST_WASTE * (right - left) * (bottom - top)
+
+
 def _resize_crop(
     picture: Rgb,
     extent: tuple[float, float],
@@ -157,8 +171,7 @@ def _resize_crop(
 ) -> Tensor:
     """The crop of the resized picture, uint8 [3, H, W]."""
     left, top, right, bottom = crop
-    kept = (right - left) * (bottom - top)
-    if resized[0] * resized[1] > _MOST_WASTE * kept or not _in_torch(spec.filter):
+    if _is_waste(resized, crop) or not _in_torch(spec.filter):
         return _resize_crop_by_pillow(picture, extent, resized, crop, FILTERS[spec.filter])
     # Torch resizes 8-bit pictures in vector instructions: a fifth of Pillow's time, within two
     # levels of its result.

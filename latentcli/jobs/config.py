@@ -102,6 +102,14 @@ class EncodeJob(FollowSettings, ModelSettings, CompileSettings, MemorySettings, 
         section="read",
         panel="fields",
     )
+    decode_on: str | None = option(
+        None,
+        "gpu: JPEG files are decoded and resized on the model's GPU, if NVIDIA made it (needs"
+        " latentcli[gpu-jpeg]); loader processes only check them. Others are decoded on the CPU."
+        " Default: that of the store that is gone on with; else cpu.",
+        section="decode_image",
+        choices=("cpu", "gpu"),
+    )
     batch_size: int | None = like(
         ImageIntake,
         "batch_size",

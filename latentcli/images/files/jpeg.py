@@ -7,12 +7,14 @@ library and the same values in the same time, with libjpeg's warnings.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile
 
-from latentcli.images.colour_space import ADOBE_RGB
-from latentcli.images.files.jpeg_scans import find_gaps, without_profile
+from latentcli.images.colour_space import ADOBE_RGB, changes_nothing
+from latentcli.images.files.jpeg_scans import find_gaps, frame_of, without_profile
 from latentcli.images.files.stored import (
     SIDEWAYS,
     Loaded,
@@ -22,16 +24,19 @@ from latentcli.images.files.stored import (
     open_with_pillow,
     turn_of,
 )
+from latentcli.images.icc_matrix import space_of_profile
 from latentcli.images.reduction import Reduction, reduced_size
 from latentcli.images.rgb import Rgb, Values, size_of
 
-_END = b"\xff\xd9"
+JPEG_END = b"\xff\xd9"
 _TAIL = 4096
 """Bytes at the end in which an end marker is looked for; some programs write something behind."""
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 _CHANNELS = {"GRAY": 1, "RGB": 3, "CMYK": 4}
 _EVEN = {(1, 1), (2, 2)}
 """Samplings across and down, of luma and chroma, of which a reduction keeps what it can."""
+_HUFFMAN = (0xC0, 0xC1, 0xC2)
+"""Frames of Huffman codes: baseline, extended and progressive."""
 # What libjpeg says where pixels are lost. Its other warnings also come with whole pictures.
 _LOST = ("premature end", "bad huffman", "bad arithmetic", "instead of rst")
 
@@ -57,7 +62,7 @@ def read_jpeg(data: bytes) -> Stored:
         whole = None if size_of(values) == opened.size else opened.size
         return Loaded(_picture(values, opened.mode), colours, turn, whole)
 
-    return Stored("JPEG", opened.size, load, load_reduced)
+    return Stored("JPEG", opened.size, load, load_reduced, lambda: _is_plain(data, opened))
 
 
 def _picture(values: Values, mode: str) -> Rgb:
@@ -65,6 +70,33 @@ def _picture(values: Values, mode: str) -> Rgb:
     if mode == "CMYK":
         return Image.fromarray(255 - values, mode)  # Adobe inverts inks, and all others follow
     return Image.fromarray(values[..., 0], mode) if mode == "L" else values
+
+
+def _is_plain(data: bytes, opened: ImageFile.ImageFile) -> bool:
+    """Whether it is upright 8-bit grey or YCbCr in sRGB, by Huffman codes, as nearly all files are.
+
+    Colours are of luma's size or half of it both ways, and their names leave no doubt what they
+    are, since decoders differ where these do.
+    """
+    layers, profile = getattr(opened, "layer", ()), opened.info.get("icc_profile")
+    names = tuple(name for name, *_ in layers)
+    return (
+        opened.mode in ("L", "RGB")
+        and {(across, down) for _, across, down, _ in layers} <= _EVEN
+        and (opened.mode == "L" or "jfif" in opened.info or names == (1, 2, 3))
+        and opened.info.get("adobe_transform", 1) == 1
+        and frame_of(data) in _HUFFMAN
+        and ("icc_profile" not in opened.info or (profile is not None and _is_srgb(profile)))
+        and not getattr(opened, "is_animated", False)
+        and turn_of(opened) == 1
+        and not is_adobe_rgb(opened)
+    )
+
+
+@lru_cache(maxsize=16)
+def _is_srgb(profile: bytes) -> bool:
+    space = space_of_profile(profile)
+    return space is not None and changes_nothing(space)
 
 
 def _factor(opened: ImageFile.ImageFile, turn: int, reduction: Reduction) -> int:
@@ -86,12 +118,12 @@ def _factor(opened: ImageFile.ImageFile, turn: int, reduction: Reduction) -> int
 def _decode(data: bytes, opened: ImageFile.ImageFile, factor: int, notes: list[str]) -> Values:
     """uint8 [H, W, C], divided by the factor if all is well; ValueError where pixels are lost."""
     gaps = find_gaps(data)
-    if gaps.parts or (gaps.detail and _END not in data[-_TAIL:]):
+    if gaps.parts or (gaps.detail and JPEG_END not in data[-_TAIL:]):
         raise ValueError("premature end of JPEG data: scans are missing")
     if gaps.detail:
         notes.append("JPEG data may be damaged: the last bits of some values are missing")
     # Many whole files lack their end marker, which is no loss.
-    whole = data if data.endswith(_END) else data + _END
+    whole = data if data.endswith(JPEG_END) else data + JPEG_END
     space = _SPACES[opened.mode]
     if factor > 1 and not gaps.detail:
         reduced = _reduced(whole, reduced_size(opened.size, factor), space, factor)

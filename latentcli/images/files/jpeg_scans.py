@@ -44,6 +44,11 @@ def find_gaps(data: bytes) -> Gaps:
     return Gaps(parts=None in sent, detail=any(sent))
 
 
+def frame_of(data: bytes) -> int | None:
+    """The marker of the frame, which tells how its data are coded; None where there is none."""
+    return next((marker for marker, _, _ in _segments(data) if marker in _FRAMES), None)
+
+
 def without_profile(data: bytes) -> bytes:
     """The file without the segments in which profiles lie."""
     parts, kept_from = [], 0

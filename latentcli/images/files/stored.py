@@ -47,6 +47,8 @@ class Stored:
     """Decodes all pixels; appends to the list what was chosen or left undone."""
     load_reduced: Callable[[list[str], Reduction], Loaded] | None = None
     """The same, in as few pixels as a reduction allows; where the format has a quick way to."""
+    is_plain: Callable[[], bool] = lambda: False
+    """Whether the header says that any decoder gives the same sRGB pixels, upright, as `load`."""
 
 
 def open_with_pillow(data: bytes, plugin: str) -> ImageFile.ImageFile:

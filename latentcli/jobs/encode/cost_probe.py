@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from latentcli.core.types import FILTERED, InputRow, Member, Row
-from latentcli.jobs.encode.plan import EncodePlan
+from latentcli.jobs.encode.plan import EncodePlan, jpegs_of
 from latentcli.jobs.encode.sinks import unit_metadata
 from latentcli.jobs.encode.unit import EncodedUnit, samples_of
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.inference.jpeg_decoder import outline
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.prepare import Prepared, RawSample
@@ -146,16 +147,20 @@ def encode_probe(
         store_dtype=plan.store_dtype,
     )
     size = plan.batch_size
-    groups = list(batches(pictures, lambda pair: pair[1], size, batch_elements(size)))
+    groups = list(batches(pictures, lambda pair: outline(*pair), size, batch_elements(size)))
+    jpegs = jpegs_of(engine, plan)
     split_on_oom = SplitOnOom(room=engine.rooms.get("encode"))
     seconds, tensors = 0.0, dict[str, Tensor]()
     end = time.perf_counter() + PROBE_SECONDS
     for number, group in enumerate([groups[0], *groups]):
         stop.check()
-        keys = [row.key for row, _ in group]
+        rows = [row for row, _ in group]
+        keys = [row.key for row in rows]
         start = time.perf_counter()
         try:
-            parts = split_on_oom.encode(encode, torch.stack([pixels for _, pixels in group]), keys)
+            pixels = [picture for _, picture in group]
+            whole = jpegs.pixels(rows, pixels) if jpegs else torch.stack(pixels)
+            parts = split_on_oom.encode(encode, whole, keys)
         except torch.OutOfMemoryError:  # rows that fail in the job
             continue
         if number:

@@ -19,6 +19,7 @@ from latentcli.jobs.inference.batch_size import BATCH_PIXELS, default_batch_size
 from latentcli.jobs.inference.capabilities import check_state, refuse_decoder
 from latentcli.jobs.inference.compiling import check_sizes, known_sizes, on_for
 from latentcli.jobs.inference.engine import Engine
+from latentcli.jobs.inference.jpeg_decoder import JpegDecoder, check_decoder
 from latentcli.jobs.loader.clip_frames import ClipRecipe
 from latentcli.jobs.loader.find_media import PER_SHARD, SUFFIXES, FoundMedia
 from latentcli.jobs.loader.prepare import Recipe
@@ -146,8 +147,8 @@ def plan_encode(
         clips = ClipRecipe(job.max_pixels, preprocess, job.stride, job.frames, policy.sizes)
         # Video is decoded without its transparency, whatever is asked for.
         job = replace(job, alpha="drop")
-    if not whole:
-        job = replace(job, samples_per_shard=job.samples_per_shard or PER_SHARD[media])
+    per_shard = None if whole else job.samples_per_shard or PER_SHARD[media]
+    job = replace(job, decode_on=decoded_on(job, there, media, engine), samples_per_shard=per_shard)
     spec = job_spec(job, engine, preprocess, batch_size) | clips_spec(clips)
     spec |= kind_spec(kind, job.image_field)
     return EncodePlan(
@@ -166,10 +167,10 @@ def plan_encode(
             },
             preprocessing=spec["preprocess"],
         ),
-        recipe=Recipe(policy, preprocess),
+        recipe=Recipe(policy, preprocess, job.decode_on or "cpu"),
         state=state,
         batch_size=batch_size,
-        samples_per_shard=1 if whole else job.samples_per_shard or 0,
+        samples_per_shard=per_shard or 1,
         clips=clips,
         kind=kind,
         image_field=job.image_field,
@@ -274,6 +275,35 @@ def reduced_as_there(
     return replace(preprocess, reducing_gaps=stored_gaps(there))
 
 
+def decoded_on(job: EncodeJob, there: Mapping[str, Any], media: str, engine: Engine) -> str:
+    """Where files are decoded: where the job says, or those of the store that is there were.
+
+    UsageError where that cannot be.
+    """
+    stored = there.get("decode_image")
+    kept = stored.get("on") if isinstance(stored, Mapping) else None
+    where = job.decode_on or ("gpu" if kept == "gpu" else "cpu")
+    if where == "cpu":
+        return where
+    for given, problem in (
+        (media == "clips", "is for pictures, and the sources are clips"),
+        (job.max_memory is not None, "takes memory that --max-memory would not count"),
+        (job.engine != "local", f"is not for --engine {job.engine}"),
+    ):
+        if given:
+            raise UsageError(f"--decode-on gpu {problem}: leave one of them out.")
+    check_decoder(engine.accelerator)
+    return where
+
+
+def jpegs_of(engine: Engine, plan: EncodePlan) -> JpegDecoder | None:
+    """What decodes files on the device, for a plan that has any decoded there."""
+    recipe = plan.recipe
+    if recipe.decode_on == "cpu":
+        return None
+    return JpegDecoder(engine.accelerator, recipe.policy, recipe.preprocess)
+
+
 def stored_spec(store: AnyPath) -> Mapping[str, Any]:
     """The spec of the store that is there; empty where there is none to be read."""
     try:
@@ -324,7 +354,8 @@ def job_spec(
             "latent_space": engine.model.spec.space,
         },
         "latents": latents_spec(job, engine),
-        "decode_image": {"alpha": job.alpha, "max_pixels": job.max_pixels},
+        "decode_image": {"alpha": job.alpha, "max_pixels": job.max_pixels}
+        | ({"on": "gpu"} if job.decode_on == "gpu" else {}),
         "preprocess": preprocess_fields(preprocess),
         "encode": {
             "dtype": dtype_of(job, engine),

@@ -12,12 +12,13 @@ from latentcli.core.types import Picture
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.captions import companions_of, with_captions
-from latentcli.jobs.encode.plan import EncodePlan
+from latentcli.jobs.encode.plan import EncodePlan, jpegs_of
 from latentcli.jobs.encode.unit import EncodedUnit
 from latentcli.jobs.encode.worklist import Work
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.compiling import known_sizes
 from latentcli.jobs.inference.engine import Engine, with_code
+from latentcli.jobs.inference.jpeg_decoder import JpegDecoder
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.batches import full_batch
 from latentcli.jobs.loader.loader import MANY, pick_workers
@@ -74,6 +75,8 @@ class EncodeRun:
     split_on_oom: SplitOnOom
     """How many pictures the device takes at once."""
     reporter: Reporter
+    jpegs: JpegDecoder | None
+    """What decodes the files that are prepared as their bytes, where any are."""
     companions: Companions | None
     """What reads the texts beside the inputs; None where none are taken along from there."""
     captions: CaptionCounts = field(default_factory=CaptionCounts)
@@ -153,6 +156,7 @@ def run_of(
         workers=workers,
         split_on_oom=SplitOnOom(reporter.note, engine.rooms.get("encode")),
         reporter=reporter,
+        jpegs=jpegs_of(engine, plan),
         # That of the survey has the metadata at hand.
         companions=work.companions or companions,
     )

@@ -21,6 +21,7 @@ from latentcli.jobs.encode.way_out import WayOut, open_way_out
 from latentcli.jobs.inference.accelerator import Accelerator, DeviceTimer
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.encode_batch import encode_on_device
+from latentcli.jobs.inference.jpeg_decoder import outline, shape_of
 from latentcli.jobs.inference.split_on_oom import Parts, too_large
 from latentcli.jobs.loader.batches import batches
 from latentcli.jobs.loader.loader import open_chunks, timed
@@ -50,7 +51,7 @@ def encode_units(run: EncodeRun, tasks: Iterable[Task]) -> None:
             unit = out.begin(new_unit(run, chunk.task.unit))
             for batch in batches(
                 pictures(run, unit, to_last(chunk, stream)),
-                lambda picture: picture.pixels,
+                lambda picture: outline(picture.row, picture.pixels),
                 run.plan.batch_size,
                 batch_elements(run.plan.batch_size),
             ):
@@ -103,15 +104,19 @@ def encode_into(
     accelerator = run.engine.accelerator
     # Before the timer begins: that is the host's work, and the device may be idle meanwhile.
     pictures = [picture.pixels for picture in batch]
-    pixels = together(accelerator, pictures, ring)
     rows = [picture.row for picture in batch]
+    files = any(picture.ndim == 1 for picture in pictures)
+    pixels = None if files else together(accelerator, pictures, ring)
     timer = DeviceTimer(accelerator)
     parts, problem = None, ""
     try:
         with timer:
+            if pixels is None and run.jpegs is not None:
+                pixels = run.jpegs.pixels(rows, pictures)
+            assert pixels is not None
             parts = encode_fitting(run, pixels, [row.key for row in rows])
     except torch.OutOfMemoryError as error:  # which holds on to what its frames had allocated
-        height, width = pixels.shape[-2:]
+        _, height, width = shape_of(rows[0], pictures[0])
         problem = too_large(error, "picture", width, height, room=run.split_on_oom.room)
     if ring is not None and (parts is not None or len(batch) == 1):
         ring.release(pictures, timer.is_over)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from latentcli.core.errors import UsageError
+from latentcli.core.words import listed
 from latentcli.jobs.inference import nvidia_smi
 from latentcli.jobs.inference.cpu_bf16 import multiplies_bf16
 from latentcli.jobs.inference.out_of_memory import is_out_of_memory
@@ -48,6 +49,8 @@ class Accelerator:
     network reaches 2^31 values, beyond which kernels are slow or missing."""
     matrix_side: ClassVar[int] = 8192
     """Of the largest square matrices that `bench` multiplies to find out how fast it can."""
+    jpeg_backends: ClassVar[tuple[str, ...]] = ()
+    """What decodes JPEG files on it, by nvImageCodec's names; nothing, for most kinds."""
     groups: ClassVar[int] = 8
     """Groups of frames that a network for features sees at once."""
     recorder: ClassVar[str] = ""
@@ -208,6 +211,7 @@ class Cuda(Accelerator):
     name = "cuda"
     recorder = "CUDAGraph"
     visible = "CUDA_VISIBLE_DEVICES"
+    jpeg_backends = ("HW_GPU_ONLY", "GPU_ONLY", "HYBRID_CPU_GPU")
 
     def has_bf16(self) -> bool:
         """Since Ampere; before, torch has a slow way round for some operators and none for others,
@@ -443,8 +447,3 @@ def kind_on_cluster(choice: str, gpus: float) -> type[Accelerator]:
     if choice == "auto":
         return next(kind for kind in ACCELERATORS.values() if kind.gpu == (gpus > 0))
     return named(choice)[0]
-
-
-def listed(words: Sequence[str], last: str) -> str:
-    """a, b and c."""
-    return f"{', '.join(words[:-1])} {last} {words[-1]}"

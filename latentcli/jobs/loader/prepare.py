@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from latentcli.core.errors import Filtered, SampleError
 from latentcli.core.pickled import by_fields
 from latentcli.core.types import FILTERED, InputRow, Member, Row
-from latentcli.images.codec import DecodePolicy, decode_image
-from latentcli.images.preprocess import PreprocessSpec, preprocess, reduction
+from latentcli.images.codec import DecodedImage, DecodePolicy, decode_image, probe_jpeg
+from latentcli.images.files.jpeg import JPEG_END
+from latentcli.images.preprocess import (
+    PreprocessSpec,
+    geometry,
+    preprocess,
+    reduction,
+    resizes_alike,
+)
 from latentcli.shards.sources.read_bytes import read_bytes
 from latentcli.shards.store.input_list import InputList
 
 Prepared = tuple[Row, Tensor | None]
-"""A row, and its pixels unless it failed."""
+"""A row, and its pixels, or the bytes that a device is to decode, unless it failed."""
 TASK_SIZE = 8
 """Inputs of a task at most: few enough to share the work, enough to hide the hand-over."""
+DEVICE_PIXELS = 2**25
+"""Of a picture that a device decodes, at most."""
+FILE_BYTES = 12
+"""Of the same, per pixel that is encoded: four times what the pixels have, since files wait for
+company as pixels do."""
 TASK_BYTES = 8 * 2**20
 """Pixels of a task at most, if one picture is not more. Chunks come in order: the fewer large
 pictures a worker has to finish for the next one, the fewer the others have to keep waiting."""
@@ -74,8 +88,9 @@ class Chunk:
     task: Task
     rows: tuple[Row, ...]
     pixels: tuple[Tensor | None, ...]
-    """uint8 [3, H, W] per row; None where the row failed. Each is in memory of its own, or in the
-    slot of a ring, where it stays until it is released."""
+    """uint8 [3, H, W] per row, or [n] of one whose file a device is to decode; None where the row
+    failed. Each is in memory of its own, or in the slot of a ring, where it stays until it is
+    released."""
     seconds: Mapping[str, float]
     """`read` is in it only where workers read: they do so while they decode other inputs."""
 
@@ -90,6 +105,9 @@ class Recipe:
 
     policy: DecodePolicy
     preprocess: PreprocessSpec
+    decode_on: str = "cpu"
+    """gpu: files that a device can decode and resize are prepared as their bytes, once all of these
+    are known to be sound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +182,18 @@ def prepare_sample(
 
     try:
         entering(stage := "decode_image")
-        decoded = decode_image(data, recipe.policy, partial(reduction, spec=recipe.preprocess))
+        sound = probed(data, recipe) if recipe.decode_on == "gpu" else None
+        decoded = sound or decode_image(
+            data, recipe.policy, partial(reduction, spec=recipe.preprocess)
+        )
         lap(stage)
         notes = row.notes + decoded.notes
         row = replace(row, original_size=decoded.original_size, notes=notes)
         entering(stage := "preprocess")
+        if sound is not None:
+            resized, crop = geometry(sound.original_size, recipe.preprocess)
+            lap(stage)
+            return replace(row, resized_size=resized, crop=crop), file_tensor(data)
         ready = preprocess(decoded.rgb, recipe.preprocess, decoded.original_size)
         lap(stage)
     except SampleError as error:
@@ -178,6 +203,30 @@ def prepare_sample(
         lap(stage)
         return failed(row, stage, f"{type(error).__name__}: {error}"), None
     return replace(row, resized_size=ready.resized_size, crop=ready.crop), ready.pixels
+
+
+def probed(data: bytes, recipe: Recipe) -> DecodedImage | None:
+    """The picture in few pixels where a device is to decode the file, of which no data are damaged.
+
+    None where it is to be decoded here; SampleError where it cannot be decoded at all. It depends
+    on nothing but the file and the recipe.
+    """
+    found = probe_jpeg(data, recipe.policy)
+    if found is None or found.notes or math.prod(found.original_size) > DEVICE_PIXELS:
+        return None
+    try:
+        left, top, right, bottom = geometry(found.original_size, recipe.preprocess)[1]
+        alike = resizes_alike(found.original_size, recipe.preprocess)
+    except SampleError:  # `preprocess` tells it in its turn
+        return None
+    small = len(data) <= FILE_BYTES * (right - left) * (bottom - top)
+    return found if alike and small else None
+
+
+def file_tensor(data: bytes) -> Tensor:
+    """The bytes of a JPEG file, uint8 [n], with the end marker that many whole files lack."""
+    end = b"" if data.endswith(JPEG_END) else JPEG_END
+    return torch.frombuffer(bytearray(data + end), dtype=torch.uint8)
 
 
 def prepare(source: InputRow, recipe: Recipe, seconds: dict[str, float]) -> Prepared:

@@ -74,6 +74,8 @@ def _model(manifest: Manifest) -> Iterator[str]:
 def _intake(spec: Mapping[str, Any]) -> Iterator[str]:
     yield from _given(spec, "image_field")
     yield from _given(spec["decode_image"], "alpha", "max_pixels")
+    if spec["decode_image"].get("on") == "gpu":
+        yield from ("--decode-on", "gpu")
     yield from _given(spec.get("size_filter", {}), "min_side", "min_megapixels", "max_aspect")
     if "clips" in spec:
         yield from ("--media", "clips")
