@@ -11,7 +11,7 @@ from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.core.errors import StoreError
 from latentcli.jobs.cluster.environment import refuse_ranks
-from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.store.config import VerifyJob
 
 
 @command(VerifyJob)

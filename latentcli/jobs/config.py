@@ -18,7 +18,6 @@ from latentcli.jobs.runtime.given_names import (
     check_decoded,
     check_model,
     check_source,
-    check_store,
 )
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT
 from latentcli.jobs.settings import (
@@ -196,34 +195,6 @@ class EncodeJob(FollowSettings, ModelSettings, CompileSettings, MemorySettings, 
         section="write",
         least=1,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyJob(FollowSettings):
-    """Re-check a store: every digest and count, and a few inputs encoded again."""
-
-    store: str = option(
-        "",
-        "Folder of a store.",
-        argument=True,
-        section="read",
-        panel="read",
-        needed=NO_STORE,
-        exists=check_store,
-    )
-    samples: int = option(
-        8,
-        "Inputs to encode again and compare; 0 checks the files alone. Default: 8.",
-        section="verify",
-        least=0,
-    )
-    repair: bool = option(
-        False,
-        "Mark damaged shards; the encode command, run again, makes them anew. Default: off.",
-        section="verify",
-    )
-    weights: str | None = like(ModelSettings, "weights")
-    device: str = like(ModelSettings, "device")
 
 
 @dataclass(frozen=True, kw_only=True)

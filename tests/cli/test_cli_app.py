@@ -26,17 +26,11 @@ from latentcli.core.errors import Interrupted, SelfCheckError, WeightsError
 from latentcli.core.options import SECTIONS, options_of
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.cluster.slurm_script import SlurmJob
-from latentcli.jobs.config import (
-    DecodeJob,
-    EncodeJob,
-    RoundtripJob,
-    SyncJob,
-    VerifyJob,
-)
+from latentcli.jobs.config import DecodeJob, EncodeJob, RoundtripJob, SyncJob
 from latentcli.jobs.export.options import ExportJob
 from latentcli.jobs.runtime.signals import StopRequest
 from latentcli.jobs.store.budget_config import BudgetJob
-from latentcli.jobs.store.config import CardJob, InspectJob, PushJob
+from latentcli.jobs.store.config import CardJob, InspectJob, PushJob, VerifyJob
 from latentcli.jobs.store.watch_config import WatchJob
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 

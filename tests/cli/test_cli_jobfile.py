@@ -14,8 +14,9 @@ from latentcli.cli.jobfile import read_job_file, resolve
 from latentcli.core.errors import UsageError
 from latentcli.core.options import options_of
 from latentcli.jobs.bench.config import BenchJob
-from latentcli.jobs.config import DecodeJob, EncodeJob, RoundtripJob, VerifyJob
+from latentcli.jobs.config import DecodeJob, EncodeJob, RoundtripJob
 from latentcli.jobs.export.options import ExportJob
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
 JOBS = {

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from jobkit import encode
 from tarjobkit import picture
 
-from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.verify import run_verify
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

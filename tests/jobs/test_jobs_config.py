@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from latentcli.core.errors import UsageError
 from latentcli.core.options import SECTIONS, check_options, options_of
 from latentcli.jobs.bench.config import BenchJob
-from latentcli.jobs.config import DecodeJob, EncodeJob, RoundtripJob, VerifyJob
+from latentcli.jobs.config import DecodeJob, EncodeJob, RoundtripJob
 from latentcli.jobs.runtime.failures import allowed_failures
+from latentcli.jobs.store.config import VerifyJob
 
 JOBS = (EncodeJob, DecodeJob, RoundtripJob, BenchJob, VerifyJob)
 

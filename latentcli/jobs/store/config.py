@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from latentcli.core.errors import UsageError
 from latentcli.core.options import like, option
-from latentcli.jobs.config import VerifyJob
-from latentcli.jobs.runtime.given_names import check_inspected
-from latentcli.jobs.settings import NO_STORE
+from latentcli.jobs.runtime.given_names import check_inspected, check_store
+from latentcli.jobs.settings import NO_STORE, FollowSettings, ModelSettings
 
 UNKNOWN = "unknown"
 """The licence of a card where nobody says one: that of the latents is that of the pictures."""
@@ -27,6 +26,34 @@ def check_repo(text: str) -> None:
         raise UsageError(
             f"{text!r} is no repository of the Hub: write OWNER/NAME, such as someone/cats-latents."
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyJob(FollowSettings):
+    """Re-check a store: every digest and count, and a few inputs encoded again."""
+
+    store: str = option(
+        "",
+        "Folder of a store.",
+        argument=True,
+        section="read",
+        panel="read",
+        needed=NO_STORE,
+        exists=check_store,
+    )
+    samples: int = option(
+        8,
+        "Inputs to encode again and compare; 0 checks the files alone. Default: 8.",
+        section="verify",
+        least=0,
+    )
+    repair: bool = option(
+        False,
+        "Mark damaged shards; the encode command, run again, makes them anew. Default: off.",
+        section="verify",
+    )
+    weights: str | None = like(ModelSettings, "weights")
+    device: str = like(ModelSettings, "device")
 
 
 @dataclass(frozen=True, kw_only=True)

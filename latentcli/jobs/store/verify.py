@@ -17,7 +17,6 @@ from latentcli.core.types import QUANTISED_DTYPES, Row
 from latentcli.images.buckets import described_buckets
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine, load_engine
@@ -31,6 +30,7 @@ from latentcli.jobs.loader.readers import READERS, is_lasting
 from latentcli.jobs.loader.sizes import stored_gaps
 from latentcli.jobs.runtime.meter import IMAGE_STAGES, Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.latent_store import LatentStore
 from latentcli.jobs.store.sources import state_of_sources
 from latentcli.latents.schema import store_dtype_of, stored_parts

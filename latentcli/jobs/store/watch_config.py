@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latentcli.core.options import like, option
-from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.store.config import VerifyJob
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,11 @@ from jobkit import encode, encode_job, latents_of, rows_of, tree
 from latentcli.core.errors import UsageError
 from latentcli.images.buckets import described_buckets, make_buckets
 from latentcli.images.preprocess import PreprocessSpec, geometry
-from latentcli.jobs.config import RoundtripJob, VerifyJob
+from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.loader.prepare import TASK_SIZE, task_size
 from latentcli.jobs.loader.sizes import preprocess_spec
 from latentcli.jobs.roundtrip.job import run_roundtrip
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.verify import run_verify
 
 SIZES = ((200, 100), (100, 200), (130, 130), (90, 60), (300, 80)) * 3

@@ -19,10 +19,10 @@ from latentcli.core.errors import LatentCliError
 from latentcli.core.store_dtype import Arrived
 from latentcli.core.types import Row
 from latentcli.images.clip_writer import ClipWriter
-from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.encode import clip_stream
 from latentcli.jobs.runtime.meter import Snapshot
 from latentcli.jobs.runtime.reporter import Reporter
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.latent_store import open_store
 from latentcli.jobs.store.verify import clips as first_frames
 from latentcli.jobs.store.verify import run_verify

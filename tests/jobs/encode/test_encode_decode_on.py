@@ -9,10 +9,10 @@ from encodekit import LINEAR, watch
 from jobkit import encode, encode_job, failures_of, latents_of, rows_of, tree
 
 from latentcli.core.errors import SelfCheckError, StoreError, UsageError
-from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.inference.jpeg_decoder import JpegDecoder
 from latentcli.jobs.runtime.reporter import Reporter
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.encode_command import encode_words
 from latentcli.jobs.store.verify import run_verify
 from latentcli.shards.store.manifest import read_manifest

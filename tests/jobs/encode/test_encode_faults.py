@@ -22,10 +22,10 @@ from latentcli.core.errors import StoreError
 from latentcli.core.types import InputRow
 from latentcli.images.codec import DecodePolicy
 from latentcli.images.preprocess import PreprocessSpec
-from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.loader.prepare import Intake, Recipe
 from latentcli.jobs.loader.readers import TarReader
 from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.verify import run_verify
 from latentcli.shards.storage.paths import path_of
 from latentcli.shards.store.input_list import InputList, write_inputs

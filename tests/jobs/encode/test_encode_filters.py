@@ -16,8 +16,9 @@ from latentcli import LatentDataset, open_store
 from latentcli.cli import words
 from latentcli.cli.app import main
 from latentcli.core.errors import Interrupted, LatentCliError, StoreError
-from latentcli.jobs.config import RoundtripJob, VerifyJob
+from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.roundtrip.job import run_roundtrip
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.inspect import inspect_store
 from latentcli.jobs.store.verify import run_verify
 from latentcli.shards.store.verify import verify_shards

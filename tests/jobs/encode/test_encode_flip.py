@@ -14,8 +14,8 @@ from tarjobkit import tar_store
 
 from latentcli.core.errors import UsageError
 from latentcli.core.posterior import posterior_of
-from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.encode.job import run_encode
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.verify import run_verify
 from latentcli.jobs.training.dataset import LatentDataset
 

@@ -20,9 +20,10 @@ from tarjobkit import latents_in, standard_streams, tar_store
 
 import latentcli
 from latentcli.core.errors import StoreError
-from latentcli.jobs.config import SyncJob, VerifyJob
+from latentcli.jobs.config import SyncJob
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.encode.sync import run_sync
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.inspect import inspect_store
 from latentcli.jobs.store.verify import run_verify
 from latentcli.jobs.training.dataset import LatentDataset

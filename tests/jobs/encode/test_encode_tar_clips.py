@@ -35,9 +35,10 @@ from tarjobkit import (
 from latentcli import open_store
 from latentcli.cli.app import main
 from latentcli.core.errors import Interrupted, UsageError
-from latentcli.jobs.config import DecodeJob, VerifyJob
+from latentcli.jobs.config import DecodeJob
 from latentcli.jobs.decode.job import run_decode
 from latentcli.jobs.encode.job import run_encode
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.verify import run_verify
 from latentcli.shards.store.verify import verify_shards
 

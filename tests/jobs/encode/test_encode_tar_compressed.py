@@ -16,7 +16,7 @@ from jobkit import encode, rows_of, tree
 from tarjobkit import make_tar, members, tar_bytes
 
 from latentcli.core.errors import UsageError
-from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.verify import run_verify
 
 DATA = tar_bytes(members(12))

@@ -29,9 +29,10 @@ from tarjobkit import (
 from latentcli import open_store
 from latentcli.cli.app import main
 from latentcli.core.errors import Interrupted, UsageError
-from latentcli.jobs.config import EncodeJob, RoundtripJob, VerifyJob
+from latentcli.jobs.config import EncodeJob, RoundtripJob
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.roundtrip.job import run_roundtrip
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.verify import run_verify
 from latentcli.shards.store.verify import verify_shards
 from latentcli.shards.tar.samples import CAME_BEFORE

@@ -29,8 +29,8 @@ from tarjobkit import (
 import latentcli.jobs.encode.stream as encode_stream
 from latentcli import LatentDataset, open_store
 from latentcli.core.errors import Interrupted, StoreError, UsageError
-from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.runtime.reporter import Reporter
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.inspect import inspect_store
 from latentcli.jobs.store.verify import run_verify
 from latentcli.shards.store.verify import verify_shards

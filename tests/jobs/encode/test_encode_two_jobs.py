@@ -13,7 +13,7 @@ from jobkit import toy_pictures, tree
 
 from latentcli.cli.app import main
 from latentcli.core.errors import StoreError
-from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.verify import run_verify
 from latentcli.shards.storage.paths import path_of
 

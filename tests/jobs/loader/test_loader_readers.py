@@ -15,11 +15,11 @@ from jobkit import encode, toy_pictures
 from latentcli import open_store
 from latentcli.core.errors import UsageError
 from latentcli.core.types import InputRow, Row
-from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.loader.packed_reader import PackedReader
 from latentcli.jobs.loader.prepare import RawSample
 from latentcli.jobs.loader.readers import READERS, Reader, kind_of
 from latentcli.jobs.runtime.reporter import Reporter
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.verify import run_verify
 
 

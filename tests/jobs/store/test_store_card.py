@@ -15,12 +15,12 @@ import yaml
 from latentcli.cli.jobfile import resolve
 from latentcli.core.errors import UsageError
 from latentcli.core.mark import MADE_BY
-from latentcli.jobs.config import EncodeJob, SyncJob, VerifyJob
+from latentcli.jobs.config import EncodeJob, SyncJob
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.encode.sync import run_sync
 from latentcli.jobs.store.card import run_card, source_names
 from latentcli.jobs.store.card_file import HandWritten, merged, parse_card
-from latentcli.jobs.store.config import CardJob
+from latentcli.jobs.store.config import CardJob, VerifyJob
 from latentcli.jobs.store.encode_command import encode_words
 from latentcli.jobs.store.verify import run_verify
 from latentcli.shards.store.manifest import read_manifest

@@ -19,9 +19,8 @@ from torch.utils.data import DataLoader
 
 from latentcli import LatentDataset, open_store
 from latentcli.core.errors import HubError, IncompleteStore, StoreError, UsageError
-from latentcli.jobs.config import VerifyJob
 from latentcli.jobs.store import push_files
-from latentcli.jobs.store.config import PushJob
+from latentcli.jobs.store.config import PushJob, VerifyJob
 from latentcli.jobs.store.inspect import inspect_store
 from latentcli.jobs.store.push import run_push
 from latentcli.jobs.store.push_files import is_secret

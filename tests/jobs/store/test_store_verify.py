@@ -13,7 +13,7 @@ from PIL import Image
 
 from latentcli.core.errors import StoreError, WeightsError
 from latentcli.core.types import Row
-from latentcli.jobs.config import VerifyJob
+from latentcli.jobs.store.config import VerifyJob
 from latentcli.jobs.store.inspect import inspect_store
 from latentcli.jobs.store.verify import relative_rms, run_verify, spread
 
