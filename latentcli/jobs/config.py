@@ -201,7 +201,15 @@ class EncodeJob(FollowSettings, ModelSettings, CompileSettings, MemorySettings, 
 class SyncJob:
     """A store to what its inputs are today, without encoding."""
 
-    store: str = like(VerifyJob, "store", help="Folder or URL of a store.", section="write")
+    store: str = option(
+        "",
+        "Folder or URL of a store.",
+        argument=True,
+        section="write",
+        panel="read",
+        needed=NO_STORE,
+        exists=check_store,
+    )
     sources: tuple[str, ...] = option(
         (),
         "Where the inputs are; what is not there is dropped. Default: where they were when the"
