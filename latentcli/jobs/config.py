@@ -18,6 +18,7 @@ from latentcli.jobs.runtime.given_names import (
     check_decoded,
     check_model,
     check_source,
+    check_store,
 )
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT
 from latentcli.jobs.settings import (
