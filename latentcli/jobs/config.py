@@ -297,6 +297,12 @@ class RoundtripJob(DecodeSettings, ModelSettings, CompileSettings, MemorySetting
         section="write",
         metavar="DIR",
     )
+    single_file: bool = option(
+        False,
+        "Write the page and its pictures into one file, which --report then names: report.html."
+        " Default: a folder.",
+        section="write",
+    )
     difference_gain: float = option(
         4.0,
         "What the report's pictures of differences are multiplied by. Default: 4.",
