@@ -24,7 +24,7 @@ from latentcli.reports.store_pictures_page import pictures
 from latentcli.reports.tables import Values, self_check_text, store_facts
 
 MOST_ROWS = 12
-"""Channels, sizes and reasons that stand in the open; tables of all are folded."""
+"""Channels in the first table; that of all is folded."""
 OPEN_FINDINGS = 3
 """Findings that stand in the open."""
 FEW_SAMPLES = 30

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 
 import pytest
 from browserkit import open_tab, running_browser
 from reportkit import LPIPS, MEASURES, make_report, make_rows
-from viewerkit import open_image, shown_keys, transforms
+from viewerkit import loaded, open_image, shown_keys, transforms
 
-from latentcli.reports.viewer import write_viewer
+from latentcli.reports.viewer import Embedded, write_viewer
 
 NASTY = (
     "quotes \"'`",
@@ -238,3 +239,54 @@ def test_rows_need_no_memory(tmp_path):
     tracemalloc.stop()
     assert (tmp_path / "index.html").stat().st_size > 2_000_000
     assert peak < 500_000
+
+
+def as_single(report, whole):
+    """The page of a report with its files inside; those of some pictures are all there."""
+    paths = sorted((report.folder / "files").rglob("0*.*"))
+
+    def files():
+        for path in paths:
+            if int(path.name[:6]) in whole or ".thumb." in path.name:
+                yield path.name, path.read_bytes()
+
+    alone = report.folder.with_suffix(".html")
+    inside = Embedded(files, frozenset(whole), len(report.rows) - len(whole))
+    write_viewer(alone, report.document, iter(report.rows), inside)
+    shutil.rmtree(report.folder)
+    return alone.as_uri()
+
+
+def test_a_page_of_one_file_needs_no_other(browser, tmp_path):
+    url = as_single(make_report(tmp_path / "r", KEYS), whole={0, 1, 2})
+    with open_tab(browser, url) as tab:
+        page = tab.page
+        open_image(page, 1)
+        assert page.locator("#stages img.there").count() == 7
+        link = page.locator(".files a").last
+        assert link.get_attribute("download") == "000001.1.webp"
+        assert link.get_attribute("href").startswith("data:image/webp;base64,")
+        page.click("[data-do=slider]")
+        loaded(page)
+        assert page.locator("#stages img.there").count() == 2
+        tab.check()
+
+
+def test_a_picture_that_is_a_thumbnail_only_says_so(browser, tmp_path):
+    url = as_single(make_report(tmp_path / "r", KEYS), whole={0, 1, 2})
+    with open_tab(browser, url) as tab:
+        page = tab.page
+        open_image(page, 0)
+        page.click("[data-do=fade]")
+        for _ in range(4):
+            page.keyboard.press("ArrowRight")
+        loaded(page)
+        assert page.inner_text("#compare-key") == KEYS[4]
+        assert page.locator("#stages img.there").count() == 1
+        assert page.locator("#stages .pane").get_attribute("data-pane") == "original"
+        assert "thumbnail alone" in page.inner_text("#told")
+        assert page.get_attribute("[data-do=slider]", "aria-disabled") == "true"
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowLeft")
+        assert page.locator("#stages .pane").get_attribute("data-pane") == "fade"
+        tab.check()

@@ -11,13 +11,9 @@ from typing import Any
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.roundtrip.output_paths import local
-from latentcli.jobs.runtime.places import try_file
-from latentcli.jobs.runtime.report_folder import FILES
-from latentcli.reports.page import is_page
+from latentcli.jobs.runtime.report_folder import FILES, PAGE_SUFFIX, check_page_file
 from latentcli.reports.viewer import Embedded
-from latentcli.shards.storage.paths import is_remote
 
-SUFFIX = ".html"
 MOST_PICTURES = 2000
 MOST_BYTES = 40_000_000
 """Bytes of the pictures that are whole in a page; of all others it has the thumbnails."""
@@ -28,21 +24,14 @@ def check_single_page(job: RoundtripJob) -> None:
     """UsageError where --single-file has no file to write, or one that is no page of latentcli."""
     if job.report is None:
         raise UsageError("--single-file is for --report: name the page, such as report.html.")
-    if is_remote(job.report):
-        raise UsageError(f"--report {job.report} is remote storage; name a file of this machine.")
-    if not job.report.lower().endswith(SUFFIX):
+    if not job.report.lower().endswith(PAGE_SUFFIX):
         raise UsageError(
             f"--report is {job.report!r}; with --single-file it names the page itself, and ends in"
-            f" {SUFFIX}."
+            f" {PAGE_SUFFIX}."
         )
     if job.csv is not None and local(job.csv) == local(job.report):
         raise UsageError(f"--csv and --report both name {job.csv}. Name another file.")
-    try_file("--report", job.report)
-    page = Path(job.report)
-    if page.exists() and not is_page(page):
-        raise UsageError(
-            f"--report {job.report} is there, and is no page of latentcli. Name another file."
-        )
+    check_page_file(job.report)
 
 
 def check_count(count: int) -> None:

@@ -45,7 +45,7 @@ function fillStages() {
   for (const button of compare.dialog.querySelectorAll(".segments [data-do]")) {
     if (!(button.dataset.do in build)) continue;
     button.setAttribute("aria-pressed", button.dataset.do === mode);
-    button.disabled = !row.whole;
+    button.setAttribute("aria-disabled", !row.whole); // One that is disabled would lose the keys.
   }
   showGain();
   measurePanes();

@@ -56,9 +56,9 @@ def test_a_store_that_does_not_say_where_its_sources_lie_shows_none(tmp_path, ma
 
 def test_pictures_in_a_tar_are_shown_and_clips_are_not(tmp_path):
     tar = tarjobkit.make_tar(
-        tmp_path / "a.tar", {f"{i}.png": tarjobkit.picture(i, (64, 64)) for i in range(3)}
+        tmp_path / "a.tar", [(f"{i}.png", tarjobkit.picture(i, (64, 64))) for i in range(3)]
     )
-    encode(tar, tmp_path / "of_tar", LINEAR)
+    encode(tar, tmp_path / "of_tar", LINEAR, samples_per_shard=None)
     assert all(item["source"] for item in items_of(tmp_path / "of_tar", tmp_path / "page"))
     encode(clips_in(tmp_path / "clips", [3]), tmp_path / "of_clips", LINEAR)
     assert not any(item["source"] for item in items_of(tmp_path / "of_clips", tmp_path / "other"))
