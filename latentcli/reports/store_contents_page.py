@@ -21,8 +21,8 @@ def sizes(report: Values) -> str:
         return "<p>No input gave a latent.</p>\n"
     if found["sizes"] == 1:
         (only,) = found["items"]
-        pixels, latent = ("{} x {}".format(*only[of]) for of in ("pixels", "latent"))
-        return f"<p>All pictures are {pixels} pixels, and their latents {latent}.</p>\n"
+        of_pixels, of_latent = ("{} x {}".format(*only[of]) for of in ("pixels", "latent"))
+        return f"<p>All pictures are {of_pixels} pixels, and their latents {of_latent}.</p>\n"
     pixels = {tuple(item["pixels"]): item["count"] for item in found["items"]}
     chart = bucket_map(pixels, title="Sizes of the pictures", unit="pixels")
     table = figures_table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from typing import Any
 
 from latentcli.reports.page import TextCell, facts_list, figures_table
 from latentcli.reports.roundtrip_tables import (
@@ -101,11 +102,11 @@ def headline_rows(document: Values, index: int) -> str:
     return f'{row}<tr class="delta"><th scope="row" class="text">{label}</th>{cells}</tr>\n'
 
 
-def mean_text(value: Values | float | None, measure: Values) -> str:
+def mean_text(value: Any, measure: Values) -> str:
     """A measure's mean, or the one figure of a whole set."""
     if measure.get("set"):
-        return single(value, measure["digits"])  # type: ignore[arg-type]
-    return figure_text(value, "mean", measure)  # type: ignore[arg-type]
+        return single(value, measure["digits"])
+    return figure_text(value, "mean", measure)
 
 
 def mark(index: int, model: Values) -> str:

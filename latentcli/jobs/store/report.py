@@ -157,11 +157,11 @@ def _thumbnails(
         height, width = latents.shape[-2:]
         write(folder / f"{name}.pca.png", _picture(latents[len(latents) // 2], basis))
         item = {"file": f"{name}.pca.png", "key": row.key, "place": index, "size": [width, height]}
-        item |= {"source": None, "paired": index in paired}
-        if index in paired and (pixels := sources.pixels(row)) is not None:
-            item["source"] = f"{name}.source.webp"
-            write(folder / item["source"], thumbnail(pixels, SOURCE_SIDE))
-        items.append(item)
+        pixels = sources.pixels(row) if index in paired else None
+        source = None if pixels is None else f"{name}.source.webp"
+        if pixels is not None:
+            write(folder / f"{name}.source.webp", thumbnail(pixels, SOURCE_SIDE))
+        items.append(item | {"source": source, "paired": index in paired})
     return {"explained": basis.explained, "fitted": found.fitted, "items": items}
 
 
