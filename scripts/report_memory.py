@@ -110,7 +110,7 @@ def wait_drawn(tab: Any, index: int) -> None:
 
 def thumbnail(index: int) -> str:
     """The selector of a picture in the list."""
-    return f'#grid img[src$="{index:06d}.thumb.jpg"]'
+    return f'#grid img[src$="{index:06d}.thumb.webp"]'
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from latentcli.cli import words
 from latentcli.cli.command import command
@@ -30,6 +32,14 @@ def bench(out: Output, job: BenchJob, given: frozenset[str]) -> None:
 
         document = run_bench(job, reporter)
     tables = stages_tables if job.stages else bench_tables
-    out.show(document, data=tables, summary=words.slowest)
-    if "chart_error" in document:
-        raise LatentCliError(document["chart_error"])
+    out.show(document, data=tables, summary=summary)
+    failed = [document[name] for name in ("chart_error", "report_error") if name in document]
+    if failed:
+        raise LatentCliError(" ".join(failed))
+
+
+def summary(document: Mapping[str, Any]) -> Iterable[str]:
+    """What limits a job, and where the page is."""
+    yield from words.slowest(document)
+    if "page" in document:
+        yield f"Page: {document['page']}"

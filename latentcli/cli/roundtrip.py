@@ -41,11 +41,21 @@ def refuse(document: Mapping[str, Any], max_bad: str | None) -> None:
     check_failed(document["failed"], sound + document["failed"], max_bad)
 
 
+def page(document: Mapping[str, Any]) -> Iterable[str]:
+    """Where the page is, and how large with its pictures."""
+    if not document.get("page"):
+        return
+    small = document["page_thumbnails"]
+    more = f"; {words.count(small, 'picture')} as thumbnails only" if small else ""
+    yield f"Page: {document['page']} ({words.size(document['page_bytes'])}{more})"
+
+
 def summary(document: Mapping[str, Any]) -> Iterable[str]:
     """Where the files are, and what failed."""
-    for name, key in {"Pictures": "saved", "Figures of each image": "csv", "Page": "page"}.items():
+    for name, key in {"Pictures": "saved", "Figures of each image": "csv"}.items():
         if document.get(key):
             yield f"{name}: {document[key]}"
+    yield from page(document)
     yield from words.failures(document)
     yield from words.filtered(document)
     yield from words.left_out(document)

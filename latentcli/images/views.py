@@ -11,11 +11,11 @@ from latentcli.images.codec import encode_image
 
 
 def thumbnail(pixels: Tensor, side: int) -> bytes:
-    """A JPEG of at most `side` pixels a side, of uint8 [3, H, W]; it never enlarges."""
+    """A WebP of at most `side` pixels a side, of uint8 [3, H, W]; it never enlarges."""
     image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     small = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return encode_image(small.view(image.height, image.width, 3).permute(2, 0, 1), "jpeg", 85)
+    return encode_image(small.view(image.height, image.width, 3).permute(2, 0, 1), "webp", 80)
 
 
 def signed_difference(original: Tensor, other: Tensor, gain: float) -> Tensor:

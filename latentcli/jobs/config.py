@@ -353,6 +353,12 @@ class RoundtripJob(
         daily=True,
         metavar="DIR",
     )
+    single_file: bool = option(
+        False,
+        "Write the page and its pictures into one file, which --report then names: report.html."
+        " Default: a folder.",
+        section="write",
+    )
     difference_gain: float = option(
         4.0,
         "Factor by which differences are enlarged in the report. Default: 4.",

@@ -21,6 +21,11 @@ POLICY = (
 )
 """Pictures beside the page and what stands inside it; nothing from anywhere else."""
 
+GENERATOR = '<meta name="generator" content="latentcli">'
+"""What a page is known by as one of ours."""
+HEAD = 4096
+"""Bytes in which it stands."""
+
 SAFE_IN_SCRIPT = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 )
@@ -53,7 +58,7 @@ def html_page(
     named, and the scripts share one module, in their order. `data` is pairs of an element's id
     and the pieces of a JSON text, which is escaped here.
     """
-    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    yield f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{GENERATOR}\n'
     yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
     yield '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
@@ -102,10 +107,23 @@ def write_page(path: Path, pieces: Iterable[str]) -> Path:
     return path
 
 
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that this module wrote."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return GENERATOR.encode() in file.read(HEAD)
+
+
 def section(name: str, heading: str, *parts: str) -> str:
     """A section with its heading; `name` is its id, `heading` plain text, `parts` HTML."""
     title = f'<h2 id="{escape(name)}">{escape(heading)}</h2>'
     return f'<section aria-labelledby="{escape(name)}">\n{title}\n{"".join(parts)}</section>\n'
+
+
+def folded(summary: str, content: str) -> str:
+    """HTML that shows when its `summary`, plain text, is clicked."""
+    return f"<details>\n<summary>{escape(summary)}</summary>\n{content}</details>\n"
 
 
 def facts_list(facts: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""Builds the sections of a store's page on sizes, failures and shards."""
+"""Builds the sections of a store's page on sizes, failures, damage and shards."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ def sizes(report: Values) -> str:
     found = report["buckets"]
     if not found["items"]:
         return "<p>No input gave a latent.</p>\n"
+    if found["sizes"] == 1:
+        (only,) = found["items"]
+        of_pixels, of_latent = ("{} x {}".format(*only[of]) for of in ("pixels", "latent"))
+        return f"<p>All pictures are {of_pixels} pixels, and their latents {of_latent}.</p>\n"
     pixels = {tuple(item["pixels"]): item["count"] for item in found["items"]}
     chart = bucket_map(pixels, title="Sizes of the pictures", unit="pixels")
     table = figures_table(
@@ -34,10 +38,10 @@ def sizes(report: Values) -> str:
 
 
 def failures(report: Values) -> str:
-    """The inputs that gave no latent, by reason, drawn and as a table."""
+    """The inputs that gave no latent, by reason, drawn and as a table; nothing where all did."""
     found = report["failures"]
     if not found:
-        return "<p>No input failed.</p>\n"
+        return ""
     chart = bars(
         [(item["reason"], item["count"]) for item in found[:MOST_BARS]],
         title="Inputs that failed, by stage and reason",
@@ -56,8 +60,8 @@ def failures(report: Values) -> str:
 
 
 def shards(report: Values) -> str:
-    """The shards' sizes, and what cannot be read of the store."""
-    found, damage = report["shards"], report["damaged"]
+    """The shards' sizes, as figures and drawn."""
+    found = report["shards"]
     facts = {"shards": f"{found['count']:,}", "together": byte_words(found["bytes"])}
     facts |= {name: byte_words(found[name]) for name in ("min", "median", "max") if found["count"]}
     chart = ""
@@ -69,8 +73,11 @@ def shards(report: Values) -> str:
             title="Sizes of the shards",
             unit="MiB",
         )
-        figure = chart_figure(svg, f"Size of each shard{more}.")
-        chart = f"<details><summary>Size of each shard{more}</summary>\n{figure}</details>\n"
-    problems = "".join(f"<li>{escape(text)}</li>\n" for text in damage["problems"])
-    damaged = f"<h3>What cannot be read</h3>\n<ul>\n{problems}</ul>\n" if problems else ""
-    return f"{facts_list(facts)}{damaged}{chart}"
+        chart = chart_figure(svg, f"Size of each shard{more}.")
+    return f"{facts_list(facts)}{chart}"
+
+
+def damage(report: Values) -> str:
+    """What cannot be read of the store, in sentences; nothing where all can."""
+    problems = "".join(f"<li>{escape(text)}</li>\n" for text in report["damaged"]["problems"])
+    return f"<ul>\n{problems}</ul>\n" if problems else ""

@@ -15,14 +15,18 @@ from latentcli.reports.page import (
     chart_figure,
     facts_list,
     figures_table,
+    folded,
     html_page,
     section,
 )
-from latentcli.reports.store_contents_page import failures, shards, sizes
-from latentcli.reports.tables import Values, store_facts
+from latentcli.reports.store_contents_page import damage, failures, shards, sizes
+from latentcli.reports.store_pictures_page import pictures
+from latentcli.reports.tables import Values, self_check_text, store_facts
 
 MOST_ROWS = 12
-"""Channels, sizes and reasons that stand in the open; tables of all are folded."""
+"""Channels in the first table; that of all is folded."""
+OPEN_FINDINGS = 3
+"""Findings that stand in the open."""
 FEW_SAMPLES = 30
 """Samples below which figures of a whole set are rough."""
 NORMAL = "standard normal"
@@ -38,14 +42,29 @@ def _body(document: Values, name: str) -> Iterator[str]:
     report = document["report"]
     yield '<header class="masthead"><p>latentcli inspect</p></header>\n<main>\n'
     yield f'<header>\n<h1>{escape(name)}</h1>\n<p class="lead">{escape(_lead(document))}</p>\n'
+    yield f"{_verdict(report, document.get('self_check'))}</header>\n"
     made = ((name, heading, make(report)) for name, heading, make in _SECTIONS)
-    sections = [each for each in made if each[2]]
-    links = "".join(f'<a href="#{name}">{heading}</a>\n' for name, heading, _ in sections)
-    yield f'{_verdict(report)}<nav aria-label="On this page">\n{links}</nav>\n</header>\n'
+    yield from (section(*each) for each in made if each[2])
     facts = {name: value or None for name, value in store_facts(document).items()}
-    yield section("store", "The store", facts_list(facts))
-    yield from (section(*each) for each in sections)
+    details = {
+        "All facts": facts_list(facts | _check_facts(document.get("self_check"))),
+        "Sizes of the shards": shards(report),
+        "How it was measured": _how(report),
+    }
+    yield section("store", "The store", *(folded(*each) for each in details.items()))
     yield "</main>\n"
+
+
+def _check_facts(check: Values | None) -> dict[str, object]:
+    """The figures of the self-check by names that say what they are."""
+    names = {
+        "latent_rms": "self-check: RMS of the latents",
+        "latent_mean": "self-check: mean of the latents",
+        "channel_mean_max": "self-check: largest mean of a channel",
+        "channel_std_min": "self-check: least std of a channel",
+        "channel_std_max": "self-check: largest std of a channel",
+    }
+    return {text: _figure(check[name]) for name, text in names.items() if check and name in check}
 
 
 def _lead(document: Values) -> str:
@@ -58,22 +77,26 @@ def _lead(document: Values) -> str:
     return f"Latents of {count} by {model}{state}{failed}{running}."
 
 
-def _verdict(report: Values) -> str:
+def _verdict(report: Values, check: Values | None) -> str:
     found = report["findings"]
+    came = self_check_text(check)
+    checked = f"<p>{escape(came[0].upper() + came[1:])}.</p>\n" if check else ""
     few = ""
     if 0 < report["samples_read"] < FEW_SAMPLES:
         few = f"Figures of so few samples ({report['samples_read']}) are rough."
     if not found:
         return (
-            '<p class="verdict good"><strong>Nothing stands out.</strong>'
+            '<div class="verdict good"><p><strong>Nothing stands out.</strong>'
             f" No value is NaN or infinite, and no channel is dead or far off. {few}</p>\n"
+            f"{checked}</div>\n"
         )
-    items = "".join(f"<li>{escape(item['text'])}</li>\n" for item in found[:MOST_ROWS])
-    more = f"<p>And {len(found) - MOST_ROWS:,} more.</p>\n" if len(found) > MOST_ROWS else ""
+    items = [f"<li>{escape(item['text'])}</li>\n" for item in found]
+    rest = f"<ul>\n{''.join(items[OPEN_FINDINGS:])}</ul>\n"
+    more = folded(f"{len(found) - OPEN_FINDINGS:,} more", rest) if items[OPEN_FINDINGS:] else ""
     count = f"{len(found):,} thing{'' if len(found) == 1 else 's'}"
     return (
         f'<div class="verdict bad"><p><strong>{count} to look at.</strong> {few}</p>\n'
-        f"<ul>\n{items}</ul>\n{more}</div>\n"
+        f"<ul>\n{''.join(items[:OPEN_FINDINGS])}</ul>\n{more}{checked}</div>\n"
     )
 
 
@@ -100,7 +123,8 @@ def _channels(report: Values) -> str:
         plots.append(chart_figure(plot, f"Each channel's {word}.{note}"))
     charts = f'<div class="charts">\n{"".join(plots)}</div>\n'
     words = escape(expected["words"])
-    return f"<p>{words}</p>\n{charts}{_channel_table(report)}{_recorded(report)}"
+    tables = folded("Channels as a table", f"{_channel_table(report)}{_recorded(report)}")
+    return f"<p>{words}</p>\n{charts}{tables}"
 
 
 def _band(what: str, expected: Values) -> tuple[list[float], list[float]] | None:
@@ -126,7 +150,7 @@ def _channel_table(report: Values) -> str:
     if len(order) <= MOST_ROWS:
         return first
     every = figures_table(headers, rows(range(len(order))), "All channels")
-    return f"{first}<details><summary>All {len(order)} channels</summary>\n{every}</details>\n"
+    return f"{first}{folded(f'All {len(order)} channels', every)}"
 
 
 def _recorded(report: Values) -> str:
@@ -171,16 +195,18 @@ def _values(report: Values) -> str:
         noun="samples",
         note=_outside([rms]),
     )
-    figures = {
+    shown = {
         "All values that were read.": of_all,
-        "The channels farthest from what is expected.": of_channels,
         "How large each sample's latent is: its norm over the root of its number of"
         " values.": of_samples,
     }
-    charts = "".join(chart_figure(svg, caption) for caption, svg in figures.items())
+    charts = "".join(chart_figure(svg, caption) for caption, svg in shown.items())
+    farthest = chart_figure(of_channels, "The channels farthest from what is expected.")
+    more = f'<div class="charts">\n{farthest}{_extremes(report)}</div>\n'
     facts = {name: _figure(whole[name]) for name in ("mean", "std", "min", "max")}
     facts |= {"NaN": f"{whole['nan']:,}", "infinite": f"{whole['infinite']:,}"}
-    return f'{facts_list(facts)}<div class="charts">\n{charts}{_extremes(report)}</div>\n'
+    every = folded("Channels and samples at the ends", more)
+    return f'{facts_list(facts)}<div class="charts">\n{charts}</div>\n{every}'
 
 
 def _outside(drawn: Sequence[Values]) -> str:
@@ -210,28 +236,6 @@ def _extremes(report: Values) -> str:
         for end in ("lowest", "highest")
     )
     return f'<div class="tables">\n{"".join(tables)}</div>\n'
-
-
-def _thumbnails(report: Values) -> str:
-    pictures = report["thumbnails"]
-    if not pictures:
-        return ""
-    shown = f"{len(pictures['items']):,} of {report['samples']:,} samples, evenly over the store"
-    if len(pictures["items"]) == report["samples"]:
-        shown = "Every sample"
-    text = (
-        f"{shown}. The three principal components of the latents are red, green and blue; grey is"
-        f" the mean. One basis for all, from {pictures['fitted']:,} samples, which holds"
-        f" {pictures['explained']:.0%} of the variance."
-    )
-    items = "".join(
-        '<li><figure><img loading="lazy" decoding="async"'
-        f' src="{escape(item["file"])}" width="{item["size"][0]}" height="{item["size"][1]}"'
-        f' alt="Latent of {escape(item["key"])} in three colours">'
-        f"<figcaption>{escape(item['key'])}</figcaption></figure></li>\n"
-        for item in pictures["items"]
-    )
-    return f'<p>{text}</p>\n<ul class="thumbs">\n{items}</ul>\n'
 
 
 def _how(report: Values) -> str:
@@ -265,12 +269,11 @@ def _figure(value: float | None) -> str:
 
 
 _SECTIONS = (
+    ("damage", "What cannot be read", damage),
+    ("pictures", "Pictures", pictures),
+    ("failures", "Failures", failures),
     ("channels", "Channels", _channels),
     ("values", "Values", _values),
-    ("pictures", "Pictures", _thumbnails),
     ("sizes", "Sizes", sizes),
-    ("failures", "Failures", failures),
-    ("shards", "Shards", shards),
-    ("how", "How it was measured", _how),
 )
 """Id, heading, and what makes the content from the report; a section without any is left out."""

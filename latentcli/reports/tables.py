@@ -230,16 +230,18 @@ def channels_text(channels: Values | None) -> str | None:
 
 
 def self_check_text(check: Values | None) -> str:
-    """How well the first pictures came back, and what their latents are like."""
+    """How the first pictures came back; of a model without a decoder, how large latents are."""
     if not check:
         return "not run"
-    told = []
-    if check.get("psnr_median") is not None:
-        median, floor = check["psnr_median"], check.get("psnr_floor")
-        told.append(f"the first pictures decode at {median:.1f} dB (at least {floor:g})")
-    if check.get("latent_rms") is not None:
-        told.append(f"their latents have rms {check['latent_rms']:.3g}")
-    return ", ".join(told) or "passed"
+    number = len(check.get("keys") or ())
+    what = f"the first {number} pictures" if number > 1 else "the first picture"
+    if not check.get("psnr"):
+        return f"the latents of {what} are finite, with RMS {optional(check['latent_rms'], '.4g')}"
+    if check["psnr_median"] is None:
+        return f"{what} came back identical"
+    floor = optional(check.get("psnr_floor"), "g")
+    least = f" (the floor is {floor} dB)" if floor else ""
+    return f"{what} came back at {check['psnr_median']:.1f} dB{least}"
 
 
 def verify_tables(document: Values) -> Iterator[RenderableType]:

@@ -1,9 +1,10 @@
-"""Builds the HTML above a roundtrip's pictures: tables that need no script."""
+"""Builds the HTML around a roundtrip's pictures: tables that need no script."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from typing import Any
 
 from latentcli.reports.page import TextCell, facts_list, figures_table
 from latentcli.reports.roundtrip_tables import (
@@ -19,6 +20,8 @@ from latentcli.reports.viewer_tables import clips_table, latents_table, minus, s
 JUDGED = ("mean", "median")
 """Statistics of a difference that are better or worse; a spread is neither."""
 MODEL_FACTS = ("encoder", "decoder", "geometry", "latent_space", "dtype", "device")
+SHORT = 2
+"""Models up to which the short table on top has their differences too."""
 WORDS = {"pdg": "path-drop guidance", "geometry": "latents"}
 """Keys of a document that are no words themselves."""
 
@@ -44,23 +47,77 @@ def of_pictures(document: Values) -> list[Values]:
 
 
 def opening(document: Values) -> Iterator[str]:
-    """Title, what was measured, the summary beside its charts, failures, and how it was done."""
+    """Title, what was measured, the means of each model, and where the rest stands."""
     yield '<header class="opening">\n'
     yield f'<h1>{escape(title_of(document))}</h1>\n<p class="lead">{escape(lead(document))}</p>\n'
-    yield '</header>\n<section aria-labelledby="figures">\n<h2 id="figures">Figures</h2>\n'
-    yield '<div class="overview">\n<div>\n'
-    yield summary_table(document)
-    yield set_table(document)
-    yield extremes(document)
+    yield headline(document)
+    yield '<nav aria-label="On this page">\n<a href="#spread">Charts</a>\n'
+    yield '<a href="#figures">All figures</a>\n<a href="#method">How it was measured</a>\n'
+    yield "</nav>\n</header>\n"
+
+
+def figures(document: Values) -> Iterator[str]:
+    """All figures, failures, and how it was done."""
+    yield '<section aria-labelledby="figures">\n<h2 id="figures">Figures</h2>\n'
+    yield f'<div class="tables">\n<div>{summary_table(document)}{set_table(document)}</div>\n'
+    yield f"<div>{extremes(document)}</div>\n<div>{latents_table(document)}</div>\n</div>\n"
     yield clips_table(document)
-    yield latents_table(document)
-    yield '</div>\n<div id="spread" class="spread" hidden>\n'
-    yield '<div id="spread-measures" class="segments" role="group" aria-label="Measure"></div>\n'
-    yield '<figure id="spread-values" class="chart"></figure>\n'
-    yield '<figure id="spread-differences" class="chart" hidden></figure>\n</div>\n</div>\n'
     yield failures(document)
-    yield method(document)
     yield "</section>\n"
+    yield method(document)
+
+
+def headline(document: Values) -> str:
+    """The mean of each measure of each model and, of one or two, of the difference."""
+    measures = document["measures"]
+    if not measures:
+        return ""
+    heads = (f'<th scope="col">{escape(measure_name(m))}</th>' for m in measures)
+    rows = "".join(headline_rows(document, i) for i in order(document))
+    return (
+        '<div class="scroll" tabindex="0" role="group" aria-label="Mean figures of each model">\n'
+        '<table class="figures">\n<thead><tr><th scope="col" class="text">Mean of</th>'
+        f"{''.join(heads)}</tr></thead>\n<tbody>\n{rows}</tbody></table>\n</div>\n"
+    )
+
+
+def order(document: Values) -> list[int]:
+    """Indices of the models, the baseline last."""
+    names = [model["model"] for model in document["models"]]
+    return sorted(range(len(names)), key=lambda i: names[i] == document.get("baseline"))
+
+
+def headline_rows(document: Values, index: int) -> str:
+    """A model's means, and those of its difference to the baseline."""
+    model, measures = document["models"][index], document["measures"]
+    cells = "".join(f"<td>{mean_text(model.get(m['name']), m)}</td>" for m in measures)
+    row = f'<tr><th scope="row" class="text">{mark(index, model)}</th>{cells}</tr>\n'
+    deltas = [d for d in document.get("delta") or () if d["model"] == model["model"]]
+    if len(document["models"]) > SHORT or not deltas:
+        return row
+    cells = "".join(
+        delta_cell(deltas[0].get(m["name"]) or {}, "mean", m) for m in measures if not m.get("set")
+    ) + "<td></td>" * sum(bool(m.get("set")) for m in measures)
+    label = escape(f"− {deltas[0]['against']}")
+    return f'{row}<tr class="delta"><th scope="row" class="text">{label}</th>{cells}</tr>\n'
+
+
+def mean_text(value: Any, measure: Values) -> str:
+    """A measure's mean, or the one figure of a whole set."""
+    if measure.get("set"):
+        return single(value, measure["digits"])
+    return figure_text(value, "mean", measure)
+
+
+def mark(index: int, model: Values) -> str:
+    """A model's name with the colour that it has in the charts."""
+    dot = f'<span class="swatch" style="--mark: var(--series-{index % 6})"></span>'
+    return f"{dot}{escape(model['model'])}"
+
+
+def measure_name(measure: Values) -> str:
+    """PSNR, dB."""
+    return f"{measure['label']}, {measure['unit']}" if measure.get("unit") else measure["label"]
 
 
 def lead(document: Values) -> str:
@@ -118,12 +175,11 @@ def summary_table(document: Values) -> str:
 
 def measure_rows(document: Values, measure: Values) -> str:
     """A measure's heading, then the models, each with its difference below it."""
-    unit = f", {measure['unit']}" if measure.get("unit") else ""
     better = "higher is better" if measure["higher_is_better"] else "lower is better"
     if measure.get("of", document["images"]) < document["images"]:
         rest = f"{document['images'] - measure['of']:,}" if measure["of"] else "all"
         better += f"; {rest} {pictures_word(document)} are too small for it"
-    name = escape(f"{measure['label']}{unit}")
+    name = escape(measure_name(measure))
     heading = (
         f'<tr><th scope="rowgroup" class="text measure" colspan="{len(FIGURES) + 1}">'
         f"<span>{name}<small>{better}</small></span></th></tr>\n"
@@ -138,8 +194,7 @@ def model_rows(document: Values, index: int, measure: Values) -> str:
     cells = "".join(
         f'<td class="{name}">{figure_text(model.get(key), name, measure)}</td>' for name in FIGURES
     )
-    mark = f'<span class="swatch" style="--mark: var(--series-{index % 6})"></span>'
-    row = f'<tr><th scope="row" class="text">{mark}{escape(model["model"])}</th>{cells}</tr>\n'
+    row = f'<tr><th scope="row" class="text">{mark(index, model)}</th>{cells}</tr>\n'
     deltas = (d for d in document.get("delta") or () if d["model"] == model["model"])
     return row + "".join(delta_row(delta, measure) for delta in deltas if delta.get(key))
 
@@ -261,7 +316,9 @@ def method(document: Values) -> str:
     }
     protocols = {m["label"]: m.get("protocol") for m in document["measures"]}
     return (
-        "<details>\n<summary>How it was measured</summary>\n"
-        f"{figures_table(headers, rows)}<h3>Settings that change the figures</h3>\n"
-        f"{facts_list(settings)}<h3>Measures</h3>\n{facts_list(protocols)}</details>\n"
+        '<section aria-labelledby="method">\n<h2 id="method">How it was measured</h2>\n'
+        f"{figures_table(headers, rows)}<details>\n<summary>Settings and measures</summary>\n"
+        f"<h3>Settings that change the figures</h3>\n{facts_list(settings)}<h3>Measures</h3>\n"
+        f"{facts_list(protocols)}</details>\n"
+        "</section>\n"
     )

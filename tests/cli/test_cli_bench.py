@@ -53,6 +53,14 @@ def test_a_chart(cli: Run, tiny_model: Path, tmp_path: Path, suffix: str) -> Non
     assert is_own(str(path)) == (tmp_path / MARK).exists() == (suffix == "png")
 
 
+def test_a_page(cli: Run, tiny_model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "speed.html"
+    shown = cli(*quick(tiny_model), "--resolution", 32, "--batch", 1, "--report", page)
+    assert shown.code == 0, shown.err
+    assert f"Page: {page}" in shown.err
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -138,6 +139,17 @@ def test_verify(cli: Run, store: Path) -> None:
     document = cli("verify", store, "--samples", 0, "--json").document
     assert document["ok"] is False
     assert len(document["problems"]) == 1
+
+
+def test_a_roundtrip_says_how_large_its_page_is(cli: Run, tiny_model: Path, tmp_path: Path) -> None:
+    command = ("roundtrip", "images", "--model", tiny_model, "--workers", 0, "--report")
+    shown = cli(*command, tmp_path / "page")
+    assert re.search(rf"Page: {tmp_path}/page/index.html \(\d+\.\d [KM]iB\)", shown.err)
+    shown = cli(*command, tmp_path / "one.html", "--single-file")
+    size = (tmp_path / "one.html").stat().st_size / 2**10
+    assert f"Page: {tmp_path}/one.html ({size:.1f} KiB)" in shown.err
+    refused = cli(*command, tmp_path / "one", "--single-file")
+    assert refused.code == 2 and "ends in .html" in refused.err
 
 
 def test_roundtrip(cli: Run, tiny_model: Path) -> None:

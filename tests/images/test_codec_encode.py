@@ -13,6 +13,7 @@ from latentcli.images.codec import (
     DecodePolicy,
     decode_image,
     encode_image,
+    encode_lossless,
     to_float,
     to_uint8,
 )
@@ -38,6 +39,14 @@ def test_formats_are_what_they_say_and_deterministic(format: str) -> None:
 @pytest.mark.parametrize(("format", "quality"), [("png", 95), ("png", 1), ("webp", 100)])
 def test_lossless_encoding(format: str, quality: int) -> None:
     assert torch.equal(back(encode_image(PIXELS, format, quality)), PIXELS)
+
+
+def test_lossless_is_webp_where_it_holds_the_picture() -> None:
+    data, format = encode_lossless(PIXELS)
+    assert format == "webp" and torch.equal(back(data), PIXELS)
+    wide = PIXELS[:, :1, :1].expand(3, 1, 16_384)
+    data, format = encode_lossless(wide)
+    assert format == "png" and torch.equal(back(data), wide)
 
 
 @pytest.mark.parametrize("format", ["jpeg", "webp"])

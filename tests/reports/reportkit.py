@@ -146,25 +146,30 @@ def make_document(rows: Sequence[Any], names: Sequence[str], measures: Sequence[
     }
 
 
+def lossless(seed: int, size: tuple[int, int]) -> bytes:
+    """The bytes of a picture that loses nothing."""
+    return encoded(seed, "WEBP", size, lossless=True)
+
+
 @cache
-def encoded(seed: int, form: str, size: tuple[int, int]) -> bytes:
+def encoded(seed: int, form: str, size: tuple[int, int], **how: Any) -> bytes:
     """The bytes of a picture: a slope of colours with some noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0 : size[1], 0 : size[0]]
     slope = np.stack([x * 255 // size[0], y * 255 // size[1], (x + y + 40 * seed) % 256], axis=-1)
     noisy = np.clip(slope + rng.integers(-12, 12, slope.shape), 0, 255).astype(np.uint8)
     data = io.BytesIO()
-    Image.fromarray(noisy).save(data, form)
+    Image.fromarray(noisy).save(data, form, **how)
     return data.getvalue()
 
 
 def files_of(row: Any) -> Iterator[tuple[str, bytes]]:
     """Endings of the names of a row's files, and their bytes."""
     seed, size = row["index"] % 7, (row["width"], row["height"])
-    yield "original.png", encoded(seed, "PNG", size)
-    yield "thumb.jpg", encoded(seed, "JPEG", size)
+    yield "original.webp", lossless(seed, size)
+    yield "thumb.webp", encoded(seed, "WEBP", size)
     for m, pca in enumerate(row["pca"]):
-        yield f"{m}.png", encoded(seed + m + 1, "PNG", size)
+        yield f"{m}.webp", lossless(seed + m + 1, size)
         yield f"{m}.diff.jpg", encoded(seed + m + 2, "JPEG", size)
         if pca:
             yield f"{m}.pca.png", encoded(seed + m + 3, "PNG", (4, 3))
@@ -199,5 +204,5 @@ def make_report(
     rows = make_rows(keys, len(names), measures, pca) if rows is None else rows
     document = make_document(rows, names, measures) | changes
     write_files(folder, rows)
-    write_viewer(folder, document, iter(rows))
+    write_viewer(folder / "index.html", document, iter(rows))
     return Report(folder, document, rows)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browserkit import PHONE, open_tab, running_browser
+from browserkit import DESKTOP, PHONE, open_tab, running_browser
 from PIL import Image
 
 from latentcli.jobs.config import EncodeJob
@@ -58,16 +58,29 @@ def test_the_page_opens_without_errors_and_fits(browser, page, scheme, viewport)
     with open_tab(browser, page.as_uri(), **options) as tab:
         wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert tab.page.evaluate(wide) <= 0
+        tab.page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+        assert tab.page.evaluate(wide) <= 0
         charts = tab.page.locator("svg.chart:visible")
-        assert charts.count() >= 7
+        assert charts.count() >= 8
         for index in range(charts.count()):
             assert charts.nth(index).bounding_box()["width"] > 250
         tab.page.locator("ul.thumbs").scroll_into_view_if_needed()
         decoded = (
             "Promise.all([...document.querySelectorAll('ul.thumbs img')].map(i => i.decode()))"
         )
-        assert len(tab.page.evaluate(decoded)) == 9
+        assert len(tab.page.evaluate(decoded)) == 18
         tab.check()
+
+
+@pytest.mark.parametrize(("viewport", "most"), [(DESKTOP, 900), (PHONE, 700)])
+def test_the_first_picture_and_its_latent_are_seen_at_once(browser, page, viewport, most):
+    with open_tab(browser, page.as_uri(), viewport=viewport) as tab:
+        source, latent = (tab.page.locator("ul.thumbs img").nth(i) for i in (0, 1))
+        boxes = [image.bounding_box() for image in (source, latent)]
+        assert all(box["y"] + box["height"] <= most for box in boxes)
+        assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+        assert boxes[0]["y"] == boxes[1]["y"]
+        assert source.get_attribute("alt").startswith("Source of ")
 
 
 def test_names_are_text_and_nothing_else(browser, page):
@@ -80,7 +93,8 @@ def test_names_are_text_and_nothing_else(browser, page):
 
 def test_the_page_can_be_read_without_scripts(browser, page):
     with open_tab(browser, page.as_uri(), java_script_enabled=False) as tab:
-        assert tab.page.locator("h2").all_inner_texts()[:3] == ["The store", "Channels", "Values"]
+        shown = tab.page.locator("h2").all_inner_texts()
+        assert shown[:3] == ["Pictures", "Failures", "Channels"] and shown[-1] == "The store"
         assert tab.page.locator("th", has_text="file is empty").is_visible()
         tab.check()
 

@@ -97,3 +97,30 @@ def test_preprocessing() -> None:
     bucketed["buckets"] |= {"rule": "ai-toolkit", "table": [], "area": 65_536}
     told = tables.preprocessing_text(bucketed)
     assert told == "resized (lanczos) and cropped to buckets for 65,536 pixels (ai-toolkit rule)"
+
+
+CHECK = {"keys": ["a", "b", "c"], "latent_rms": 1.0684, "psnr": [1, 2, 3], "psnr_floor": 18.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"psnr_median": 35.549},
+            "the first 3 pictures came back at 35.5 dB (the floor is 18 dB)",
+        ),
+        ({"psnr_median": 35.549, "psnr_floor": None}, "the first 3 pictures came back at 35.5 dB"),
+        (
+            {"psnr_median": 35.549, "keys": ["a"]},
+            "the first picture came back at 35.5 dB (the floor is 18 dB)",
+        ),
+        ({"psnr_median": None}, "the first 3 pictures came back identical"),
+        (
+            {"psnr_median": None, "psnr": []},
+            "the latents of the first 3 pictures are finite, with RMS 1.068",
+        ),
+    ],
+)
+def test_the_self_check_is_a_sentence(changes: dict, said: str) -> None:
+    assert tables.self_check_text(CHECK | changes) == said
+    assert tables.self_check_text(None) == "not run"

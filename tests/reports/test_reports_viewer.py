@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from browserkit import PHONE, open_tab, running_browser
-from reportkit import make_report
+from reportkit import MEASURES, make_report, make_rows
 from viewerkit import loaded, open_image, scale_of, shown_keys, transforms
 
 KEYS = [f"set/{i:02d}" for i in range(30)]
@@ -70,7 +70,7 @@ def test_the_figure_sorted_by_stands_under_the_thumbnail(tab, report):
     tab.page.select_option("#sort", "difference-0-0-1")
     lowest = min(r["figures"][0]["psnr"] - r["figures"][1]["psnr"] for r in report.rows)
     first = tab.page.locator("#grid .figure").first.inner_text()
-    assert first == f"−{-lowest:.2f} dB"
+    assert first.split("\n") == ["small − large", f"−{-lowest:.2f} dB"]
 
 
 def test_search_narrows_counts_and_charts(tab):
@@ -192,22 +192,81 @@ def test_slider_moves_by_key_and_by_hand(tab):
     assert len(set(transforms(page))) == 1
 
 
+def test_the_slider_shows_the_model_and_not_the_baseline(browser, tmp_path):
+    """The baseline comes first in a job's document."""
+    rows = make_rows(KEYS[:3], 2, MEASURES, True)
+    document = {"baseline": "base", "delta": None}
+    made = make_report(tmp_path / "r", (), names=("base", "model"), rows=rows, **document)
+    with open_tab(browser, made.url) as tab:
+        page = tab.page
+        open_image(page, 1)
+        figure = rows[1]["figures"][1]["psnr"]
+        for mode in ("slider", "fade"):
+            page.click(f"[data-do={mode}]")
+            loaded(page)
+            caption = page.locator("#stages figcaption .end")
+            assert caption.first.inner_text() == "Original"
+            assert caption.last.inner_text().split() == ["model", f"{figure:.2f}", "dB"]
+        page.focus("#stages")
+        page.keyboard.press("Space")
+        assert caption.last.inner_text() == "Original"
+        tab.check()
+
+
+def test_fade_shows_as_much_of_each_as_is_chosen(tab):
+    page = tab.page
+    open_image(page, 3)
+    page.keyboard.press("4")
+    loaded(page)
+    opacity = "getComputedStyle(document.querySelector('#stages .fading')).opacity"
+    assert page.evaluate(opacity) == "0.5"
+    page.fill("#fade", "20")
+    assert page.evaluate(opacity) == "0.2"
+    assert page.inner_text("#fade-ends") == "Original 80%, small 20%"
+    assert page.get_attribute("#stages .fading img", "src").endswith("000003.0.webp")
+    assert page.get_attribute("#stages .stage > img", "src").endswith("000003.original.webp")
+    page.keyboard.press("+")
+    assert len(set(transforms(page))) == 1
+
+
+@pytest.mark.parametrize(
+    ("most", "options"), [(900, {}), (700, {"viewport": PHONE, "is_mobile": True})]
+)
+def test_the_first_picture_is_seen_at_once(browser, report, most, options):
+    with open_tab(browser, report.url, **options) as tab:
+        box = tab.page.locator("#grid img").first.bounding_box()
+        assert box["y"] + box["height"] <= most
+        for table in tab.page.locator(".scroll:visible").all():
+            assert table.evaluate("box => box.getBoundingClientRect().right <= innerWidth")
+
+
+def test_what_stands_under_a_picture_names_its_model(tab, report):
+    page = tab.page
+    psnr = report.rows[0]["figures"][0]["psnr"]
+    first = page.locator("#grid .figure").first.inner_text()
+    assert first.split() == ["small", f"{psnr:.2f}", "dB"]
+    open_image(page, 0)
+    for m, name in enumerate(("small", "large")):
+        for kind in ("picture", "difference", "pca"):
+            assert name in page.inner_text(f"[data-pane={kind}-{m}] figcaption")
+
+
 def test_flip_swaps_in_place_by_key_click_and_hold(tab):
     page = tab.page
     open_image(page, 3)
     page.keyboard.press("3")
     loaded(page)
     front = "#stages img:not(.behind)"
-    assert page.get_attribute(front, "src").endswith("000003.0.png")
+    assert page.get_attribute(front, "src").endswith("000003.0.webp")
     page.keyboard.press("Space")
-    assert page.get_attribute(front, "src").endswith("original.png")
+    assert page.get_attribute(front, "src").endswith("original.webp")
     page.locator("#stages .stage").click()
-    assert page.get_attribute(front, "src").endswith("000003.0.png")
+    assert page.get_attribute(front, "src").endswith("000003.0.webp")
     page.mouse.down()
-    assert page.get_attribute(front, "src").endswith("original.png")
+    assert page.get_attribute(front, "src").endswith("original.webp")
     page.wait_for_timeout(350)
     page.mouse.up()
-    assert page.get_attribute(front, "src").endswith("000003.0.png")
+    assert page.get_attribute(front, "src").endswith("000003.0.webp")
     page.select_option("#first", "picture-1")
     page.keyboard.press("Escape")
 
@@ -304,7 +363,7 @@ def test_a_phone_has_no_sideways_scrolling(browser, report, width):
         assert page.evaluate("document.documentElement.scrollWidth") == width
         page.locator("#grid a").nth(1).tap()
         loaded(page)
-        for mode in ("panes", "slider", "flip"):
+        for mode in ("panes", "slider", "flip", "fade"):
             page.locator(f"[data-do={mode}]").tap()
             assert page.evaluate("document.getElementById('compare').scrollWidth") <= width
         small = """all => all.filter((b) => b.offsetParent)
@@ -367,7 +426,7 @@ def test_axe_finds_nothing_serious(browser, report, scheme, phone):
         assert serious(page) == []
         open_image(page, 3)
         assert serious(page) == []
-        for mode in ("slider", "flip"):
+        for mode in ("slider", "flip", "fade"):
             page.click(f"[data-do={mode}]")
             assert serious(page) == []
         page.keyboard.press("?")

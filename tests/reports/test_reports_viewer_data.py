@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 
 import pytest
 from browserkit import open_tab, running_browser
 from reportkit import LPIPS, MEASURES, make_report, make_rows
-from viewerkit import open_image, shown_keys, transforms
+from viewerkit import loaded, open_image, shown_keys, transforms
 
-from latentcli.reports.viewer import write_viewer
+from latentcli.reports.viewer import Embedded, write_viewer
 
 NASTY = (
     "quotes \"'`",
@@ -56,7 +57,7 @@ def test_figures_that_are_infinite_or_missing(browser, tmp_path):
         page = tab.page
         page.select_option("#sort", "figure-0-0")
         assert shown_keys(page)[-1] == "same"
-        assert page.locator("#grid .figure").last.inner_text() == "∞ dB"
+        assert page.locator("#grid .figure").last.inner_text() == "small\n∞ dB"
         page.select_option("#sort", "figure-2-0")
         assert shown_keys(page)[-1] == "tiny"
         assert page.inner_text("#direction") == "↓ highest first"
@@ -174,10 +175,10 @@ def test_clips_latents_and_ends_have_tables(browser, tmp_path):
 
 def test_a_file_that_is_gone_is_named(browser, tmp_path):
     made = make_report(tmp_path / "r", KEYS[:2])
-    (made.folder / "files" / "000" / "000000.1.png").unlink()
+    (made.folder / "files" / "000" / "000000.1.webp").unlink()
     with open_tab(browser, made.url) as tab:
         tab.page.locator("#grid a").first.click()
-        tab.page.get_by_text("No file files/000/000000.1.png").wait_for()
+        tab.page.get_by_text("No file files/000/000000.1.webp").wait_for()
 
 
 def test_nothing_to_show_is_still_a_page(browser, tmp_path):
@@ -196,12 +197,29 @@ def test_frames_of_clips_are_called_frames(browser, tmp_path):
         tab.check()
 
 
+def own_work(page):
+    """Gives the seconds of processor time that the page's own thread has worked.
+
+    What the clock says depends on what else the machine does.
+    """
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def seconds():
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return next(each["value"] for each in metrics if each["name"] == "TaskDuration")
+
+    return seconds
+
+
 def test_five_thousand_open_and_scroll(browser, tmp_path):
     many = make_report(tmp_path / "many", [f"set/{i:04d}" for i in range(5000)], pca=False)
     with open_tab(browser) as tab:
         page = tab.page
+        work = own_work(page)
         page.goto(many.url)
         page.locator("#grid li").nth(10).wait_for()
+        assert 0 < work() < 1
         page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
         page.get_by_text("set/4999", exact=True).wait_for()
         assert page.locator("#grid li").count() < 400
@@ -214,10 +232,61 @@ def test_five_thousand_open_and_scroll(browser, tmp_path):
 def test_rows_need_no_memory(tmp_path):
     sample = make_rows(["k" * 200], 2, MEASURES, False)[0]
     document = make_report(tmp_path / "r", ["a"]).document
-    write_viewer(tmp_path, document, iter([sample]))
+    write_viewer(tmp_path / "index.html", document, iter([sample]))
     tracemalloc.start()
-    write_viewer(tmp_path, document, (sample | {"index": i} for i in range(6_000)))
+    write_viewer(tmp_path / "index.html", document, (sample | {"index": i} for i in range(6_000)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (tmp_path / "index.html").stat().st_size > 2_000_000
     assert peak < 500_000
+
+
+def as_single(report, whole):
+    """The page of a report with its files inside; those of some pictures are all there."""
+    paths = sorted((report.folder / "files").rglob("0*.*"))
+
+    def files():
+        for path in paths:
+            if int(path.name[:6]) in whole or ".thumb." in path.name:
+                yield path.name, path.read_bytes()
+
+    alone = report.folder.with_suffix(".html")
+    inside = Embedded(files, frozenset(whole), len(report.rows) - len(whole))
+    write_viewer(alone, report.document, iter(report.rows), inside)
+    shutil.rmtree(report.folder)
+    return alone.as_uri()
+
+
+def test_a_page_of_one_file_needs_no_other(browser, tmp_path):
+    url = as_single(make_report(tmp_path / "r", KEYS), whole={0, 1, 2})
+    with open_tab(browser, url) as tab:
+        page = tab.page
+        open_image(page, 1)
+        assert page.locator("#stages img.there").count() == 7
+        link = page.locator(".files a").last
+        assert link.get_attribute("download") == "000001.1.webp"
+        assert link.get_attribute("href").startswith("data:image/webp;base64,")
+        page.click("[data-do=slider]")
+        loaded(page)
+        assert page.locator("#stages img.there").count() == 2
+        tab.check()
+
+
+def test_a_picture_that_is_a_thumbnail_only_says_so(browser, tmp_path):
+    url = as_single(make_report(tmp_path / "r", KEYS), whole={0, 1, 2})
+    with open_tab(browser, url) as tab:
+        page = tab.page
+        open_image(page, 0)
+        page.click("[data-do=fade]")
+        for _ in range(4):
+            page.keyboard.press("ArrowRight")
+        loaded(page)
+        assert page.inner_text("#compare-key") == KEYS[4]
+        assert page.locator("#stages img.there").count() == 1
+        assert page.locator("#stages .pane").get_attribute("data-pane") == "original"
+        assert "thumbnail alone" in page.inner_text("#told")
+        assert page.get_attribute("[data-do=slider]", "aria-disabled") == "true"
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowLeft")
+        assert page.locator("#stages .pane").get_attribute("data-pane") == "fade"
+        tab.check()

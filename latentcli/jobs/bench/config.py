@@ -114,6 +114,13 @@ class BenchJob(FollowSettings, ModelSettings):
         daily=True,
         metavar="FILE",
     )
+    report: str | None = option(
+        None,
+        "Write a page with the tables as bars into this folder, or to this FILE.html. Default:"
+        " none.",
+        section="bench",
+        metavar="DIR",
+    )
     stages: bool = option(
         False,
         "Time each stage of an encode job of SRC instead. Default: off.",

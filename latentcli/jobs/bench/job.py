@@ -23,14 +23,24 @@ from latentcli.jobs.bench.timing import measure_case, untimed_calls
 from latentcli.jobs.config import with_weights
 from latentcli.jobs.inference.engine import Engine
 from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.report_folder import (
+    PAGE,
+    PAGE_SUFFIX,
+    check_page_file,
+    check_report_folder,
+    report_folder,
+)
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.reports.bench_chart import check_chart, draw_chart
+from latentcli.reports.bench_page import bench_page
+from latentcli.reports.page import write_page
 from latentcli.shards.sources.own_output import mark
-from latentcli.shards.storage.atomic_write import atomic_write
+from latentcli.shards.storage.atomic_write import atomic_write, writing
 
 NOT_STAGES = {
     "compiles": "--compile on",
     "chart": "--chart",
+    "report": "--report",
     "preset_table": "--preset-table",
     "seconds": "--seconds",
     "threads": "--threads",
@@ -47,7 +57,8 @@ def run_bench(job: BenchJob, reporter: Reporter = SILENT) -> dict[str, Any]:
 
     Every model's output is checked before any is timed. UsageError for what cannot be asked,
     LatentCliError for an output that is wrong, a failed compile or memory that is short. A chart
-    that cannot be written costs no figures: the document then has `chart_error`.
+    or a page that cannot be written costs no figures: the document then has `chart_error` or
+    `report_error`.
     """
     check_options(job)
     refuse_other_form(job)
@@ -56,6 +67,8 @@ def run_bench(job: BenchJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     cases = cases_of(job)
     if job.chart is not None:
         check_chart(job.chart)
+    if job.report is not None:
+        check_page(job.report)
     texts = model_texts(job)
     reporter.status("Loading the models")
     engines = {name: bench_engine(job, text) for name, text in texts.items()}
@@ -66,7 +79,8 @@ def run_bench(job: BenchJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     with cpu_threads(job.threads):
         document = measure(job, models, cases, reasons, reporter)
     document["checks"] = checks
-    return document if job.chart is None else document | chart(job.chart, document)
+    drawn = {} if job.chart is None else chart(job.chart, document)
+    return document | drawn | ({} if job.report is None else report(job.report, document))
 
 
 @contextmanager
@@ -93,6 +107,27 @@ def chart(name: str, document: Mapping[str, Any]) -> dict[str, str]:
         why = getattr(reason, "strerror", None) or str(reason).rstrip(".") or type(reason).__name__
         return {"chart_error": f"The chart {path} could not be made: {why}."}
     return {"chart": str(path)}
+
+
+def check_page(name: str) -> None:
+    """UsageError where no page can be written there; it is for before the measuring."""
+    check_page_file(name) if is_page_file(name) else check_report_folder(name)
+
+
+def is_page_file(name: str) -> bool:
+    """Whether a report is a page alone, and no folder."""
+    return name.lower().endswith(PAGE_SUFFIX)
+
+
+def report(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the document's page; `page` is its file, or `report_error` why there is none."""
+    try:
+        path = Path(name) if is_page_file(name) else report_folder(name) / PAGE
+        with writing(path):
+            write_page(path, bench_page(document))
+    except LatentCliError as error:
+        return {"report_error": str(error)}
+    return {"page": str(path)}
 
 
 def model_texts(job: BenchJob) -> dict[str, str]:

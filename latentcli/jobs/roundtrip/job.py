@@ -35,6 +35,7 @@ from latentcli.jobs.roundtrip.models import (
 from latentcli.jobs.roundtrip.output_paths import check_output_paths
 from latentcli.jobs.roundtrip.report import ReportWriter, encoder_groups
 from latentcli.jobs.roundtrip.rows import RowSpool, csv_lines
+from latentcli.jobs.roundtrip.single_page import check_count, check_single_page
 from latentcli.jobs.roundtrip.stream import Roundtrip, compare_clips, compare_images
 from latentcli.jobs.runtime.failures import Failures
 from latentcli.jobs.runtime.meter import Meter
@@ -60,6 +61,8 @@ def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, A
     check_packed_options(job, found, reporter)
     if found.media == "clips":
         refuse_for_clips(job, found)
+    if job.single_file and not found.packed:
+        check_count(len(found.inputs))
     reporter.status("Loading the models")
     compared_models = load_compared_models(job)
     cached = open_cached(job.cached, [compared.decoder for compared in compared_models])
@@ -77,7 +80,9 @@ def run_roundtrip(job: RoundtripJob, reporter: Reporter = SILENT) -> dict[str, A
         report = None
         if job.report is not None:
             groups = encoder_groups([compared.encoder for compared in compared_models])
-            report = ReportWriter(job.report, groups, job.difference_gain)
+            place = str(folder / "report") if job.single_file else job.report
+            single = Path(job.report) if job.single_file else None
+            report = ReportWriter(place, groups, job.difference_gain, single)
             stack.enter_context(closing(report))
         meter = meter_of(job, found, compared_models, reporter)
         comparison = Comparison(job, compared_models, measures, meter, cached, reporter.note)
@@ -138,7 +143,9 @@ def check(job: RoundtripJob) -> None:
         try_file("--csv", job.csv)
     if job.save is not None:
         try_folder("--save", job.save)
-    if job.report is not None:
+    if job.single_file:
+        check_single_page(job)
+    elif job.report is not None:
         check_report_folder(job.report)
     if not set(job.metrics) - {"rfid"}:
         raise UsageError("--metrics has no measure of single images; add psnr.")
@@ -222,7 +229,7 @@ def finished(run: Roundtrip, outcome: dict[str, Any]) -> dict[str, Any]:
     # A problem so far is one of the pictures: their page would not be whole.
     if run.report is not None and not run.problems:
         try:
-            outcome["page"] = str(run.report.finish(run.rows.end, run.rows.rows, outcome))
+            outcome |= run.report.finish(run.rows.end, run.rows.rows, outcome)
         except StoreError as error:
             run.problems.append(str(error))
     if comparison.job.csv is not None:

@@ -15,11 +15,11 @@ def check_output_paths(job: RoundtripJob) -> None:
 
     A report's folder holds nothing but the report, and is cleared before it is written.
     """
-    folders = {"--report": local(job.report), "--save": local(job.save)}
+    report = None if job.single_file else local(job.report)
+    folders = {"--report": report, "--save": local(job.save)}
     for option, folder in folders.items():
         if folder is not None:
             check_beside(option, folder, job.sources)
-    report = folders["--report"]
     for option, other in {"--save": folders["--save"], "--csv": local(job.csv)}.items():
         if report is not None and other is not None and other.is_relative_to(report):
             raise UsageError(

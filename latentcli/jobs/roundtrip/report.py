@@ -1,4 +1,4 @@
-"""Writes a report's folder: originals, reconstructions and latents as pictures, and their page."""
+"""Writes a report: originals, reconstructions and latents as pictures, and their page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from latentcli.images.codec import encode_image
+from latentcli.images.codec import encode_image, encode_lossless
 from latentcli.images.views import signed_difference, thumbnail
+from latentcli.jobs.roundtrip.single_page import embedded, refuse_more
 from latentcli.jobs.runtime.machine import cores
 from latentcli.jobs.runtime.report_folder import (
     FILES,
@@ -25,13 +25,13 @@ from latentcli.jobs.runtime.report_folder import (
     report_folder,
 )
 from latentcli.latents.pca import ChannelMoments, PcaBasis, colours, fit
-from latentcli.reports.viewer import write_viewer
+from latentcli.reports.viewer import PAGE, write_viewer
 
 THUMBNAIL = 192
 """Longest side of a thumbnail in pixels."""
 PCA_SIDE = 64
 """Longest side of a latent whose colours are shown; a larger one is averaged down to it."""
-DIFFERENCE_QUALITY = 95
+DIFFERENCE_QUALITY = 92
 BEHIND, BEHIND_BYTES = 32, 256 * 2**20
 """Pictures whose files may be waiting to be written, and their bytes in memory."""
 
@@ -43,11 +43,15 @@ class ReportWriter:
     """Files of pictures as they come; the colours of latents and the page at the end.
 
     A basis of colours belongs to a whole set, so latents wait on the disk until the last has come.
-    They are those of each encoder in `groups`: indices of the models that share it.
+    They are those of each encoder in `groups`: indices of the models that share it. The page is
+    `single`, with all pictures in it, or stands in the folder beside them.
     """
 
-    def __init__(self, path: str, groups: Sequence[Sequence[int]], gain: float) -> None:
+    def __init__(
+        self, path: str, groups: Sequence[Sequence[int]], gain: float, single: Path | None = None
+    ) -> None:
         self.folder = check_report_folder(path)
+        self._single = single
         self._groups, self._gain = groups, gain
         self._threads = ThreadPoolExecutor(cores(), thread_name_prefix="report")
         self._pending: deque[Future[None]] = deque()
@@ -62,9 +66,11 @@ class ReportWriter:
     ) -> None:
         """One picture: uint8 [3, H, W] and those of all models; a latent [C, h, w] per group.
 
-        All are on the CPU, and latents finite float32. StoreError where a file cannot be written;
-        it may come with a later picture.
+        All are on the CPU, and latents finite float32. StoreError where a file cannot be written
+        (it may come with a later picture), or where there are too many pictures for one page.
         """
+        if self._single is not None:
+            refuse_more(index)
         if not self._spools:
             self._begin()
         for moments, spool, latent in zip(self._moments, self._spools, latents, strict=True):
@@ -92,17 +98,9 @@ class ReportWriter:
 
     def _write(self, index: int, original: Tensor, *decoded: Tensor) -> None:
         base = base_of(self.folder, index)
-        files: dict[str, Callable[[], bytes]] = {
-            "original.png": partial(encode_image, original, "png"),
-            "thumb.jpg": partial(thumbnail, original, THUMBNAIL),
-        }
-        for m, picture in enumerate(decoded):
-            difference = signed_difference(original, picture, self._gain)
-            files[f"{m}.png"] = partial(encode_image, picture, "png")
-            files[f"{m}.diff.jpg"] = partial(encode_image, difference, "jpeg", DIFFERENCE_QUALITY)
         self._local(base.parent.mkdir, exist_ok=True)
-        for what, data in files.items():
-            self._local(Path(f"{base}.{what}").write_bytes, data())
+        for what, data in files_of(original, decoded, self._gain):
+            self._local(Path(f"{base}.{what}").write_bytes, data)
 
     def _settle(self) -> None:
         """Waits until all files so far are written; StoreError where one could not be."""
@@ -127,11 +125,12 @@ class ReportWriter:
 
     def finish(
         self, end: int, rows: Callable[[], Iterator[dict[str, Any]]], document: dict[str, Any]
-    ) -> Path:
-        """Writes the colours and the page, and gives its path; `end` is above every index.
+    ) -> dict[str, Any]:
+        """Writes the colours and the page; `end` is above every index.
 
-        `document` is that of --json; each of its models gets `pca_explained`, the part of the
-        latents' variance that the colours show.
+        Gives its path, the bytes of it and its pictures together and, of a single page, how many
+        pictures are thumbnails only. `document` is that of --json; each of its models gets
+        `pca_explained`, the part of the latents' variance that the colours show.
         """
         self._settle()
         for group, moments, spool in zip(self._groups, self._moments, self._spools, strict=True):
@@ -140,11 +139,15 @@ class ReportWriter:
             for m in group:
                 document["models"][m]["pca_explained"] = round(basis.explained, 4)
         self._drop_beyond(end)
+        page = self._single or self.folder / PAGE
+        found = None if self._single is None else embedded(self.folder, rows)
         shown = (row | {"pca": [True] * len(document["models"])} for row in rows())
         try:
-            return write_viewer(self.folder, document, shown)
+            write_viewer(page, document, shown, found)
+            size = page.stat().st_size if found else bytes_below(self.folder)
         except OSError as error:
-            raise report_error(self.folder, error) from error
+            raise report_error(page if self._single else self.folder, error) from error
+        return {"page": str(page), "page_bytes": size, "page_thumbnails": found and found.small}
 
     def _colour(self, group: Sequence[int], basis: PcaBasis, spool: IO[bytes]) -> None:
         """Writes the colours of one encoder's latents."""
@@ -175,6 +178,25 @@ class ReportWriter:
         for spool in self._spools:
             spool.close()
             Path(spool.name).unlink(missing_ok=True)
+
+
+def files_of(
+    original: Tensor, decoded: Sequence[Tensor], gain: float
+) -> Iterator[tuple[str, bytes]]:
+    """Endings of the names of a picture's files, and their bytes, but for its latents."""
+    yield "thumb.webp", thumbnail(original, THUMBNAIL)
+    for name, picture in (("original", original), *enumerate(decoded)):
+        data, suffix = encode_lossless(picture)
+        yield f"{name}.{suffix}", data
+    for m, picture in enumerate(decoded):
+        difference = signed_difference(original, picture, gain)
+        yield f"{m}.diff.jpg", encode_image(difference, "jpeg", DIFFERENCE_QUALITY)
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of a report's files, without the latents that waited."""
+    files = (path for path in folder.rglob("*.*") if path.suffix != ".tmp" and path.is_file())
+    return sum(path.stat().st_size for path in files)
 
 
 def base_of(folder: Path, index: int) -> Path:

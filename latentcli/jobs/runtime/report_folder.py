@@ -1,4 +1,4 @@
-"""Prepares the folder of a report: it must be empty, or hold an earlier report."""
+"""Prepares the place of a report: a folder that is empty or holds an earlier one, or a page."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 from latentcli.core.errors import StoreError, UsageError
-from latentcli.jobs.runtime.places import try_folder
+from latentcli.jobs.runtime.places import try_file, try_folder
+from latentcli.reports.page import is_page
 from latentcli.shards.sources.own_output import REPORT_MARK, REPORT_NOTE
-from latentcli.shards.storage.paths import path_of
+from latentcli.shards.storage.paths import is_remote, path_of
 
+PAGE_SUFFIX = ".html"
 PAGE, FILES, MARK = "index.html", "files", REPORT_MARK
 """A report's page; the folder of its pictures; the note in it that tells whose folder it is."""
 
@@ -47,6 +49,23 @@ def check_report_folder(path: str | Path) -> Path:
             " or one that holds an earlier report, which is then replaced."
         )
     return folder
+
+
+def check_page_file(text: str) -> Path:
+    """The file of a report that is one page; nothing is changed yet.
+
+    UsageError where it cannot be written, is remote, or is there and no page of latentcli.
+    """
+    if is_remote(text):
+        raise UsageError(f"--report {text} is remote storage; name a place on this machine.")
+    try_file("--report", text)
+    page = path_of(text)
+    assert isinstance(page, Path)
+    if page.exists() and not is_page(page):
+        raise UsageError(
+            f"--report {text} is there, and is no page of latentcli. Name another file."
+        )
+    return page
 
 
 def report_error(folder: Path, error: OSError) -> StoreError:

@@ -9,20 +9,25 @@ from typing import Any
 import torch
 
 from latentcli.images.codec import encode_image
+from latentcli.images.views import thumbnail
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.store.contents import StoreContents
 from latentcli.jobs.store.damaged_reader import FRAMES, ReadableStore, spread
 from latentcli.jobs.store.expected import Reference, reference_of
 from latentcli.jobs.store.findings import deviations, findings
+from latentcli.jobs.store.source_pictures import Sources
 from latentcli.jobs.store.statistics import StoreStatistics
 from latentcli.latents.pca import PcaBasis, colours, fit
 from latentcli.shards.storage.atomic_write import writing
 
 USUAL_SAMPLES = 2000
 """Samples that are read where the store itself holds the means of all."""
-PREVIEW, FITTED, SHOWN = 16, 256, 200
-"""Samples that say where bins lie, that the colours come from, and that are shown."""
+PREVIEW, FITTED, SHOWN, PAIRED = 16, 256, 200, 24
+"""Samples that say where bins lie, that the colours come from, that are shown, and that are shown
+beside what they were made from, where that is at hand."""
+SOURCE_SIDE = 160
+"""Longest side of the picture of a source, in pixels."""
 CHANNELS_SHOWN = 4
 """Channels whose values are drawn: those farthest from what is expected."""
 
@@ -142,17 +147,29 @@ def _thumbnails(
         return None
     basis = fit(found.moments)
     items: list[dict[str, Any]] = []
-    for index, row, latents in store.latents(spread(SHOWN, store.samples)):
+    shown = spread(SHOWN, store.samples)
+    paired = {shown[i] for i in spread(PAIRED, len(shown))}
+    sources = Sources(store)
+    for index, row, latents in store.latents(shown):
         if latents.shape[1] != found.channels:
             continue
-        name = f"files/{len(items) // 1000:03d}/{len(items):06d}.pca.png"
+        name = f"files/{len(items) // 1000:03d}/{len(items):06d}"
         height, width = latents.shape[-2:]
-        path, picture = folder / name, _picture(latents[len(latents) // 2], basis)
-        with writing(path):
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(picture)
-        items.append({"file": name, "key": row.key, "place": index, "size": [width, height]})
+        write(folder / f"{name}.pca.png", _picture(latents[len(latents) // 2], basis))
+        item = {"file": f"{name}.pca.png", "key": row.key, "place": index, "size": [width, height]}
+        pixels = sources.pixels(row) if index in paired else None
+        source = None if pixels is None else f"{name}.source.webp"
+        if pixels is not None:
+            write(folder / f"{name}.source.webp", thumbnail(pixels, SOURCE_SIDE))
+        items.append(item | {"source": source, "paired": index in paired})
     return {"explained": basis.explained, "fitted": found.fitted, "items": items}
+
+
+def write(path: Path, data: bytes) -> None:
+    """One picture; StoreError where the system refuses."""
+    with writing(path):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
 
 
 def _picture(latent: torch.Tensor, basis: PcaBasis) -> bytes:

@@ -1,10 +1,10 @@
-// The comparison: one picture, its panes, slider or flip, and what stands beside them.
+// The comparison: one picture, its panes, slider, flip or fade, and what stands beside them.
 const compare = {
   dialog: byId("compare"),
   row: null,
   mode: "panes",
   shown: { kinds: new Set(KINDS.map((kind) => kind.id)), models: new Set(modelIds) },
-  pair: ["original", sources[1]?.id ?? "original"],
+  pair: ["original", `picture-${mainModel}`],
   front: 1, // Which of the pair flip shows.
   held: null,
   gain: 0,
@@ -26,19 +26,26 @@ function showRow(row, place, total) {
   if (other) fillStages();
 }
 
+// Of a picture without its files only the thumbnail can be shown.
+const modeOf = (row) => (row.whole ? compare.mode : "panes");
+
 function fillStages() {
-  const { row, mode } = compare;
+  const { row } = compare;
   if (!row) return;
+  const mode = modeOf(row);
   view.fitted = view.fitted || !sameShape(row);
   stages.dataset.mode = mode;
-  const build = { panes: fillPanes, slider: fillSlider, flip: fillFlip };
+  const build = { panes: fillPanes, slider: fillSlider, flip: fillFlip, fade: fillFade };
   stages.replaceChildren(...build[mode](row));
   byId("divider-row").hidden = mode !== "slider";
+  byId("fade-row").hidden = mode !== "fade";
   byId("pair").hidden = mode === "panes";
-  byId("shown").hidden = mode !== "panes";
-  byId("gain-row").hidden = mode !== "panes" || !compare.shown.kinds.has("difference");
+  byId("shown").hidden = mode !== "panes" || !row.whole;
+  byId("gain-row").hidden = mode !== "panes" || !row.whole || !compare.shown.kinds.has("difference");
   for (const button of compare.dialog.querySelectorAll(".segments [data-do]")) {
-    if (button.dataset.do in build) button.setAttribute("aria-pressed", button.dataset.do === mode);
+    if (!(button.dataset.do in build)) continue;
+    button.setAttribute("aria-pressed", button.dataset.do === mode);
+    button.setAttribute("aria-disabled", !row.whole); // One that is disabled would lose the keys.
   }
   showGain();
   measurePanes();
@@ -94,6 +101,23 @@ function placeDivider() {
   stages.style.setProperty("--divider", at);
 }
 
+// Both pictures in one pane, the second over the first and more or less opaque.
+function fillFade(row) {
+  const [a, b] = pairPanes();
+  const over = element("div", { class: "fading" }, layer(row, b));
+  const stage = element("div", { class: "stage" }, layer(row, a), over);
+  const names = element("figcaption", { class: "ends" }, nameOf(row, a), nameOf(row, b));
+  requestAnimationFrame(placeFade);
+  return [element("figure", { class: "pane", "data-pane": "fade" }, stage, names)];
+}
+
+function placeFade() {
+  const [a, b] = pairPanes();
+  const part = Number(byId("fade").value);
+  stages.style.setProperty("--fade", part / 100);
+  byId("fade-ends").textContent = `${a.name} ${100 - part}%, ${b.name} ${part}%`;
+}
+
 function fillFlip(row) {
   const layers = pairPanes().map((pane) => layer(row, pane));
   const stage = element("div", { class: "stage flips" }, ...layers);
@@ -103,7 +127,7 @@ function fillFlip(row) {
 }
 
 function showFront() {
-  if (compare.mode !== "flip" || !compare.row) return;
+  if (stages.dataset.mode !== "flip" || !compare.row) return;
   stages.querySelectorAll("img").forEach((image, i) => {
     image.classList.toggle("behind", i !== compare.front);
     image.toggleAttribute("aria-hidden", i !== compare.front);
@@ -118,10 +142,10 @@ function flip() {
   showFront();
 }
 
-// In place where the pictures lie on each other; in the slider they change sides.
+// In place where one hides the other; in the slider and the fade they change sides.
 function swapPair() {
   if (compare.mode === "flip") return flip();
-  if (compare.mode !== "slider") return null;
+  if (compare.mode === "panes") return null;
   compare.pair.reverse();
   [byId("first").value, byId("second").value] = compare.pair;
   return fillStages();
@@ -158,7 +182,7 @@ function measurePanes() {
   if (!figures.length || !compare.dialog.open) return;
   const area = { width: stages.clientWidth - 2 * PANE_GAP, height: stages.clientHeight - 2 * PANE_GAP };
   const narrow = matchMedia("(max-width: 719px)").matches;
-  const panes = compare.mode === "panes" ? compare.panes : [original];
+  const panes = modeOf(compare.row) === "panes" ? compare.panes : [original];
   const layout = narrow ? { columns: 1, lines: panes.length } : layoutOf(panes, area, compare.row);
   stages.style.setProperty("--columns", layout.columns);
   sizePanes(layout, area);
@@ -172,7 +196,7 @@ function measurePanes() {
 // Panes are as large as the picture that fits into them; a single one takes all there is.
 function sizePanes(layout, area) {
   const { width, height } = paneSize(layout, area, compare.row);
-  const alone = compare.mode !== "panes";
+  const alone = modeOf(compare.row) !== "panes";
   stages.style.setProperty("--width", alone ? "minmax(0, 1fr)" : `${width}px`);
   stages.style.setProperty("--height", alone ? "minmax(0, 1fr)" : `${height + CAPTION}px`);
 }
@@ -219,6 +243,7 @@ function startCompare(step) {
   addPair();
   byId("gain").addEventListener("input", (event) => setGain(Number(event.target.value)));
   byId("divider").addEventListener("input", placeDivider);
+  byId("fade").addEventListener("input", placeFade);
   new ResizeObserver(() => measurePanes()).observe(stages);
   startGestures(stages, {
     swiped: step,

@@ -6,9 +6,11 @@ const about = readJson("about");
 const rows = readJson("rows").map(unpackRow);
 const rowOfIndex = new Map(rows.map((row) => [row.index, row]));
 const modelIds = about.models.map((_, model) => model);
+// The model that the page is about: the first that is not the baseline.
+const mainModel = modelIds.find((model) => model !== about.baseline) ?? 0;
 const measureIds = about.measures.map((_, measure) => measure);
 
-function unpackRow([index, key, source, width, height, figures, pca]) {
+function unpackRow([index, key, source, width, height, figures, pca, whole]) {
   return {
     index,
     key,
@@ -17,6 +19,7 @@ function unpackRow([index, key, source, width, height, figures, pca]) {
     height,
     figures: figures.map((list) => list.map(unpackFigure)),
     pca: pca.map(Boolean),
+    whole: Boolean(whole), // false: of this picture the page holds the thumbnail alone.
     words: `${key}\n${source}`.toLowerCase(),
   };
 }
@@ -27,10 +30,14 @@ function unpackFigure(value) {
   return value === null ? Infinity : value;
 }
 
+const fileName = (row, what) => `${String(row.index).padStart(6, "0")}.${what}`;
+
+// The address of a file: inside the page where it is there, else beside it.
 function fileOf(row, what) {
-  const number = String(row.index).padStart(6, "0");
+  const name = fileName(row, what);
+  if (byId(`file-${name}`)) return readJson(`file-${name}`);
   const folder = String(Math.floor(row.index / 1000)).padStart(3, "0");
-  return `files/${folder}/${number}.${what}`;
+  return `files/${folder}/${name}`;
 }
 
 const figureOf = (row, model, measure) => row.figures[model]?.[measure] ?? NaN;
@@ -90,6 +97,7 @@ function measureChoices(measure, k) {
     id: `figure-${k}-${m}`,
     group: measure.label,
     label: about.models[m],
+    models: [m],
     value: (row) => figureOf(row, m, k),
     show: (row) => withUnit(figureOf(row, m, k), measure),
     falls: !measure.higher_is_better,
@@ -98,6 +106,7 @@ function measureChoices(measure, k) {
     id: `difference-${k}-${a}-${b}`,
     group: measure.label,
     label: `${about.models[a]} − ${about.models[b]}`,
+    models: [a, b],
     value: (row) => differenceOf(row, a, b, k),
     show: (row) => {
       const value = differenceOf(row, a, b, k);

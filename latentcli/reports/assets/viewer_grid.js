@@ -8,7 +8,7 @@ const grid = {
   rows: [],
   active: 0, // The place of the one thumbnail that Tab reaches.
   cells: new Map(),
-  show: null,
+  choice: null, // Whose figure stands under each thumbnail.
   size: 152,
   columns: 1,
   width: 0,
@@ -21,9 +21,9 @@ const boxAspect = (() => {
   return shapes.size === 1 ? clamp(Number([...shapes][0]), 0.5, 2) : 1;
 })();
 
-function setGridRows(list, show) {
+function setGridRows(list, choice) {
   grid.rows = list;
-  grid.show = show;
+  grid.choice = choice;
   grid.active = 0;
   grid.cells.clear();
   grid.list.replaceChildren();
@@ -87,7 +87,7 @@ function cellAt(place) {
 
 function makeCell(row, place) {
   const image = element("img", {
-    src: fileOf(row, "thumb.jpg"),
+    src: fileOf(row, "thumb.webp"),
     alt: "",
     loading: "lazy",
     decoding: "async",
@@ -98,11 +98,21 @@ function makeCell(row, place) {
     { href: `#image-${row.index}`, title: row.key },
     element("span", { class: "box" }, image),
     element("span", { class: "key" }, row.key),
-    element("span", { class: "figure" }, grid.show(row)),
+    figureLine(row),
   );
   const cell = element("li", { "aria-setsize": grid.rows.length, "aria-posinset": place + 1 }, link);
   cell.place = place;
   return cell;
+}
+
+// The figure and, as there may be several models, whose it is.
+function figureLine(row) {
+  const { choice } = grid;
+  const line = element("span", { class: "figure" });
+  if (!choice) return line;
+  if (choice.models) line.append(element("span", { class: "of" }, swatch(choice.models[0]), choice.label), " ");
+  line.append(element("span", { class: "value" }, choice.show(row)));
+  return line;
 }
 
 function moveCell(cell, place) {

@@ -5,6 +5,7 @@ const COMPARE_KEYS = [
   { keys: ["1"], shown: "1", act: "panes", text: "panes side by side" },
   { keys: ["2"], shown: "2", act: "slider", text: "slider" },
   { keys: ["3"], shown: "3", act: "flip", text: "flip" },
+  { keys: ["4"], shown: "4", act: "fade", text: "fade one into the other" },
   { keys: [" "], shown: "Space", act: "swap", text: "swap A and B" },
   { keys: ["+", "="], shown: "+", act: "in", text: "zoom in" },
   { keys: ["-", "_"], shown: "−", act: "out", text: "zoom out" },

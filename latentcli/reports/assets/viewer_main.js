@@ -41,9 +41,8 @@ function search() {
 function arrange() {
   const found = findRows(byId("search").value);
   chosen.rows = sortRows(found, chosen.sort, chosen.falling);
-  const first = chosen.choices.find((choice) => choice.group);
-  const show = chosen.sort.show ?? first?.show ?? (() => "");
-  setGridRows(chosen.rows, show);
+  const usual = chosen.choices.find((choice) => choice.models?.[0] === mainModel);
+  setGridRows(chosen.rows, chosen.sort.show ? chosen.sort : usual);
   const counted = found.length === rows.length ? "" : `${thousands(found.length)} of `;
   byId("count").value = `${counted}${thousands(rows.length)} shown`;
   byId("none").hidden = found.length > 0;
@@ -107,6 +106,7 @@ const ACTS = {
   previous: () => step(-1),
   panes: () => setMode("panes"),
   slider: () => setMode("slider"),
+  fade: () => setMode("fade"),
   flip: () => setMode("flip"),
   swap: swapPair,
   in: () => zoomView(STEP),

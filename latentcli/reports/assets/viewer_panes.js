@@ -17,15 +17,21 @@ const reconstructions = modelIds.map((model) => ({
 }));
 const sources = [original, ...reconstructions];
 
-function fileOfPane(row, { kind, model }) {
+const WEBP_MOST = 16383; // Pixels a side; what is larger is kept as PNG.
+
+function endingOf(row, { kind, model }) {
+  if (!row.whole) return "thumb.webp";
+  const lossless = Math.max(row.width, row.height) > WEBP_MOST ? "png" : "webp";
   const what = {
-    original: "original.png",
-    picture: `${model}.png`,
+    original: `original.${lossless}`,
+    picture: `${model}.${lossless}`,
     difference: `${model}.diff.jpg`,
     pca: `${model}.pca.png`,
   };
-  return fileOf(row, what[kind]);
+  return what[kind];
 }
+
+const fileOfPane = (row, pane) => fileOf(row, endingOf(row, pane));
 
 function describePane(row, { kind, model }) {
   const name = about.models[model];
@@ -40,6 +46,7 @@ function describePane(row, { kind, model }) {
 
 // The original, then by kind one pane for each model.
 function panesOf(row, shown) {
+  if (!row.whole) return [original];
   const kinds = KINDS.slice(1).filter((kind) => shown.kinds.has(kind.id));
   const models = modelIds.filter((model) => shown.models.has(model));
   const panes = kinds.flatMap(({ id }) =>
@@ -60,7 +67,7 @@ function layer(row, pane) {
   const image = element("img", { alt: describePane(row, pane), draggable: "false" });
   image.addEventListener("load", () => image.classList.add("there"));
   image.addEventListener("error", () => {
-    image.after(element("p", { class: "gone" }, `No file ${fileOfPane(row, pane)}`));
+    image.after(element("p", { class: "gone" }, `No file ${fileOfPane(row, pane).replace(/^data:.*/s, "inside this page")}`));
   });
   image.src = fileOfPane(row, pane);
   return image;

@@ -60,11 +60,17 @@ function modelList(row, m, base) {
   return element("tbody", {}, element("tr", { class: "of" }, name, against), ...lines);
 }
 
+// A file inside the page can be saved; one beside it can be opened too.
+function fileLink(row, pane) {
+  const href = fileOfPane(row, pane);
+  const download = href.startsWith("data:") ? fileName(row, endingOf(row, pane)) : null;
+  return element("a", { href, download }, pane.name);
+}
+
 function files(row) {
-  const list = [original, ...reconstructions].map((pane) =>
-    element("li", {}, element("a", { href: fileOfPane(row, pane) }, pane.name)),
-  );
+  const list = (row.whole ? sources : []).map((pane) => element("li", {}, fileLink(row, pane)));
   const facts = element("p", { class: "note" }, `${row.width} × ${row.height}`);
+  if (!row.whole) facts.prepend("This page holds the thumbnail alone: the first pictures fill it.", element("br"));
   if (row.source && row.source !== row.key) facts.append(element("br"), row.source);
   return element(
     "div",

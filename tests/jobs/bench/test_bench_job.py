@@ -189,6 +189,38 @@ def test_a_chart_that_cannot_be_written_costs_no_figures(model, tmp_path):
         run_bench(replace(job, chart=str(tmp_path / "b.png")))
 
 
+@pytest.mark.parametrize("name", ["page", "speed.html"])
+def test_a_page_is_a_folder_or_a_file(model, tmp_path, name):
+    job = BenchJob(models=(model,), device="cpu", repeats=1, resolution=("32",), batch=(1,))
+    for _ in range(2):  # an earlier page is replaced
+        found = run_bench(replace(job, report=str(tmp_path / name)))
+        page = tmp_path / name / "index.html" if name == "page" else tmp_path / name
+        assert found["page"] == str(page)
+        assert "Time of a batch, 32x32, batch 1" in page.read_text()
+    (tmp_path / "mine.html").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    for taken, said in {"mine.html": "is no page of latentcli", "mine": "holds other"}.items():
+        with pytest.raises(UsageError, match=said):
+            run_bench(replace(job, report=str(tmp_path / taken)))
+    with pytest.raises(UsageError, match="--stages takes no --report"):
+        run_bench(replace(job, report=str(tmp_path / name), stages=True, sources=("x",)))
+
+
+def test_a_page_that_cannot_be_written_costs_no_figures(model, tmp_path):
+    place = tmp_path / "pages"
+    place.mkdir()
+
+    def progress(_snapshot: object) -> None:
+        if place.is_dir():  # the folder goes while the models are timed
+            place.rmdir()
+
+    job = BenchJob(models=(model,), device="cpu", repeats=1, resolution=("32",), batch=(1,))
+    found = run_bench(replace(job, report=str(place / "a.html")), Reporter(progress=progress))
+    assert len(found["rows"]) == 2 and "page" not in found
+    assert str(place / "a.html") in found["report_error"]
+
+
 def test_stages(model, tmp_path):
     pictures = toy_pictures(tmp_path / "pictures", 40, bad_every=20)
     settings = {"sources": (str(pictures),), "size": "32", "batch_size": 4, "workers": 1}

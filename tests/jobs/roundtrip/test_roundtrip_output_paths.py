@@ -47,7 +47,7 @@ def test_a_report_is_no_source_of_itself(pictures, tmp_path):
     report = tmp_path / "report"
     roundtrip(pictures, report=str(report))
     before = sorted(report.rglob("*"))
-    for source in (report / "files", f"{report}/files/000/*.original.png"):
+    for source in (report / "files", f"{report}/files/000/*.original.webp"):
         with pytest.raises(UsageError, match="lies in"):
             roundtrip(source, report=str(report))
     assert sorted(report.rglob("*")) == before
@@ -110,7 +110,7 @@ def test_rows_stand_in_the_order_of_the_inputs(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["key"] for row in rows] == sorted(row["key"] for row in rows)
     for i, row in enumerate(rows):
-        original = Image.open(tmp_path / f"page/files/000/{i:06d}.original.png")
+        original = Image.open(tmp_path / f"page/files/000/{i:06d}.original.webp")
         assert original.size == (int(row["width"]), int(row["height"]))
     for named in (*found["models"][0]["worst"], *found["models"][0]["best"]):
         assert rows[named["index"]]["key"] == named["key"]

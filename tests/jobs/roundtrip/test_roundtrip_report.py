@@ -50,8 +50,8 @@ def files_of(root: Path) -> list[str]:
 
 def test_every_image_has_its_files(made):
     root, told = made
-    kinds = ["original.png", "thumb.jpg"]
-    kinds += [f"{m}.{what}" for m in (0, 1) for what in ("diff.jpg", "pca.png", "png")]
+    kinds = ["original.webp", "thumb.webp"]
+    kinds += [f"{m}.{what}" for m in (0, 1) for what in ("diff.jpg", "pca.png", "webp")]
     expected = [f"000/{i:06d}.{kind}" for i in range(23) for kind in kinds]
     assert files_of(root) == sorted(["about.txt", *expected])
     assert told["page"] == str(root / "page/index.html") and Path(told["page"]).is_file()
@@ -62,9 +62,9 @@ def test_pixels_are_exact_and_the_difference_is_theirs(made, mixed):
     keys = [row["key"] for row in told["models"][0]["worst"]]
     index = told["models"][0]["worst"][0]["index"]
     base = root / "page/files/000"
-    original = pixels(base / f"{index:06d}.original.png")
+    original = pixels(base / f"{index:06d}.original.webp")
     for m, name in enumerate(("toy", "other")):
-        back = pixels(base / f"{index:06d}.{m}.png")
+        back = pixels(base / f"{index:06d}.{m}.webp")
         np.testing.assert_array_equal(back, pixels(root / "saved" / name / f"{keys[0]}.png"))
         shown = pixels(base / f"{index:06d}.{m}.diff.jpg")
         exact = np.clip(128 + 4 * (back - original), 0, 255)
@@ -72,7 +72,7 @@ def test_pixels_are_exact_and_the_difference_is_theirs(made, mixed):
         error = np.square(back - original).mean()
         told_psnr = told["models"][m]["psnr"]
         assert told_psnr["min"] - 1e-3 <= 10 * np.log10(255**2 / error) <= told_psnr["max"] + 1e-3
-    assert max(Image.open(base / f"{index:06d}.thumb.jpg").size) <= 192
+    assert max(Image.open(base / f"{index:06d}.thumb.webp").size) <= 192
 
 
 def test_colours_are_of_one_basis_over_the_set(made, mixed, other_model, tmp_path):
@@ -108,7 +108,7 @@ def test_a_shared_encoder_is_shown_once_for_each(tmp_path, model):
     for i in range(3):
         first, second = (base / f"{i:06d}.{m}.pca.png" for m in (0, 1))
         assert first.read_bytes() == second.read_bytes()
-        assert (base / f"{i:06d}.0.png").read_bytes() != (base / f"{i:06d}.1.png").read_bytes()
+        assert (base / f"{i:06d}.0.webp").read_bytes() != (base / f"{i:06d}.1.webp").read_bytes()
 
 
 def test_a_clip_that_fails_leaves_nothing_in_the_report(tmp_path):
@@ -131,7 +131,7 @@ def test_a_report_is_replaced_and_other_things_are_kept(tmp_path, model):
     roundtrip(tmp_path / "p", model, report=str(page))
     (tmp_path / "p" / "000" / "000001.png").unlink(missing_ok=True)
     roundtrip(tmp_path / "p", model, report=str(page), size="32")
-    assert Image.open(page / "files/000/000000.original.png").size == (32, 32)
+    assert Image.open(page / "files/000/000000.original.webp").size == (32, 32)
     (page / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"holds other things \(.*notes\.txt"):
         roundtrip(tmp_path / "p", model, report=str(page))
@@ -191,9 +191,9 @@ def test_a_page_that_cannot_be_written_costs_no_figures(tmp_path, model, monkeyp
 
 def test_thumbnails_are_pictures(made):
     root, _ = made
-    data = (root / "page/files/000/000000.thumb.jpg").read_bytes()
+    data = (root / "page/files/000/000000.thumb.webp").read_bytes()
     image = Image.open(io.BytesIO(data))
-    assert image.format == "JPEG" and image.size == (64, 48)
+    assert image.format == "WEBP" and image.size == (64, 48)
     assert pictures_of(root / "saved" / "toy")
 
 
@@ -212,8 +212,8 @@ def test_pictures_of_a_clip_that_failed_never_come_late(tmp_path):
         told = {"models": [{"model": "m"}], "measures": [], "images": 1, "settings": settings}
         writer.finish(1, lambda: iter(()), told)
     base = tmp_path / "page/files/000"
-    assert Image.open(base / "000000.original.png").size == (32, 32)
-    assert Image.open(base / "000000.0.png").size == (32, 32)
+    assert Image.open(base / "000000.original.webp").size == (32, 32)
+    assert Image.open(base / "000000.0.webp").size == (32, 32)
     assert (base / ".DS_Store").exists()
 
 
