@@ -356,7 +356,7 @@ class RoundtripJob(
     single_file: bool = option(
         False,
         "Write the page and its pictures into one file, which --report then names: report.html."
-        " Default: a folder.",
+        " Default: off, a folder.",
         section="write",
     )
     difference_gain: float = option(

@@ -41,7 +41,7 @@ function drawCharts() {
   charts.marks = [
     histogramChart(byId("spread-values"), {
       title: `${measure.label}${unit}`,
-      caption: `How many of ${many} lie where. Point at a picture, or open it, to see where it lies.`,
+      caption: `Distribution over ${many}. Hover over a picture, or open it, to find it here.`,
       series: modelIds.map((m) => seriesOf(m, (row) => figureOf(row, m, charts.measure), false)),
       all: rows.flatMap((row) => modelIds.map((m) => figureOf(row, m, charts.measure))),
       measure,
