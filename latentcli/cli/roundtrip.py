@@ -9,6 +9,7 @@ from typing import Any
 from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output, say_bundled
+from latentcli.core.byte_size import byte_words
 from latentcli.core.errors import StoreError
 from latentcli.jobs.cluster.environment import refuse_ranks
 from latentcli.jobs.config import RoundtripJob
@@ -47,7 +48,7 @@ def page(document: Mapping[str, Any]) -> Iterable[str]:
         return
     small = document["page_thumbnails"]
     more = f"; {words.count(small, 'picture')} as thumbnails only" if small else ""
-    yield f"Page: {document['page']} ({words.size(document['page_bytes'])}{more})"
+    yield f"Page: {document['page']} ({byte_words(document['page_bytes'])}{more})"
 
 
 def summary(document: Mapping[str, Any]) -> Iterable[str]:
