@@ -36,8 +36,12 @@ JPEGS = PACKAGE / "jobs/inference/jpeg_decoder.py"
 """What speaks to a library of one kind of GPU, in its words."""
 KERNELS = PACKAGE / "models/kernels"
 """What is written for one kind of GPU."""
-TEXTS = ("cpu, cuda or cuda:N", '("CUDA", "cuDNN")', '"CUDA switches"', "LATENTCLI_REQUIRE_CUDA")
-"""What a user reads of CUDA elsewhere: the help of --device, the table of `bench`, a variable."""
+TEXTS = (
+    *("cpu, cuda or cuda:N", '("auto", "cpu", "cuda")', '("CUDA", "cuDNN")', '"CUDA switches"'),
+    "LATENTCLI_REQUIRE_CUDA",
+)
+"""What a user reads of CUDA elsewhere: the help of --device and what a shell completes it with, the
+table of `bench`, a variable."""
 
 
 class Toy(Cpu):
