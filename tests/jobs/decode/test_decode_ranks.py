@@ -165,7 +165,7 @@ def test_other_options_than_the_first_processs(tmp_path):
 
 
 def test_pipes_are_for_one_process(mixed_store, tmp_path, meeting, capsys):
-    for ends in (("-", "out"), ("x", "-")):
+    for ends in (("-", "out"), (str(mixed_store), "-")):
         words = ["decode", ends[0], "-o", ends[1], "--device", "cpu", "--devices", "2"]
         assert main(words) == 2
         assert "one process; give a store and a folder" in capsys.readouterr().err
@@ -185,6 +185,8 @@ def test_pipes_are_for_one_process(mixed_store, tmp_path, meeting, capsys):
         ("inspect", "x", "--report", "y"),
     ],
 )
-def test_commands_that_do_not_share_say_so(words, meeting, capsys):
+def test_commands_that_do_not_share_say_so(words, meeting, tmp_path, monkeypatch, capsys):
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path)
     assert main(list(words)) == 2
     assert "runs in one process, and this is one of several" in capsys.readouterr().err
