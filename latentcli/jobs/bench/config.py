@@ -118,7 +118,7 @@ class BenchJob(FollowSettings, ModelSettings):
         None,
         "Write a page with the tables as bars into this folder, or to this FILE.html. Default:"
         " none.",
-        section="bench",
+        section="write",
         metavar="DIR",
     )
     stages: bool = option(

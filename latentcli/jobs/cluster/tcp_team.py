@@ -98,9 +98,10 @@ class TcpTeam(Team):
         until = time.monotonic() + LINGER
         while not self._has("plan") and time.monotonic() < until:
             end = self._end_of(0)
-            failure = self._failure(0, *end) if end else None
-            if failure:
-                raise failure
+            if end is not None:
+                if failure := self._failure(0, *end):
+                    raise failure
+                return  # it has ended, and has nothing to tell
             waiting()
             time.sleep(POLL)
 
