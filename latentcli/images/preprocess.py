@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -67,15 +66,6 @@ class PreparedPixels:
     """(W, H) after resize, before crop."""
     crop: tuple[int, int, int, int]
     """(left, top, right, bottom) in pixels of the resized picture."""
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """ "256" to (256, 256) and "512x256" to (512, 256), width first; UsageError for other text."""
-    match = re.fullmatch(r"([1-9][0-9]{0,5})(?:[xX]([1-9][0-9]{0,5}))?", text.strip())
-    if match is None:
-        raise UsageError(f"size is {text!r}; write one side like 256, or WIDTHxHEIGHT like 512x256")
-    width, height = match.groups()
-    return int(width), int(height or width)
 
 
 def preprocess(picture: Rgb, spec: PreprocessSpec, original: Size | None = None) -> PreparedPixels:

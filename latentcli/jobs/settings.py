@@ -6,10 +6,12 @@ Importing this loads no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from latentcli.core.byte_size import byte_size
 from latentcli.core.options import option
+from latentcli.core.pixel_size import pixel_size
 from latentcli.jobs.runtime.failures import allowed_failures
 from latentcli.jobs.runtime.follow_options import TRACKERS, check_log, check_metrics
 from latentcli.jobs.runtime.given_names import check_model, check_source, check_weights
@@ -250,8 +252,7 @@ class ImageIntake:
     max_bad: str | None = option(
         None,
         "Inputs that may fail: a number, or a share like 0.5%. If more fail, the job stops with"
-        " exit code 3; with 100% it never does. Without the option, it runs to the end first."
-        " Default: none.",
+        " exit code 3; with 100% it never does. Default: none may, which is judged at the end.",
         section="read",
         panel="trouble",
         daily=True,
@@ -323,6 +324,7 @@ class ImageIntake:
         section="preprocess",
         daily=True,
         metavar="N|WxH",
+        check=partial(pixel_size, option="--size"),
     )
     resize: str | None = option(
         None,
@@ -352,6 +354,7 @@ class ImageIntake:
         section="preprocess",
         daily=True,
         metavar="N|WxH",
+        check=partial(pixel_size, option="--area"),
     )
     bucket_rule: str = option(
         "area",

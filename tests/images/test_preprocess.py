@@ -20,7 +20,6 @@ from latentcli.images.codec import DecodePolicy, decode_image
 from latentcli.images.preprocess import (
     FILTERS,
     PreprocessSpec,
-    parse_size,
     preprocess,
     reduction,
 )
@@ -197,22 +196,6 @@ def test_a_very_long_picture_needs_little_memory() -> None:
     prepared = preprocess(Image.new("RGB", (100_000, 1), (9, 9, 9)), PreprocessSpec((256, 256), 32))
     assert prepared.resized_size == (25_600_000, 256)
     assert (prepared.pixels == 9).all()
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("256", (256, 256)), ("512x256", (512, 256)), (" 64X32 ", (64, 32))],
-)
-def test_sizes_are_read(text: str, size: tuple[int, int]) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize(
-    "text", ["", "0", "x", "12x", "x12", "-5", "12x0", "1.5", "a", "1x2x3", "1e3"]
-)
-def test_other_text_is_no_size(text: str) -> None:
-    with pytest.raises(UsageError, match="WIDTHxHEIGHT"):
-        parse_size(text)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 from latentcli.core.errors import UsageError
-from latentcli.images.preprocess import parse_size
+from latentcli.core.pixel_size import pixel_size
 from latentcli.jobs.bench.config import BenchJob
 
 RESOLUTION, BATCH = ("256",), (1, 8)
@@ -43,7 +43,7 @@ def cases_of(job: BenchJob) -> list[Case]:
     if job.preset_table is not None:
         return preset_cases(job, job.preset_table)
     ops = [op for op in ("encode", "decode") if job.op in (None, "both", op)]
-    sizes = [parse_size(text) for text in job.resolution or RESOLUTION]
+    sizes = [pixel_size(text, "--resolution") for text in job.resolution or RESOLUTION]
     return [Case(*each) for each in itertools.product(ops, sizes, job.batch or BATCH)]
 
 

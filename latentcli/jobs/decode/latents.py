@@ -113,7 +113,7 @@ def compare_spaces(source: LatentSource, name: str, spec: LatentSpec) -> None:
     if source.space != spec.space:
         raise UsageError(
             f"{source.path} holds latents of {source.space_id}, but {name} decodes"
-            f" {spec.space_id(source.state)}. Use the model that made them, or --force."
+            f" {spec.space_id(spec.state)}. Use the model that made them, or --force."
         )
 
 

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from latentcli.core.errors import UsageError
+from latentcli.core.pixel_size import pixel_size
 from latentcli.images.buckets import Buckets, make_buckets, read_buckets
-from latentcli.images.preprocess import PreprocessSpec, parse_size, resizer
+from latentcli.images.preprocess import PreprocessSpec, resizer
 from latentcli.images.size_filter import SizeFilter
 from latentcli.jobs.settings import ImageIntake
 
@@ -24,7 +25,7 @@ def preprocess_spec(job: ImageIntake, divisor: int) -> PreprocessSpec:
     gaps = None if job.exact_resize or resize == "none" else reducing_gaps(job.filter)
     if resize == "bucket":
         return PreprocessSpec(None, divisor, job.filter, chosen_buckets(job, divisor), gaps)
-    size = parse_size(job.size) if job.size else None
+    size = pixel_size(job.size, "--size") if job.size else None
     return PreprocessSpec(size, divisor, job.filter, reducing_gaps=gaps)
 
 
@@ -80,7 +81,7 @@ def chosen_buckets(job: ImageIntake, divisor: int) -> Buckets:
     if job.buckets is not None:
         return read_buckets(job.buckets, divisor)
     return make_buckets(
-        *(job.bucket_rule, parse_size(job.area or ""), job.bucket_step, divisor),
+        *(job.bucket_rule, pixel_size(job.area or "", "--area"), job.bucket_step, divisor),
         no_upscale=job.no_upscale,
         min_side=job.bucket_min,
         max_side=job.bucket_max,
