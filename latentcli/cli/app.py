@@ -37,7 +37,7 @@ from latentcli.cli.watch import watch
 from latentcli.core.errors import Interrupted, LatentCliError, LeaderFailed
 from latentcli.jobs.cluster.environment import LAUNCHED
 from latentcli.jobs.runtime.process import stopped_by
-from latentcli.jobs.runtime.signals import StopRequest, stop_at_once
+from latentcli.jobs.runtime.signals import StopRequest, handled, stop_at_once
 
 NAME = "latentcli"
 GROUPS = {
@@ -120,7 +120,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Output(asked("json", words, os.environ), asked("quiet", words, os.environ), tuple(words))
     debug = asked("debug", words, os.environ)
     logging.getLogger(NAME).setLevel(logging.ERROR if out.quiet else logging.WARNING)
-    return out.end(exit_code_of(words, out, debug))
+    code = exit_code_of(words, out, debug)
+    # The job is over: a signal while a log or a tracker takes the last event changes nothing.
+    with handled(lambda *_: os._exit(code)):
+        return out.end(code)
 
 
 def exit_code_of(words: list[str], out: Output, debug: bool) -> int:

@@ -23,7 +23,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from multiprocessing.util import _args_from_interpreter_flags  # type: ignore[attr-defined]
 from pathlib import Path
+from typing import Any
 
 from latentcli.jobs.runtime.frames import message_of, receive_message, send_all
 from latentcli.jobs.runtime.machine import end_with_parent
@@ -55,7 +57,7 @@ class Start:
 
     target: Target
     variables: Mapping[str, str]
-    folder: str
+    folder: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +107,35 @@ class Server:
 
         ConnectionError or EOFError where the server has ended, OSError where the system refuses.
         """
-        order = Start(target, dict(os.environ), str(Path.cwd()))
         with self._lock:
-            send_all(self.wire, [message_of(order)])
-            socket.send_fds(self.wire, [b"\0"], [theirs.fileno()])
-            answer = receive_message(self.wire)
+            answer = self._asked(Start(target, dict(os.environ), folder()), theirs.fileno())
             if isinstance(answer, OSError):
                 raise answer
             child = Child(answer, self)
             self.children.append(child)
         return child
 
+    def _asked(self, order: Start | End, *descriptors: int) -> Any:
+        """The answer to an order; nothing is asked again where it did not come."""
+        if self.wire.fileno() < 0:
+            raise EOFError
+        try:
+            send_all(self.wire, [message_of(order)])
+            if descriptors:
+                socket.send_fds(self.wire, [b"\0"], descriptors)
+            return receive_message(self.wire)
+        except BaseException:
+            # An answer that comes later would be taken for that of the next order.
+            self.wire.close()
+            raise
+
     def stop(self) -> None:
-        """Kills it, and so all that it forked; the system then counts their time as this one's."""
+        """Kills it, and so all that it forked; the system then counts their time as this one's.
+
+        A process that its owner has forked lets it live.
+        """
+        if self.owner != os.getpid():
+            return
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -127,10 +145,9 @@ class Server:
         with self._lock:
             self.children = [child for child in self.children if child.pid != pid]
             try:
-                send_all(self.wire, [message_of(End(pid))])
-                code: int | None = receive_message(self.wire)
-            except (ConnectionError, EOFError):
-                return -signal.SIGKILL  # the system kills them with their server
+                code: int | None = self._asked(End(pid))
+            except (OSError, EOFError):
+                return killed(pid)
         return code
 
 
@@ -171,14 +188,36 @@ def begin_here() -> None:
 
 def start(target: Target, theirs: socket.socket) -> Child:
     """A process of the server; a server that has ended is replaced. OSError as `Server.start`."""
-    server = begin()
-    try:
-        return server.start(target, theirs)
-    except (ConnectionError, EOFError):
-        with _starting:
-            if server in _servers:
-                _servers.remove(server)
-        return begin().start(target, theirs)
+    for _ in range(2):
+        server = begin()
+        try:
+            return server.start(target, theirs)
+        except (ConnectionError, EOFError):
+            with _starting:
+                if server in _servers:
+                    _servers.remove(server)
+            atexit.unregister(server.stop)
+            server.stop()
+    raise OSError("the process that starts them ends at once")
+
+
+def folder() -> str | None:
+    """The working directory, or None where it is gone."""
+    with suppress(OSError):
+        return str(Path.cwd())
+    return None
+
+
+def killed(pid: int) -> int | None:
+    """Kills a process whose server has ended; as of `Child.end`, once it is gone."""
+    until = time.monotonic() + GRACE
+    while time.monotonic() < until:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return -signal.SIGKILL
+        time.sleep(LOOK)
+    return None
 
 
 def _known() -> list[Server]:
@@ -213,7 +252,8 @@ def _fork() -> Server:
 
 def _interpreter() -> Server:
     ours, theirs = socket.socketpair()
-    code = COMMAND.format(path=sys.path, descriptor=theirs.fileno(), parent=os.getpid())
+    path = [entry for entry in sys.path if isinstance(entry, str)]
+    code = COMMAND.format(path=path, descriptor=theirs.fileno(), parent=os.getpid())
     # The system ends the server with the thread that started it, so that one never ends.
     found: list[subprocess.Popen[bytes] | OSError] = []
     started = threading.Event()
@@ -221,9 +261,13 @@ def _interpreter() -> Server:
     def keep() -> None:
         try:
             with held_back():
-                words = [sys.executable, "-c", code]
+                if not sys.executable:
+                    raise OSError("this Python does not know where its interpreter is")
+                words = [sys.executable, *_args_from_interpreter_flags(), "-c", code]
+                # torch does not load in a folder that is gone.
+                where, kept = None if folder() else "/", [theirs.fileno()]
                 found.append(
-                    subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+                    subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=kept, cwd=where)
                 )
         except OSError as error:
             found.append(error)
@@ -317,7 +361,7 @@ def _run(order: Start, wire: socket.socket, server: int) -> None:
     os.environ.clear()
     os.environ.update(order.variables)
     with suppress(OSError):
-        os.chdir(order.folder)
+        os.chdir(order.folder or "/")
     order.target(wire)
     os._exit(0)
 

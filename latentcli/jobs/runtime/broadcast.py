@@ -55,6 +55,7 @@ class Broadcast:
         self._written = {"units": 0, "bytes": 0}
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._ended = False
         self._lock = threading.Lock()
         """Held while an event is queued, or given where there is no thread yet."""
 
@@ -91,27 +92,32 @@ class Broadcast:
         """The last event; waits for the followers, but not for ever."""
         last = self._last
         figures = {} if last is None else self._progress.figures(latest(last), whole=True)
+        thread = self._begin()
         self._put(END, figures | {"exit_code": exit_code, "error": error})
-        if self._thread is not None:
-            self._events.put(None)
-            self._thread.join(max(follower.patience for follower in self._followers))
+        thread.join(max(follower.patience for follower in self._followers))
 
-    def _begin(self) -> None:
+    def _begin(self) -> threading.Thread:
         # Not before the job is at work: with a thread, loader processes could not be forked.
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="followers", daemon=True)
                 self._thread = thread
                 thread.start()
+            return self._thread
 
     def _put(self, name: str, fields: Mapping[str, Any]) -> None:
         event = {"time": now_utc(), "event": name, **self._facts, **counts(self._last)}
         event |= {**self._written, **fields}
         with self._lock:
+            if self._ended:
+                return  # nothing comes after the end
+            self._ended = name == END
             if self._thread is None:
                 self._give(event)
             else:
                 self._events.put(event)
+            if self._ended:
+                self._events.put(None)
 
     def _run(self) -> None:
         due = time.monotonic() + self.period
@@ -120,8 +126,8 @@ class Broadcast:
                 event = self._events.get(timeout=max(due - time.monotonic(), 0))
             except Empty:
                 due = time.monotonic() + self.period
-                assert self._last is not None
-                self._put(PROGRESS, self._progress.figures(latest(self._last)))
+                if self._last is not None:
+                    self._put(PROGRESS, self._progress.figures(latest(self._last)))
                 continue
             if event is None:
                 return

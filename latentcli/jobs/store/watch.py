@@ -182,9 +182,9 @@ class StoreWatch:
         path = self.store / INPUTS
         try:
             info = path.stat()
-            mark = (info.st_size, info.st_mtime_ns)
+            per_unit = 1 if manifest is None else samples_per_shard(manifest)
+            mark = (info.st_size, info.st_mtime_ns, per_unit)
             if self._list is None or self._list[0] != mark:
-                per_unit = 1 if manifest is None else samples_per_shard(manifest)
                 self._list = mark, list_size(path, info.st_size, per_unit)
             return self._list[1]
         except (OSError, StoreError):

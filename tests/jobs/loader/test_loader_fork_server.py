@@ -107,6 +107,47 @@ def test_a_server_that_was_killed_is_replaced():
     assert wire.recv(1) == b"" and other.end() == 3
 
 
+def test_an_answer_that_did_not_come_is_not_taken_for_another(monkeypatch):
+    """A signal's handler of the user's may raise between an order and its answer."""
+    wire, child = started(hold)
+    assert wire.recv(1) == b"x"
+
+    def interrupted(wire):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fork_server, "receive_message", interrupted)
+        started(leave)
+    assert wire.recv(1) == b"", "the server that was asked ends, and all that it forked"
+    assert child.end() == -signal.SIGKILL
+    wire, other = started(leave)
+    wire.send(b"\5")
+    assert wire.recv(1) == b"" and other.end() == 5
+
+
+def test_a_server_that_cannot_start_is_an_error_of_the_system(monkeypatch):
+    monkeypatch.setattr(fork_server, "_servers", [])
+    monkeypatch.setattr(
+        fork_server, "COMMAND", "{path!r}; {descriptor}; {parent}; raise SystemExit"
+    )
+    with pytest.raises(OSError, match="ends at once"):
+        started(leave)
+
+
+def test_what_the_program_has_put_on_its_path_does_not_matter(tmp_path, monkeypatch):
+    monkeypatch.setattr(fork_server, "_servers", [])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    wire, child = started(leave)
+    wire.send(b"\4")
+    assert wire.recv(1) == b"" and child.end() == 4
+    child.server.stop()
+
+
 SCRIPT = """
 import os, socket, sys, time
 sys.path[:0] = {path!r}
@@ -160,6 +201,10 @@ def test_a_fork_of_the_owner_has_a_server_of_its_own():
     mine = fork_server.begin()
     pid = os.fork()
     if pid == 0:
+        mine.stop()  # as at its end
         os._exit(fork_server._known() == [mine])
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert fork_server.begin() is mine
+    wire, child = started(leave)
+    wire.send(b"\0")
+    assert wire.recv(1) == b"" and child.end() == 0
