@@ -75,7 +75,8 @@ def check_device(
     files = ((raw, row, file) for raw, (row, file) in looked if file is not None and file.ndim == 1)
     for raw, row, file in itertools.islice(files, CHECKED_INPUTS):
         _, expected = prepare_sample(raw, recipe, {})
-        assert expected is not None
+        if expected is None:
+            continue  # it fails in the job, too
         decibels = psnr(jpegs.pixels([row], [file]).cpu(), expected[None]).item()
         if decibels < LEAST_ALIKE:
             raise SelfCheckError(

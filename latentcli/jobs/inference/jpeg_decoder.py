@@ -113,6 +113,13 @@ class JpegDecoder:
 
     def decode(self, files: Sequence[Tensor]) -> list[Tensor | None]:
         """uint8 [3, H, W] of each file's bytes, uint8 [n], on the device; None where it refuses."""
+        try:
+            return self._decoded(files)
+        except RuntimeError:
+            # One that the library does not even take must not cost the others, nor the job.
+            return [None] if len(files) == 1 else [self.decode([file])[0] for file in files]
+
+    def _decoded(self, files: Sequence[Tensor]) -> list[Tensor | None]:
         streams = [self._library.CodeStream(file.numpy()) for file in files]
         # Of a CPU, torch's stream has no such number, and none is needed.
         queue = torch.get_device_module(self._device).current_stream(self._device)

@@ -107,6 +107,21 @@ def test_what_the_device_refuses_is_decoded_here(monkeypatch):
     assert decoder.decode([torch.zeros(9, dtype=torch.uint8)]) == [None]
 
 
+def test_a_file_that_the_library_raises_at_costs_no_other(monkeypatch):
+    decoder = decoder_of(monkeypatch)
+    rows, pictures = prepared([jpeg(), jpeg("L"), jpeg()])
+    sound, decoded = decoder.pixels(rows, pictures), decoder._decoded
+
+    def raising(files):
+        if any(torch.equal(file, pictures[1]) for file in files):
+            raise RuntimeError("an odd file")
+        return decoded(files)
+
+    monkeypatch.setattr(decoder, "_decoded", raising)
+    assert [whole is None for whole in decoder.decode(pictures)] == [False, True, False]
+    assert (decoder.pixels(rows, pictures).int() - sound.int()).abs().max() <= 2
+
+
 def test_another_picture_than_the_one_expected_is_decoded_here(monkeypatch):
     decoder = decoder_of(monkeypatch)
     rows, pictures = prepared([jpeg()])
