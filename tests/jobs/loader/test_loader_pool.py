@@ -258,7 +258,7 @@ def test_who_waits_can_be_stopped(tmp_path, paths):
 
 
 SCRIPT = """
-import os, signal, sys
+import os, signal, sys, time
 sys.path[:0] = {path!r}
 from pathlib import Path
 from latentcli.jobs.loader.prepare import unit_tasks
@@ -273,7 +273,8 @@ if __name__ == "__main__":
         signal.signal(number, lambda *_: None)
     with open_chunks(source, unit_tasks(source, range(3)), 2) as chunks:
         next(chunks)
-        before = processes()
+        while len(before := processes()) < 2:  # one may have prepared it before the other began
+            time.sleep(0.01)
         print("running", len(before), flush=True)
         if sys.argv[2] == "signals":
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
