@@ -156,7 +156,7 @@ def test_pictures_are_those_of_the_scaled_latent(weights, tmp_path, space, write
 
 def test_another_space_is_refused_with_both_named(weights, tmp_path) -> None:
     kohya("sdxl")(tmp_path, torch.zeros(4, 4, 4))
-    with pytest.raises(UsageError, match="latents of sdxl#raw, but taesd decodes sd1#raw"):
+    with pytest.raises(UsageError, match="latents of sdxl#raw, but taesd decodes sd1#scaled"):
         decode(tmp_path, tmp_path / "out", model="taesd", weights=str(weights / "taesd"))
 
 
