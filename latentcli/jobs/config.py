@@ -18,7 +18,6 @@ from latentcli.jobs.runtime.given_names import (
     check_decoded,
     check_model,
     check_source,
-    check_store,
 )
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT
 from latentcli.jobs.settings import (
@@ -32,6 +31,7 @@ from latentcli.jobs.settings import (
     MemorySettings,
     ModelSettings,
     model_option,
+    store_argument,
 )
 from latentcli.models.presets import preset_names
 
@@ -202,15 +202,7 @@ class EncodeJob(FollowSettings, ModelSettings, CompileSettings, MemorySettings, 
 class SyncJob:
     """A store to what its inputs are today, without encoding."""
 
-    store: str = option(
-        "",
-        "Folder or URL of a store.",
-        argument=True,
-        section="write",
-        panel="read",
-        needed=NO_STORE,
-        exists=check_store,
-    )
+    store: str = store_argument("Folder or URL of a store.", section="write")
     sources: tuple[str, ...] = option(
         (),
         "Where the inputs are; what is not there is dropped. Default: where they were when the"

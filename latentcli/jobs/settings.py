@@ -14,7 +14,7 @@ from latentcli.core.options import option
 from latentcli.core.pixel_size import pixel_size
 from latentcli.jobs.runtime.failures import allowed_failures
 from latentcli.jobs.runtime.follow_options import TRACKERS, check_log, check_metrics
-from latentcli.jobs.runtime.given_names import check_model, check_source, check_weights
+from latentcli.jobs.runtime.given_names import check_model, check_source, check_store, check_weights
 from latentcli.models.presets import preset_names
 
 SOURCES = (
@@ -46,6 +46,19 @@ def model_option(default: T, help: str) -> T:
         flags=("--model", "-m"),
         exists=check_model,
         offers=preset_names,
+    )
+
+
+def store_argument(help: str, section: str = "read") -> str:
+    """The store that a command works on, typed without a flag."""
+    return option(
+        "",
+        help,
+        argument=True,
+        section=section,
+        panel="read",
+        needed=NO_STORE,
+        exists=check_store,
     )
 
 

@@ -6,22 +6,14 @@ from dataclasses import dataclass
 
 from latentcli.core.options import option
 from latentcli.exports.formats import NAMES
-from latentcli.jobs.runtime.given_names import check_store
-from latentcli.jobs.settings import NO_STORE, FollowSettings
+from latentcli.jobs.settings import FollowSettings, store_argument
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportJob(FollowSettings):
     """A store to the files of a trainer."""
 
-    store: str = option(
-        "",
-        "Folder or URL of a store.",
-        argument=True,
-        section="read",
-        needed=NO_STORE,
-        exists=check_store,
-    )
+    store: str = store_argument("Folder or URL of a store.")
     to: str | None = option(
         None,
         f"Format to write: {', '.join(NAMES)}. docs/guides/exports.md says whose each is.",

@@ -214,7 +214,10 @@ def killed(pid: int) -> int | None:
     while time.monotonic() < until:
         try:
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return -signal.SIGKILL
+        if fields[0] == "Z":  # it has ended, and nobody has asked for its exit code yet
             return -signal.SIGKILL
         time.sleep(LOOK)
     return None

@@ -85,7 +85,7 @@ class PoolState:
     waiting: deque[Assignment] = field(default_factory=deque)
     """Tasks for which no worker had room, in order; guarded by the buffer's lock."""
     starting: threading.Lock = field(default_factory=threading.Lock)
-    """One process is started or ended at a time: multiprocessing is not made for more."""
+    """Held while a process starts or ends, so that none starts once the pool has been closed."""
 
     def settle(self, assignment: Assignment) -> None:
         """Passes a task on if all of it is known."""

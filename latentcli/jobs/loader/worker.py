@@ -10,7 +10,6 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
-import signal
 import socket
 import threading
 import time
@@ -32,7 +31,6 @@ from latentcli.jobs.loader.pixel_ring import Slots
 from latentcli.jobs.loader.prepare import Intake, RawSample, Recipe, prepare_sample, read_sample
 from latentcli.jobs.runtime.frames import message_of, receive_message, send_all
 from latentcli.jobs.runtime.machine import reuse_heap
-from latentcli.jobs.runtime.process import STOPPING
 
 STAGES = ("read", "decode_image", "preprocess")
 READS = 6
@@ -299,8 +297,7 @@ def rows_of(intake: Intake, order: Order) -> list[InputRow]:
 
 
 def settle() -> None:
-    """One thread of torch, no library's words between the display's lines, none of its signals."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    """One thread of torch, and no library's words between the display's lines."""
     torch.set_num_threads(1)
     reuse_heap()
     warnings.simplefilter("ignore")

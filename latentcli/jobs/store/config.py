@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from latentcli.core.errors import UsageError
 from latentcli.core.options import like, option
-from latentcli.jobs.runtime.given_names import check_inspected, check_store
-from latentcli.jobs.settings import NO_STORE, FollowSettings, ModelSettings
+from latentcli.jobs.runtime.given_names import check_inspected
+from latentcli.jobs.settings import NO_STORE, FollowSettings, ModelSettings, store_argument
 
 UNKNOWN = "unknown"
 """The licence of a card where nobody says one: that of the latents is that of the pictures."""
@@ -32,15 +32,7 @@ def check_repo(text: str) -> None:
 class VerifyJob(FollowSettings):
     """Re-check a store: every digest and count, and a few inputs encoded again."""
 
-    store: str = option(
-        "",
-        "Folder of a store.",
-        argument=True,
-        section="read",
-        panel="read",
-        needed=NO_STORE,
-        exists=check_store,
-    )
+    store: str = store_argument("Folder of a store.")
     samples: int = option(
         8,
         "Inputs to encode again and compare; 0 checks the files alone. Default: 8.",
