@@ -30,14 +30,15 @@ MAY_IMPORT = {
 }
 """cli -> jobs -> the middle -> core. The package itself is its version and lazy public names."""
 
-OPTIONS = {"runtime", "settings", "config"}
+OPTIONS = {"runtime", "settings", "model_settings", "config"}
 VERB = {*OPTIONS, "cluster", "inference", "loader"}
 TENSORS = {"keys", "storage", "layout", "tensors"}
 ROOMS = {
     "jobs": {
         "runtime": set[str](),
         "settings": {"runtime"},
-        "config": {"runtime", "settings"},
+        "model_settings": {"runtime"},
+        "config": {"runtime", "settings", "model_settings"},
         "cluster": OPTIONS,
         "inference": OPTIONS,
         "loader": OPTIONS,

@@ -13,6 +13,14 @@ from latentcli.core.errors import UsageError
 from latentcli.core.fields import caption_rule
 from latentcli.core.options import like, option
 from latentcli.core.types import NORMAL_STATES, STORE_DTYPES
+from latentcli.jobs.model_settings import (
+    MODEL,
+    CompileSettings,
+    DecodeSettings,
+    MemorySettings,
+    ModelSettings,
+    model_option,
+)
 from latentcli.jobs.runtime.failures import allowed_failures
 from latentcli.jobs.runtime.given_names import (
     check_decoded,
@@ -20,19 +28,7 @@ from latentcli.jobs.runtime.given_names import (
     check_source,
 )
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT
-from latentcli.jobs.settings import (
-    MODEL,
-    NO_STORE,
-    SOURCES,
-    CompileSettings,
-    DecodeSettings,
-    FollowSettings,
-    ImageIntake,
-    MemorySettings,
-    ModelSettings,
-    model_option,
-    store_argument,
-)
+from latentcli.jobs.settings import NO_STORE, SOURCES, FollowSettings, ImageIntake, store_argument
 from latentcli.models.presets import preset_names
 
 BUNDLED_MODEL = "fcdm_nano"

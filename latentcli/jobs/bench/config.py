@@ -6,17 +6,15 @@ from dataclasses import dataclass
 
 from latentcli.core.options import like, option
 from latentcli.jobs.config import BUNDLED_MODEL
-from latentcli.jobs.runtime.given_names import check_model
-from latentcli.jobs.settings import (
+from latentcli.jobs.model_settings import (
     MODEL,
-    SOURCES,
     CompileSettings,
     DecodeSettings,
-    FollowSettings,
-    ImageIntake,
     ModelSettings,
     model_option,
 )
+from latentcli.jobs.runtime.given_names import check_model
+from latentcli.jobs.settings import SOURCES, FollowSettings, ImageIntake
 from latentcli.models.presets import preset_names
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from latentcli.core.options import like, option
 from latentcli.jobs.config import BUNDLED_MODEL
-from latentcli.jobs.settings import MODEL, ImageIntake, ModelSettings, model_option
+from latentcli.jobs.model_settings import MODEL, ModelSettings, model_option
+from latentcli.jobs.settings import ImageIntake
 
 
 @dataclass(frozen=True, kw_only=True)
