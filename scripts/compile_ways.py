@@ -13,7 +13,7 @@ from latentcli.jobs.inference.compiled_model import CALLS
 from latentcli.jobs.inference.compiling import code_of
 from latentcli.jobs.inference.engine import Engine, inference_config
 from latentcli.jobs.inference.recording import recorded
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 
 WORDS_KEPT = 2000
 """Characters of why there is no such way."""

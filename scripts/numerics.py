@@ -23,7 +23,7 @@ from latentcli.images.preprocess import PreprocessSpec, preprocess
 from latentcli.jobs.config import BUNDLED_MODEL, with_weights
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine, decode_batch, load_engine
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 from latentcli.metrics.psnr import psnr
 from latentcli.models.fcdm_network import FCDMBlock
 from latentcli.models.tiny_network import TinyBlock

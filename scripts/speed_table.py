@@ -30,7 +30,7 @@ from latentcli.jobs.bench.ceilings import ceilings_of, share
 from latentcli.jobs.bench.operations import count_operators
 from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.inference.engine import Engine, decode_on_device, load_engine
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "internals" / "performance.md"
 BEGIN = "<!-- cpu: written by scripts/speed_table.py --write -->"

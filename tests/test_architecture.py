@@ -30,15 +30,14 @@ MAY_IMPORT = {
 }
 """cli -> jobs -> the middle -> core. The package itself is its version and lazy public names."""
 
-OPTIONS = {"runtime", "settings", "model_settings", "config"}
+OPTIONS = {"runtime", "settings", "config"}
 VERB = {*OPTIONS, "cluster", "inference", "loader"}
 TENSORS = {"keys", "storage", "layout", "tensors"}
 ROOMS = {
     "jobs": {
         "runtime": set[str](),
         "settings": {"runtime"},
-        "model_settings": {"runtime"},
-        "config": {"runtime", "settings", "model_settings"},
+        "config": {"runtime", "settings"},
         "cluster": OPTIONS,
         "inference": OPTIONS,
         "loader": OPTIONS,

@@ -26,8 +26,8 @@ from latentcli.jobs.inference.jpeg_decoder import JpegDecoder
 from latentcli.jobs.inference.recording import SMALL, can_record
 from latentcli.jobs.inference.split_on_oom import SplitOnOom
 from latentcli.jobs.loader.prepare import Recipe, prepare
-from latentcli.jobs.model_settings import DecodeSettings
 from latentcli.jobs.roundtrip.job import run_roundtrip
+from latentcli.jobs.settings.model import DecodeSettings
 from latentcli.jobs.store.latent_store import open_store
 from latentcli.latents.pack import pack_stored
 from latentcli.metrics.measures import MEASURES

@@ -14,7 +14,7 @@ from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.cluster.environment import refuse_ranks
 from latentcli.jobs.runtime.given_names import check_source
-from latentcli.jobs.settings import NO_SOURCES
+from latentcli.jobs.settings.images import NO_SOURCES
 
 
 @command(BenchJob)

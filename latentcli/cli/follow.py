@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from latentcli.jobs.cluster.environment import rank_of
-from latentcli.jobs.settings import FollowSettings
+from latentcli.jobs.settings.follow import FollowSettings
 
 if TYPE_CHECKING:
     from latentcli.jobs.runtime.broadcast import Broadcast

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from latentcli.cli.display import Display
     from latentcli.jobs.runtime.broadcast import Broadcast
-    from latentcli.jobs.settings import FollowSettings
+    from latentcli.jobs.settings.follow import FollowSettings
 
 TRUE = ("1", "true", "t", "yes", "y", "on")
 """What a LATENTCLI_* variable of a switch says for yes, as Typer reads it."""

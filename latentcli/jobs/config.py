@@ -13,14 +13,6 @@ from latentcli.core.errors import UsageError
 from latentcli.core.fields import caption_rule
 from latentcli.core.options import like, option
 from latentcli.core.types import NORMAL_STATES, STORE_DTYPES
-from latentcli.jobs.model_settings import (
-    MODEL,
-    CompileSettings,
-    DecodeSettings,
-    MemorySettings,
-    ModelSettings,
-    model_option,
-)
 from latentcli.jobs.runtime.failures import allowed_failures
 from latentcli.jobs.runtime.given_names import (
     check_decoded,
@@ -28,7 +20,17 @@ from latentcli.jobs.runtime.given_names import (
     check_source,
 )
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT
-from latentcli.jobs.settings import NO_STORE, SOURCES, FollowSettings, ImageIntake, store_argument
+from latentcli.jobs.settings.follow import FollowSettings
+from latentcli.jobs.settings.images import SOURCES, ImageIntake
+from latentcli.jobs.settings.model import (
+    MODEL,
+    CompileSettings,
+    DecodeSettings,
+    MemorySettings,
+    ModelSettings,
+    model_option,
+)
+from latentcli.jobs.settings.store import NO_STORE, store_argument
 from latentcli.models.presets import preset_names
 
 BUNDLED_MODEL = "fcdm_nano"

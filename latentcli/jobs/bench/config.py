@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 from latentcli.core.options import like, option
 from latentcli.jobs.config import BUNDLED_MODEL
-from latentcli.jobs.model_settings import (
+from latentcli.jobs.runtime.given_names import check_model
+from latentcli.jobs.settings.follow import FollowSettings
+from latentcli.jobs.settings.images import SOURCES, ImageIntake
+from latentcli.jobs.settings.model import (
     MODEL,
     CompileSettings,
     DecodeSettings,
     ModelSettings,
     model_option,
 )
-from latentcli.jobs.runtime.given_names import check_model
-from latentcli.jobs.settings import SOURCES, FollowSettings, ImageIntake
 from latentcli.models.presets import preset_names
 
 

@@ -16,7 +16,7 @@ from latentcli.jobs.config import with_weights
 from latentcli.jobs.inference.compiling import RECOMPILES, code_of, failed, reason
 from latentcli.jobs.inference.engine import Engine, inference_config, load_engine
 from latentcli.jobs.inference.out_of_memory import is_out_of_memory, may_be_out_of_memory
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 from latentcli.models.fast.products import traceable
 
 Given = TypeVar("Given")

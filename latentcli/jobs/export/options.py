@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from latentcli.core.options import option
 from latentcli.exports.formats import NAMES
-from latentcli.jobs.settings import FollowSettings, store_argument
+from latentcli.jobs.settings.follow import FollowSettings
+from latentcli.jobs.settings.store import store_argument
 
 
 @dataclass(frozen=True, kw_only=True)

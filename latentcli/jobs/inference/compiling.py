@@ -15,7 +15,7 @@ import torch
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.images.preprocess import PreprocessSpec
 from latentcli.jobs.inference.accelerator import Accelerator
-from latentcli.jobs.model_settings import CompileSettings, MemorySettings
+from latentcli.jobs.settings.model import CompileSettings, MemorySettings
 from latentcli.models.base import Autoencoder
 from latentcli.models.kernels.ops import has_triton
 

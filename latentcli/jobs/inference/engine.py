@@ -17,9 +17,9 @@ from latentcli.jobs.inference.compiling import check_compiler
 from latentcli.jobs.inference.max_memory import below
 from latentcli.jobs.inference.noise import sample_noise
 from latentcli.jobs.inference.on_cores import on_cores
-from latentcli.jobs.model_settings import DecodeSettings
 from latentcli.jobs.runtime.machine import reuse_heap
 from latentcli.jobs.runtime.meter import ignore
+from latentcli.jobs.settings.model import DecodeSettings
 from latentcli.models.base import Autoencoder, ModelInfo
 from latentcli.models.fast.form import fast_form
 from latentcli.models.registry import load_model

@@ -14,7 +14,7 @@ from latentcli.core.posterior import posterior_of
 from latentcli.core.store_dtype import rounded
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine, decode_batch
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 from latentcli.metrics.psnr import psnr
 
 MAX_SIDE = 512

@@ -15,7 +15,7 @@ from latentcli.core.first_bytes import is_text
 from latentcli.core.types import Member
 from latentcli.images.clips import CLIP_SUFFIXES
 from latentcli.images.formats import EXTRAS, FORMATS, IMAGE_SUFFIXES, format_of, picture_by_bytes
-from latentcli.jobs.settings import ALL_FIELDS
+from latentcli.jobs.settings.images import ALL_FIELDS
 
 SHOWN = 4
 """Fields in a message."""

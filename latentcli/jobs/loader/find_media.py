@@ -13,7 +13,7 @@ from latentcli.jobs.loader.left_out import UNREAD, left_out_notes
 from latentcli.jobs.loader.readers import READERS, kind_of, packed_suffixes
 from latentcli.jobs.loader.table_reader import is_cache, is_of_pictures
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
-from latentcli.jobs.settings import ImageIntake
+from latentcli.jobs.settings.images import ImageIntake
 from latentcli.shards.sources.expand import LIST
 from latentcli.shards.sources.file_list import FoundInputs, Source
 from latentcli.shards.sources.find_inputs import expand_sources, inputs_of

@@ -8,7 +8,7 @@ from latentcli.jobs.loader.readers import READERS
 from latentcli.jobs.loader.table_reader import TableReader, absolute_root
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
-from latentcli.jobs.settings import ImageIntake
+from latentcli.jobs.settings.images import ImageIntake
 
 
 def check_packed_options(job: ImageIntake, found: FoundMedia, reporter: Reporter = SILENT) -> None:

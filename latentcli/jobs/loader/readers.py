@@ -20,7 +20,7 @@ from latentcli.jobs.loader.table_reader import ArrowReader, JsonLinesReader, Par
 from latentcli.jobs.loader.tar_stream import open_tar
 from latentcli.jobs.runtime.meter import IMAGE_STAGES
 from latentcli.jobs.runtime.stdio import STDIN
-from latentcli.jobs.settings import ALL_FIELDS
+from latentcli.jobs.settings.images import ALL_FIELDS
 from latentcli.shards.keys import TAR_SUFFIXES, escape
 from latentcli.shards.sources.expand import PIPE
 from latentcli.shards.sources.remote import is_web

@@ -11,7 +11,7 @@ from latentcli.core.pixel_size import pixel_size
 from latentcli.images.buckets import Buckets, make_buckets, read_buckets
 from latentcli.images.preprocess import PreprocessSpec, resizer
 from latentcli.images.size_filter import SizeFilter
-from latentcli.jobs.settings import ImageIntake
+from latentcli.jobs.settings.images import ImageIntake
 
 REDUCING_GAPS = (2, 3, 3)
 """Pixels that remain, of a half, a quarter and an eighth, for each one of a resized side."""

@@ -13,10 +13,10 @@ from latentcli.core.json_values import rounded_value
 from latentcli.core.store_dtype import held, stored_bytes, stored_tensors, unsound
 from latentcli.core.types import STORE_DTYPES
 from latentcli.jobs.inference.engine import Engine, decode_batch
-from latentcli.jobs.model_settings import DecodeSettings
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import stop_on_signals
+from latentcli.jobs.settings.model import DecodeSettings
 from latentcli.jobs.store.budget_config import BudgetJob
 from latentcli.jobs.store.budget_sample import (
     Sampled,

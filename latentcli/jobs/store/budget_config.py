@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from latentcli.core.options import like, option
 from latentcli.jobs.config import BUNDLED_MODEL
-from latentcli.jobs.model_settings import MODEL, ModelSettings, model_option
-from latentcli.jobs.settings import ImageIntake
+from latentcli.jobs.settings.images import ImageIntake
+from latentcli.jobs.settings.model import MODEL, ModelSettings, model_option
 
 
 @dataclass(frozen=True, kw_only=True)

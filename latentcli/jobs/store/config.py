@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from latentcli.core.errors import UsageError
 from latentcli.core.options import like, option
-from latentcli.jobs.model_settings import ModelSettings
 from latentcli.jobs.runtime.given_names import check_inspected
-from latentcli.jobs.settings import NO_STORE, FollowSettings, store_argument
+from latentcli.jobs.settings.follow import FollowSettings
+from latentcli.jobs.settings.model import ModelSettings
+from latentcli.jobs.settings.store import NO_STORE, store_argument
 
 UNKNOWN = "unknown"
 """The licence of a card where nobody says one: that of the latents is that of the pictures."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latentcli.core.options import like, option
-from latentcli.jobs.model_settings import MODEL, DecodeSettings, ModelSettings, model_option
 from latentcli.jobs.runtime.given_names import check_features, check_source, check_weights
-from latentcli.jobs.settings import NO_SOURCES, FollowSettings, ImageIntake
+from latentcli.jobs.settings.follow import FollowSettings
+from latentcli.jobs.settings.images import NO_SOURCES, ImageIntake
+from latentcli.jobs.settings.model import MODEL, DecodeSettings, ModelSettings, model_option
 
 PREPROCESS = {
     "cdfvd": "divided by 255, then bilinear without antialias (as cd-fvd)",

@@ -15,7 +15,7 @@ from latentcli.jobs.inference.batch_size import batch_elements
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import Engine, decode_batch
 from latentcli.jobs.loader.clip_frames import frame_key
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from torch import Tensor
 from latentcli.exports.formats import NAMES, export_format
 from latentcli.jobs.export.job import run_export
 from latentcli.jobs.inference.engine import Engine, decode_batch, load_engine
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 
 MODELS = {
     "sd1": "taesd",

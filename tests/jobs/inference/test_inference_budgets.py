@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.inference.engine import Engine, decode_on_device, load_engine
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 from latentcli.models.kernels import ops
 from latentcli.models.presets import load_preset, preset_names
 

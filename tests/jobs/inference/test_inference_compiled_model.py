@@ -12,7 +12,7 @@ from latentcli.jobs.inference.accelerator import Cpu, Cuda
 from latentcli.jobs.inference.compiled_model import Piece, piece, threads_of
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import decode_batch, load_engine, with_code
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 
 __all__ = ["traced"]
 

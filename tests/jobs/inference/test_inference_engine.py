@@ -16,7 +16,7 @@ from latentcli.jobs.inference.engine import (
     inference_config,
     load_engine,
 )
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 from latentcli.models.fast.form import FORMS
 from latentcli.models.fcdm_network import FCDMDecoder, FCDMEncoder
 from latentcli.models.registry import load_model

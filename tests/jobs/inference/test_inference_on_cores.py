@@ -10,7 +10,7 @@ import torch
 
 from latentcli.jobs.inference.engine import decode_on_device, load_engine
 from latentcli.jobs.inference.on_cores import PIECE_PIXELS, on_cores
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 
 
 @pytest.fixture(params=[1, 2, 3])

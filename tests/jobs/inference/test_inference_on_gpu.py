@@ -17,7 +17,7 @@ from latentcli.jobs.inference.accelerator import DeviceTimer
 from latentcli.jobs.inference.encode_batch import encode_on_device
 from latentcli.jobs.inference.engine import decode_on_device, load_engine
 from latentcli.jobs.inference.noise import begin_noise
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 
 KEYS = ["a", "b"]
 

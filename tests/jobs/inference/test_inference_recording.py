@@ -13,7 +13,7 @@ from latentcli.jobs.inference.accelerator import Cpu, Cuda
 from latentcli.jobs.inference.encode_batch import encode_batch
 from latentcli.jobs.inference.engine import decode_batch, load_engine, with_code
 from latentcli.jobs.inference.recording import SMALL, can_record, recorded
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 
 KEYS = ["a", "b", "c"]
 

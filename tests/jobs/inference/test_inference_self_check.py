@@ -16,7 +16,7 @@ from latentcli import open_store
 from latentcli.core.errors import SelfCheckError
 from latentcli.jobs.inference.engine import decode_batch, load_engine
 from latentcli.jobs.inference.self_check import MAX_SIDE, describe, finite_median, judge, middle
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 from latentcli.metrics.psnr import psnr
 
 State = dict[str, torch.Tensor]

@@ -12,7 +12,7 @@ from presetkit import toy_checkpoint
 
 from latentcli.images.codec import to_float, to_uint8
 from latentcli.jobs.inference.engine import load_engine
-from latentcli.jobs.model_settings import DecodeSettings
+from latentcli.jobs.settings.model import DecodeSettings
 from latentcli.jobs.video.frame_groups import Group, groups_of, padded, reconstructed, resized
 
 

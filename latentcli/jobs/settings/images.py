@@ -1,4 +1,4 @@
-"""Holds the options of pictures and stores that several jobs share, each with help and bounds.
+"""Holds the options of pictures that several jobs share, each with its help and bounds.
 
 Importing this loads no torch.
 """
@@ -11,8 +11,7 @@ from functools import partial
 from latentcli.core.options import option
 from latentcli.core.pixel_size import pixel_size
 from latentcli.jobs.runtime.failures import allowed_failures
-from latentcli.jobs.runtime.follow_options import TRACKERS, check_log, check_metrics
-from latentcli.jobs.runtime.given_names import check_source, check_store
+from latentcli.jobs.runtime.given_names import check_source
 
 SOURCES = (
     "Folders, image or video files, tar shards ({000..099}.tar), tables (.parquet, .arrow, .jsonl),"
@@ -20,52 +19,9 @@ SOURCES = (
     " searched with all that is below them. @- reads the list from stdin."
 )
 NO_SOURCES = "Give what to read: folders, image files, quoted globs or @list.txt."
-NO_STORE = "Give the store: the folder that latentcli encode wrote."
 
 ALL_FIELDS = "all"
 """The image field of a job that takes every picture of a sample."""
-
-
-def store_argument(help: str, section: str = "read") -> str:
-    """The store that a command works on, typed without a flag."""
-    return option(
-        "",
-        help,
-        argument=True,
-        section=section,
-        panel="read",
-        needed=NO_STORE,
-        exists=check_store,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FollowSettings:
-    """Where the progress of a job is told besides standard error (docs/guides/watching.md)."""
-
-    log_json: str | None = option(
-        None,
-        "Append to this file a line of JSON every 5 seconds, and for each unit that is written."
-        " Default: none.",
-        section="follow",
-        metavar="FILE",
-        check=check_log,
-    )
-    metrics_file: str | None = option(
-        None,
-        "Keep the job's figures in this file, which must end in .prom, for the textfile collector"
-        " of Prometheus (needs latentcli[prometheus]). Default: none.",
-        section="follow",
-        metavar="FILE.prom",
-        check=check_metrics,
-    )
-    track: str | None = option(
-        None,
-        "wandb: send the job's figures to Weights & Biases (needs latentcli[wandb]). Default: send"
-        " none.",
-        section="follow",
-        choices=TRACKERS,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
