@@ -14,6 +14,7 @@ from latentcli.jobs.cluster.environment import conclusion, rank_of
 from latentcli.jobs.cluster.tcp_team import join_team
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
+from latentcli.jobs.encode.captions import texts_of
 from latentcli.jobs.encode.dry_run import plan_document
 from latentcli.jobs.encode.from_stdin import encode_stdin
 from latentcli.jobs.encode.plan import (
@@ -85,7 +86,7 @@ def run_alone_or_first(
     """The job of the only process, or of the first of several; `there` is as of `plan_encode`."""
     began = time.perf_counter()
     with stop.at_once():
-        found = media_of(job, reporter, job.allow_pipe)
+        found = media_of(job, reporter, job.allow_pipe, texts_of(job))
         check_clip_options(job, found.media)
         check_packed_options(job, found, reporter)
         reporter.status("Loading the model")

@@ -16,6 +16,7 @@ from typing import Any
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.encode.captions import texts_of
 from latentcli.jobs.encode.plan import (
     plan_encode,
     store_of,
@@ -87,7 +88,7 @@ def run_ray(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
     began = time.perf_counter()
     with stop_on_signals("Run the same command again to finish the rest.") as stop:
         with stop.at_once():
-            found = media_of(job, reporter, job.allow_pipe)
+            found = media_of(job, reporter, job.allow_pipe, texts_of(job))
         check_clip_options(job, found.media)
         check_packed_options(job, found, reporter)
         ours = not ray.is_initialized()

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from latentcli.core.fields import caption_rule
 from latentcli.core.types import InputRow
 from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
+from latentcli.jobs.encode.captions import USUAL
 from latentcli.jobs.encode.document import paces
 from latentcli.jobs.encode.plan import plan_encode
 from latentcli.jobs.encode.run import run_of
@@ -95,7 +97,8 @@ def inputs_of(
         media, kind = media_of_stdin(job), "tars"
         rows = [InputRow("", STDIN, 0)]
     else:
-        found = media_of(job, reporter, job.allow_pipe)
+        texts = caption_rule(job.captions or USUAL)
+        found = media_of(job, reporter, job.allow_pipe, texts)
         check_packed_options(job, found, reporter)
         media, kind = found.media, found.kind
         left_out = {"left_out": found.left_out, "left_out_by": found.left_out_by}

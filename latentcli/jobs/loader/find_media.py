@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from latentcli.core.errors import UsageError
+from latentcli.core.fields import AUTO, CaptionRule
 from latentcli.images.clips import CLIP_SUFFIXES, load_av
 from latentcli.images.formats import picture_by_bytes, readable_suffixes
 from latentcli.jobs.loader.left_out import UNREAD, left_out_notes
@@ -14,10 +15,12 @@ from latentcli.jobs.loader.readers import READERS, kind_of, packed_suffixes
 from latentcli.jobs.loader.table_reader import is_cache, is_of_pictures
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.settings.images import ImageIntake
+from latentcli.shards.sources.beside import Beside
 from latentcli.shards.sources.expand import LIST
 from latentcli.shards.sources.file_list import FoundInputs, Source
 from latentcli.shards.sources.find_inputs import expand_sources, inputs_of
 from latentcli.shards.sources.left_out import NO_SUFFIX, LeftOut, suffix_of
+from latentcli.shards.sources.metadata_formats import METADATA
 from latentcli.shards.sources.patterns import Patterns
 from latentcli.shards.sources.scan import Scan
 
@@ -66,11 +69,18 @@ class Choice:
     limit: int | None = None
     null: bool = False
     include_output: bool = False
+    texts: CaptionRule | None = AUTO
+    """What belongs to the inputs, and so is not left out."""
 
 
-def media_of(job: ImageIntake, reporter: Reporter, allow_pipe: bool = False) -> FoundMedia:
-    """The inputs of a job, as `find_media`."""
-    choice = Choice(job.include, job.exclude, job.limit, job.null, job.include_output)
+def media_of(
+    job: ImageIntake,
+    reporter: Reporter,
+    allow_pipe: bool = False,
+    texts: CaptionRule | None = AUTO,
+) -> FoundMedia:
+    """The inputs of a job, as `find_media`; `texts` is what belongs to them."""
+    choice = Choice(job.include, job.exclude, job.limit, job.null, job.include_output, texts)
     return find_media(job.sources, job.media, reporter, allow_pipe, choice)
 
 
@@ -87,8 +97,8 @@ def find_media(
     are tables; beside tars they are left out with a note: READERS has the order. What else lies in
     folders of pictures or clips is passed over with a note: tars, tables, and with auto video
     files. It is refused where it is named itself. Files whose names do not say what they are
-    are inputs where their first bytes are those of a picture. UsageError as `find_inputs`, and for
-    clips without PyAV.
+    are inputs where their first bytes are those of a picture. What belongs to an input, such as its
+    caption, does not count as left out. UsageError as `find_inputs`, and for clips without PyAV.
     """
     choice = choice or Choice()
     if choice.null and not any(source.startswith(LIST) for source in sources):
@@ -102,6 +112,8 @@ def find_media(
         )
     untold = scan.left_out.counts.copy()
     found = _found(expanded, media, scan.left_out, reporter)
+    if not found.packed:
+        untold -= scan.left_out.take_back(found.inputs.files.paths)
     whole = len(found.inputs)
     if choice.limit is not None and choice.limit < whole:
         scan.left_out.add("over_limit", number=whole - choice.limit)
@@ -122,6 +134,7 @@ def scan_of(media: str, choice: Choice, allow_pipe: bool = False) -> Scan:
         include_output=choice.include_output,
         null=choice.null,
         allow_pipe=allow_pipe,
+        left_out=LeftOut(beside=Beside.of(choice.texts, METADATA)),
     )
 
 
@@ -243,7 +256,7 @@ def _chosen(
     """
     searched = (source for source in expanded if not (named and source.named))
     for path in {path for source in searched for path in source.files.paths if not wanted(path)}:
-        left_out.add(suffix_of(path.rpartition("/")[2]) or NO_SUFFIX)
+        left_out.add_file(suffix_of(path.rpartition("/")[2]) or NO_SUFFIX, path)
     chosen = (
         source if named and source.named else replace(source, files=source.files.where(wanted))
         for source in expanded

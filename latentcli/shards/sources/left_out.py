@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from latentcli.shards.sources.beside import Beside
 from latentcli.shards.sources.other_suffixes import ARCHIVES
 
 NO_SUFFIX = "no_suffix"
@@ -57,14 +58,27 @@ class LeftOut:
     """The first few paths by reason, where they are told."""
     unopened: int = 0
     """Files whose first bytes might have told a picture, and were not read: they were too many."""
+    beside: Beside = field(default_factory=Beside)
+    """Those of the files counted that may belong to an input."""
 
-    def add(self, reason: str, path: str = "", number: int = 1) -> None:
-        """Counts one more file or folder, or several."""
+    def add(self, reason: str, path: str = "", number: int = 1) -> str:
+        """Counts one more file or folder, or several; gives what they are counted under."""
         if reason not in self.counts and len(self.counts) >= MOST_SUFFIXES:
             reason = reason if reason in REASONS else OTHERS
         self.counts[reason] += number
         if path and len(self.examples[reason]) < SHOWN:
             self.examples[reason].append(path)
+        return reason
+
+    def add_file(self, reason: str, path: str) -> None:
+        """Counts one more file, which may belong to an input."""
+        self.beside.note(self.add(reason), path)
+
+    def take_back(self, inputs: Sequence[str]) -> Counter[str]:
+        """Counts no longer what belongs to these inputs; gives how many those were, by reason."""
+        belonging = self.beside.belonging(inputs)
+        self.counts -= belonging
+        return belonging
 
     def to_json(self) -> dict[str, int]:
         """The counts, in the order of the reasons' names."""

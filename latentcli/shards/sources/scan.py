@@ -55,14 +55,15 @@ class Scan:
         are those of FoundInput.
         """
         if self.patterns and not self.patterns.takes(below):
-            self.left_out.add("excluded")
+            self.left_out.add_file("excluded", path)
             return False
         name = path.rpartition("/")[2].lower()
         is_named_so, suffix = name.endswith(self.endings), ""
         if not is_named_so:
             suffix = suffix_of(name)
-            if self.told is None or suffix in OTHER_SUFFIXES:
-                self.left_out.add(suffix or NO_SUFFIX)
+            is_text = name.endswith(self.left_out.beside.endings)
+            if self.told is None or suffix in OTHER_SUFFIXES or is_text:
+                self.left_out.add_file(suffix or NO_SUFFIX, path)
                 return False
         if own:
             self.left_out.add("output_files", path)

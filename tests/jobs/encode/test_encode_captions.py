@@ -61,6 +61,14 @@ def test_what_belongs_to_pictures_is_in_the_store(pictures, model, tmp_path, for
     assert items["000/000000"] == "a cat" and items["000/000007"] == ""
 
 
+def test_captions_are_not_told_as_left_out_unless_nobody_reads_them(pictures, model, tmp_path):
+    (pictures / "000" / "notes.txt").write_text("of no picture")
+    assert run(pictures, tmp_path / "store", model)["left_out_by"] == {".txt": 1}
+    every = {".caption": 1, ".json": 1, ".jsonl": 1, ".txt": 3}
+    assert run(pictures, tmp_path / "bare", model, captions="none")["left_out_by"] == every
+    assert run(pictures, tmp_path / "bare", model)["left_out_by"] == every  # as the store says
+
+
 def test_tar_shards_have_captions_as_members(pictures, model, tmp_path):
     store = tmp_path / "store"
     run(pictures, store, model, shard_format="webdataset")

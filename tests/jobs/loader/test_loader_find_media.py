@@ -12,6 +12,7 @@ import fsspec
 import pytest
 
 from latentcli.core.errors import UsageError
+from latentcli.core.fields import caption_rule
 from latentcli.jobs.loader import find_media as find_media_module
 from latentcli.jobs.loader import left_out
 from latentcli.jobs.loader.find_media import Choice, FoundMedia, find_media, is_clip
@@ -149,6 +150,50 @@ def test_all_that_is_left_out_is_told(data):
         "Not taken as inputs: 1 .svg (pictures of a kind that is not read); 1 .zip (archives:"
         " unpack them first); 1 hidden file; 1 other file (.txt)."
     ]
+
+
+def test_what_belongs_to_an_input_is_not_left_out(data):
+    for name in ("a.txt", "a.json", "other.txt", "metadata.jsonl", "captions.json"):
+        (data / "pictures" / name).touch()
+    found, notes = find(data, "pictures")
+    assert found.left_out_by == {".txt": 1}
+    assert notes == ["Not taken as inputs: 1 other file (.txt)."]
+    (data / "pictures/other.txt").unlink()
+    found, notes = find(data, "pictures", limit=1)
+    assert (found.left_out_by, notes) == (
+        {"over_limit": 1},
+        ["--limit takes the first 1 of 2 inputs."],
+    )
+
+
+def test_patterns_leave_out_nothing_that_belongs_to_an_input(data):
+    for name in ("a.txt", "b.txt", "metadata.csv"):
+        (data / "pictures" / name).touch()
+    found, notes = find(data, "pictures", include=("*a.jpg",))
+    assert found.left_out_by == {"excluded": 2}
+    assert notes == ["Not taken as inputs: 2 files by --include or --exclude."]
+
+
+def test_a_text_counts_as_left_out_where_the_job_reads_none(data):
+    (data / "pictures/a.txt").touch()
+    (data / "pictures/metadata.jsonl").touch()
+    found, _ = find(data, "pictures", texts=None)
+    assert found.left_out_by == {".jsonl": 1, ".txt": 1}
+
+
+def test_what_lies_beside_tars_belongs_to_none(data):
+    (data / "tars/0.json").touch()
+    assert find(data, "tars")[0].left_out_by == {".json": 1}
+
+
+def test_captions_of_another_suffix_are_not_opened(data, monkeypatch):
+    def refuse(data):
+        raise AssertionError("a caption was opened")
+
+    (data / "pictures/a.wording").write_text("a cat")
+    monkeypatch.setattr(find_media_module, "picture_by_bytes", refuse)
+    found, _ = find(data, "pictures", texts=caption_rule("wording"))
+    assert found.left_out_by == {}
 
 
 def test_pictures_that_an_extra_would_bring_are_told_with_it(data, monkeypatch):
