@@ -24,6 +24,7 @@ from latentcli.cli.export import export
 from latentcli.cli.help import HelpAll, HelpfulCommand, HelpfulGroup
 from latentcli.cli.inspect import inspect
 from latentcli.cli.models import models, show
+from latentcli.cli.other_names import option_hint
 from latentcli.cli.output import Output, asked
 from latentcli.cli.plan import plan
 from latentcli.cli.push import push
@@ -169,7 +170,11 @@ def without_debug(words: list[str]) -> list[str]:
 
 
 def with_one_suggestion(error: Any) -> str:
-    """What Typer says of a mistake, with the most likely of the options that it suggests."""
+    """What Typer says of a mistake, with what an unknown option is likely to mean."""
+    if name := getattr(error, "option_name", None) if hasattr(error, "possibilities") else None:
+        there = {flag for parameter in error.ctx.command.params for flag in parameter.opts}
+        if (hint := option_hint(name, there)) is not None:
+            return f"{error.message}{hint}"
     if near := getattr(error, "possibilities", None):
         return f"{error.message} (did you mean {near[0]!r}?)"
     told: str = error.format_message()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
+from latentcli.cli.other_names import command_hint
 from latentcli.cli.variables import variable
 from latentcli.core.near_names import nearest
 from latentcli.core.options import Option, brief, flag_of, options_of
@@ -85,8 +86,10 @@ class HelpfulGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Typer's, with one suggestion in place of three."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            near = nearest(args[0], self.commands)
-            ctx.fail(f"No such command {args[0]!r}.{f' Did you mean {near!r}?' if near else ''}")
+            hint = command_hint(args[0]) if ctx.parent is None else None
+            if hint is None and (near := nearest(args[0], self.commands)):
+                hint = f"Did you mean {near!r}?"
+            ctx.fail(f"No such command {args[0]!r}. {hint or ''}".rstrip())
         return super().resolve_command(ctx, args)
 
 

@@ -60,6 +60,17 @@ NEAR = {
     "video-distance wieghts.safetensors x.npy": "(did you mean 'weights.safetensors'?)",
     "encode photos --config jobs.toml": "(did you mean 'job.toml'?)",
     "encode photos --config job.toml": "(did you mean 'model'?)",
+    "encode photos --resolution 512": "No such option: --resolution (did you mean '--size' or",
+    "encode photos --vae flux2": "(did you mean '--model'?)",
+    "encode photos --out x": "(did you mean '--output'?)",
+    "encode photos --num-workers 2": "(did you mean '--workers'?)",
+    "encode photos --fp16": "(did you mean '--dtype'?)",
+    "encode photos --gpu 0": "(did you mean '--device'?)",
+    "encode photos --bs=4": "(did you mean '--batch-size'?)",
+    "encode photos --caption_extension .txt": "(did you mean '--captions'?)",
+    "encode --input photos": "No such option: --input. What is read is named without an option",
+    "compress photos": "No such command 'compress'. Did you mean 'encode'?",
+    "train photos.latents": "No such command 'train'. latentcli makes latents and trains nothing.",
     "LATENTCLI_SIZ=3 encode photos": "(did you mean 'LATENTCLI_SIZE'?)",
 }
 """A command line, and what its error suggests."""
