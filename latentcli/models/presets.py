@@ -12,9 +12,22 @@ from typing import Any
 
 from latentcli.core.errors import UsageError
 from latentcli.core.types import NORMAL_STATES, LatentSpec
+from latentcli.core.words import listed
 from latentcli.models.config_checks import SWITCH, WHOLE, Check, is_number
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+WELL_KNOWN = {
+    "sd1": """sd sd1 sdvae vae sd14 sd15 sd2 sd21 sdv1 sdv14 sdv15 sdv2 sdvaeftmse sdvaeftema
+        vaeftmse stablediffusion stablediffusion15 stablediffusionv15 stablediffusion2
+        stablediffusion21""",
+    "sdxl": """xl sdxlvae sdxlbase sdxl10 sdxlturbo sdxlvaefp16fix stablediffusionxl
+        stablediffusionxlbase10""",
+    "sd3": "sd3 sd35 sd3vae sd3medium sd35medium sd35large stablediffusion3 stablediffusion35",
+    "flux1": "flux flux1 fluxvae fluxdev fluxschnell flux1vae flux1dev flux1schnell",
+    "flux2": "flux flux2vae flux2dev flux2klein fluxklein",
+    "svd": "svdxt svdvae stablevideodiffusion",
+}
+"""Latent space -> the models of it that people name, without signs between letters and digits."""
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -160,20 +173,41 @@ def check_model_name(text: str) -> None:
         raise unknown_preset(text)
 
 
-def unknown_preset(name: str) -> UsageError:
-    """The error for a model name that is none."""
+def unknown_preset(name: str, others: str | None = None) -> UsageError:
+    """The error for a model name that is none; `others` says what may be named but for a preset."""
     names = preset_names()
+    others = others or (
+        "A Hub id (org/name), a folder with config.json and model.safetensors, or a preset's .toml"
+        " file works too."
+    )
     return UsageError(
-        f"There is no model named {name!r}.{did_you_mean(name, names)}"
-        f" Presets are: {', '.join(names)}."
-        " A Hub id (org/name), a folder with config.json and model.safetensors, or a preset's"
-        " .toml file works too."
+        f"There is no model named {name!r}.{of_the_same_latents(name) or did_you_mean(name, names)}"
+        f" Presets are: {', '.join(names)}; latentcli models describes them. {others}"
     )
 
 
+def of_the_same_latents(name: str) -> str:
+    """' For its latents there is x.' of a well-known model that is no preset, else nothing."""
+    named = _letters(name.rpartition("/")[2])
+    spaces = [space for space, names in WELL_KNOWN.items() if named in names.split()]
+    presets = [load_preset(one) for one in preset_names()] if spaces else []
+    models = [one.name for one in presets if one.space in spaces and one.can_encode]
+    told = listed(models, "or") if len(models) > 1 else "".join(models)
+    return f" For its latents there is {told}." if models else ""
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[-_. ]", "", name.lower())
+
+
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """' Did you mean x?' where something allowed is close to the word, else nothing."""
-    close = difflib.get_close_matches(word.lower(), list(allowed), n=1)
+    """' Did you mean x?' where something allowed is close to the word, else nothing.
+
+    Other digits mean something else: flux1 is not flux2 mistyped.
+    """
+    digits = set(re.findall(r"\d", word))
+    alike = [name for name in allowed if set(re.findall(r"\d", name)) == digits]
+    close = difflib.get_close_matches(word.lower(), alike, n=1)
     return f" Did you mean {close[0]}?" if close else ""
 
 

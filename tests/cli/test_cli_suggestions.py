@@ -43,6 +43,7 @@ NEAR = {
     "bench --baseline taesd33": "Did you mean taesd3?",
     "budget photos -m sdlx": "Did you mean sdxl?",
     "video-embed photos -o x.safetensors -m sdv": "Did you mean svd?",
+    "encode photos -m flux1": "no model named 'flux1'. For its latents there is taef1. Presets are",
     "models show full_capasitor": "Did you mean full_capacitor?",
     "encode phtos": "(did you mean 'photos'?)",
     "plan phtos": "(did you mean 'photos'?)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,37 @@ def test_an_unknown_name_gets_a_suggestion_and_the_list() -> None:
     message = str(caught.value)
     assert "Did you mean full_capacitor?" in message
     assert all(name in message for name in presets.preset_names())
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("flux_2", " Did you mean flux2?"),
+        ("Taef2", " Did you mean taef2?"),
+        ("taesd33", " Did you mean taesd3?"),
+        ("taef9", ""),
+        ("flux3", ""),
+        ("dinac_ae_d3", ""),
+        ("flux1", " For its latents there is taef1."),
+        ("FLUX.1-dev", " For its latents there is taef1."),
+        ("flux", " For its latents there is flux2, flux2_small_decoder, taef1 or taef2."),
+        ("sdxl-vae", " For its latents there is sdxl or taesdxl."),
+        ("sd-vae", " For its latents there is taesd."),
+        ("sd", " For its latents there is taesd."),
+        ("sd3.5", " For its latents there is taesd3."),
+        ("nothing-like-it", ""),
+    ],
+)
+def test_another_model_is_no_mistyped_one(name: str, hint: str) -> None:
+    told = str(presets.unknown_preset(name))
+    assert told.startswith(f"There is no model named {name!r}.{hint} Presets are: ")
+
+
+def test_no_preset_is_listed_as_a_model_that_is_none() -> None:
+    names = {re.sub(r"[-_. ]", "", name) for name in presets.preset_names()}
+    assert not names & {name for names in presets.WELL_KNOWN.values() for name in names.split()}
+    spaces = {presets.load_preset(name).space for name in presets.preset_names()}
+    assert set(presets.WELL_KNOWN) <= spaces
 
 
 @pytest.mark.parametrize("repo", ["data-archetype/full_capacitor", "Data-Archetype/Full_Capacitor"])

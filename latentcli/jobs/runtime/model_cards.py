@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from latentcli.core.errors import UsageError, WeightsError
 from latentcli.models.presets import (
     Preset,
-    did_you_mean,
     load_preset,
     preset_names,
     preset_of_repo,
+    unknown_preset,
 )
 
 if TYPE_CHECKING:
@@ -85,12 +85,7 @@ def _find(name: str) -> Preset:
         return load_preset(name)
     found = preset_of_repo(name)
     if found is None:
-        names = preset_names()
-        raise UsageError(
-            f"There is no model named {name!r}.{did_you_mean(name, names)}"
-            f" Presets are: {', '.join(names)}."
-            " The Hub id of a preset, or a preset's .toml file, works too."
-        )
+        raise unknown_preset(name, "The Hub id of a preset, or a preset's .toml file, works too.")
     return found
 
 

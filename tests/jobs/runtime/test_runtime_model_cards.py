@@ -168,8 +168,10 @@ def test_a_hub_id_and_a_preset_file(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name() -> None:
-    with pytest.raises(UsageError, match=r"named 'taef3'\. Did you mean taef[12]\? Presets are: "):
-        show_model("taef3")
+    with pytest.raises(UsageError, match=r"named 'taef9'\. Presets are: "):
+        show_model("taef9")
+    with pytest.raises(UsageError, match=r"For its latents there is taesd\. Presets are: "):
+        show_model("stabilityai/sd-vae-ft-mse")
     with pytest.raises(UsageError, match=r"no\.toml does not exist"):
         show_model("no.toml")
 
