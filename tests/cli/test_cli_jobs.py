@@ -186,7 +186,7 @@ def test_bench_stages(cli: Run, tiny_model: Path) -> None:
 
 
 def test_models(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "20")  # of no terminal: the table must not be cut for it
+    monkeypatch.delenv("COLUMNS", raising=False)
     shown = cli("models")
     assert (shown.code, shown.err) == (0, "")
     row = next(line for line in shown.out.splitlines() if line.startswith("semdisdiffae "))

@@ -10,6 +10,7 @@ import pytest
 from latentcli.cli import words
 from latentcli.cli.encode import summary
 from latentcli.cli.output import Output, asked
+from latentcli.reports.tables import Column, make_table
 
 ENCODED: dict[str, Any] = {
     "store": "my pictures.latents",
@@ -51,6 +52,40 @@ def shown(out: Output) -> None:
 def test_human(capsys: pytest.CaptureFixture[str]) -> None:
     shown(Output())
     assert capsys.readouterr() == ("data 1\n", "talk\n[red]more\n")
+
+
+@pytest.mark.parametrize(
+    ("columns", "widest"), [(None, 140), ("100", 100), ("0", 140), ("wide", 140), ("", 140)]
+)
+def test_a_table_in_a_pipe_is_as_wide_as_columns_says(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: str | None,
+    widest: int,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    row = {"name": "tiny", "summary": "a long " * 18 + "summary"}
+    columns_shown = (
+        Column("name", lambda r: r["name"]),
+        Column("is", lambda r: r["summary"], figure=False),
+    )
+    Output().show({}, data=lambda d: [make_table(columns_shown, [row])])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) == widest
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_columns_change_no_message_and_no_document(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "10")
+    text = "a sentence of more columns than ten"
+    Output().fail(text, 1)
+    Output(as_json=True).show({"text": text})
+    out, err = capsys.readouterr()
+    assert err == f"error: {text}\n" and json.loads(out) == {"text": text}
 
 
 def test_quiet_leaves_the_data(capsys: pytest.CaptureFixture[str]) -> None:
