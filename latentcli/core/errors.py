@@ -43,8 +43,20 @@ class WeightsError(LatentCliError):
     """A checkpoint was not found, cannot be read, or does not fit the network."""
 
 
+class NoSuchWeights(WeightsError):
+    """There is nothing at the path of a checkpoint that was named."""
+
+    exit_code = 2
+
+
 class StoreError(LatentCliError):
     """A latent store or shard is missing, damaged, or made with another spec."""
+
+
+class NoSuchStore(StoreError):
+    """There is nothing at the path of a store, or of other latents, that was named."""
+
+    exit_code = 2
 
 
 class IncompleteStore(StoreError):

@@ -9,7 +9,7 @@ from errno import ENOENT
 from itertools import islice
 from pathlib import Path
 
-from latentcli.core.errors import StoreError, UsageError, WeightsError
+from latentcli.core.errors import NoSuchStore, NoSuchWeights, UsageError
 
 MOST_NAMES = 5000
 """Names of a folder that are compared: more would take longer than a person waits for a message."""
@@ -49,9 +49,9 @@ def near_path(path: str | Path) -> str:
     return f" (did you mean {str(there)!r}?)" if os.path.lexists(there) else ""
 
 
-def missing_store(path: object) -> StoreError:
+def missing_store(path: object) -> NoSuchStore:
     """The error for a store's folder that is not there."""
-    return StoreError(
+    return NoSuchStore(
         f"{path} is no latent store: there is no such folder{near_path(str(path))}. Name the folder"
         " that latentcli encode wrote."
     )
@@ -70,9 +70,9 @@ def missing_list(name: str) -> UsageError:
     return UsageError(f"the list {name} cannot be read: {os.strerror(ENOENT)}{near_path(name)}.")
 
 
-def missing_latents(path: object, others: str) -> StoreError:
+def missing_latents(path: object, others: str) -> NoSuchStore:
     """The error for latents that are not there; `others` is what may be named but for a store."""
-    return StoreError(
+    return NoSuchStore(
         f"There is no {path}{near_path(str(path))}: name a store folder, one of its shards,"
         f" {others}."
     )
@@ -85,8 +85,8 @@ def missing_features(path: object) -> UsageError:
     )
 
 
-def missing_weights(path: object) -> WeightsError:
+def missing_weights(path: object) -> NoSuchWeights:
     """The error for weights that are not there."""
-    return WeightsError(
+    return NoSuchWeights(
         f"There are no weights at {path}: no such file or folder{near_path(str(path))}."
     )

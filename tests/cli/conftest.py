@@ -16,7 +16,7 @@ from latentcli.cli.app import main
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith("LATENTCLI_"):
+        if name.startswith("LATENTCLI_") or name == "COLUMNS":
             monkeypatch.delenv(name)
 
 

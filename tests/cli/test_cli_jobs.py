@@ -185,8 +185,7 @@ def test_bench_stages(cli: Run, tiny_model: Path) -> None:
     assert "model alone" in shown.out
 
 
-def test_models(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
+def test_models(cli: Run) -> None:
     shown = cli("models")
     assert (shown.code, shown.err) == (0, "")
     row = next(line for line in shown.out.splitlines() if line.startswith("semdisdiffae "))

@@ -63,7 +63,6 @@ def test_a_table_in_a_pipe_is_as_wide_as_columns_says(
     columns: str | None,
     widest: int,
 ) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
     if columns is not None:
         monkeypatch.setenv("COLUMNS", columns)
     row = {"name": "tiny", "summary": "a long " * 18 + "summary"}
