@@ -323,7 +323,7 @@ class RoundtripJob(
     )
     save: str | None = option(
         None,
-        "Write the reconstructions here, one folder per model. Default: write none.",
+        "Write the reconstructions here as PNG, one folder per model. Default: write none.",
         section="write",
         daily=True,
         metavar="DIR",
