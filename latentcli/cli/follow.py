@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def followed(job: FollowSettings, verb: str, note: Callable[[str], object]) -> Broadcast | None:
-    """What gives the job's events to its followers, begun; None where it has none.
+    """What gives the job's events to its followers, once it is released; None where it has none.
 
     UsageError where one of them cannot be.
     """
@@ -31,7 +31,7 @@ def followed(job: FollowSettings, verb: str, note: Callable[[str], object]) -> B
         "rank": rank.rank,
         "world": rank.world,
     }
-    return started(followers(*asked), facts, note)
+    return started(followers(*asked, note), facts, note)
 
 
 def model_of(job: FollowSettings) -> str | None:

@@ -100,6 +100,8 @@ class Output:
         try:
             reporter = self._heard(display, self.broadcast)
             reporter.status("Loading")
+            if self.broadcast is not None:
+                self.broadcast.release()
             yield reporter
         finally:
             display.close()

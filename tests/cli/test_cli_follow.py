@@ -187,6 +187,62 @@ def test_an_extra_that_is_missing(
     assert not Path("out").exists()
 
 
+SLOW = """
+import json, time
+from pathlib import Path
+
+class Settings:
+    def __init__(self, **settings): ...
+
+class Run:
+    summary = {}
+    class config:
+        update = staticmethod(lambda *words, **more: None)
+    def log(self, figures): ...
+    def finish(self, exit_code):
+        Path("finished").write_text(str(exit_code))
+
+def init(**words):
+    until = time.monotonic() + 60
+    while not Path("out/manifest.json").exists():
+        if time.monotonic() > until:
+            raise RuntimeError("the job waits for its run")
+        time.sleep(0.01)
+    return Run()
+"""
+"""A library whose run does not begin before the job is at work."""
+
+
+def test_the_job_does_not_wait_for_the_start_of_a_run(
+    cli: Run, toy: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "wandb.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    done = cli(*encode_words(toy)[:-2], "--track", "wandb")
+    sys.modules.pop("wandb", None)
+    assert done.code == 0 and "cannot be written" not in done.err
+    assert Path("finished").read_text() == "0"
+
+
+def test_a_job_that_is_followed_still_forks_its_processes(tiny_model: Path) -> None:
+    """A thread that begins too early would cost an interpreter that loads torch again."""
+    code = (
+        "import sys\n"
+        "from latentcli.cli.app import main\n"
+        "from latentcli.jobs.loader import fork_server\n"
+        "fork_server._interpreter = lambda: sys.exit('an interpreter was started')\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["encode", "images", "-o", "out", "--model", str(tiny_model), "--device", "cpu"]
+    words += ["--workers", "1", "--no-self-check", "--size", "32", "--log-json", "log.jsonl"]
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, env=bare_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [event["event"] for event in events()][:2] == ["start", "status"]
+
+
 def test_a_job_file_may_ask_for_it(cli: Run, toy: list[str]) -> None:
     Path("job.toml").write_text('[follow]\nlog_json = "log.jsonl"\n')
     assert cli("encode", "images", *toy, "-o", "out", "--config", "job.toml").code == 0

@@ -1,4 +1,4 @@
-"""Gives the events of a running job to its followers, in a thread that the job never waits for."""
+"""Gives the events of a running job to its followers, in threads that the job never waits for."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from queue import Empty, SimpleQueue
 from typing import Any
 
+from latentcli.jobs.runtime.delivery import Delivery
 from latentcli.jobs.runtime.events import (
     END,
     NOTE,
@@ -16,7 +16,6 @@ from latentcli.jobs.runtime.events import (
     START,
     STATUS,
     UNIT,
-    Event,
     Follower,
     Progress,
     counts,
@@ -32,8 +31,8 @@ PERIOD = 5.0
 class Broadcast:
     """What a job says to a Reporter, as events for some followers.
 
-    Between two events it keeps the last snapshot and does nothing. A follower that raises is told
-    of in one note, and is given the next event all the same: a disk may have room again.
+    Between two events it keeps the last snapshot and does nothing. Each follower has a thread, so
+    that none waits for a disk or a service of another one.
     """
 
     def __init__(
@@ -45,23 +44,27 @@ class Broadcast:
     ) -> None:
         """`facts` begin every event, after its time and name; `note` shows a sentence."""
         self.period = period
-        self._followers = followers
         self._facts = dict(facts)
-        self._note = note
-        self._told = set[str]()
-        """Followers whose trouble is known."""
         self._progress = Progress()
         self._last: Snapshot | None = None
         self._written = {"units": 0, "bytes": 0}
-        self._events: SimpleQueue[Event | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._ended = False
+        self._deliveries = [Delivery(follower, note) for follower in followers]
+        self._may_begin = False
+        self._has_begun = False
+        self._over = threading.Event()
         self._lock = threading.Lock()
-        """Held while an event is queued, or given where there is no thread yet."""
+        """Held while an event is queued, and while the threads are started."""
 
     def start(self, more: Mapping[str, Any]) -> None:
         """The first event, with what is known of the process."""
         self._put(START, more)
+
+    def release(self) -> None:
+        """Lets the threads begin with the next event; those before it wait until then.
+
+        With a thread, loader processes could not be forked from a command that has loaded its code.
+        """
+        self._may_begin = True
 
     def status(self, text: str) -> None:
         """What the job is at before it has figures."""
@@ -85,67 +88,48 @@ class Broadcast:
     def progress(self, snapshot: Snapshot) -> None:
         """Where the job is; told at the end of the period, as it is by then."""
         self._last = snapshot
-        if self._thread is None:
+        if not self._has_begun:
             self._begin()
 
     def end(self, exit_code: int, error: str | None = None) -> None:
-        """The last event; waits for the followers, but not for ever."""
+        """The last event; waits for the followers, but not for ever, and says where it does."""
+        if self._over.is_set():
+            return
+        self._over.set()
         last = self._last
         figures = {} if last is None else self._progress.figures(latest(last), whole=True)
-        thread = self._begin()
+        self.release()
         self._put(END, figures | {"exit_code": exit_code, "error": error})
-        thread.join(max(follower.patience for follower in self._followers))
+        now = time.monotonic()
+        for delivery in self._deliveries:
+            delivery.finish(now)
 
-    def _begin(self) -> threading.Thread:
-        # Not before the job is at work: with a thread, loader processes could not be forked.
+    def _begin(self) -> None:
         with self._lock:
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="followers", daemon=True)
-                self._thread = thread
-                thread.start()
-            return self._thread
+            if self._has_begun or not self._may_begin:
+                return
+            self._has_begun = True
+            for delivery in self._deliveries:
+                delivery.begin()
+            threading.Thread(target=self._tick, name="followers", daemon=True).start()
 
     def _put(self, name: str, fields: Mapping[str, Any]) -> None:
         event = {"time": now_utc(), "event": name, **self._facts, **counts(self._last)}
         event |= {**self._written, **fields}
         with self._lock:
-            if self._ended:
+            if self._over.is_set() and name != END:
                 return  # nothing comes after the end
-            self._ended = name == END
-            if self._thread is None:
-                self._give(event)
-            else:
-                self._events.put(event)
-            if self._ended:
-                self._events.put(None)
+            for delivery in self._deliveries:
+                delivery.put(event)
+                if name == END:
+                    delivery.put(None)
+        self._begin()
 
-    def _run(self) -> None:
-        due = time.monotonic() + self.period
-        while True:
-            try:
-                event = self._events.get(timeout=max(due - time.monotonic(), 0))
-            except Empty:
-                due = time.monotonic() + self.period
-                if self._last is not None:
-                    self._put(PROGRESS, self._progress.figures(latest(self._last)))
-                continue
-            if event is None:
-                return
-            self._give(event)
-
-    def _give(self, event: Event) -> None:
-        for follower in self._followers:
-            try:
-                follower.write(event)
-            except Exception as error:
-                self._tell(follower, error)
-
-    def _tell(self, follower: Follower, error: Exception) -> None:
-        if follower.name not in self._told:
-            self._told.add(follower.name)
-            reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
-            reason = reason.rstrip(".") or type(error).__name__
-            self._note(f"{follower.name} cannot be written: {reason}. The job goes on.")
+    def _tick(self) -> None:
+        """Tells the figures at the end of each period."""
+        while not self._over.wait(self.period):
+            if self._last is not None:
+                self._put(PROGRESS, self._progress.figures(latest(self._last)))
 
 
 def latest(snapshot: Snapshot) -> Snapshot:

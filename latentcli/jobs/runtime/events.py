@@ -27,6 +27,9 @@ class Follower(Protocol):
     patience: float
     """Seconds that the end of a job may wait until it has all events."""
 
+    def check(self) -> None:
+        """UsageError where it cannot be; may wait for a disk, but for no service."""
+
     def write(self, event: Event) -> None:
         """Takes an event; whatever it raises ends no job."""
 

@@ -17,7 +17,7 @@ class JsonLog:
     """A file that grows by a line for each event.
 
     It is opened anew for each, so that a file which was moved away, or a folder which is there
-    again, is found. Lines of earlier jobs stay. UsageError where no file can be made there.
+    again, is found. Lines of earlier jobs stay. UsageError for what can be no file.
     """
 
     patience = 10.0
@@ -26,12 +26,18 @@ class JsonLog:
         check_log(text)
         self.name = f"The log {text}"
         self._path = Path(text)
+        self._torn: bool | None = None
+        """Whether the file ends within a line; None until the first line looks."""
+
+    def check(self) -> None:
+        """UsageError where no file can be made there."""
         if not self._path.exists() or self._path.is_file() or self._path.is_dir():
-            try_file(LOG_OPTION, text)
-        self._torn = is_torn(self._path)
+            try_file(LOG_OPTION, str(self._path))
 
     def write(self, event: Event) -> None:
         """Appends a line at once, for whoever reads along; OSError where that is refused."""
+        if self._torn is None:
+            self._torn = is_torn(self._path)
         line = json.dumps(finite(event), separators=(",", ":"), allow_nan=False).encode()
         # What a full disk, or a job that was killed, left of a line must not spoil this one.
         data = b"\n" * self._torn + line + b"\n"

@@ -52,7 +52,7 @@ LIMIT = ("stage_is_limit", "Whether the job waits for this stage.")
 class MetricsFile:
     """A file that is replaced as a whole, each time with the figures of the last event.
 
-    UsageError where prometheus_client is not installed, or no file can be made there.
+    UsageError for what can be no such file, and where prometheus_client is not installed.
     """
 
     patience = 10.0
@@ -65,13 +65,16 @@ class MetricsFile:
             raise UsageError(
                 f"{METRICS_OPTION} needs prometheus_client: pip install 'latentcli[prometheus]'."
             ) from None
-        try_file(METRICS_OPTION, text)
         self.name = f"The metrics {text}"
         self._path = text
         self._event: Event | None = None
         self._write = prometheus_client.write_to_textfile
         self._registry = prometheus_client.CollectorRegistry()
         self._registry.register(self)
+
+    def check(self) -> None:
+        """UsageError where no file can be made there."""
+        try_file(METRICS_OPTION, self._path)
 
     def write(self, event: Event) -> None:
         """Replaces the file; OSError where that is refused."""

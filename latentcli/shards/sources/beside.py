@@ -1,4 +1,4 @@
-"""Finds which files beside inputs belong to these, so that none of them counts as left out."""
+"""Finds which files beside inputs belong to these, so that they do not count as left out files."""
 
 from __future__ import annotations
 

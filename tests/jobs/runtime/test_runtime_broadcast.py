@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latentcli.jobs.runtime import delivery
 from latentcli.jobs.runtime.broadcast import Broadcast
 from latentcli.jobs.runtime.events import Event, Progress, now_utc
-from latentcli.jobs.runtime.meter import Meter
+from latentcli.jobs.runtime.meter import Meter, ignore
 from latentcli.jobs.runtime.reporter import Committed
 
 NEVER = 3600.0
@@ -57,9 +58,18 @@ class Full(Kept):
         raise OSError(28, "No space left on device")
 
 
+def released(
+    *followers: Kept, note: Callable[[str], object] = ignore, period: float = NEVER
+) -> Broadcast:
+    """A broadcast whose threads may begin."""
+    broadcast = Broadcast(followers, FACTS, note, period)
+    broadcast.release()
+    return broadcast
+
+
 def test_a_whole_job():
     kept, clock = Kept(), Clock()
-    broadcast = Broadcast([kept], FACTS, period=NEVER)
+    broadcast = released(kept)
     broadcast.start({"pid": 7})
     broadcast.status("Loading the model")
     broadcast.about("out", "toy_2")
@@ -87,13 +97,12 @@ def test_a_whole_job():
 
 def test_between_the_periods_nothing_is_told():
     kept = Kept()
-    broadcast = Broadcast([kept], FACTS, period=NEVER)
+    broadcast = released(kept)
     broadcast.start({})
     meter = Meter("encode", 1000, broadcast.progress)
     meter.begin()
     for _ in range(1000):
         meter.advance(1)
-    assert kept.names == ["start"]
     broadcast.end(0)
     assert kept.names == ["start", "end"] and kept.events[-1]["done"] == 1000
 
@@ -101,7 +110,7 @@ def test_between_the_periods_nothing_is_told():
 def test_a_job_that_stands_still_is_told_of_too():
     told = threading.Semaphore(0)
     kept = Kept(lambda event: event["event"] == "progress" and told.release())
-    broadcast = Broadcast([kept], FACTS, period=0.01)
+    broadcast = released(kept, period=0.01)
     meter = Meter("encode", 10, broadcast.progress)
     meter.begin()
     meter.advance(1)
@@ -117,7 +126,7 @@ def test_a_job_that_stands_still_is_told_of_too():
 
 def test_a_follower_that_fails_is_told_once_and_the_others_go_on():
     full, kept, notes = Full(), Kept(), []
-    broadcast = Broadcast([full, kept], FACTS, notes.append, NEVER)
+    broadcast = released(full, kept, note=notes.append)
     broadcast.start({})
     meter = Meter("encode", 3, broadcast.progress)
     for number in range(3):
@@ -137,7 +146,7 @@ def test_the_job_does_not_wait_for_a_follower():
             assert free.wait(60)
 
     kept = Kept(hang)
-    broadcast = Broadcast([kept], FACTS, period=NEVER)
+    broadcast = released(kept)
     meter = Meter("encode", 100, broadcast.progress)
     meter.advance(1)
     broadcast.note("first")
@@ -152,15 +161,67 @@ def test_the_job_does_not_wait_for_a_follower():
 
 
 def test_a_follower_that_hangs_does_not_keep_the_process():
-    free = threading.Event()
+    free, notes = threading.Event(), list[str]()
     kept = Kept(lambda event: free.wait(60))
     kept.patience = 0.01
-    broadcast = Broadcast([kept], FACTS, period=NEVER)
-    Meter("encode", 1, broadcast.progress).advance(1)
+    broadcast = released(kept, note=notes.append)
     broadcast.note("first")
     broadcast.end(0)
     assert "end" not in kept.names
+    assert notes == ["The list did not take all events in 0.01 s; the last are lost."]
     free.set()
+
+
+def test_a_follower_that_hangs_keeps_nothing_from_the_others():
+    free, told = threading.Event(), threading.Event()
+    hung = Kept(lambda event: free.wait(60))
+    kept = Kept(lambda event: event["event"] == "unit" and told.set())
+    broadcast = released(hung, kept)
+    broadcast.start({})
+    broadcast.committed(Committed(0, 1, 0, 1))
+    assert told.wait(60)
+    assert hung.names == ["start"]
+    free.set()
+    broadcast.end(0)
+    assert hung.names == kept.names == ["start", "unit", "end"]
+
+
+def test_the_end_says_that_it_waits(monkeypatch):
+    monkeypatch.setattr(delivery, "SOON", 0.01)
+    free, notes = threading.Event(), list[str]()
+
+    def note(text: str) -> None:
+        notes.append(text)
+        free.set()
+
+    kept = Kept(lambda event: free.wait(60))
+    broadcast = released(kept, note=note)
+    broadcast.end(0)
+    assert kept.names == ["end"]
+    assert notes == ["The list has not taken the last events yet: waiting 60 s at most."]
+
+
+def test_no_thread_begins_before_the_release():
+    """With one, loader processes could not be forked."""
+    before, kept = threading.active_count(), Kept()
+    broadcast = Broadcast([kept], FACTS, period=NEVER)
+    broadcast.start({})
+    broadcast.status("Loading")
+    broadcast.release()
+    assert (threading.active_count(), kept.names) == (before, [])
+    broadcast.status("Loading the model")
+    assert threading.active_count() > before
+    broadcast.end(0)
+    assert kept.names == ["start", "status", "status", "end"]
+
+
+def test_a_job_that_fails_before_the_release_is_told_all_the_same():
+    kept = Kept()
+    broadcast = Broadcast([kept], FACTS, period=NEVER)
+    broadcast.start({})
+    broadcast.end(1, "It cannot be loaded.")
+    broadcast.end(1, "again")
+    assert kept.names == ["start", "end"] and kept.events[-1]["error"] == "It cannot be loaded."
 
 
 def test_figures_are_those_of_the_time_in_between():

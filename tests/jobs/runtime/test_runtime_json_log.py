@@ -93,5 +93,5 @@ def test_a_pipe_without_a_reader_is_not_waited_for(tmp_path):
 )
 def test_what_can_be_no_log(tmp_path, text, told):
     with pytest.raises(UsageError, match=told) as caught:
-        JsonLog(text.format(tmp_path))
+        JsonLog(text.format(tmp_path)).check()
     assert "--log-json" in str(caught.value)

@@ -103,7 +103,7 @@ def test_a_folder_that_is_gone_is_an_error_of_the_system(tmp_path):
 @pytest.mark.parametrize("text", ["job.txt", "s3://bucket/job.prom", "-"])
 def test_what_can_be_no_file_of_metrics(text):
     with pytest.raises(UsageError, match=r"--metrics-file is .* ends in \.prom"):
-        MetricsFile(text)
+        MetricsFile(text).check()
 
 
 def test_without_the_library_one_is_told_what_to_install(tmp_path, monkeypatch):

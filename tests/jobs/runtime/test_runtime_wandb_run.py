@@ -13,10 +13,15 @@ import pytest
 from latentcli.core.errors import UsageError
 from latentcli.jobs.runtime.broadcast import Broadcast
 from latentcli.jobs.runtime.meter import Meter
-from latentcli.jobs.runtime.wandb_run import WandbRun
+from latentcli.jobs.runtime.wandb_run import WandbRun, no_prompt
 
 FACTS = {"verb": "encode", "store": "somewhere", "model": "toy", "rank": 0, "world": 1}
-WHOLE_JOB = "from test_runtime_wandb_run import whole_job; assert whole_job('encode') == []"
+WHOLE_JOB = """
+from test_runtime_wandb_run import whole_job
+# A job so short ends before the library is loaded, and waits for it.
+notes = [note for note in whole_job("encode") if "not taken the last events yet" not in note]
+assert notes == []
+"""
 FAILING = """
 class Settings:
     def __init__(self, **settings):
@@ -52,6 +57,7 @@ def whole_job(verb: str) -> list[str]:
     """A job of a few steps; what it told."""
     notes: list[str] = []
     broadcast = Broadcast([WandbRun()], FACTS | {"verb": verb}, notes.append, period=3600.0)
+    broadcast.release()
     broadcast.start({"host": "here", "version": "1"})
     meter = Meter(verb, 3, broadcast.progress)
     meter.begin()
@@ -103,5 +109,18 @@ def test_without_the_library_one_is_told_what_to_install(tmp_path, monkeypatch, 
     else:
         monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UsageError, match=r"pip install 'latentcli\[wandb\]'"):
-        WandbRun()
+        WandbRun().check()
     sys.modules.pop("wandb", None)
+
+
+def test_the_library_cannot_ask_on_a_terminal(monkeypatch):
+    """It would, where it finds no key, and the job shows its progress there."""
+    leader, follower = os.openpty()
+    with os.fdopen(follower) as terminal, os.fdopen(leader):
+        monkeypatch.setattr(sys, "stdin", terminal)
+        with no_prompt():
+            assert not sys.stdin.isatty() and sys.stdin.read() == ""
+        assert sys.stdin is terminal
+    monkeypatch.setattr(sys, "stdin", None)
+    with no_prompt():
+        assert sys.stdin is None
