@@ -1,4 +1,4 @@
-"""Finds which files beside inputs belong to these, so that they do not count as left out files."""
+"""Finds the files beside inputs that belong to them, such as captions and metadata."""
 
 from __future__ import annotations
 
