@@ -1,9 +1,9 @@
 """Measures `latentcli encode` against a plain script: a DataLoader, Pillow and the same model.
 
-Both encode the same JPEGs with fcdm_nano, in turns, each in a process of its own from its first
-instruction to its last. The plain way is what a person writes who wants latents by the evening: a
-Dataset that opens, resizes and crops with Pillow, a DataLoader with a process for each core, the
-network in float32, and a safetensors file for each picture. The latents must agree.
+Both encode the same JPEGs with fcdm_nano, in turns, each in a process of its own that is timed
+from start to exit. The plain script is the usual one: a Dataset that opens, resizes and crops with
+Pillow, a DataLoader with a process for each core, the network in float32, and a safetensors file
+for each picture. The latents must agree.
 
     python scripts/against_plain.py                  512 crops of the photographs in scikit-image
     python scripts/against_plain.py --photographs DIR --images 2000 --turns 5 --json out.json

@@ -24,12 +24,13 @@ BEGIN = "<!-- keys: written by scripts/command_table.py --write -->\n"
 HEAD = """\
 # Command line
 
-`latentcli COMMAND --help` shows what is needed daily, `--help-all` every option in full. After
-`latentcli --install-completion` the shell completes commands, options, models and choices.
+All options of all commands. `latentcli COMMAND --help` shows the daily ones, and `--help-all` shows
+all of them. `latentcli --install-completion` makes the shell complete commands, options, models
+and choices.
 
 Every option can also be set by a variable (`LATENTCLI_BATCH_SIZE` for `--batch-size`) or in a
-[job file](job-files.md). Options beat variables, which beat the job file, which beats defaults.
-This page is made from the options by `scripts/command_table.py`.
+[job file](job-files.md). The order of priority is: option, variable, job file, default. This page
+is made from the options by `scripts/command_table.py`.
 """
 
 

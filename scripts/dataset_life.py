@@ -1,4 +1,4 @@
-"""Lives the lives of many datasets at random, and compares their stores with new ones.
+"""Changes many datasets at random, updates their stores, and compares them with new ones.
 
 Each life is a folder of pictures and captions that is changed as its user may change it, and a
 store that `sync` and `encode` keep; in a third of the lives one command of each step is killed with

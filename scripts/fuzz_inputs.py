@@ -1,4 +1,4 @@
-"""Sends thousands of damaged and strange files through real encode jobs, and judges them.
+"""Sends thousands of damaged and strange files through real encode jobs, and checks the results.
 
 One job gets damaged pictures, and things that only look like files; another gets damaged and
 hostile tars, and what it makes of them is decoded again. Each must end by itself, with exit code 0

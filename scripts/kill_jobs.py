@@ -1,4 +1,4 @@
-"""Kills encode jobs at random moments, restarts them until done, and judges their stores.
+"""Kills encode jobs at random moments, restarts them until done, and checks their stores.
 
 Each run starts a fresh store, is sent a real SIGKILL one to three times (while it starts, while it
 writes shards, while it finishes), and is restarted until it ends by itself. The store must then be

@@ -1,8 +1,8 @@
 """Measures how quickly one process reads a store for training, against plain safetensors reads.
 
 A store of made-up latents is written to a temporary folder, or one is named. Each way reads all of
-it in batches, in turns, so that all of them have the files warm in memory and share the machine's
-moods; the best turn of each is printed, in samples per second. Exit code 1 where LatentDataset
+it in batches, in turns, so that all of them have the files in memory and the same load on the
+machine; the best turn of each is printed, in samples per second. Exit code 1 where LatentDataset
 reads less than --share of what safetensors alone does. What `check="open"` costs is measured on its
 own: the first look at each shard reads all of it.
 

@@ -1,4 +1,4 @@
-# Sourced by the other scripts: a checkout in, a sound .venv with latentcli in it out.
+# Sourced by the other scripts: makes .venv in the checkout, with latentcli installed in it.
 # Needs bash and Python 3.11 or newer ($PYTHON chooses one); uses the package index that pip uses.
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1

@@ -1,4 +1,4 @@
-"""Opens rich consoles that go silent when their reader leaves."""
+"""Opens rich consoles that drop their output once nobody reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs `latentcli plan`: says what encode would do with the same words, and why."""
+"""Runs `latentcli plan`: says what encode would do with the same arguments, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds 8-bit RGB pictures as Pillow's images or as arrays, so that neither is copied in vain."""
+"""Holds 8-bit RGB pictures as Pillow's images or as arrays, without needless copies."""
 
 from __future__ import annotations
 

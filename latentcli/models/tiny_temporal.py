@@ -1,4 +1,4 @@
-"""Builds the tiny decoder of SVD latents whose frames see each other.
+"""Builds the tiny decoder of SVD latents with temporal layers across the frames.
 
 A 192-wide TAESD decoder with one spatio-temporal block at a quarter of the picture's size. Only
 that block's 3-frame convolutions and norms mix frames; its attention is within a frame. Source:

@@ -1,4 +1,4 @@
-"""Brings a store up to date with its inputs without encoding: drops, renames, tells the rest."""
+"""Brings a store up to date with its inputs without encoding: drops, renames, reports the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens the way of encoded batches out: copied back, packed in one thread, written in another."""
+"""Sends encoded batches to the disk: copied back, packed in one thread, written in another."""
 
 from __future__ import annotations
 

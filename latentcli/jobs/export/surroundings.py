@@ -1,4 +1,4 @@
-"""Looks at what is around an export: the folder it goes to, and the pictures that it is of."""
+"""Checks the folder that an export is written to, and the pictures of its latents."""
 
 from __future__ import annotations
 

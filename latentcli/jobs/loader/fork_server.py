@@ -1,4 +1,4 @@
-"""Starts processes in no time: they are forked from one that has loaded torch and only waits.
+"""Forks processes, within milliseconds, from a server process that has loaded torch and waits.
 
 An interpreter that loads torch takes more than a second of processor time, and memory that forked
 processes share. The server is itself a fork of a command that has just loaded its code, or, where

@@ -1,4 +1,4 @@
-"""Sets a process right before any code of the job is loaded: signals, standard streams, names.
+"""Prepares a process before any code of the job is loaded: signals, standard streams, names.
 
 Loads nothing itself that costs time: what it guards against comes in the first instant too.
 """

@@ -1,4 +1,4 @@
-"""Opens standard input and output as streams of bytes that a job can leave at any moment."""
+"""Opens standard input and output as streams of bytes that a job can abandon at any time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes a few pictures, and their latents, from all over a store or its sources to be."""
+"""Samples pictures and their latents evenly, from a store or from sources to be encoded."""
 
 from __future__ import annotations
 

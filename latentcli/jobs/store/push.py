@@ -1,4 +1,4 @@
-"""Pushes a store to a dataset repository of the Hugging Face Hub, but for what is there already."""
+"""Pushes a store to a dataset repository of the Hugging Face Hub, except what is there already."""
 
 from __future__ import annotations
 

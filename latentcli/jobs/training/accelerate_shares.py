@@ -1,4 +1,4 @@
-"""Finds out whether accelerate, which shares loaders out among ranks by itself, is the reader.
+"""Detects whether accelerate, which itself divides loaders among ranks, reads a sampler.
 
 `Accelerator.prepare` wraps what a loader reads from, in every process, and lets each process have
 its part. What was shared out among the ranks already would be shared out twice, and most of it

@@ -1,4 +1,4 @@
-"""Multiplies rows of features by weights that were laid out before, as the processor likes them.
+"""Multiplies rows of features by weights that were rearranged before to suit the processor.
 
 A 1x1 convolution, a patch embedding and a linear layer are the same product where channels come
 last. On a CPU oneDNN reorders bfloat16 weights at every call, which can cost half as much as the

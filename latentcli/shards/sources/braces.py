@@ -1,4 +1,4 @@
-"""Spreads braces out: shards-{000..099}.tar is a hundred names."""
+"""Expands braces: shards-{000..099}.tar is a hundred names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts what a scan of sources did not take, by why."""
+"""Counts what a scan of sources did not take, by reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Marks the folders that pictures are written to, and knows again what this program has written.
+"""Marks the folders that pictures are written to, and recognises what this program has written.
 
 A file is known by the words that stand in its first or last bytes. So that not every file of every
 source has to be opened, only those of folders that hold a MARK are. Stores and reports are folders

@@ -1,4 +1,4 @@
-"""Holds where the inputs of a store lie, so that what is written about each is relative to that."""
+"""Holds the roots of a store's inputs, to which the paths in the store are relative."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends what a killed job began with the files of a store's units, and deletes units.
+"""Finishes what a killed job began with the files of a store's units, and deletes units.
 
 A unit whose inputs are all gone is marked, then its inputs are taken out of the list, and then it
 is deleted: whatever is killed in between, it is either listed and whole, or it is deleted.

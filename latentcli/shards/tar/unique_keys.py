@@ -1,4 +1,4 @@
-"""Makes each sample's key differ from all keys before it, in little memory a key."""
+"""Makes each sample's key differ from all keys before it, with little memory per key."""
 
 from __future__ import annotations
 
