@@ -15,6 +15,7 @@ import torch
 from latentcli.core.errors import LatentCliError, StoreError
 from latentcli.jobs.export.steps import Made, Maker, Work
 from latentcli.jobs.loader import fork_server
+from latentcli.jobs.runtime.frames import wire_pair
 from latentcli.jobs.runtime.machine import cores, within_reach
 
 MOST = 8
@@ -83,7 +84,7 @@ def team(maker: Maker, count: int) -> Iterator[list[Connection]]:
     started: list[fork_server.Child] = []
     try:
         for _ in range(count):
-            ours, theirs = socket.socketpair()
+            ours, theirs = wire_pair()
             members.append(Connection(ours.detach()))
             with theirs:
                 started.append(fork_server.start(serve, theirs))

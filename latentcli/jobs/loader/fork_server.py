@@ -9,8 +9,10 @@ and ends with the process that it serves, however that ends: so do the processes
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -19,7 +21,6 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -27,8 +28,10 @@ from multiprocessing.util import _args_from_interpreter_flags  # type: ignore[at
 from pathlib import Path
 from typing import Any
 
-from latentcli.jobs.runtime.frames import message_of, receive_message, send_all
+from latentcli.jobs.loader.fork_order import End, Start, Target, folder
+from latentcli.jobs.runtime.frames import message_of, receive_message, send_all, wire_pair
 from latentcli.jobs.runtime.machine import end_with_parent
+from latentcli.jobs.runtime.open_files import lead_nowhere
 from latentcli.jobs.runtime.signals import held_back
 
 WORKER = "latentcli.jobs.loader.worker"
@@ -37,6 +40,10 @@ GRACE = 2.0
 """Seconds that a killed process gets to end."""
 LOOK = 0.002
 """Seconds between two looks whether it has."""
+START_LIMIT, END_LIMIT = 600.0, 60.0
+"""Seconds that a server gets for its answer. It may have to load torch before its first one."""
+PATIENCE = 1.0
+"""Seconds between two looks at whether that was long enough."""
 COMMAND = """
 import sys
 sys.path[:] = {path!r}
@@ -46,25 +53,6 @@ load_and_serve({descriptor}, {parent})
 
 NAME = "worker"
 """What lists of processes call those that were forked."""
-
-Target = Callable[[socket.socket], None]
-"""What a process does with its end of a socket pair."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Asks for a process; its end of the socket pair comes after this."""
-
-    target: Target
-    variables: Mapping[str, str]
-    folder: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """Asks to kill a process and to wait for its end."""
-
-    pid: int
 
 
 @dataclass(slots=True, eq=False)
@@ -101,6 +89,8 @@ class Server:
     children: list[Child] = field(default_factory=list)
     """Those that have not ended."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stopping: threading.Lock = field(default_factory=threading.Lock)
+    _stopped: bool = False
 
     def start(self, target: Target, theirs: socket.socket) -> Child:
         """A process that runs a function, with the variables and the folder of this one.
@@ -108,21 +98,25 @@ class Server:
         ConnectionError or EOFError where the server has ended, OSError where the system refuses.
         """
         with self._lock:
-            answer = self._asked(Start(target, dict(os.environ), folder()), theirs.fileno())
+            answer = self._asked(Start.here(target), START_LIMIT, theirs.fileno())
             if isinstance(answer, OSError):
                 raise answer
             child = Child(answer, self)
             self.children.append(child)
         return child
 
-    def _asked(self, order: Start | End, *descriptors: int) -> Any:
-        """The answer to an order; nothing is asked again where it did not come."""
+    def _asked(self, order: Start | End, limit: float, *descriptors: int) -> Any:
+        """The answer to an order; nothing is asked again where it did not come.
+
+        TimeoutError after so many seconds without one.
+        """
         if self.wire.fileno() < 0:
             raise EOFError
         try:
             send_all(self.wire, [message_of(order)])
             if descriptors:
                 socket.send_fds(self.wire, [b"\0"], descriptors)
+            wait_for_answer(self.wire, limit)
             return receive_message(self.wire)
         except BaseException:
             # An answer that comes later would be taken for that of the next order.
@@ -136,17 +130,22 @@ class Server:
         """
         if self.owner != os.getpid():
             return
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+        with self._stopping:
+            # Once its end was waited for, another process may have its number.
+            stopped, self._stopped = self._stopped, True
+            with suppress(ProcessLookupError, ChildProcessError):
+                if not stopped:
+                    os.kill(self.pid, signal.SIGKILL)
+                    os.waitpid(self.pid, 0)
 
     def end(self, pid: int) -> int | None:
         """As `Child.end`."""
         with self._lock:
             self.children = [child for child in self.children if child.pid != pid]
             try:
-                code: int | None = self._asked(End(pid))
+                code: int | None = self._asked(End(pid), END_LIMIT)
             except (OSError, EOFError):
+                self.stop()  # it may be there and do nothing
                 return killed(pid)
         return code
 
@@ -154,6 +153,15 @@ class Server:
 _servers: list[Server] = []
 """The one that runs, or none."""
 _starting = threading.Lock()
+
+
+def _new_lock() -> None:
+    """Gives the child of a fork a lock that no thread of its parent holds."""
+    global _starting
+    _starting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_lock)
 
 
 def children() -> list[int]:
@@ -198,14 +206,21 @@ def start(target: Target, theirs: socket.socket) -> Child:
                     _servers.remove(server)
             atexit.unregister(server.stop)
             server.stop()
-    raise OSError("the process that starts them ends at once")
+    raise OSError(errno.ECHILD, "the process that starts them ends at once")
 
 
-def folder() -> str | None:
-    """The working directory, or None where it is gone."""
-    with suppress(OSError):
-        return str(Path.cwd())
-    return None
+def wait_for_answer(wire: socket.socket, limit: float) -> None:
+    """Waits until something comes, or the other end goes; TimeoutError after so many seconds.
+
+    The seconds in which this process was stopped are not counted.
+    """
+    poll = select.poll()
+    poll.register(wire, select.POLLIN)
+    waited = 0.0
+    while not poll.poll(1000 * PATIENCE):
+        waited += PATIENCE
+        if waited >= limit:
+            raise TimeoutError(errno.ETIMEDOUT, f"no answer in {limit:g} s")
 
 
 def killed(pid: int) -> int | None:
@@ -214,11 +229,15 @@ def killed(pid: int) -> int | None:
     while time.monotonic() < until:
         try:
             os.kill(pid, signal.SIGKILL)
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             return -signal.SIGKILL
-        if fields[0] == "Z":  # it has ended, and nobody has asked for its exit code yet
-            return -signal.SIGKILL
+        # The first process of a container gets those whose parent has ended.
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        with suppress(OSError):  # without a list of processes, it is killed until it is gone
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            if state == "Z":  # it has ended, and nobody has asked for its exit code yet
+                return -signal.SIGKILL
         time.sleep(LOOK)
     return None
 
@@ -236,7 +255,7 @@ def _keep(server: Server) -> Server:
 
 
 def _fork() -> Server:
-    ours, theirs = socket.socketpair()
+    ours, theirs = wire_pair()
     parent = os.getpid()
     import_module(WORKER)
     with held_back(), warnings.catch_warnings():
@@ -245,7 +264,7 @@ def _fork() -> Server:
         if pid == 0:
             try:
                 end_with_parent(parent)
-                _let_go(theirs.fileno())
+                lead_nowhere(theirs.fileno())
                 serve(theirs)
             finally:
                 os._exit(1)
@@ -254,7 +273,7 @@ def _fork() -> Server:
 
 
 def _interpreter() -> Server:
-    ours, theirs = socket.socketpair()
+    ours, theirs = wire_pair()
     path = [entry for entry in sys.path if isinstance(entry, str)]
     code = COMMAND.format(path=path, descriptor=theirs.fileno(), parent=os.getpid())
     # The system ends the server with the thread that started it, so that one never ends.
@@ -265,7 +284,8 @@ def _interpreter() -> Server:
         try:
             with held_back():
                 if not sys.executable:
-                    raise OSError("this Python does not know where its interpreter is")
+                    reason = "this Python does not know where its interpreter is"
+                    raise OSError(errno.ENOENT, reason)
                 words = [sys.executable, *_args_from_interpreter_flags(), "-c", code]
                 # torch does not load in a folder that is gone.
                 where, kept = None if folder() else "/", [theirs.fileno()]
@@ -278,7 +298,10 @@ def _interpreter() -> Server:
             started.set()
         threading.Event().wait()
 
-    threading.Thread(target=keep, name="fork server", daemon=True).start()
+    try:
+        threading.Thread(target=keep, name="fork server", daemon=True).start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, str(error)) from error
     started.wait()
     theirs.close()
     (process,) = found
@@ -287,31 +310,10 @@ def _interpreter() -> Server:
     return Server(ours, process.pid, os.getpid())
 
 
-def _let_go(kept: int) -> None:
-    """Leads all files of the process that was forked nowhere, but `kept` and standard error.
-
-    They stay open so that no new file gets the number of one that an object will close.
-    """
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
-        if number not in (2, kept, nowhere) and is_open(number):
-            os.dup2(nowhere, number)
-    os.dup2(2, 1)
-
-
-def is_open(number: int) -> bool:
-    """Whether a descriptor leads anywhere."""
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
-
-
 def load_and_serve(descriptor: int, parent: int) -> None:
     """All that an interpreter does that was started to be a server."""
     end_with_parent(parent)
-    _let_go(descriptor)
+    lead_nowhere(descriptor)
     import_module(WORKER)
     serve(socket.socket(fileno=descriptor))
 
@@ -341,6 +343,8 @@ def name(text: str) -> None:
 def _forked(wire: socket.socket, order: Start) -> int | OSError:
     _, descriptors, _, _ = socket.recv_fds(wire, 1, 1)
     server = os.getpid()
+    if not descriptors:
+        return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     try:
         pid = os.fork()
     except OSError as error:
@@ -361,10 +365,7 @@ def _forked(wire: socket.socket, order: Start) -> int | OSError:
 def _run(order: Start, wire: socket.socket, server: int) -> None:
     end_with_parent(server)
     name(NAME)
-    os.environ.clear()
-    os.environ.update(order.variables)
-    with suppress(OSError):
-        os.chdir(order.folder or "/")
+    order.settle()
     order.target(wire)
     os._exit(0)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from latentcli.jobs.loader.pixel_ring import AHEAD, Ring
 from latentcli.jobs.loader.prepare import Chunk, Intake, Task
 from latentcli.jobs.loader.reorder_buffer import ReorderBuffer
-from latentcli.jobs.loader.supervisor import Deaths, PoolState, Supervisor
+from latentcli.jobs.loader.supervisor import Deaths, PoolState, Supervisor, cannot_start
 from latentcli.jobs.loader.worker_handle import Assignment
 from latentcli.jobs.runtime.signals import held_back
 
@@ -32,11 +32,19 @@ class Pool:
         ahead = AHEAD * workers if ring is None else ring.ahead
         self.buffer: ReorderBuffer[Chunk] = ReorderBuffer(ahead, bytes_beside(ring), REFILL)
         self._shared = PoolState(intake, time_limit, self.buffer, Deaths(workers), ring)
-        self._supervisors = [Supervisor(self._shared) for _ in range(workers)]
+        self._supervisors: list[Supervisor] = []
         self._dispatcher: threading.Thread | None = None
+        try:
+            for _ in range(workers):
+                self._supervisors.append(Supervisor(self._shared))
+        except OSError as error:
+            self.close()
+            cannot_start(error)
 
     def start(self, tasks: Iterable[Task]) -> None:
-        """Starts the workers, and a thread that hands out the tasks."""
+        """Starts the workers, and a thread that hands out the tasks; LatentCliError where the
+        system has no more threads.
+        """
         self._dispatcher = threading.Thread(
             target=self._dispatch, args=(tasks,), name="dispatch", daemon=True
         )
@@ -45,7 +53,10 @@ class Pool:
                 *(supervisor.thread for supervisor in self._supervisors),
                 self._dispatcher,
             ):
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    cannot_start(error)
 
     def close(self) -> None:
         """Ends all processes at once, whatever they do.

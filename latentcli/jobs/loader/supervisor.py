@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -16,12 +17,10 @@ from latentcli.core.errors import LatentCliError
 from latentcli.jobs.loader.pixel_ring import Ring
 from latentcli.jobs.loader.prepare import Chunk, Intake, failed
 from latentcli.jobs.loader.reorder_buffer import ReorderBuffer
-from latentcli.jobs.loader.worker_handle import Assignment, Process, TaskInput, WorkerDied
+from latentcli.jobs.loader.worker_handle import LOOK, Assignment, Process, TaskInput, WorkerDied
 
 QUEUED = 16
 """Inputs that a worker has in hand or waiting, unless one task has more."""
-LOOK = 0.25
-"""Seconds between two looks at a worker that is silent."""
 KILLED = f"signal {signal.SIGKILL:d}"
 """No codec does that: the system does, when memory runs out."""
 FEW = 1000
@@ -32,12 +31,28 @@ class TooLong(Exception):
     """A worker has the same input in hand for longer than it may."""
 
 
-def give_up(reason: str) -> NoReturn:
+ADVICE = {
+    errno.EMFILE: "`ulimit -n` says how many files a process may open: allow more, or use",
+    errno.EAGAIN: "`ulimit -u` says how many processes there may be: allow more, or use",
+}
+"""How to go on where the system refuses something by a limit."""
+
+
+def give_up(reason: str, error: OSError | None = None) -> NoReturn:
     """Raises the error of a job that cannot have loader processes."""
+    number = None if error is None else error.errno
+    advice = ADVICE.get(number or 0, "Mostly they ran out of memory: use")
     raise LatentCliError(
-        f"The loader processes failed ({reason}). Mostly they ran out of memory: use fewer"
-        " --workers, or --workers 0. What is committed stays; run the same command again to go on."
-    )
+        f"The loader processes failed ({reason}). {advice} fewer --workers, or --workers 0. What is"
+        " committed stays; run the same command again to go on."
+    ) from error
+
+
+def cannot_start(error: OSError | RuntimeError) -> NoReturn:
+    """As `give_up`, for what the system says where a process, thread or file is refused."""
+    if isinstance(error, RuntimeError):  # what Python has for a thread that is refused
+        error = OSError(errno.EAGAIN, str(error))
+    give_up(f"one cannot be started: {error.strerror}", error)
 
 
 @dataclass(slots=True)
@@ -154,14 +169,17 @@ class Supervisor:
                 over, intake, ring = self.shared.buffer.over, self.shared.intake, self.shared.ring
                 self._process = None if over else Process(intake, ring)
             except OSError as error:
-                give_up(f"one cannot be started: {error.strerror}")
+                cannot_start(error)
             return self._process
 
     def _life(self, process: Process, left: list[TaskInput]) -> list[TaskInput]:
         """All of one worker's life; the inputs that it leaves behind."""
         reason = "its start"
         try:
-            process.wait_for_start()
+            try:
+                process.wait_for_start(self.shared.time_limit)
+            except OSError as error:
+                cannot_start(error)
             again, left = left, []
             for _, pieces in groupby(again, key=lambda piece: piece[0].number):
                 of_task = list(pieces)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +25,12 @@ from latentcli.jobs.loader.worker import (
     PreparedBatch,
     run_worker,
 )
-from latentcli.jobs.runtime.frames import message_of, receive_into, receive_message, send_all
+from latentcli.jobs.runtime.frames import message_of, receive_into, receive_message, wire_pair
+
+START_LIMIT = 60.0
+"""Seconds that a process gets to start, at least."""
+LOOK = 0.25
+"""Seconds between two looks at a worker that is silent."""
 
 
 class WorkerDied(Exception):
@@ -87,7 +94,7 @@ class Process:
     """One running worker, seen from here."""
 
     def __init__(self, intake: Intake, ring: Ring | None = None) -> None:
-        self.wire, theirs = socket.socketpair()
+        self.wire, theirs = wire_pair()
         slot_bytes = None if ring is None else ring.slot_bytes
         self.ring = ring
         with theirs:
@@ -98,20 +105,44 @@ class Process:
         """Inputs that it was ordered to prepare and has not given back, in order."""
         self.received = 0
 
-    def wait_for_start(self) -> None:
-        """Waits until it has started; WorkerDied where it dies before that."""
+    def wait_for_start(self, limit: float) -> None:
+        """Waits until it has started, for so many seconds or START_LIMIT, whichever is more.
+
+        WorkerDied where it has not by then, or dies before; what the work itself raised. OSError
+        where this process cannot have another open file.
+        """
+        self._wait_for_answer(max(limit, START_LIMIT))
         try:
-            send_all(self.wire, [*self.outgoing])
-            self.outgoing.clear()
-            message, descriptors, _, _ = socket.recv_fds(self.wire, 1, 1)
+            message, descriptors, flags, _ = socket.recv_fds(self.wire, 1, 1)
             if not message:
                 raise WorkerDied
-            self.page = Page(descriptors[0])
-            os.close(descriptors[0])
-            if self.ring is not None:
-                socket.send_fds(self.wire, [b"\0"], [self.ring.descriptor])
-        except OSError as error:
+        except ConnectionError as error:
             raise WorkerDied from error
+        if not descriptors:
+            if not flags & socket.MSG_CTRUNC:
+                self._frame(message)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.page = Page(descriptors[0])
+        os.close(descriptors[0])
+        if self.ring is not None:
+            try:
+                socket.send_fds(self.wire, [b"\0"], [self.ring.descriptor])
+            except ConnectionError as error:
+                raise WorkerDied from error
+
+    def _wait_for_answer(self, limit: float) -> None:
+        """Sends what it takes, until it says something or has gone; WorkerDied after `limit`."""
+        poll, silent = select.poll(), 0.0
+        while True:
+            self.push()
+            poll.register(self.wire, select.POLLIN | (select.POLLOUT if self.outgoing else 0))
+            events = dict(poll.poll(LOOK * 1000)).get(self.wire.fileno(), 0)
+            if events & ~select.POLLOUT:
+                return
+            # Time in which this process was stopped is not counted.
+            silent += 0.0 if events else LOOK
+            if silent >= limit:
+                raise WorkerDied
 
     def tell(self, assignment: Assignment, indices: Sequence[int]) -> None:
         """Orders inputs of a task; what the socket does not take leaves with the next `push`."""
@@ -138,10 +169,8 @@ class Process:
         `admit` gets the task's number and the bytes to come, and may wait. WorkerDied where it
         dies, or `admit` says no; what the work itself raised.
         """
+        frame = self._frame()
         try:
-            frame: PreparedBatch | Broken = receive_message(self.wire)
-            if isinstance(frame, Broken):
-                raise frame.error
             pixels = self._pixels(frame, admit)
         except (ConnectionError, EOFError) as error:
             raise WorkerDied from error
@@ -154,6 +183,16 @@ class Process:
         self.received += len(pixels)
         assignment.spent(frame.seconds)
         return assignment, len(pixels)
+
+    def _frame(self, begun: bytes = b"") -> PreparedBatch:
+        """The next one, of which the first bytes have come; what the work itself raised."""
+        try:
+            frame: PreparedBatch | Broken = receive_message(self.wire, begun)
+        except (ConnectionError, EOFError) as error:
+            raise WorkerDied from error
+        if isinstance(frame, Broken):
+            raise frame.error
+        return frame
 
     def spare(self, assignment: Assignment, index: int) -> None:
         """The slot of an input is free, if it has one: no process will write into it."""

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import fcntl
 import pickle
 import socket
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 LENGTH = 8
+AT_ONCE = 1024
+"""Buffers that the system takes in one call."""
+FIRST = 3
+"""The first descriptor that is not a standard stream."""
+
+
+def wire_pair() -> tuple[socket.socket, socket.socket]:
+    """Two sockets that lead to each other, of which none takes the place of a standard stream.
+
+    Where those are closed, the next file that is opened gets their numbers, and a message on
+    standard error would go there.
+    """
+    first, second = socket.socketpair()
+    return _beyond_streams(first), _beyond_streams(second)
+
+
+def _beyond_streams(wire: socket.socket) -> socket.socket:
+    if wire.fileno() >= FIRST:
+        return wire
+    with wire:
+        return socket.socket(fileno=fcntl.fcntl(wire, fcntl.F_DUPFD_CLOEXEC, FIRST))
 
 
 def message_of(content: object) -> bytes:
@@ -21,7 +44,7 @@ def send_all(wire: socket.socket, buffers: Sequence[bytes | memoryview]) -> None
     """Sends some buffers one after the other, in as few calls as the system allows."""
     rest = deque(memoryview(buffer) for buffer in buffers)
     while rest:
-        sent = wire.sendmsg([*rest])
+        sent = wire.sendmsg([*islice(rest, AT_ONCE)])
         while rest and sent >= len(rest[0]):
             sent -= len(rest.popleft())
         if rest and sent:
@@ -30,9 +53,9 @@ def send_all(wire: socket.socket, buffers: Sequence[bytes | memoryview]) -> None
 
 def receive_into(wire: socket.socket, buffers: Sequence[memoryview]) -> None:
     """Fills all buffers; EOFError where the other end has gone."""
-    rest = deque(buffers)
+    rest = deque(buffer for buffer in buffers if buffer)  # nothing comes for an empty one
     while rest:
-        got = wire.recvmsg_into([*rest], 0, socket.MSG_WAITALL)[0]
+        got = wire.recvmsg_into([*islice(rest, AT_ONCE)], 0, socket.MSG_WAITALL)[0]
         if not got:
             raise EOFError
         while rest and got >= len(rest[0]):
@@ -41,10 +64,13 @@ def receive_into(wire: socket.socket, buffers: Sequence[memoryview]) -> None:
             rest[0] = rest[0][got:]
 
 
-def receive_message(wire: socket.socket) -> Any:
-    """The next frame's object; EOFError where the other end has gone."""
-    length = bytearray(LENGTH)
-    receive_into(wire, [memoryview(length)])
+def receive_message(wire: socket.socket, begun: bytes = b"") -> Any:
+    """The next frame's object; EOFError where the other end has gone.
+
+    `begun` are its first bytes, up to 8, where they were received already.
+    """
+    length = bytearray(begun.ljust(LENGTH))
+    receive_into(wire, [memoryview(length)[len(begun) :]])
     data = bytearray(int.from_bytes(length, "little"))
     receive_into(wire, [memoryview(data)])
     return pickle.loads(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -33,6 +34,8 @@ def tell(wire: socket.socket) -> None:
         "files": {int(path.name) for path in Path("/proc/self/fd").iterdir()},
         "wire": wire.fileno(),
         "out": os.fstat(1) == os.fstat(2),
+        "cores": os.sched_getaffinity(0),
+        "umask": os.umask(0),
     }
     send_all(wire, [message_of(told)])
 
@@ -45,6 +48,14 @@ def hold(wire: socket.socket) -> None:
     """As a codec that keeps Python's lock."""
     wire.send(b"x")
     ctypes.PyDLL(None).sleep(1000)
+
+
+def complain(wire: socket.socket) -> None:
+    """As a library that says something."""
+    for stream in (1, 2):
+        os.write(stream, b"a message")
+    os.read(0, 1)
+    wire.send(b"x")
 
 
 def fail(wire: socket.socket) -> None:
@@ -61,8 +72,15 @@ def test_a_process_is_as_one_of_its_own(tmp_path, monkeypatch):
     fork_server.begin()
     monkeypatch.setenv("LATENTCLI_TOLD", "later than the server")
     monkeypatch.chdir(tmp_path)
-    wire, child = started(tell)
-    told = receive_message(wire)
+    cores, mask = os.sched_getaffinity(0), os.umask(0o027)
+    try:
+        os.sched_setaffinity(0, {max(cores)})
+        wire, child = started(tell)
+        told = receive_message(wire)
+    finally:
+        os.sched_setaffinity(0, cores)
+        os.umask(mask)
+    assert (told["cores"], told["umask"]) == ({max(cores)}, 0o027)
     assert (told["variable"], told["folder"]) == ("later than the server", str(tmp_path))
     assert told["name"] == NAME and told["torch"] and told["out"]
     assert told["blocked"] == set(STOPPING)
@@ -123,6 +141,56 @@ def test_an_answer_that_did_not_come_is_not_taken_for_another(monkeypatch):
     wire, other = started(leave)
     wire.send(b"\5")
     assert wire.recv(1) == b"" and other.end() == 5
+
+
+def test_a_server_that_does_nothing_is_killed(monkeypatch):
+    monkeypatch.setattr(fork_server, "PATIENCE", 0.05)
+    monkeypatch.setattr(fork_server, "END_LIMIT", 0.2)
+    wire, child = started(hold)
+    assert wire.recv(1) == b"x"
+    os.kill(child.server.pid, signal.SIGSTOP)
+    assert child.end() == -signal.SIGKILL
+    assert wire.recv(1) == b""
+    wire, other = started(leave)
+    wire.send(b"\6")
+    assert wire.recv(1) == b"" and other.end() == 6
+
+
+def test_no_order_is_waited_for_without_an_end(monkeypatch):
+    monkeypatch.setattr(fork_server, "PATIENCE", 0.05)
+    monkeypatch.setattr(fork_server, "START_LIMIT", 0.2)
+    stopped = fork_server.begin()
+    os.kill(stopped.pid, signal.SIGSTOP)
+    with pytest.raises(TimeoutError, match=r"no answer in 0\.2 s"):
+        started(leave)
+    monkeypatch.undo()
+    wire, child = started(leave)
+    assert child.server is not stopped
+    wire.send(b"\7")
+    assert wire.recv(1) == b"" and child.end() == 7
+
+
+def test_a_process_that_cannot_be_handed_its_socket_is_refused():
+    """As where the server has as many files open as it may."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.send(b"\0")
+        answer = fork_server._forked(theirs, fork_server.Start.here(leave))
+    assert isinstance(answer, OSError) and answer.errno == errno.EMFILE
+
+
+def test_a_server_is_killed_once(monkeypatch):
+    """Later another process may have its number."""
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    wire, _ = socket.socketpair()
+    server = fork_server.Server(wire, pid, os.getpid())
+    server.stop()
+    killed = []
+    monkeypatch.setattr(os, "kill", lambda *given: killed.append(given))
+    server.stop()
+    assert not killed
 
 
 def test_a_server_that_cannot_start_is_an_error_of_the_system(monkeypatch):
@@ -186,6 +254,36 @@ def test_all_end_with_their_owner(tmp_path, first, last):
         assert gone(owner.pid)
 
 
+STREAMLESS = """
+import os, socket, sys
+sys.path[:0] = {path!r}
+{first}
+from latentcli.jobs.loader import fork_server
+from test_loader_fork_server import complain, leave
+
+if __name__ == "__main__":
+    fork_server.begin_here()
+    for target, last in ((complain, b"x"), (leave, b"")):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            child = fork_server.start(target, theirs)
+        ours.send(b"\\3")
+        assert ours.recv(1) == last
+        child.end()
+    os._exit(7)
+"""
+
+
+@pytest.mark.parametrize("first", ["import torch", "import threading"])
+def test_a_program_without_streams(tmp_path, first):
+    """As a service that has closed them: what a library says does not go to the server."""
+    script = tmp_path / "script.py"
+    path = [str(TESTS), str(Path(__file__).parent)]
+    script.write_text(STREAMLESS.format(path=path, first=first))
+    words = ["sh", "-c", 'exec "$0" "$1" <&- >&- 2>&-', sys.executable, str(script)]
+    assert subprocess.run(words, start_new_session=True).returncode == 7
+
+
 def test_a_process_with_threads_is_not_forked():
     """What they hold would be held for ever in the fork; here is at least that of the server."""
     code = (
@@ -195,6 +293,14 @@ def test_a_process_with_threads_is_not_forked():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
+
+
+def test_a_fork_while_a_server_starts_can_start_its_own():
+    with fork_server._starting:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(fork_server._starting.acquire(blocking=False))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 
 def test_a_fork_of_the_owner_has_a_server_of_its_own():

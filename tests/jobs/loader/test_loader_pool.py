@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import resource
 import signal
 import socket
 import subprocess
@@ -18,13 +20,13 @@ from trapkit import Bomb, intake, pictures, processes
 
 from latentcli.core.errors import Interrupted, LatentCliError, StoreError
 from latentcli.core.types import InputRow, Row
-from latentcli.jobs.loader import fork_server, pool, worker
+from latentcli.jobs.loader import fork_server, pool, worker, worker_handle
 from latentcli.jobs.loader.loader import open_chunks
 from latentcli.jobs.loader.pixel_ring import RingSize, open_ring
 from latentcli.jobs.loader.prepare import Intake, RawSample, Task, unit_tasks
 from latentcli.jobs.loader.supervisor import Deaths
 from latentcli.jobs.runtime.background_thread import nothing
-from latentcli.jobs.runtime.frames import message_of
+from latentcli.jobs.runtime.frames import message_of, send_all
 
 
 @pytest.fixture
@@ -106,6 +108,86 @@ def test_processes_that_die_again_and_again_end_the_job(tmp_path, paths):
         pytest.raises(LatentCliError, match=r"loader processes failed.*exit code 4.*same command"),
     ):
         next(chunks)
+
+
+def asleep(wire):
+    """A process that never starts."""
+    time.sleep(1000)
+
+
+def broken(wire):
+    """One that has nothing to start with."""
+    send_all(wire, [message_of(worker.Broken(StoreError("the list is gone")))])
+
+
+def test_processes_that_hang_at_their_start_end_the_job(tmp_path, paths, monkeypatch):
+    monkeypatch.setattr(worker_handle, "run_worker", asleep)
+    monkeypatch.setattr(worker_handle, "START_LIMIT", 0.3)
+    source = intake(tmp_path, paths)
+    with (
+        open_chunks(source, all_tasks(source), 1, time_limit=0.3) as chunks,
+        pytest.raises(LatentCliError, match=r"4 of them died, the last by signal 9"),
+    ):
+        next(chunks)
+
+
+def test_an_error_at_the_start_ends_the_job_in_its_own_words(tmp_path, paths, monkeypatch):
+    monkeypatch.setattr(worker_handle, "run_worker", broken)
+    source = intake(tmp_path, paths)
+    with (
+        open_chunks(source, all_tasks(source), 1) as chunks,
+        pytest.raises(StoreError, match="the list is gone"),
+    ):
+        next(chunks)
+
+
+def test_a_process_that_has_no_room_for_a_file_says_so(tmp_path, paths):
+    """Its last descriptors are those of the loader's socket."""
+    process = worker_handle.Process(intake(tmp_path, paths))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    next_one = os.dup(0)
+    os.close(next_one)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, limits[1]))
+        with pytest.raises(OSError, match="Too many open files"):
+            process.wait_for_start(30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        process.end()
+
+
+def test_a_job_that_may_open_few_files_says_so(tmp_path, paths):
+    source, limits = intake(tmp_path, paths), resource.getrlimit(resource.RLIMIT_NOFILE)
+    next_one = os.dup(0)
+    os.close(next_one)
+    open_before = descriptors()
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one + 3, limits[1]))
+        with pytest.raises(LatentCliError, match=r"Too many open files.*ulimit -n"):
+            taken(source, 6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert descriptors() == open_before
+
+
+def test_a_job_that_may_have_no_more_threads_says_so(tmp_path, paths, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(LatentCliError, match=r"can't start new thread.*ulimit -u"):
+        taken(intake(tmp_path, paths), 1)
+    monkeypatch.setattr(fork_server, "_servers", [])
+    with pytest.raises(OSError, match="can't start new thread"):
+        fork_server.begin()
+
+
+def test_a_server_that_ends_at_once_is_told_in_words(tmp_path, paths, monkeypatch):
+    monkeypatch.setattr(fork_server, "_servers", [])
+    nothing = "{path!r}; {descriptor}; {parent}; raise SystemExit"
+    monkeypatch.setattr(fork_server, "COMMAND", nothing)
+    with pytest.raises(LatentCliError, match="the process that starts them ends at once"):
+        taken(intake(tmp_path, paths), 1)
 
 
 def test_deaths_are_weighed_by_what_was_done_in_between():
