@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from latentcli.core.errors import UsageError
+from latentcli.shards.storage.forks import watch_forks
 from latentcli.shards.storage.hub_files import HubFiles
 from latentcli.shards.storage.retry import OFFLINE, Plain, answered, retry_seconds, retrying
 
@@ -63,6 +64,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 def _new(scheme: str) -> Any:
     import fsspec
 
+    watch_forks()
     try:
         kind = fsspec.get_filesystem_class(scheme)
     except ImportError as error:
