@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
+from latentcli.core.cached import cached
 from latentcli.core.errors import StoreError, UsageError
 from latentcli.core.fields import fields_of_members, is_of_fields
 from latentcli.core.posterior import posterior_of
@@ -48,7 +48,7 @@ class LatentStore(StoreReader):
         """bf16, fp16, fp8 or int8: what is on the disk; those of a scale are read as float32."""
         return self.metadata.get("store_dtype", "bf16")
 
-    @cached_property
+    @cached
     def normalisation(self) -> Normalisation:
         """What joins the states of the store's latent space; StoreError in a single shard."""
         return normalisation_of(self.manifest, self.path)

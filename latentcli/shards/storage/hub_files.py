@@ -10,10 +10,10 @@ import errno
 import os
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
+from latentcli.core.cached import cached
 from latentcli.shards.storage.retry import Plain
 
 MAIN = "main"
@@ -92,7 +92,7 @@ class HubFiles:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    @cached_property
+    @cached
     def _api(self) -> Any:
         from huggingface_hub import HfApi
 

@@ -6,10 +6,10 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from latentcli.core.cached import cached
 from latentcli.core.errors import HubError, StoreError
 from latentcli.shards.storage.filesystem import plain
 from latentcli.shards.storage.hub_files import MAIN
@@ -70,7 +70,7 @@ class HubRepository:
         self.name = name
         self.branch = branch or MAIN
 
-    @cached_property
+    @cached
     def _api(self) -> Any:
         from huggingface_hub import HfApi
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from latentcli.core.cached import cached
 from latentcli.core.errors import StoreError
 from latentcli.core.types import Member, Row
 from latentcli.shards.keys import KeyIndex
@@ -76,7 +76,7 @@ class StoreReader:
         self._fields_files: dict[int, FieldsFile] = {}
         self._roots = read_roots(path) if self.manifest else Roots()
 
-    @cached_property
+    @cached
     def presence(self) -> Presence:
         """What of the store is there; all of it in a single shard.
 
@@ -103,7 +103,7 @@ class StoreReader:
         """Units that can be read, ascending."""
         return self._recorded if self.manifest is None else self.presence.units
 
-    @cached_property
+    @cached
     def metadata(self) -> dict[str, str]:
         """The strings by which the shards describe themselves; empty where nothing is done.
 
@@ -297,7 +297,7 @@ class StoreReader:
             self._fields_files[unit] = FieldsFile(here(path), is_settled=settled)
         return self._fields_files[unit]
 
-    @cached_property
+    @cached
     def _beside(self) -> AnyPath | None:
         """The file of the fields of a single shard, where there is one."""
         path = self.path.with_name(f"{self.path.stem}{FIELDS}")
@@ -326,7 +326,7 @@ class StoreReader:
     def _units_of(self, key: str, unit: int | None) -> Sequence[int]:
         return self._index.units(key) if unit is None else (unit,)
 
-    @cached_property
+    @cached
     def _index(self) -> KeyIndex:
         return KeyIndex((row.key, unit) for unit, rows in self.rows_by_unit() for row in rows)
 

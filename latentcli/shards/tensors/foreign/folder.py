@@ -6,11 +6,11 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
+from latentcli.core.cached import cached
 from latentcli.core.errors import LatentCliError, SampleError, StoreError, UsageError
 from latentcli.shards.layout import MANIFEST, SHARDS
 from latentcli.shards.storage.paths import AnyPath, RemotePath, reading
@@ -52,7 +52,7 @@ class ForeignFolder:
         """Whose format it is, as people call it."""
         return self.kind.name
 
-    @cached_property
+    @cached
     def stems(self) -> Sequence[str]:
         """What the keys of each file begin with: the picture's name, where that is one file's."""
         plain = [
@@ -64,7 +64,7 @@ class ForeignFolder:
             for name, stem in zip(self.names, plain, strict=True)
         ]
 
-    @cached_property
+    @cached
     def count(self) -> int | None:
         """Latents of all files; None where only opening each of very many would tell it."""
         if not self.kind.several:
