@@ -62,6 +62,8 @@ def encode_units(run: EncodeRun, tasks: Iterable[Task]) -> None:
                 encode_into(out, unit, batch, ring)
             out.check()
             out.end(unit)
+    if run.jpegs is not None:
+        run.jpegs.tell_left(run.reporter.note)
 
 
 def to_last(chunk: Chunk, stream: Iterator[Chunk]) -> Iterator[Chunk]:

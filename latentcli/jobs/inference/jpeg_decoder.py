@@ -7,7 +7,7 @@ interpolate colours that are stored at half the size, as every decoder of a CPU 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -69,6 +69,7 @@ class JpegDecoder:
         """UsageError as `check_decoder`."""
         check_decoder(accelerator)
         self._accelerator, self._policy, self._spec = accelerator, policy, preprocess
+        self._given = self._left = 0
         try:
             self._library = nvimgcodec()
             self._params = self._library.DecodeParams(
@@ -109,7 +110,22 @@ class JpegDecoder:
             for place, whole in zip(part, wholes, strict=True):
                 brought = None if whole is None else self._brought(whole, rows[place])
                 result[place] = self._here(pictures[place]) if brought is None else brought
+                self._given += 1
+                self._left += brought is None
         return result
+
+    def tell_left(self, note: Callable[[str], object]) -> None:
+        """Notes how many files the device was given and did not decode, since the last time.
+
+        For want of memory, or because the library refuses them: it does not say which.
+        """
+        if self._left:
+            note(
+                f"The GPU left {self._left:,} of {self._given:,} JPEG files to the CPU: its decoder"
+                " refused them, or had not enough memory. Their pixels differ a little from those"
+                " that the GPU would have made. If they are many, use a smaller --batch-size."
+            )
+        self._given = self._left = 0
 
     def decode(self, files: Sequence[Tensor]) -> list[Tensor | None]:
         """uint8 [3, H, W] of each file's bytes, uint8 [n], on the device; None where it refuses."""

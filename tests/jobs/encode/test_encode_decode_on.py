@@ -79,6 +79,22 @@ def test_too_little_memory_halves_the_batch(folder, tmp_path, device, monkeypatc
     assert all(torch.equal(whole[key], split[key]) for key in whole)
 
 
+def test_what_the_device_leaves_to_the_cpu_is_told(tmp_path, device, monkeypatch):
+    source = folder_of(tmp_path / "in", {"a": jpeg(), "b": jpeg(quality=70), "c": jpeg(quality=60)})
+    notes: list[str] = []
+    encode(source, tmp_path / "all", LINEAR, Reporter(note=notes.append), **SIZED, **GPU)
+    assert not any("left" in note for note in notes)
+    decode = JpegDecoder.decode
+
+    def short(self, files):
+        return [None, *decode(self, files)[1:]]
+
+    monkeypatch.setattr(JpegDecoder, "decode", short)
+    encode(source, tmp_path / "some", LINEAR, Reporter(note=notes.append), **SIZED, **GPU)
+    (note,) = (note for note in notes if "left" in note)
+    assert note.startswith("The GPU left 1 of 3 JPEG files to the CPU: its decoder refused them,")
+
+
 def test_a_picture_that_does_not_fit_alone_fails(tmp_path, device, monkeypatch):
     source = folder_of(tmp_path / "in", {"a": jpeg(), "b": jpeg()})
     watch(monkeypatch, most=0)
