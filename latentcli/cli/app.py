@@ -188,6 +188,14 @@ AFTER_LOST_DEVICE = (
     " command again to go on, and with --debug to see where it happens."
 )
 
+NO_THREAD = "can't start new thread"
+"""What Python says where the system refuses one."""
+FEWER_THREADS = (
+    "The system allows no more threads. `ulimit -u`, or the limit of a container, says how many"
+    " processes and threads there may be: allow more, or use fewer --workers. What is committed"
+    " stays; run the same command again to go on."
+)
+
 
 def explain(error: BaseException) -> tuple[str, int, str | None]:
     """(message, exit code, usage line or None) of what ended a command."""
@@ -203,4 +211,6 @@ def explain(error: BaseException) -> tuple[str, int, str | None]:
     reason = str(error).strip().partition("\n")[0].rstrip(".") or "it gives no reason"
     if kind == LOST_DEVICE:
         return f"The device failed: {reason}. {AFTER_LOST_DEVICE}", 1, None
+    if reason == NO_THREAD:
+        return FEWER_THREADS, 1, None
     return f"An unexpected {kind}: {reason}. Add --debug to see where.", 1, None

@@ -309,6 +309,11 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Any:
         (KeyboardInterrupt(), 75, "error: Stopped by SIGINT. Run the same command again.\n"),
         (RuntimeError("odd\nthing"), 1, "error: An unexpected RuntimeError: odd. Add --debug"),
         (
+            RuntimeError("can't start new thread"),
+            1,
+            "error: The system allows no more threads. `ulimit -u`",
+        ),
+        (
             torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore"),
             1,
             "error: The device failed: CUDA error: an illegal memory access was encountered. A",

@@ -119,7 +119,7 @@ class ReadAhead:
         self._lock = threading.Lock()
         self._queue: SimpleQueue[PendingRead | Broken] = SimpleQueue()
         self._unstarted: deque[tuple[InputRow, PendingRead]] = deque()
-        self._held = self._active = 0
+        self._held = self._active = self._submitted = 0
         self._since = self._busy = 0.0
 
     def add(
@@ -171,7 +171,13 @@ class ReadAhead:
                     return
                 self._unstarted.popleft()
                 self._held += entry.size
-                self._pool.submit(self._read, row, entry.future)
+                try:
+                    self._pool.submit(self._read, row, entry.future)
+                except RuntimeError:
+                    # The system refuses another thread, but those that run get to it.
+                    if not self._submitted:
+                        raise
+                self._submitted += 1
 
     def _read(self, row: InputRow, future: Future[RawSample]) -> None:
         with self._lock:

@@ -279,6 +279,24 @@ def test_reads_are_ahead_and_bounded(tmp_path, monkeypatch):
     assert busy >= 0.1 and reads.seconds() == 0.0
 
 
+def test_reads_go_on_with_the_threads_that_there_may_be(monkeypatch):
+    start, begun = threading.Thread.start, []
+
+    def scarce(thread):
+        if begun:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(worker, "read_sample", lambda row: RawSample(Row(row.key, "x", "ok"), b""))
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    reads, rows = worker.ReadAhead(), [InputRow(str(i), "x", 0, 9) for i in range(20)]
+    reads.add(rows)
+    assert [reads.take()[0].row.key for _ in rows] == [row.key for row in rows]
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        worker.ReadAhead().add(rows)
+
+
 @pytest.mark.parametrize(
     ("together", "ring_bytes"),
     [(10**6, None), (2 * 10**6, 10**6), (10**6, 10**7)],
