@@ -14,6 +14,7 @@ from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.bench.config import BenchJob
 from latentcli.jobs.cluster.environment import refuse_ranks
 from latentcli.jobs.runtime.given_names import check_source
+from latentcli.jobs.runtime.process import loading
 from latentcli.jobs.settings.images import NO_SOURCES
 
 
@@ -27,8 +28,9 @@ def bench(out: Output, job: BenchJob, given: frozenset[str]) -> None:
         check_source(source)
     say_bundled(out, given)
     with out.reporter(job, "bench") as reporter:
-        from latentcli.jobs.bench.job import run_bench
-        from latentcli.reports.bench_tables import bench_tables, stages_tables
+        with loading():
+            from latentcli.jobs.bench.job import run_bench
+            from latentcli.reports.bench_tables import bench_tables, stages_tables
 
         document = run_bench(job, reporter)
     tables = stages_tables if job.stages else bench_tables

@@ -7,6 +7,7 @@ import os
 from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.jobs.cluster.environment import refuse_ranks
+from latentcli.jobs.runtime.process import loading
 from latentcli.jobs.store.budget_config import BudgetJob
 
 
@@ -15,8 +16,9 @@ def budget(out: Output, job: BudgetJob, given: frozenset[str]) -> None:
     """Measure the size and the decode PSNR of each --store-dtype on a few images."""
     refuse_ranks("budget", os.environ)
     with out.reporter() as reporter:
-        from latentcli.jobs.store.budget import run_budget
-        from latentcli.reports.budget_table import budget_tables
+        with loading():
+            from latentcli.jobs.store.budget import run_budget
+            from latentcli.reports.budget_table import budget_tables
 
         document = run_budget(job, reporter)
     out.show(document, data=budget_tables)

@@ -8,6 +8,7 @@ from typing import Any
 from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output
+from latentcli.jobs.runtime.process import loading
 from latentcli.jobs.store.config import UNKNOWN, CardJob
 
 
@@ -19,7 +20,8 @@ def card(out: Output, job: CardJob, given: frozenset[str]) -> None:
     some latents as colour images. It has no images of the inputs, and no paths of this machine.
     """
     with out.reporter() as reporter:
-        from latentcli.jobs.store.card import run_card
+        with loading():
+            from latentcli.jobs.store.card import run_card
 
         document = run_card(job, reporter)
     if document["path"] is None and not out.as_json:

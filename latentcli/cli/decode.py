@@ -13,6 +13,7 @@ from latentcli.cli.output import Output
 from latentcli.jobs.cluster.environment import rank_of
 from latentcli.jobs.config import DecodeJob, check_decode_pipe
 from latentcli.jobs.runtime.failures import check_failed
+from latentcli.jobs.runtime.process import loading
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
 
@@ -33,7 +34,8 @@ def decode(out: Output, job: DecodeJob, given: frozenset[str]) -> None:
     run_on_devices(out, job.devices, job.device)
     leads = rank_of(os.environ).leader
     with reserved_stdout(out.stdout_is_taken), out.reporter(job, "decode", leads=leads) as reporter:
-        from latentcli.jobs.decode.job import run_decode
+        with loading():
+            from latentcli.jobs.decode.job import run_decode
 
         document = run_decode(job, reporter)
     if not document:  # another process of this job has it

@@ -8,6 +8,7 @@ import typer
 
 from latentcli.cli.output import Output
 from latentcli.jobs.cluster.environment import is_launched
+from latentcli.jobs.runtime.process import loading
 
 
 def run_on_devices(out: Output, devices: str | None, device: str) -> None:
@@ -18,8 +19,9 @@ def run_on_devices(out: Output, devices: str | None, device: str) -> None:
     if devices is None or is_launched(os.environ):
         return
     with out.reporter():
-        from latentcli.jobs.cluster.launch import launch
-        from latentcli.jobs.inference.accelerator import devices_to_share
+        with loading():
+            from latentcli.jobs.cluster.launch import launch
+            from latentcli.jobs.inference.accelerator import devices_to_share
 
         gpus, variable = devices_to_share(device)
     raise typer.Exit(launch(out.words, devices, gpus, variable, os.environ))

@@ -17,6 +17,7 @@ from latentcli.core.errors import StoreError, TooManyFailures
 from latentcli.jobs.cluster.environment import rank_of
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.runtime.failures import check_failed
+from latentcli.jobs.runtime.process import loading
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
 FORESEEN = {error.exit_code: error for error in (StoreError, TooManyFailures)}
@@ -55,8 +56,9 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
         reserved_stdout(out.stdout_is_taken),
         out.reporter(followed, "encode", leads=leads) as reporter,
     ):
-        from latentcli.jobs.encode.job import run_encode
-        from latentcli.jobs.loader.fork_server import begin_here
+        with loading():
+            from latentcli.jobs.encode.job import run_encode
+            from latentcli.jobs.loader.fork_server import begin_here
 
         if job.engine == "local" and job.workers != 0 and not job.dry_run:
             begin_here()

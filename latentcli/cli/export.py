@@ -9,6 +9,7 @@ from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.jobs.export.options import ExportJob
+from latentcli.jobs.runtime.process import loading
 
 
 @command(ExportJob)
@@ -19,8 +20,9 @@ def export(out: Output, job: ExportJob, given: frozenset[str]) -> None:
     of sizes that it would not compute. With --check an export is compared with its store.
     """
     with out.reporter(job, "export") as reporter:
-        from latentcli.jobs.export.job import run_export
-        from latentcli.jobs.loader.fork_server import begin_here
+        with loading():
+            from latentcli.jobs.export.job import run_export
+            from latentcli.jobs.loader.fork_server import begin_here
 
         begin_here()
         document = run_export(job, reporter)

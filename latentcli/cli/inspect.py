@@ -11,6 +11,7 @@ from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.core.errors import IncompleteStore
 from latentcli.jobs.cluster.environment import refuse_ranks
+from latentcli.jobs.runtime.process import loading
 from latentcli.jobs.store.config import InspectJob
 
 SHOWN = 5
@@ -23,8 +24,9 @@ def inspect(out: Output, job: InspectJob, given: frozenset[str]) -> None:
     if job.report is not None:
         refuse_ranks("inspect --report", os.environ)
     with out.reporter() as reporter:
-        from latentcli.jobs.store.inspect import inspect_store
-        from latentcli.reports.tables import store_tables
+        with loading():
+            from latentcli.jobs.store.inspect import inspect_store
+            from latentcli.reports.tables import store_tables
 
         document = inspect_store(job.store, job.report, job.report_samples, reporter)
     out.show(document, data=store_tables, summary=summary)

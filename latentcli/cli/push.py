@@ -9,6 +9,7 @@ from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.core.byte_size import byte_words
+from latentcli.jobs.runtime.process import loading
 from latentcli.jobs.store.config import PushJob
 
 
@@ -20,7 +21,8 @@ def push(out: Output, job: PushJob, given: frozenset[str]) -> None:
     paths of the inputs on this machine are not uploaded.
     """
     with out.reporter() as reporter:
-        from latentcli.jobs.store.push import run_push
+        with loading():
+            from latentcli.jobs.store.push import run_push
 
         document = run_push(job, reporter)
     out.show(document, summary=summary)

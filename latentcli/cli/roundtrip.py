@@ -14,6 +14,7 @@ from latentcli.core.errors import StoreError
 from latentcli.jobs.cluster.environment import refuse_ranks
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.runtime.failures import check_failed
+from latentcli.jobs.runtime.process import loading
 
 
 @command(RoundtripJob)
@@ -22,9 +23,10 @@ def roundtrip(out: Output, job: RoundtripJob, given: frozenset[str]) -> None:
     refuse_ranks("roundtrip", os.environ)
     say_bundled(out, given)
     with out.reporter(job, "roundtrip") as reporter:
-        from latentcli.jobs.loader.fork_server import begin_here
-        from latentcli.jobs.roundtrip.job import run_roundtrip
-        from latentcli.reports.roundtrip_tables import roundtrip_tables
+        with loading():
+            from latentcli.jobs.loader.fork_server import begin_here
+            from latentcli.jobs.roundtrip.job import run_roundtrip
+            from latentcli.reports.roundtrip_tables import roundtrip_tables
 
         if job.workers != 0:
             begin_here()

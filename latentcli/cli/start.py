@@ -14,7 +14,8 @@ def start() -> int:
     process.speak_utf8()
     process.hold_standard_streams()
 
-    from latentcli.cli.app import main
+    with process.loading():
+        from latentcli.cli.app import main
 
     code = main()
     try:

@@ -9,6 +9,7 @@ from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.jobs.config import SyncJob
+from latentcli.jobs.runtime.process import loading
 
 
 @command(SyncJob)
@@ -19,7 +20,8 @@ def sync(out: Output, job: SyncJob, given: frozenset[str]) -> None:
     captions are read again. It needs neither the model nor a GPU.
     """
     with out.reporter() as reporter:
-        from latentcli.jobs.encode.sync import run_sync
+        with loading():
+            from latentcli.jobs.encode.sync import run_sync
 
         document = run_sync(job, reporter)
     out.show(document, summary=summary)

@@ -11,6 +11,7 @@ from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.core.errors import StoreError
 from latentcli.jobs.cluster.environment import refuse_ranks
+from latentcli.jobs.runtime.process import loading
 from latentcli.jobs.store.config import VerifyJob
 
 
@@ -19,8 +20,9 @@ def verify(out: Output, job: VerifyJob, given: frozenset[str]) -> None:
     """Check every digest and count of a store, and encode a few inputs again."""
     refuse_ranks("verify", os.environ)
     with out.reporter(job, "verify") as reporter:
-        from latentcli.jobs.store.verify import run_verify
-        from latentcli.reports.tables import verify_tables
+        with loading():
+            from latentcli.jobs.store.verify import run_verify
+            from latentcli.reports.tables import verify_tables
 
         document = run_verify(job, reporter)
     out.show(document, data=verify_tables)

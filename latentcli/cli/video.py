@@ -12,6 +12,7 @@ from latentcli.cli.output import Output
 from latentcli.core.errors import UsageError
 from latentcli.jobs.cluster.environment import refuse_ranks
 from latentcli.jobs.runtime.failures import check_failed
+from latentcli.jobs.runtime.process import loading
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
 
@@ -22,7 +23,8 @@ def video_embed(out: Output, job: VideoEmbedJob, given: frozenset[str]) -> None:
     if not job.output:
         raise UsageError("Say where the features go: -o FEATURES.safetensors.")
     with out.reporter(job, "video-embed") as reporter:
-        from latentcli.jobs.video.embed import run_video_embed
+        with loading():
+            from latentcli.jobs.video.embed import run_video_embed
 
         document = run_video_embed(job, reporter)
     out.show(document, summary=embedded)
@@ -55,8 +57,9 @@ def video_distance(out: Output, job: VideoDistanceJob, given: frozenset[str]) ->
             " latentcli video-embed makes them."
         )
     with out.reporter():
-        from latentcli.jobs.video.distance import run_video_distance
-        from latentcli.reports.tables import facts_table
+        with loading():
+            from latentcli.jobs.video.distance import run_video_distance
+            from latentcli.reports.tables import facts_table
 
         document = run_video_distance(job)
     facts = {

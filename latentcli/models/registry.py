@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,15 @@ def families() -> tuple[str, ...]:
 
 def family(name: str) -> Family:
     """The network structure of this name; UsageError for a name that is none."""
-    if name not in families():
+    path = f"latentcli.models.{name}"
+    # Asking `families` would read every preset.
+    module = import_module(path) if name.isidentifier() and find_spec(path) else None
+    found: Family | None = getattr(module, "FAMILY", None)
+    if found is None:
         raise UsageError(
             f"There is no model family {name!r}.{did_you_mean(name, families())}"
             f" Families are: {', '.join(families())}."
         )
-    found: Family = import_module(f"latentcli.models.{name}").FAMILY
     return found
 
 
@@ -234,7 +238,9 @@ def _network(
 def _refuse_other_class(preset: Preset, found: Mapping[str, Any], where: str) -> None:
     """WeightsError where a config.json names the class of another family's network."""
     named = found.get("_class_name")
-    others = (name for name in families() if named and name != preset.family)
+    if not named:
+        return
+    others = (name for name in families() if name != preset.family)
     if any(family(name).recognises(found) for name in others):
         raise WeightsError(
             f"{where}/{CONFIG} is that of an {named}, but preset {preset.name} is of the family"
@@ -262,11 +268,13 @@ def _tell_of_namesake(preset: Preset, path: Path) -> None:
 
     Nothing in such a file tells the two apart: TAESD's for SD 1 and for SDXL have the same shapes.
     """
+    if path.name == preset.file:
+        return
     presets = [p for p in map(load_preset, preset_names()) if p.family == preset.family]
     meant = [p for p in presets if p.name in path.stem.lower() or p.file == path.name]
     likely = max(meant, key=lambda p: (p.file == path.name, len(p.name)), default=preset)
     of_one_shape = likely.spec.geometry == preset.spec.geometry
-    if path.name != preset.file and of_one_shape and likely.space != preset.space:
+    if of_one_shape and likely.space != preset.space:
         logger.warning(
             "%s is named as the weights of %s are, and is loaded as %s: their shapes are the same,"
             " but %s latents are not %s latents.",

@@ -86,8 +86,11 @@ def set_aside() -> Iterator[None]:
     """What is there already is not looked through for garbage.
 
     That of the libraries is half a million objects, and Python would look at all of them again and
-    again while it reads rows.
+    again while it reads rows. A command has set it aside for good.
     """
+    if gc.get_freeze_count():
+        yield
+        return
     gc.freeze()
     try:
         yield

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from latentcli.core.errors import LatentCliError
-from latentcli.jobs.runtime.process import Data, Talk
+from latentcli.jobs.runtime.process import Data, Talk, loading
 
 
 @pytest.fixture
@@ -74,3 +77,43 @@ def test_a_reader_that_has_left_wants_no_more():
     os.close(ends[0])
     assert Data(ends[1]).write(b"data") == 4
     os.close(ends[1])
+
+
+COMMAND = """
+import gc, sys
+from latentcli.cli.start import start
+looks = []
+gc.callbacks.append(lambda phase, info: looks.append(info) if phase == "start" else None)
+sys.argv[:] = ["latentcli", "inspect", "."]
+code = start()
+assert "torch" in sys.modules and gc.isenabled()
+print(code, gc.get_freeze_count(), len(looks))
+"""
+
+
+def test_a_command_looks_for_no_garbage_in_what_it_loads(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    code, kept, looks = map(int, done.stdout.split())
+    assert code == 1 and kept > 100_000  # torch alone is 300,000 objects
+    assert looks < 200  # some 480 otherwise
+
+
+def test_a_process_that_has_torch_is_left_as_it_is() -> None:
+    import torch  # noqa: F401
+
+    before = gc.isenabled(), gc.get_freeze_count()
+    with loading():
+        assert gc.isenabled() == before[0]
+    assert (gc.isenabled(), gc.get_freeze_count()) == before
+
+
+def test_garbage_is_looked_for_again_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    with pytest.raises(ImportError), loading():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
