@@ -43,8 +43,15 @@ def receive_into(wire: socket.socket, buffers: Sequence[memoryview]) -> None:
 
 def receive_message(wire: socket.socket) -> Any:
     """The next frame's object; EOFError where the other end has gone."""
-    length = bytearray(LENGTH)
-    receive_into(wire, [memoryview(length)])
-    data = bytearray(int.from_bytes(length, "little"))
-    receive_into(wire, [memoryview(data)])
-    return pickle.loads(data)
+    length = int.from_bytes(_received(wire, LENGTH), "little")
+    return pickle.loads(_received(wire, length))
+
+
+def _received(wire: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = wire.recv(size - len(data), socket.MSG_WAITALL)
+        if not more:
+            raise EOFError
+        data += more
+    return data
