@@ -9,7 +9,8 @@ Counted is from a quarter of the pictures on until all is written. Each thread i
 milliseconds for what the system counts of it; what it does between the last answer and its end is
 under `other`. Runs take turns, and of each size that of the least time in all is printed. Processor
 time depends less on what else the machine does than time on the clock, but it does: caches and
-cores are shared. Linux only.
+cores are shared. On a virtual machine, memory that nothing has used since its start makes writing
+several times as dear: use all of it once before. Linux only.
 
     python scripts/main_process_time.py
 """

@@ -55,7 +55,7 @@ def batches(
         ready = shape if len(group) >= full_size(shape) else None
         while ready is not None or pending > max_pending_bytes:
             group = groups.pop(next(iter(groups)) if ready is None else ready)
-            pending -= sum(tensor_of(member).nbytes for member in group)
+            pending -= len(group) * tensor_of(group[0]).nbytes
             ready = None
             yield group
     yield from groups.values()

@@ -74,8 +74,11 @@ class Ring(Slots):
         self._lock = threading.Lock()
         self._in_use = bytearray(slots)
         self._next = 0
+        self._begin = self.memory.data_ptr()
         self._read: deque[tuple[Callable[[], bool], list[int]]] = deque()
         """Slots that a device may still copy from, and whether that is over."""
+        self._filled: dict[tuple[int, ...], tuple[Tensor, ...]] = {}
+        """By shape: a picture in each slot, for the shapes that fill one."""
 
     @property
     def free(self) -> int:
@@ -118,7 +121,7 @@ class Ring(Slots):
             return ()
         if shapes.count(shape) != len(slots) or [*slots] != [*range(first, first + len(slots))]:
             return ()
-        return self.at(first, (len(slots), *shape)).unbind()
+        return self._filled_with(shape)[first : first + len(slots)]
 
     def batch(self, pictures: Sequence[Tensor]) -> Tensor | None:
         """Pictures of one shape as [N, 3, H, W], if they lie one behind the other; else None."""
@@ -147,8 +150,14 @@ class Ring(Slots):
         """Lets go of the file; the memory stays as long as a tensor is in it."""
         os.close(self.descriptor)
 
+    def _filled_with(self, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        # Made once: a tensor takes longer to make than all else that a picture needs here.
+        if shape not in self._filled:
+            self._filled[shape] = self.at(0, (len(self._in_use), *shape)).unbind()
+        return self._filled[shape]
+
     def _slot_of(self, picture: Tensor) -> int | None:
-        place = picture.data_ptr() - self.memory.data_ptr()
+        place = picture.data_ptr() - self._begin
         return place // self.slot_bytes if 0 <= place < self.memory.nbytes else None
 
     def _take_back(self) -> None:

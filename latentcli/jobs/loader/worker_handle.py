@@ -64,7 +64,7 @@ class Assignment:
         known = [prepared for prepared in self.known if prepared is not None]
         if len(known) < len(self.known):
             return None
-        rows, pixels = tuple(row for row, _ in known), tuple(pixels for _, pixels in known)
+        rows, pixels = zip(*known, strict=True) if known else ((), ())
         return Chunk(self.task, rows, pixels, self.seconds)
 
     def row(self, intake: Intake, index: int) -> Row:

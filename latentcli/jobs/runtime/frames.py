@@ -69,8 +69,15 @@ def receive_message(wire: socket.socket, begun: bytes = b"") -> Any:
 
     `begun` are its first bytes, up to 8, where they were received already.
     """
-    length = bytearray(begun.ljust(LENGTH))
-    receive_into(wire, [memoryview(length)[len(begun) :]])
-    data = bytearray(int.from_bytes(length, "little"))
-    receive_into(wire, [memoryview(data)])
-    return pickle.loads(data)
+    length = int.from_bytes(_received(wire, LENGTH, begun), "little")
+    return pickle.loads(_received(wire, length))
+
+
+def _received(wire: socket.socket, size: int, begun: bytes = b"") -> bytes:
+    data = begun
+    while len(data) < size:
+        more = wire.recv(size - len(data), socket.MSG_WAITALL)
+        if not more:
+            raise EOFError
+        data += more
+    return data

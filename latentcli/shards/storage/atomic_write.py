@@ -23,7 +23,7 @@ Bytes = bytes | memoryview
 
 TEMPORARY = ".tmp-"
 PIECE = 2**20
-"""Bytes that are written at once: they are in a processor's cache still when they are hashed."""
+"""Bytes that are written at once; of 4 MiB at once, a byte took the system twice as long."""
 _HOST = 32
 """Characters of the host's name in that of a temporary file, for whoever finds one."""
 _OWN = secrets.token_bytes(16)

@@ -9,10 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-AT_ONCE = 2**20
-"""Bytes that the thread gets together. Before there are so many there is no thread, and what is
-left over at the end is hashed by whoever asks for the digest."""
-BEHIND = 4
+AT_ONCE = 4 * 2**20
+"""Bytes that the thread gets together, so many that the hand-over counts for little. Before there
+are so many there is no thread, and what is left over at the end is hashed by whoever asks for the
+digest."""
+BEHIND = 2
 """Times so many bytes that may wait for the thread."""
 
 

@@ -45,12 +45,12 @@ class Roots:
     def stored(self, source: str) -> str:
         """A source as it is written in the store."""
         if len(self.paths) == 1:  # as in most stores, which may have millions of sources
-            number = 0 if below(self.paths[0], source) is not None else None
+            number: int | None = 0
         else:
             number = min((self._numbers[root] for root in self.above(source)), default=None)
-        if number is None:
+        name = None if number is None else below(self.paths[number], source)
+        if name is None:
             return source
-        name = below(self.paths[number], source) or ""
         plain = number == 0 and not _is_whole(name) and not name.startswith(_MARK)
         return name if plain else f"{_MARK}{number}/{name}"
 
@@ -114,7 +114,10 @@ def join(root: str, name: str) -> str:
 
 def _is_whole(text: str) -> bool:
     """Whether a stored source is not below a root."""
-    return text.startswith(("/", "pipe:")) or text.partition("::")[0] == "-" or is_remote(text)
+    if text.startswith("/") or text == "-":
+        return True
+    # Most have no colon, and are asked nothing more.
+    return ":" in text and (text.startswith(("pipe:", "-::")) or is_remote(text))
 
 
 def read_roots(store: AnyPath) -> Roots:

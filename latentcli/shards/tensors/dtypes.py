@@ -40,7 +40,12 @@ def dtypes() -> dict[str, torch.dtype]:
 
 def code_of(dtype: torch.dtype) -> str:
     """Safetensors code of a dtype; ValueError where the format has none."""
-    for code, known in dtypes().items():
-        if known == dtype:
-            return code
-    raise ValueError(f"safetensors cannot hold {dtype}, it can hold {', '.join(_NAMES)}")
+    code = _codes().get(dtype)
+    if code is None:
+        raise ValueError(f"safetensors cannot hold {dtype}, it can hold {', '.join(_NAMES)}")
+    return code
+
+
+@cache
+def _codes() -> dict[torch.dtype, str]:
+    return {dtype: code for code, dtype in dtypes().items()}

@@ -126,17 +126,18 @@ def rows_of(dtype: torch.dtype, shape: Sequence[int], whole: Stretch) -> list[Pa
 def joined(places: Iterable[Stretch | Other]) -> Iterator[Stretch | Other]:
     """The same bytes, with stretches that lie and come one behind the other as one."""
     at: Stretch | None = None
+    end = 0
     for place in places:
-        if not isinstance(place, Stretch):
-            if at is not None:
-                yield at
-            at = None
-            yield place
-        elif at is not None and place.of is at.of and place.offset == at.offset + at.size:
-            at = Stretch(at.of, at.offset, at.size + place.size)
+        stretch = place if isinstance(place, Stretch) else None
+        if stretch and at and stretch.of is at.of and stretch.offset == end:
+            end += stretch.size
+            continue
+        if at:
+            yield Stretch(at.of, at.offset, end - at.offset)
+        at = stretch
+        if stretch:
+            end = stretch.offset + stretch.size
         else:
-            if at is not None:
-                yield at
-            at = place
-    if at is not None:
-        yield at
+            yield place
+    if at:
+        yield Stretch(at.of, at.offset, end - at.offset)
