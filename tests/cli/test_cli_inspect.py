@@ -36,7 +36,7 @@ def test_a_damaged_store_is_described_and_refused(cli: Run, store: Path, tmp_pat
     shard.unlink()
     shown = cli("inspect", store)
     assert shown.code == 3 and "000000.safetensors is gone" in shown.out
-    assert "The same encode command makes damaged and missing units again." in shown.err
+    assert "Run the same encode command again to encode the damaged and missing units." in shown.err
     document = cli("inspect", store, "--json").document
     assert (document["encoded"], document["missing"]) == (0, 0)
     assert document["damaged"]["count"] == 1 and "is gone" in document["incomplete"]
