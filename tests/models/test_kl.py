@@ -236,7 +236,7 @@ def test_an_encoder_alone_encodes_and_refuses_to_decode():
         model = load(half, TINY_IMAGE)
         assert (model.can_encode, model.can_decode) == (True, False)
         torch.testing.assert_close(model.encode(images), want)
-        with pytest.raises(WeightsError, match="encoder alone"):
+        with pytest.raises(WeightsError, match="has only an encoder"):
             model.decode(want)
 
 

@@ -140,7 +140,7 @@ def test_half_a_checkpoint_is_half_a_model(tmp_path: Path, half: str) -> None:
         "encoder": lambda: model.decode(torch.zeros(1, 4, 1, 1)),
         "decoder": lambda: model.encode(torch.zeros(1, 3, 8, 8)),
     }
-    with pytest.raises(WeightsError, match=f"This model is an? {half} alone"):
+    with pytest.raises(WeightsError, match=f"This model has only an? {half}: "):
         calls[half]()
 
 
