@@ -58,7 +58,7 @@ def test_a_unit_that_is_not_there(store):
     assert keys(reader) == ["img/0000", "img/0001", "img/0002", "img/0008", "img/0009"]
     assert (list(there.left), there.missing, there.unreadable) == ([1], 4, 0)
     assert not there.is_whole and "unit 1: not encoded" in there.describe()
-    with pytest.raises(StoreError, match=r"no key 'img/0005', but it is not whole .*unit 1"):
+    with pytest.raises(StoreError, match=r"no key 'img/0005', but it is not complete .*unit 1"):
         reader.tensors("img/0005")
 
 
