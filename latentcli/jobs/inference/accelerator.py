@@ -374,7 +374,10 @@ def pick_device(choice: str) -> Accelerator:
             f" use --device cpu, or install a {label} build of torch."
         )
     if kind.gpu and (index or 0) >= kind.count():
-        raise UsageError(f"--device is {choice!r}, but there are {kind.count()} {label} devices.")
+        raise UsageError(
+            f"--device is {choice!r}, but this machine has {kind.count()} {label}"
+            f" device{'' if kind.count() == 1 else 's'}."
+        )
     return kind(index)
 
 
@@ -384,9 +387,9 @@ def pick_dtype(choice: str, accelerator: Accelerator) -> str:
         return accelerator.auto_dtype() if accelerator.has_bf16() else "fp32"
     if choice == "bf16" and not accelerator.has_bf16():
         raise UsageError(
-            "--dtype is bf16, given or kept from the store that is there, but"
-            f" {accelerator.describe()} does not know bfloat16; use --dtype fp32, with another"
-            " output folder (-o) where there is such a store, or another device."
+            "--dtype is bf16 (given, or kept from the existing store), but"
+            f" {accelerator.describe()} does not support bfloat16; use --dtype fp32 (and another"
+            " -o if the store exists), or another device."
         )
     return choice
 

@@ -132,7 +132,10 @@ def test_sizes_must_be_known_and_few(mixed, model, tmp_path, traced):
     store = tmp_path / "store"
     for options, words in (
         ({}, r"here they are not\. Give --size"),
-        ({"area": "256", "resize": "bucket"}, r"each of \d+ sizes of pictures; 8 are the most"),
+        (
+            {"area": "256", "resize": "bucket"},
+            r"each of \d+ picture sizes would be compiled; at most 8 are",
+        ),
         ({"size": "64", "max_memory": "1GiB"}, "--max-memory computes large pictures in parts"),
     ):
         with pytest.raises(UsageError, match=words):

@@ -233,5 +233,5 @@ def test_roundtrip(folder, model):
     assert told["filter_reasons"] == REASONS
     assert told["settings"]["size_filter"] == LIMITS
     everything = {"sources": (str(folder / "0.png"),), "min_side": 1000}
-    with pytest.raises(LatentCliError, match="the filters leave all of them out: its short side"):
+    with pytest.raises(LatentCliError, match="the filters leave out all of them: its short side"):
         run_roundtrip(RoundtripJob(models=(model,), device="cpu", workers=0, **everything))

@@ -217,7 +217,7 @@ def test_an_older_cache_in_the_way(tmp_path):
 def test_a_folder_that_musubi_cannot_search(tmp_path):
     store = pictured(tmp_path, space="flux2")
     out = tmp_path / "out[1]"
-    with pytest.raises(UsageError, match="sign of patterns"):
+    with pytest.raises(UsageError, match="contains a wildcard character"):
         export(store, out, "musubi", arch="flux2_dev")
     assert not out.exists()
 

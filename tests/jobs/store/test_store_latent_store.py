@@ -120,7 +120,7 @@ def test_a_partial_store_is_refused(mixed_store, tmp_path):
     store, dataset = open_store(part), LatentDataset(part, allow_partial=True)
     assert len(store) == len(dataset) == len(list(store)) == 15
     assert [item["key"] for item in dataset] == list(store)
-    assert "15 latents, not whole" in repr(store)
+    assert "15 latents, not complete" in repr(store)
 
 
 def test_a_store_that_is_written_to_is_partial(mixed_store, tmp_path):

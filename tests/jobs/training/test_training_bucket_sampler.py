@@ -159,7 +159,7 @@ def test_ranks_are_found(dataset, monkeypatch):
     found = BucketBatchSampler(dataset, 2)
     assert list(found) == list(BucketBatchSampler(dataset, 2, num_replicas=2, rank=1))
     monkeypatch.setenv("RANK", "two")
-    with pytest.raises(UsageError, match="no whole numbers"):
+    with pytest.raises(UsageError, match="not whole numbers"):
         BucketBatchSampler(dataset, 2)
 
 
