@@ -78,8 +78,8 @@ class EncodeJob(FollowSettings, ModelSettings, CompileSettings, MemorySettings, 
     )
     compare: str = option(
         "stat",
-        "Which inputs are read to see whether they changed: stat (default), those of another size"
-        " or time; digest, all of them.",
+        "How changed inputs are found: stat (default) reads only those with another size or time;"
+        " digest reads all of them.",
         section="read",
         panel="resume",
         choices=("stat", "digest"),
@@ -119,7 +119,7 @@ class EncodeJob(FollowSettings, ModelSettings, CompileSettings, MemorySettings, 
     )
     devices: str | None = option(
         None,
-        "One process per GPU: all, a number, or a list like 0,2. With --device cpu, so many"
+        "One process per GPU: all, a number, or a list like 0,2. With --device cpu: the number of"
         " processes. Default: one.",
         section="model",
         panel="batch",
@@ -266,8 +266,9 @@ class DecodeJob(FollowSettings, DecodeSettings, ModelSettings, CompileSettings, 
     devices: str | None = like(
         EncodeJob,
         "devices",
-        help="One process per GPU: all, a number, or a list like 0,2. With --device cpu, so many"
-        " processes. They share the units of a store, or the files of a cache. Default: one.",
+        help="One process per GPU: all, a number, or a list like 0,2. With --device cpu: the"
+        " number of processes. They share the units of a store, or the files of a cache."
+        " Default: one.",
     )
     force: bool = option(
         False,

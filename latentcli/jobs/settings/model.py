@@ -66,7 +66,7 @@ class ModelSettings:
     dtype: str = option(
         "auto",
         "Precision of the network: auto (default), bf16 or fp32. auto is bf16 on a GPU that"
-        " supports it and on a CPU that multiplies in it, else fp32.",
+        " supports it and on a CPU with instructions for it, else fp32.",
         section="model",
         panel="batch",
         choices=("auto", "bf16", "fp32"),

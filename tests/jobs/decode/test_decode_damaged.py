@@ -120,7 +120,7 @@ def test_the_exit_code_and_the_words_of_a_partial_store(mixed_store, tmp_path, m
     assert (
         "Run the same encode command again to encode the damaged and missing units." in run.stderr
     )
-    assert "4 x " in run.stderr and "000001.safetensors is gone" in run.stderr
+    assert "4 x " in run.stderr and "000001.safetensors is missing" in run.stderr
     assert "4 inputs missing from the store." in run.stderr
     assert len(pictures_of(tmp_path / "out")) == 15
     assert cli(*words, "--max-bad", "8").returncode == 0

@@ -110,7 +110,7 @@ def test_other_states_come_back_as_the_models_own_do(name, state, photos, tmp_pa
 def test_decoders_refuse_to_encode_and_decode_their_own_space(name, photos, clip, tmp_path):
     preset = load_preset(name)
     able = ENCODER_OF[preset.space]
-    with pytest.raises(UsageError, match=rf"^{name} is a decoder alone.*{able}.* can[^.]*\.$"):
+    with pytest.raises(UsageError, match=rf"^{name} has only a decoder.*{able}.* can[^.]*\.$"):
         encode(photos, tmp_path / "none", name)
     for source, store in ((photos, tmp_path / "p"), (clip, tmp_path / "c")):
         encode(source, store, able)

@@ -346,6 +346,6 @@ def test_the_command_says_it_all(tmp_path):
     assert f"Exported 3 latents to {out}: kohya, sdxl, sdxl#raw, float32." in said
     assert "resolution = 64, enable_bucket = false" in said
     checked = jobkit.cli("export", store, "--check", out)
-    assert checked.returncode == 0 and "holds what" in checked.stdout + checked.stderr
+    assert checked.returncode == 0 and f"{out} matches {store}: " in checked.stdout + checked.stderr
     done = jobkit.cli("export", store, "--to", "musubi", "-o", out)
     assert done.returncode == 2 and "of the space sdxl" in done.stderr

@@ -163,7 +163,7 @@ def test_a_clip_that_breaks_leaves_nothing(embed, tmp_path):
         ({"output": "/sys/x.safetensors"}, "nothing can be written to /sys"),
         ({"revision": "main"}, "--revision belongs to a --model"),
         ({"model_weights": "w"}, "--model-weights belongs to a --model"),
-        ({"model": "tae192"}, "is a decoder alone"),
+        ({"model": "tae192"}, "has only a decoder"),
     ],
 )
 def test_wrong_usage(options, told, embed, tmp_path):

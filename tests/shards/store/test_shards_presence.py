@@ -112,7 +112,7 @@ def test_many_damaged_units_are_told_in_a_few_words(store, tmp_path):
     for unit in (6, 7, 8, 9):
         record_path(tmp_path / "many", unit).unlink()
     said = StoreReader(tmp_path / "many").presence.describe()
-    assert said.count(" is gone;") == 3 and "2 more damaged units" in said
+    assert said.count(" is missing;") == 3 and "2 more damaged units" in said
     assert said.endswith("units 6, 7, 8 and 1 more: not encoded, or the files are gone")
 
 
