@@ -70,7 +70,7 @@ def test_a_shard_that_is_gone_and_one_that_is_cut(store):
     there = reader.presence
     assert keys(reader) == ["img/0008", "img/0009"]
     assert (list(there.recorded), there.unreadable, there.missing) == ([0, 1], 7, 0)
-    assert list(there.damaged) == [0, 1] and "000000.safetensors is gone" in there.damaged[0]
+    assert list(there.damaged) == [0, 1] and "000000.safetensors is missing" in there.damaged[0]
     assert "000001.safetensors is damaged: it has" in there.damaged[1]
     assert "img/0001" not in reader and reader.metadata["unit"] == "2"
     assert [row.key for row in reader.unit_rows(1)] == [f"img/{i:04d}" for i in range(4, 8)]
