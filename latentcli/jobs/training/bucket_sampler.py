@@ -126,7 +126,7 @@ class BucketBatchSampler(Sampler[list[int]]):
         """UsageError where a state is not one of this sampler."""
         own = self._options()
         odd = [
-            f"{name} is {state.get(name)!r} there and {value!r} here"
+            f"{name} is {state.get(name)!r} in the state and {value!r} here"
             for name, value in own.items()
             if state.get(name) != value
         ]

@@ -174,7 +174,7 @@ class LatentStream(IterableDataset[Any]):
         """(epoch, what was given in it) of a state; UsageError where it is of another order."""
         own = self.state_of(0, 0)
         odd = [
-            f"{name} is {state.get(name)!r} there and {value!r} here"
+            f"{name} is {state.get(name)!r} in the state and {value!r} here"
             for name, value in own.items()
             if name not in ("epoch", "given") and state.get(name) != value
         ]

@@ -128,8 +128,8 @@ def test_a_store_is_gone_on_with_where_its_files_were_decoded(tmp_path, device):
     told, expected = latents_of(there), latents_of(anew)
     assert all(torch.equal(told[key], expected[key]) for key in expected)
     for store, where, words in (
-        (usual, "gpu", "decode_image.on is None there and 'gpu' now"),
-        (there, "cpu", "decode_image.on is 'gpu' there and None now"),
+        (usual, "gpu", "decode_image.on is None in the store and 'gpu' now"),
+        (there, "cpu", "decode_image.on is 'gpu' in the store and None now"),
     ):
         before = tree(store)
         with pytest.raises(StoreError, match=words):

@@ -247,4 +247,4 @@ def test_the_command(folder, store):
     shown = cli("encode", *words, "--dry-run")
     assert "Nothing to encode: 12 images, all done before." in shown.stdout
     other = cli("plan", *words, "--flip", "both")
-    assert other.returncode == 1 and "latents.flip: None there, True now" in other.stdout
+    assert other.returncode == 1 and "latents.flip: None in the store, True now" in other.stdout

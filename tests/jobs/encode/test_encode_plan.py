@@ -32,10 +32,10 @@ def test_another_spec_is_refused(mixed, mixed_store, model, other_model, tmp_pat
     shutil.copytree(mixed_store, store)
     before = tree(store)
     for options, word in (
-        ({"batch_size": 2}, "encode.batch_size is 3 there and 2 now"),
+        ({"batch_size": 2}, "encode.batch_size is 3 in the store and 2 now"),
         ({"latents": "raw"}, "latents.state"),
         ({"size": "32"}, "preprocess.resize"),
-        ({"sample": 0}, "latents.sample is None there and 0 now"),
+        ({"sample": 0}, "latents.sample is None in the store and 0 now"),
         ({"samples_per_shard": 5}, "write.samples_per_shard"),
     ):
         with pytest.raises(StoreError, match=word):
@@ -54,7 +54,9 @@ def test_a_store_keeps_its_dtype(mixed, model, tmp_path, dtype, other):
     encode(mixed, begun, model, dtype=dtype, limit=8, samples_per_shard=4)
     found = encode(mixed, begun, model, samples_per_shard=4)
     assert (found["skipped"], found["dtype"]) == (8, dtype)
-    with pytest.raises(StoreError, match=f"encode.dtype is '{dtype}' there and '{other}' now"):
+    with pytest.raises(
+        StoreError, match=f"encode.dtype is '{dtype}' in the store and '{other}' now"
+    ):
         encode(mixed, begun, model, dtype=other, samples_per_shard=4)
     encode(mixed, whole, model, dtype=dtype, samples_per_shard=4)
     assert tree(begun / "shards") == tree(whole / "shards")

@@ -122,7 +122,7 @@ def test_the_column_is_told_or_asked_for(model, tmp_path):
     assert torch.equal(found["t/00000000"], found["t/00000001"])
     assert rows_of(tmp_path / "masks")[0]["source"].endswith("t.parquet::0.mask")
     assert verified(tmp_path / "masks")
-    with pytest.raises(StoreError, match="image_field is 'mask' there and None now"):
+    with pytest.raises(StoreError, match="image_field is 'mask' in the store and None now"):
         run(tmp_path / "masks")
 
 
