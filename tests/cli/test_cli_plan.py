@@ -97,7 +97,7 @@ def test_a_store_of_another_spec() -> None:
     lines = shown(refused=[{"field": "preprocess.size", "there": [256, 256], "now": None}])
     assert lines == [
         "s was made with another spec; encode would refuse to add to it:",
-        "  preprocess.size: [256, 256] there, None now",
+        "  preprocess.size: [256, 256] in the store, None now",
         "Use the same options, or another output folder (-o).",
     ]
 

@@ -69,7 +69,7 @@ def test_a_store_keeps_its_limit_of_memory(mixed, model, tmp_path):
     planned = encode(mixed, begun, model, dry_run=True)
     assert (planned["refused"], planned["already_encoded"]) == ([], 8)
     assert encode(mixed, begun, model)["skipped"] == 8
-    words = f"encode.max_memory is {2 << 30} there and {3 << 30} now"
+    words = f"encode.max_memory is {2 << 30} in the store and {3 << 30} now"
     with pytest.raises(StoreError, match=words):
         encode(mixed, begun, model, max_memory="3GiB")
     encode(mixed, whole, model, max_memory="2GiB")
@@ -225,7 +225,9 @@ def test_a_store_is_gone_on_with_as_its_files_were_decoded(model, tmp_path):
     }
     assert all(other[key].tolist() != told[key].tolist() for key in told)
     before = tree(usual)
-    with pytest.raises(StoreError, match=r"preprocess.reducing_gaps is \[2, 3, 3\] there and None"):
+    with pytest.raises(
+        StoreError, match=r"preprocess.reducing_gaps is \[2, 3, 3\] in the store and None"
+    ):
         encode(folder, usual, model, size="48", exact_resize=True)
     assert tree(usual) == before
 
