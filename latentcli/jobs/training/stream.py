@@ -136,9 +136,9 @@ class LatentStream(IterableDataset[Any]):
         start = self._start if self._start[0] == epoch else (epoch, 0)
         if start[1] and workers != self._workers:
             raise UsageError(
-                f"A position of a stream that was read by {self._workers} workers cannot be"
-                f" resumed with {workers}: keep num_workers, and let torchdata's"
-                " StatefulDataLoader, which knows its workers' positions, save and load them."
+                f"A position of a stream with num_workers={self._workers} cannot be resumed with"
+                f" {workers}: keep num_workers, and let torchdata's StatefulDataLoader, which"
+                " knows its workers' positions, save and load them."
             )
         return StreamIterator(self, Worker(*self.ranks, workers, number), start)
 

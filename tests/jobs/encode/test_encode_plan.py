@@ -140,7 +140,7 @@ def test_a_decoder_cannot_encode(mixed, tmp_path):
         {name: t for name, t in state.items() if not name.startswith("encoder.")},
         folder / "model.safetensors",
     )
-    with pytest.raises(UsageError, match=r"hold only a decoder.*semdisdiffae"):
+    with pytest.raises(UsageError, match=r"has only a decoder.*semdisdiffae"):
         encode(mixed, tmp_path / "store", str(folder))
 
 

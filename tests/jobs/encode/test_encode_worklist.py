@@ -57,7 +57,7 @@ def test_a_lost_list_is_made_again_and_nothing_is_encoded_again(model, tmp_path)
     for name in ("inputs.jsonl", "shards/000001.json", "shards/000001.safetensors"):
         (store / name).unlink()
     before = latents_of(store)
-    with pytest.raises(StoreError, match=r"no inputs\.jsonl: .* rebuilds the list"):
+    with pytest.raises(StoreError, match=r"no inputs\.jsonl, .* rebuilds the list"):
         encode(pictures, store, model, dry_run=True)
     notes: list[str] = []
     found = encode(pictures, store, model, Reporter(note=notes.append))

@@ -120,7 +120,7 @@ def test_every_format_has_a_row_on_its_files():
 def test_the_settings_of_the_recipes_are_those_that_an_export_says():
     """Files of settings are written out in the page, for copying: each value is a printed one."""
     said = dict(
-        re.findall(r"^In its dataset config: (image_dir\w* = .*?)\.( Folders.*)?$", PAGE, re.M)
+        re.findall(r"^In its dataset config: (image_dir\w* = .*?)\.( List .*)?$", PAGE, re.M)
     )
     files = re.findall(r"^`dataset\.toml`:\n\n((?:    .*\n|\n)+)", PAGE, re.MULTILINE)
     assert len(said) == len(files) == 2

@@ -239,7 +239,7 @@ def test_positions_of_others_are_refused(store):
     next(iter(stream))
     other = LatentStream(store)
     other.load_state_dict(stream.state_dict())
-    with pytest.raises(UsageError, match="of 1 workers cannot be resumed with 2"):
+    with pytest.raises(UsageError, match="with num_workers=1 cannot be resumed with 2"):
         list(DataLoader(other, batch_size=None, num_workers=2))
     with pytest.raises(UsageError, match="give batch_size"):
         LatentStream(store, drop_last=True)
