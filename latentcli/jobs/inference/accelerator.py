@@ -375,8 +375,7 @@ def pick_device(choice: str) -> Accelerator:
         )
     if kind.gpu and (index or 0) >= kind.count():
         raise UsageError(
-            f"--device is {choice!r}, but this machine has {kind.count()} {label}"
-            f" device{'' if kind.count() == 1 else 's'}."
+            f"--device is {choice!r}, but the {label} devices here are {kind.count()}."
         )
     return kind(index)
 
