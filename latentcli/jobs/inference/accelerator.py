@@ -374,9 +374,7 @@ def pick_device(choice: str) -> Accelerator:
             f" use --device cpu, or install a {label} build of torch."
         )
     if kind.gpu and (index or 0) >= kind.count():
-        raise UsageError(
-            f"--device is {choice!r}, but the {label} devices here are {kind.count()}."
-        )
+        raise UsageError(f"--device is {choice!r}, but there are {kind.count()} {label} devices.")
     return kind(index)
 
 

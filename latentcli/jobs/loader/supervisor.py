@@ -41,7 +41,7 @@ ADVICE = {
 def give_up(reason: str, error: OSError | None = None) -> NoReturn:
     """Raises the error of a job that cannot have loader processes."""
     number = None if error is None else error.errno
-    advice = ADVICE.get(number or 0, "Mostly they ran out of memory: use")
+    advice = ADVICE.get(number or 0, "The usual cause is too little memory: use")
     raise LatentCliError(
         f"The loader processes failed ({reason}). {advice} fewer --workers, or --workers 0. What is"
         " committed stays; run the same command again to finish the rest."
