@@ -43,7 +43,7 @@ from latentcli.jobs.runtime.signals import StopRequest, handled, stop_at_once
 NAME = "latentcli"
 GROUPS = {
     "Encode and decode": (encode, decode, plan, sync),
-    "Look and check": (inspect, verify, watch, roundtrip, models),
+    "Inspect and check": (inspect, verify, watch, roundtrip, models),
     "Export and share": (export, card, push),
     "Measure": (bench, budget),
     "Clusters": (slurm,),
@@ -98,13 +98,13 @@ def top(
         ),
     ] = False,
     debug: Annotated[
-        bool, plain("debug", "Show the traceback of an error; works anywhere.")
+        bool, plain("debug", "Show the traceback of an error; may stand anywhere in the command.")
     ] = False,
     help_all: HelpAll = False,
 ) -> None:
     """Pre-compute latents of image and video datasets, check them, and decode them again.
 
-    latentcli COMMAND --help shows what a command needs daily, --help-all everything.
+    latentcli COMMAND --help shows the usual options of a command, --help-all all of them.
     """
 
 
@@ -184,8 +184,8 @@ def with_one_suggestion(error: Any) -> str:
 LOST_DEVICE = "AcceleratorError"
 """What torch, which is not loaded here, calls the error after which it cannot use a device."""
 AFTER_LOST_DEVICE = (
-    "A process can do nothing more on a device after that. What is committed stays: run the same"
-    " command again to go on, and with --debug to see where it happens."
+    "After such an error a process cannot use the device any more. What is committed stays: run"
+    " the same command again to finish the rest, with --debug to see where it fails."
 )
 
 NO_THREAD = "can't start new thread"

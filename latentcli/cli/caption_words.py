@@ -28,8 +28,9 @@ def caption_lines(document: Mapping[str, Any]) -> Iterator[str]:
         return
     noun = "clip" if document.get("media") == "clips" else "image"
     # A run that had no texts to read says nothing of those that the store has.
-    if counts["with_caption"] or document.get("encoded"):
-        yield f"Captions: {words.count(counts['with_caption'], noun)} with one."
+    number = counts["with_caption"]
+    if number or document.get("encoded"):
+        yield f"Captions: {words.count(number, noun)} {'has' if number == 1 else 'have'} one."
     if refused:
         told = ", ".join(f"{counts[kind]:,} {REFUSED[kind]}" for kind in refused)
         example = next((e for kind in refused for e in counts["examples"].get(kind, ())), None)

@@ -38,7 +38,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     )
     if document["steps_done_before"]:
         before, steps = document["steps_done_before"], document["steps"]
-        yield f"{before:,} of {steps:,} steps were there already."
+        yield f"{before:,} of {steps:,} steps were done before."
     yield from document["warnings"]
     yield from document["advice"]
 
@@ -46,7 +46,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
 def checked(document: Mapping[str, Any]) -> Iterable[str]:
     """What was compared."""
     yield (
-        f"{document['output']} holds what {document['store']} gives:"
+        f"{document['output']} matches {document['store']}:"
         f" {words.count(document['samples'], 'latent')}, {document['format']},"
         f" {document['latent_space']}."
     )

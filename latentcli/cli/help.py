@@ -41,7 +41,7 @@ PANELS = {
     "decode_image": "Image and video decoding",
     "resume": "When the store exists already",
     "trouble": "When things go wrong",
-    "follow": "Watching from elsewhere",
+    "follow": "Logs and metrics",
     "general": "General",
 }
 """Section or panel of an option -> its title, in the order of the help."""

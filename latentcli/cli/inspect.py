@@ -32,7 +32,7 @@ def inspect(out: Output, job: InspectJob, given: frozenset[str]) -> None:
     out.show(document, data=store_tables, summary=summary)
     if document["advice"]:
         raise IncompleteStore(
-            f"{job.store} is not whole ({document['incomplete']}). {document['advice']}"
+            f"{job.store} is not complete ({document['incomplete']}). {document['advice']}"
         )
 
 
@@ -44,5 +44,5 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     found = report["findings"]
     yield from (item["text"] for item in found[:SHOWN])
     if len(found) > SHOWN:
-        yield f"And {words.count(len(found) - SHOWN, 'more thing')} that the page tells."
+        yield f"{words.count(len(found) - SHOWN, 'more finding')} on the page."
     yield f"Report: {report['path']}"

@@ -91,14 +91,14 @@ def load_toml(path: Path) -> dict[str, Any]:
         near = near_path(path) if isinstance(error, FileNotFoundError) else ""
         raise UsageError(f"The job file {path} cannot be read: {error.strerror}{near}.") from error
     except ValueError as error:
-        raise UsageError(f"The job file {path} is no valid TOML: {error}.") from error
+        raise UsageError(f"The job file {path} is not valid TOML: {error}.") from error
 
 
 def check_verb(path: Path, found: Any, verb: str) -> None:
     """UsageError where the file is a job for another verb."""
     if found != verb:
         raise UsageError(
-            f'{path} says verb = "{found}", so it is no job for {verb};'
+            f'{path} says verb = "{found}", so it is not a job for {verb};'
             f" run latentcli {found} --config {path}."
         )
 

@@ -37,7 +37,7 @@ Name = Annotated[
     str | None,
     typer.Argument(
         metavar="NAME",
-        help="A model of the list, its Hub id, or a preset's .toml file.",
+        help="A preset of the list, its Hub id, or a preset's .toml file.",
         show_default=False,
         autocompletion=names,
     ),

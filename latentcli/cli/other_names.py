@@ -132,24 +132,24 @@ Of several, those are meant that the command has.
 OPTION_NOTES = {
     """
         resume resume-from-checkpoint skip-existing incremental incremental-mode continue restart
-    """: "latentcli encode needs no option for it: the same command goes on where it stopped.",
+    """: "latentcli encode needs no option for it: the same command resumes.",
     """
         overwrite force clobber regenerate-cache rebuild no-cache clear-cache
-    """: "A store is not written over: to make one anew, choose another folder, or delete the old"
-    " one.",
+    """: "A store is never overwritten: to make a new one, choose another folder, or delete the"
+    " old one.",
     """
         input input-dir input-path input-folder in src source sources image-dir image-folder
         images-dir images image-path data data-dir data-path data-root dataset dataset-dir
         dataset-name dataset-path train-data-dir instance-data-dir url-list input-dataset folder dir
         path
-    """: "What is read is named without an option, as in latentcli encode photos.",
+    """: "Sources are named without an option, as in latentcli encode photos.",
     """
         cache-latents cache-latents-to-disk latents-to-disk
     """: "latentcli encode always writes the latents to a store.",
     """
         random-crop color-aug colour-aug augment augmentation
     """: "latentcli encode crops at the centre and changes no colours: an image has one latent.",
-    "recursive": "Folders are searched with all that is below them.",
+    "recursive": "Folders are always searched recursively.",
     "verbose debug-mode log-level": "--debug shows where an error happens.",
     "trust-remote-code": "latentcli runs no code of a repository.",
 }
@@ -191,8 +191,8 @@ COMMAND_NOTES = {
         "latentcli makes no new images; latentcli decode turns latents back into images."
     ),
     "download fetch pull install": (
-        "There is nothing to download before: weights are fetched when a model is first used, and"
-        " sources and stores may be URLs."
+        "Nothing has to be downloaded beforehand: weights are fetched when a model is first used,"
+        " and sources and stores may be URLs."
     ),
     "help": "latentcli --help lists the commands.",
     "version": "latentcli --version prints it.",

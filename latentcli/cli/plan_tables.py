@@ -30,7 +30,7 @@ def plan_tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
     yield reasons_table(document["reasons"], f"{packed_noun(document) or 'input'}s")
     if document["texts"]:
         shards = words.count(document["texts"], "shard")
-        yield f"Captions or fields of {shards} have changed; they are taken without encoding."
+        yield f"Captions or fields of {shards} have changed; they are updated without encoding."
     if document["filtered"]:
         yield (
             f"The filters leave out {document['filtered']:,} of the"
@@ -57,7 +57,7 @@ def refusal(document: Mapping[str, Any]) -> Iterable[str]:
     """Why encode would not touch the store that is there."""
     yield f"{document['store']} was made with another spec; encode would refuse to add to it:"
     for item in document["refused"]:
-        yield f"  {item['field']}: {item['there']!r} there, {item['now']!r} now"
+        yield f"  {item['field']}: {item['there']!r} in the store, {item['now']!r} now"
     yield "Use the same options, or another output folder (-o)."
 
 

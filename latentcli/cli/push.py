@@ -32,7 +32,7 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
     """What was sent, and how it is read."""
     files = words.count(document["uploaded"], "file")
     if document["commit"] is None:
-        yield f"{document['repo']} has all of it already: {document['url']}"
+        yield f"{document['repo']} is up to date: {document['url']}"
     else:
         gone = (
             f"; {words.count(document['deleted'], 'file')} deleted" if document["deleted"] else ""

@@ -45,7 +45,7 @@ def check_words(words: Sequence[str]) -> None:
     if "output" not in given or job.output == "-":
         raise UsageError(
             "Name the store with -o, as a folder or URL that all machines reach: the command must"
-            " find it again when the job goes on."
+            " find it again when the job resumes."
         )
     if "-" in job.sources:
         raise UsageError("A Slurm job has no stdin to read; give folders, files or URLs.")

@@ -14,10 +14,10 @@ from latentcli.jobs.runtime.process import loading
 
 @command(SyncJob)
 def sync(out: Output, job: SyncJob, given: frozenset[str]) -> None:
-    """Drop from a store what its inputs no longer have, without encoding.
+    """Drop deleted inputs from a store and rename moved ones, without encoding.
 
-    Inputs that are gone are dropped, renamed ones keep their latents under the new name, and
-    captions are read again. It needs neither the model nor a GPU.
+    Renamed inputs keep their latents under the new name, and captions are read again. Neither
+    the model nor a GPU is needed.
     """
     with out.reporter() as reporter:
         with loading():
@@ -39,21 +39,21 @@ def summary(document: Mapping[str, Any]) -> Iterable[str]:
         yield "  ..."
     if document["rewritten"] or document["deleted"]:
         yield (
-            f"{words.count(document['rewritten'], 'shard')} written anew,"
+            f"{words.count(document['rewritten'], 'shard')} rewritten,"
             f" {words.count(document['deleted'], 'shard')} deleted."
         )
     if document["moved"]:
-        yield "The inputs have moved: they are the same ones at another place."
+        yield "The inputs have moved to another place; they are the same ones."
     if document["copied"]:
         yield (
-            "Their times are those of copies, so their sizes alone were compared: encode with"
-            " --compare digest finds what was edited since."
+            "Their times have changed, as after a copy, so only their sizes were compared. encode"
+            " --compare digest also finds inputs that were edited."
         )
     if document["texts"]:
-        yield f"Other captions or fields: {words.count(document['texts'], 'shard')}."
+        yield f"Captions or fields have changed in {words.count(document['texts'], 'shard')}."
     left = [f"{document[name]:,} {name}" for name in ("new", "changed") if document[name]]
     if left:
-        yield f"Not in the store as they are now: {' and '.join(left)}; encode takes them."
+        yield f"Inputs to encode: {' and '.join(left)}."
     if document["unfinished"]:
         yield (
             f"{words.count(document['unfinished'], 'shard')} still to be encoded: run the encode"

@@ -38,7 +38,7 @@ def check_variables(root: Any, environment: Mapping[str, str]) -> None:
     unknown = sorted(ours - known)
     if unknown:
         told = ", ".join(f"{name}{suggestion(name, known, PREFIX)}" for name in unknown)
-        what = "is no variable" if len(unknown) == 1 else "are no variables"
+        what = "is not a variable" if len(unknown) == 1 else "are not variables"
         raise UsageError(
             f"The environment sets {told}, which {what} of latentcli. Correct the name or unset it."
         )

@@ -29,15 +29,15 @@ def verify(out: Output, job: VerifyJob, given: frozenset[str]) -> None:
     if not document["ok"]:
         problems = words.count(len(document["problems"]), "problem")
         cure = advice(document, job.repair)
-        raise StoreError(f"{document['store']} is not as it was written: {problems}.{cure}")
+        raise StoreError(f"{document['store']} failed the check: {problems}.{cure}")
 
 
 def advice(document: Mapping[str, Any], repair: bool) -> str:
     """What to do about the problems, where a command helps."""
-    again = "the encode command that made the store, run again,"
+    again = "the encode command that made the store"
     if taken := document["repaired"]:
         units = words.count(len(taken), "unit")
-        return f" {units} taken back: {again} makes what is missing and nothing else."
+        return f" Marked {units}. Run {again} again: it encodes them."
     if not repair and any(item["repairable"] for item in document["problems"]):
-        return f" With --repair the damaged units are taken back; then {again} makes them anew."
+        return f" --repair marks the damaged units. Then run {again} again: it encodes them."
     return ""

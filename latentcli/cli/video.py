@@ -41,7 +41,7 @@ def embedded(document: Mapping[str, Any]) -> Iterator[str]:
         f" ({words.duration(document['seconds'])})."
     )
     if dropped := document["dropped_frames"]:
-        yield f"{words.count(dropped, 'frame')} behind the last whole groups dropped."
+        yield f"Dropped {words.count(dropped, 'frame')} after the last whole groups."
     yield from words.failures(document)
     yield from words.slowest(document)
     yield f"Features: {document['output']} ({groups:,} x {document['dim']:,})"

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @command(WatchJob)
 def watch(out: Output, job: WatchJob, given: frozenset[str]) -> None:
-    """Show how far the job is that writes to a store, and who that is, until it has ended.
+    """Show the progress of the job that writes to a store, until it has ended.
 
-    It may run anywhere that the store can be read, and does not disturb the job. With --json or
-    --once it shows how things are now.
+    It runs wherever the store can be read, and does not disturb the job. With --json or --once
+    it shows the present state and ends.
     """
     from latentcli.jobs.store.watch import document, watch_of
 
@@ -101,14 +101,14 @@ def lines(state: StoreState) -> Iterator[str]:
         began = "" if writer.since is None else f", since {clock(writer.since)}"
         yield f"{writer.command}: process {writer.pid} on host {writer.host}{began}."
         if writer.alive is None:
-            yield "It runs on another machine: whether it still does cannot be seen from here."
+            yield "It runs on another machine, so it is not known here whether it still runs."
         return
     if state.state == "complete":
-        yield f"{state.store} is complete; nobody is writing to it."
+        yield f"{state.store} is complete; no job is writing to it."
         return
     yield (
-        f"Nobody is writing to {state.store}: {shards(state)} are there; the same encode command"
-        " goes on."
+        f"No job is writing to {state.store}, which has {shards(state)}. Run the same encode"
+        " command again to finish the rest."
     )
 
 
@@ -134,9 +134,11 @@ def facts(state: StoreState) -> Iterator[str]:
 
 
 def shards(state: StoreState) -> str:
-    """12 of 40 shards; 12 shards where nobody knows how many there will be."""
+    """12 of 40 shards; 12 shards where these are all, or nobody knows how many there will be."""
     done, listed = len(state.written), state.listed
-    return words.count(done, "shard") if listed is None else f"{done:,} of {listed.units:,} shards"
+    if listed is None or done == listed.units:
+        return words.count(done, "shard")
+    return f"{done:,} of {words.count(listed.units, 'shard')}"
 
 
 def clock(seconds: float) -> str:

@@ -89,7 +89,7 @@ def failures(document: Mapping[str, Any]) -> Iterator[str]:
     listed, reasons = document["failures"], Counter(document["reasons"])
     if not listed:
         return
-    where = f"listed in {listed}" if isinstance(listed, str) else "which --json lists"
+    where = f"listed in {listed}" if isinstance(listed, str) else "listed by --json"
     yield f"{count(document['failed'], 'input')} failed, {where}:"
     for text, number in reasons.most_common(3):
         yield f"  {number:,} x {text}"
@@ -115,7 +115,7 @@ def fields(document: Mapping[str, Any]) -> Iterator[str]:
     number = document.get("nothing_to_encode", 0)
     if number:
         none = "clip" if document["media"] == "clips" else "picture"
-        yield f"{count(number, 'sample')} without a {none}: nothing to encode."
+        yield f"Without a {none}, and so not encoded: {count(number, 'sample')}."
 
 
 def left_out(document: Mapping[str, Any]) -> Iterator[str]:

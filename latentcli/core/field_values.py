@@ -47,10 +47,10 @@ def decoded(data: bytes) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise Refused("not_utf8", "it is no UTF-8 text") from error
+        raise Refused("not_utf8", "it is not UTF-8 text") from error
     # UTF-16 without its mark is sound UTF-8, with a zero behind each letter.
     if "\0" in text:
-        raise Refused("not_utf8", "it is no text: it holds zero bytes")
+        raise Refused("not_utf8", "it is not text: it holds zero bytes")
     return text
 
 
@@ -74,7 +74,7 @@ def document_of(data: bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Refused("broken", f"it is no JSON ({error})") from error
+        raise Refused("broken", f"it is not JSON ({error})") from error
 
 
 def flaw_of(value: Any, depth: int = 0) -> str | None:
@@ -83,20 +83,20 @@ def flaw_of(value: Any, depth: int = 0) -> str | None:
     None where nothing is wrong with it.
     """
     if depth > MAX_DEPTH:
-        return f"it is nested more than {MAX_DEPTH} deep"
+        return f"it is nested more than {MAX_DEPTH} levels deep"
     if isinstance(value, str):
-        return None if _is_whole(value) else "a text in it holds half of a UTF-16 pair"
+        return None if _is_whole(value) else "a text in it holds half of a UTF-16 surrogate pair"
     if isinstance(value, float):
-        return None if math.isfinite(value) else f"{value} is no number of JSON"
+        return None if math.isfinite(value) else f"{value} is not a JSON number"
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
-            return "a name in it is no text"
+            return "a name in it is not text"
         inner: Iterable[Any] = chain(value, value.values())
     elif isinstance(value, list | tuple):
         inner = value
     else:
         known = value is None or isinstance(value, bool | int)
-        return None if known else f"{value!r:.40} is no value of JSON"
+        return None if known else f"{value!r:.40} is not a JSON value"
     return next((flaw for item in inner if (flaw := flaw_of(item, depth + 1))), None)
 
 

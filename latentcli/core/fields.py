@@ -138,7 +138,9 @@ class Gathered:
             return
         size = len(_compact({name: value}))
         if self._bytes + size > MAX_DOCUMENT - len(_compact({CAPTION: None})):
-            self.refuse(where, Refused("too_long", f"{name!r:.40}: its fields are too many bytes"))
+            self.refuse(
+                where, Refused("too_long", f"{name!r:.40}: the fields have too many bytes together")
+            )
             return
         self._bytes += size
         self.others[name] = value

@@ -43,7 +43,7 @@ def described(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         return f"it looks like a video ({data[8:12]!r})"
     if not any(data[:4096]):
-        return "it begins with nothing but zero bytes"
+        return "it begins with zero bytes only"
     if is_text(data[:64]):
         return f"it looks like text ({data[:32].decode()!r})"
     return f"it begins with the bytes {data[:8].hex(' ')}"

@@ -27,7 +27,7 @@ def member_name(key: str, field: str) -> str:
     what looks like %XX already.
     """
     if not key or "/" in field:
-        raise ValueError(f"key {key!r} and field {field!r} do not make a name in a tar")
+        raise ValueError(f"key {key!r} and field {field!r} do not make a valid name in a tar")
     safe = _UP.sub(lambda dots: "%2E" * len(dots[0]), _printable(key))
     for rule, text in ((_SLASH, "%2F"), (_DOT, "%2E"), (_DRIVE, "%3A"), (_HIDDEN, "%5F")):
         safe = rule.sub(text, safe)

@@ -52,8 +52,8 @@ def near_path(path: str | Path) -> str:
 def missing_store(path: object) -> NoSuchStore:
     """The error for a store's folder that is not there."""
     return NoSuchStore(
-        f"{path} is no latent store: there is no such folder{near_path(str(path))}. Name the folder"
-        " that latentcli encode wrote."
+        f"{path} is not a latent store: there is no such folder{near_path(str(path))}. Name the"
+        " folder that latentcli encode wrote."
     )
 
 
@@ -61,7 +61,7 @@ def missing_source(source: str) -> UsageError:
     """The error for a source that is not there."""
     return UsageError(
         f"{source} does not exist{near_path(source)}. A source is a folder, a file, a quoted glob"
-        " or brace list, a URL of one of these, or @list.txt with one path a line."
+        " or brace list, a URL of one of these, or @list.txt with one path per line."
     )
 
 

@@ -71,7 +71,8 @@ class LatentSpec:
             )
         if self.size_divisor % self.downscale:
             raise ValueError(
-                f"size divisor {self.size_divisor} is no multiple of the downscale {self.downscale}"
+                f"size divisor {self.size_divisor} is not a multiple of the downscale"
+                f" {self.downscale}"
             )
 
     @property

@@ -113,19 +113,22 @@ def advice(setting: Setting) -> Sequence[str]:
     row += ["cache_latents_to_disk: true", "buckets: true", "random_crop: false"]
     if setting.mirrored:
         row.append("flip_x: true")
-    lines = [f"In its data set: {', '.join(row)}."]
+    lines = [f"In its dataset config: {', '.join(row)}."]
     if setting.root != setting.folder:
         lines.append(
-            f"Each {CACHE} has to lie in the folder of its pictures: copy {setting.folder} over"
+            f"Each {CACHE} must be in the folder of its pictures: copy {setting.folder} over"
             f" {setting.root or 'that folder'}, or export there, or use --link-images."
         )
-    return (*lines, "It encodes captions by itself, from .txt files beside the pictures.")
+    return (*lines, "ai-toolkit encodes the captions itself, from .txt files beside the pictures.")
 
 
 def problem(setting: Setting) -> str | None:
     """Its resolution is one number."""
     if setting.sizing is not None and setting.sizing.side is None:
-        return "the area is no square, and ai-toolkit takes its side, such as --area 1024"
+        return (
+            "the area is not a square, and ai-toolkit takes one side: use an area such as --area"
+            " 1024"
+        )
     return None
 
 

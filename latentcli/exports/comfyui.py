@@ -46,8 +46,8 @@ def write(samples: Sequence[ExportSample], number: int, setting: Setting) -> Gro
 def advice(setting: Setting) -> Sequence[str]:
     """Where ComfyUI looks for them."""
     return (
-        "Copy the files into ComfyUI's input folder itself (its LoadLatent looks into no folder"
-        f" below), and decode them there with the VAE of {setting.variant.suits}.",
+        "Copy the files into ComfyUI's input folder itself (its LoadLatent does not look into"
+        f" subfolders), and decode them there with the VAE of {setting.variant.suits}.",
     )
 
 

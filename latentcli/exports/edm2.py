@@ -84,14 +84,15 @@ def constants(found: Statistics) -> str:
     mean, std = found.rounded()
     return (
         f"Set raw_mean={mean} and raw_std={std} of StabilityVAEEncoder (training/encoders.py; also"
-        f" in {STATISTICS}): its own are those of pictures in [0, 1], and these latents are of"
-        " pictures in [-1, 1]. Its previews have to feed the VAE, and take from it, the same."
+        f" in {STATISTICS}): its own values are for pictures in [0, 1], and these latents are of"
+        " pictures in [-1, 1]. Change its previews too: the VAE's input and output must be in"
+        " [-1, 1]."
     )
 
 
 def advice(setting: Setting) -> Sequence[str]:
     """What to set."""
-    lines = ["Train with --data=<the folder>; a zip needs entries that are only stored (zip -0)."]
+    lines = ["Train with --data=<the folder>; a zip must be uncompressed (zip -0)."]
     if setting.variant.name != "sd":
         lines.append(f"Set vae_name to {setting.variant.suits} too.")
     return lines

@@ -36,8 +36,9 @@ def advice(setting: Setting) -> Sequence[str]:
     """What to set."""
     side = setting.shape[0] * setting.downscale if setting.shape else 256
     return (
-        f"Train with --feature-path <the folder> --image-size {side} and --num-classes as there"
-        " are. Keep other files out of both folders: one more shifts all labels.",
+        f"Train with --feature-path <the folder> --image-size {side} and --num-classes with the"
+        " number of classes. Keep other files out of both folders: one more file shifts all"
+        " labels.",
     )
 
 

@@ -80,10 +80,11 @@ def row_of(sample: ExportSample, setting: Setting) -> dict[str, Any]:
 def advice(setting: Setting) -> Sequence[str]:
     """What is missing."""
     return (
-        "It cannot be trained on yet: text_embedding_bytes, _shape and _dtype are empty, which the"
-        " trainer reads as zeros of a width that no model has. Fill them with the embeddings of the"
-        " captions, float32 of [tokens, width], by the model's own text encoder.",
-        "Where files are added to a folder later, delete map_style_cache/file_info.pkl in it.",
+        "These files cannot be trained on yet: text_embedding_bytes, _shape and _dtype are empty,"
+        " which the trainer reads as zeros of a width that no model has. Fill them with the"
+        " embeddings of the captions, float32 of [tokens, width], by the model's own text"
+        " encoder.",
+        "If you add files to the folder later, delete map_style_cache/file_info.pkl in it.",
     )
 
 

@@ -67,11 +67,11 @@ def variant_for(
     if not force:
         held = sorted({f"{one.name} ({', '.join(one.spaces)})" for one in format.variants})
         raise UsageError(
-            f"The store's latents are of the space {space}, and {format.name} holds"
-            f" those of {spaces_of(format, arch)}: a trainer would train on them without a word,"
-            f" and in the wrong scale. Allowed are {', '.join(held)}. Encode with a model of that"
-            " space (latentcli models lists them), or name another format; --force with --arch"
-            " writes them all the same."
+            f"The store's latents are of the space {space}, and {format.name} holds those of"
+            f" {spaces_of(format, arch)}: a trainer would train on them in the wrong scale,"
+            f" without an error. Allowed are {', '.join(held)}. Encode with a model of that space"
+            " (latentcli models lists them), or name another format; --force with --arch writes"
+            " them anyway."
         )
     if arch is None:
         raise UsageError(

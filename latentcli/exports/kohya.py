@@ -93,7 +93,7 @@ def arrays_of(data: bytes) -> dict[str, Array]:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"it is no archive of arrays: {error}") from error
+        raise ValueError(f"it is not an archive of arrays: {error}") from error
 
 
 def fitted(size: tuple[int, int], bucket: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -144,11 +144,11 @@ def advice(setting: Setting) -> Sequence[str]:
     if setting.mirrored:
         row.append("flip_aug = true")
     lines = [
-        f"In its data set: {', '.join(row)}. Folders inside of that one are subsets of their own."
+        f"In its dataset config: {', '.join(row)}. List each subfolder as a subset of its own."
     ]
     if setting.root != setting.folder:
         lines.append(
-            f"The files have to lie beside the pictures: copy {setting.folder} over"
+            f"The files must be beside the pictures: copy {setting.folder} over"
             f" {setting.root or 'their folder'}, or export there, or use --link-images."
         )
     return (
@@ -178,7 +178,7 @@ def sizes(sizing: Sizing) -> list[str]:
 
 FORMAT = ExportFormat(
     name="kohya",
-    summary="kohya-ss/sd-scripts: an .npz for each picture, to lie beside it",
+    summary="kohya-ss/sd-scripts: an .npz for each picture, beside it",
     variants=VARIANTS,
     fields=False,
     write=write,

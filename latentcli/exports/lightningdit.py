@@ -77,8 +77,8 @@ def advice(setting: Setting) -> Sequence[str]:
     ]
     if not setting.mirrored:
         lines.append(
-            "The store has no mirrored latents, so latents_flip holds the others again: it trains"
-            " without mirrored pictures. Encode with --flip both for them."
+            "The store has no mirrored latents, so latents_flip holds the same latents again, and"
+            " the trainer sees no mirrored pictures. To have them, encode with --flip both."
         )
     return lines
 

@@ -65,8 +65,8 @@ def chunk(items: Sequence[Mapping[str, Any]]) -> bytes:
     offsets = np.cumsum([4 + 4 * (len(items) + 1), *map(len, data)], dtype=np.uint64)
     if offsets[-1] >= MOST:
         raise UsageError(
-            f"A chunk of {len(items):,} samples would have {int(offsets[-1]):,} bytes, and one of"
-            " litData has less than 4 GiB: choose fewer --samples-per-file."
+            f"A chunk of {len(items):,} samples would have {int(offsets[-1]):,} bytes, and litData"
+            " allows less than 4 GiB: choose a smaller --samples-per-file."
         )
     count = np.uint32(len(items)).tobytes()
     return b"".join((count, offsets.astype(np.uint32).tobytes(), *data))

@@ -73,8 +73,9 @@ def closing(facts: Sequence[Facts], setting: Setting) -> Sequence[str]:
     # Of all channels together: the trainer has one factor.
     std = float(np.sqrt(np.mean(found.variance + found.mean**2) - np.mean(found.mean) ** 2))
     lines = [
-        f"The trainer multiplies samples by 0.2325, which is for its own VAE; that of these latents"
-        f" is {1 / max(std, 1e-12):.4f}: set it in engine_mar.py, for training and for sampling."
+        "The trainer multiplies samples by 0.2325, the factor of its own VAE; the factor of these"
+        f" latents is {1 / max(std, 1e-12):.4f}: set it in engine_mar.py, for training and for"
+        " sampling."
     ]
     classes = sorted({label for group in facts for label in group["classes"]})
     if classes != list(range(len(classes))):
@@ -94,8 +95,8 @@ def advice(setting: Setting) -> Sequence[str]:
     ]
     if not setting.mirrored:
         lines.append(
-            "The store has no mirrored latents, so moments_flip holds the others again: it trains"
-            " without mirrored pictures. Encode with --flip both for them."
+            "The store has no mirrored latents, so moments_flip holds the same latents again, and"
+            " the trainer sees no mirrored pictures. To have them, encode with --flip both."
         )
     return lines
 

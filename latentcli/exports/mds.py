@@ -80,8 +80,8 @@ def shard(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], limit: 
     offsets = np.cumsum([begin, *map(len, data)], dtype=np.uint64)
     if offsets[-1] >= MOST:
         raise UsageError(
-            f"A shard of {len(rows):,} samples would have {int(offsets[-1]):,} bytes, and one of"
-            " MDS has less than 4 GiB: choose fewer --samples-per-file."
+            f"A shard of {len(rows):,} samples would have {int(offsets[-1]):,} bytes, and MDS"
+            " allows less than 4 GiB: choose a smaller --samples-per-file."
         )
     count = np.uint32(len(rows)).tobytes()
     return b"".join((count, offsets.astype(np.uint32).tobytes(), head, *data))
@@ -166,8 +166,8 @@ def check(setting: Setting) -> None:
     taken = ("key", "caption", "latent", "latent_flip", "label")
     if setting.bytes_column in taken:
         raise UsageError(
-            f"--bytes-column is {setting.bytes_column!r}, which is another column: name one that is"
-            f" none of {', '.join(taken)}, such as latents_512."
+            f"--bytes-column is {setting.bytes_column!r}, which is already a column: choose"
+            f" another name than {', '.join(taken)}, such as latents_512."
         )
 
 

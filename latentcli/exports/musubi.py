@@ -100,11 +100,12 @@ def advice(setting: Setting) -> Sequence[str]:
             f"bucket_no_upscale = {'true' if setting.sizing.no_upscale else 'false'}",
         ]
     return (
-        f"In its data set: {', '.join(row)}.",
-        f"Still missing are the text encoder's caches, without which every sample is skipped: run"
-        f" {name}_cache_text_encoder_outputs.py --dataset_config FILE --text_encoder WEIGHTS{more}",
+        f"In its dataset config: {', '.join(row)}.",
+        "The text encoder's caches are still missing, and without them every sample is skipped:"
+        f" run {name}_cache_text_encoder_outputs.py --dataset_config FILE --text_encoder"
+        f" WEIGHTS{more}",
         f"Do not run {name}_cache_latents.py on this folder: without --keep_cache it deletes files"
-        " that are not of its data set.",
+        " that are not in its dataset.",
     )
 
 
@@ -112,8 +113,8 @@ def problem(setting: Setting) -> str | None:
     """It looks for caches with a pattern that holds the folder's name."""
     if any(sign in setting.folder for sign in "[*?"):
         return (
-            f"the name {setting.folder} holds a sign of patterns ([, * or ?), and musubi-tuner,"
-            " which searches by pattern, finds nothing in such a folder"
+            f"the name {setting.folder} contains a wildcard character ([, * or ?), and"
+            " musubi-tuner finds no files in such a folder"
         )
     return None
 

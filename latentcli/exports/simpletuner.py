@@ -69,11 +69,12 @@ def advice(setting: Setting) -> Sequence[str]:
         row |= sizes(setting.sizing)
     align = alignment(setting)
     return (
-        f"In the file of data sets: {json.dumps(row, ensure_ascii=False)}",
+        f"In the dataset config: {json.dumps(row, ensure_ascii=False)}",
         f"Train with --aspect_bucket_alignment={align}. SimpleTuner opens the pictures, and reads"
-        " captions from .txt files beside them; it encodes those by itself.",
-        "Before a long run compare target_size in its metadata JSON with the latents: a size that"
-        " it remembers for an aspect ratio, or the limit of a model, can be another.",
+        " captions from .txt files beside them; it encodes the captions itself.",
+        "Before a long run, compare target_size in its metadata JSON with the sizes of the"
+        " latents: they can differ, because of a size that it remembers for an aspect ratio, or a"
+        " limit of the model.",
     )
 
 

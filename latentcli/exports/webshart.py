@@ -62,7 +62,9 @@ def advice(setting: Setting) -> Sequence[str]:
         state_advice(setting),
     ]
     if setting.mirrored:
-        lines.append("Latents of mirrored pictures are left out: each would be a sample.")
+        lines.append(
+            "Latents of mirrored pictures are left out: each would count as a sample of its own."
+        )
     return lines
 
 

@@ -54,7 +54,7 @@ class Buckets:
             raise ValueError(f"{self.rule} buckets need {what}, an area, and a step of at least 1")
         for size in self.table:
             if min(size) < self.step or any(side % self.step for side in size):
-                raise ValueError(f"bucket {size} is no multiple of the step {self.step}")
+                raise ValueError(f"bucket {size} is not a multiple of the step {self.step}")
 
     def pick(self, size: Size) -> Size:
         """The bucket (W, H) of a picture of `size`; SampleError where a side would be 0."""
@@ -152,7 +152,7 @@ def read_buckets(path: str, divisor: int) -> Buckets:
         raise UsageError(f"cannot read the bucket file {path}: {reason}") from error
     sizes = _json_sizes(text, path) if text.lstrip().startswith("[") else _line_sizes(text, path)
     if not sizes:
-        raise UsageError(f"{path} holds no bucket; write one WIDTHxHEIGHT a line, like 1024x768")
+        raise UsageError(f"{path} holds no bucket; write one WIDTHxHEIGHT per line, like 1024x768")
     for where, size in sizes.items():
         check_size(size, divisor, where)
     table = tuple(sorted(set(sizes.values())))
@@ -165,7 +165,7 @@ def described_buckets(fields: Mapping[str, Any]) -> Buckets:
         return Buckets(**{**fields, "table": tuple((w, h) for w, h in fields["table"])})
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
-            f"The store's spec tells buckets that this version cannot read: {error}."
+            f"The store's spec holds buckets that this version cannot read: {error}."
         ) from error
 
 
@@ -201,7 +201,7 @@ def _line_sizes(text: str, path: str) -> dict[str, Size]:
             sizes[where] = int(match[1]), int(match[2])
         elif line:
             raise UsageError(
-                f"{where} is {line[:40]!r}; write one WIDTHxHEIGHT a line, like 1024x768"
+                f"{where} is {line[:40]!r}; write one WIDTHxHEIGHT per line, like 1024x768"
             )
     return sizes
 
@@ -210,7 +210,9 @@ def _json_sizes(text: str, path: str) -> dict[str, Size]:
     try:
         items = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} begins like a JSON list but is none: {error}") from error
+        raise UsageError(
+            f"{path} begins like a JSON list but is not valid JSON: {error}"
+        ) from error
     for number, item in enumerate(items, 1):
         pair = item if isinstance(item, list) and len(item) == 2 else [None]
         # A bool is an int to isinstance.

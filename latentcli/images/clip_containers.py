@@ -35,7 +35,9 @@ def find_fault(path: str, container: str) -> Fault | None:
 
 
 def _short(promised: int, size: int) -> Fault:
-    return Fault("cut short", f"the file has {size:,} of the {promised:,} bytes that it promises")
+    return Fault(
+        "cut short", f"the file has {size:,} of the {promised:,} bytes that its header states"
+    )
 
 
 def _no_end(size: int) -> Fault:

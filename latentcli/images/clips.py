@@ -143,7 +143,7 @@ def _opened(av: Any, path: str) -> InputContainer:
         info = Path(path).stat()
         # A pipe without a writer would block an open for ever.
         if not stat.S_ISREG(info.st_mode):
-            raise SampleError("read", "it is no regular file but a folder, a device or a pipe")
+            raise SampleError("read", "it is not a regular file but a folder, a device or a pipe")
         with Path(path).open("rb") as file:
             empty = not file.read(1)
     except OSError as error:
@@ -168,7 +168,7 @@ def _video_stream(av: Any, container: InputContainer) -> VideoStream:
     stream: Any = container.streams.best("video")
     if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
         kinds = " and ".join(sorted({str(other.type) for other in container.streams}))
-        found = f"there is {kinds}" if kinds else "there is no other either"
+        found = f"there is {kinds}" if kinds else "there are no streams at all"
         raise SampleError("decode_image", f"no video stream; {found}")
     if stream.codec_context is None:
         raise SampleError("decode_image", "its video codec is not one that FFmpeg decodes")
@@ -234,7 +234,7 @@ def _find_fault(
     damage = Fault("damaged", trouble) if trouble else None
     if promised is not None:
         if packets < promised:
-            reason = f"it promises {promised:,} frames; data is there for {packets:,}"
+            reason = f"its header states {promised:,} frames; there is data for {packets:,}"
             return Fault("cut short", reason)
         return damage
     try:

@@ -120,14 +120,14 @@ def from_cicp(primaries: int, transfer: int, full_range: bool = True) -> ColourS
     if transfer in HDR:
         raise SampleError(
             "decode_image",
-            f"its colours are {HDR[transfer]} (HDR), for which there is no one right picture in"
-            " sRGB; convert it to sRGB by a tool that you choose",
+            f"its colours are {HDR[transfer]} (HDR), and there is no single correct conversion to"
+            " sRGB; convert it to sRGB with a tool of your choice",
         )
     if primaries not in PRIMARIES or transfer not in TRANSFERS:
         raise SampleError(
             "decode_image",
-            f"its colours are told by the codes {primaries} and {transfer} of H.273, of which at"
-            " least one has no meaning; convert it to sRGB",
+            f"its colours have the H.273 codes {primaries} and {transfer}, and at least one of"
+            " them is not defined; convert it to sRGB",
         )
     name, corners = PRIMARIES[primaries]
     return ColourSpace(

@@ -29,7 +29,7 @@ def factor_of(reduced: Size, size: Size) -> int:
     for factor in FACTORS:
         if reduced == reduced_size(size, factor):
             return factor
-    raise ValueError(f"picture of {reduced} is no reduction of one of {size}")
+    raise ValueError(f"picture of {reduced} is not a reduction of one of {size}")
 
 
 def largest_factor(size: Size, resized: Size, gaps: Sequence[float]) -> int:

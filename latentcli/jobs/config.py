@@ -56,30 +56,30 @@ class EncodeJob(FollowSettings, ModelSettings, CompileSettings, MemorySettings, 
     )
     dry_run: bool = option(
         False,
-        "Say what would be encoded, and how large, and write nothing.",
+        "Show what would be encoded and how large it would be; write nothing.",
         panel="write",
         daily=True,
         flags=("--dry-run",),
     )
     retry: str | None = option(
         None,
-        "Which inputs of the store to encode again: changed (default: those that changed since),"
-        " failed (those that failed, too), or none.",
+        "Which inputs of the store to encode again: changed (default: those that changed since"
+        " they were encoded), failed (changed and failed ones), or none.",
         section="read",
         panel="resume",
         choices=("changed", "failed", "none"),
     )
     whole_shards: bool = option(
         False,
-        "Encode the whole shard of a changed input again, not that input alone, so that the shard"
+        "Encode the whole shard of a changed input again, not only that input, so that the shard"
         " gets the bytes that a new store would have. Default: off.",
         section="read",
         panel="resume",
     )
     compare: str = option(
         "stat",
-        "Which inputs are read to see whether they changed: stat (default), those of another size"
-        " or time; digest, all of them.",
+        "How changed inputs are found: stat (default) reads only those with another size or time;"
+        " digest reads all of them.",
         section="read",
         panel="resume",
         choices=("stat", "digest"),
@@ -104,22 +104,22 @@ class EncodeJob(FollowSettings, ModelSettings, CompileSettings, MemorySettings, 
         None,
         "gpu: JPEG files are decoded and resized on the model's GPU, if NVIDIA made it (needs"
         " latentcli[gpu-jpeg]); loader processes only check them. Others are decoded on the CPU."
-        " Default: that of the store that is gone on with; else cpu.",
+        " Default: as in the store, else cpu.",
         section="decode_image",
         choices=("cpu", "gpu"),
     )
     batch_size: int | None = like(
         ImageIntake,
         "batch_size",
-        help="Images, or frames, per batch. Default: as in the store, else 8 on a CPU, and on a GPU"
-        " as many as have 2^23 pixels, at most 256.",
+        help="Images, or frames, per batch. Default: as in the store, else 8 on a CPU, and on a"
+        " GPU as many as have 2^23 pixels together, at most 256.",
     )
     model: str = model_option(
         BUNDLED_MODEL, f"{MODEL} The bundled one is for trying the tool. Default: {BUNDLED_MODEL}."
     )
     devices: str | None = option(
         None,
-        "One process per GPU: all, a number, or a list like 0,2. With --device cpu, so many"
+        "One process per GPU: all, a number, or a list like 0,2. With --device cpu: the number of"
         " processes. Default: one.",
         section="model",
         panel="batch",
@@ -179,8 +179,8 @@ class EncodeJob(FollowSettings, ModelSettings, CompileSettings, MemorySettings, 
     )
     shard_format: str = option(
         "safetensors",
-        "Format of shards: safetensors (default) or webdataset. The latter are tars, which keep all"
-        " that the samples of source tars hold besides.",
+        "Format of shards: safetensors (default) or webdataset. webdataset shards are tars that"
+        " also keep the other members of source samples.",
         section="write",
         daily=True,
         choices=("safetensors", "webdataset"),
@@ -203,8 +203,8 @@ class SyncJob:
     store: str = store_argument("Folder or URL of a store.", section="write")
     sources: tuple[str, ...] = option(
         (),
-        "Where the inputs are; what is not there is dropped. Default: where they were when the"
-        " store was made, and only files that are no longer there are dropped.",
+        "Where the inputs are now; inputs that are not there are dropped. Default: where they"
+        " were when the store was made; then only inputs whose files are gone are dropped.",
         argument=True,
         section="read",
         metavar="SRC",
@@ -221,7 +221,7 @@ class SyncJob:
     )
     dry_run: bool = option(
         False,
-        "Say what would be dropped and renamed, and change nothing.",
+        "Show what would be dropped and renamed; change nothing.",
         panel="write",
         flags=("--dry-run",),
     )
@@ -266,8 +266,9 @@ class DecodeJob(FollowSettings, DecodeSettings, ModelSettings, CompileSettings, 
     devices: str | None = like(
         EncodeJob,
         "devices",
-        help="One process per GPU: all, a number, or a list like 0,2. With --device cpu, so many"
-        " processes. They share the units of a store, or the files of a cache. Default: one.",
+        help="One process per GPU: all, a number, or a list like 0,2. With --device cpu: the"
+        " number of processes. They share the units of a store, or the files of a cache."
+        " Default: one.",
     )
     force: bool = option(
         False,
@@ -276,8 +277,8 @@ class DecodeJob(FollowSettings, DecodeSettings, ModelSettings, CompileSettings, 
     )
     latents: str | None = option(
         None,
-        "State of the latents in a file that does not tell: raw, or the model's own, whitened or"
-        " scaled (default). A file of moments must be a shard.",
+        "State of the latents in a file that does not say it: raw, or the model's own, whitened"
+        " or scaled (default). A file of moments must be a shard.",
         section="encode",
         choices=LATENTS,
     )
@@ -427,6 +428,6 @@ def check_pipe(job: EncodeJob) -> None:
     if job.devices is not None or job.engine != "local":
         raise UsageError(f"{ONE_PROCESS}; give files to use several.")
     if job.dry_run:
-        raise UsageError("A pipe cannot be looked into beforehand: --dry-run needs files.")
+        raise UsageError("A pipe cannot be read beforehand: --dry-run needs files.")
     if job.output == STDOUT and job.samples_per_shard is not None:
         raise UsageError("A tar stream has no shards: leave out --samples-per-shard with -o -.")

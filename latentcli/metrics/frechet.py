@@ -91,7 +91,9 @@ def frechet_distance(a: FeatureSums, b: FeatureSums, compat: str = "centred") ->
     if compat not in COMPATS:
         raise ValueError(f"compat is {compat!r}; allowed are {', '.join(COMPATS)}")
     if a.dim != b.dim:
-        raise ValueError(f"features have {a.dim} and {b.dim} values, both must have as many")
+        raise ValueError(
+            f"features have {a.dim} and {b.dim} values, both must have the same number"
+        )
     first, second = (
         sums.covariance if compat == "centred" else sums.second_moment for sums in (a, b)
     )

@@ -208,7 +208,7 @@ class FrechetInception:
             return SetValue(None, f"rFID needs two images; there are {fewest}.")
         value = float(metric.compute())
         if not math.isfinite(value):
-            return SetValue(None, "rFID came out as no number: the features overflow.")
+            return SetValue(None, "rFID is not a number: the features overflow.")
         # Rounding can bring equal sets below 0.
         return SetValue(max(0.0, value), _few(fewest, features) if fewest < features else None)
 

@@ -165,7 +165,7 @@ class Autoencoder(nn.Module, ABC):
     def _checked(self, images: Tensor) -> Tensor:
         if not self.can_encode:
             raise WeightsError(
-                "This model is a decoder alone: encode with a model whose latent space is"
+                "This model has only a decoder: encode with a model whose latent space is"
                 f" {self.spec.space}, and give its latents to this one."
             )
         self.spec.latent_size(images.shape[-2], images.shape[-1])
@@ -174,8 +174,8 @@ class Autoencoder(nn.Module, ABC):
     def _check_latents(self, latents: Tensor, height: int | None, width: int | None) -> None:
         if not self.can_decode:
             raise WeightsError(
-                "This model is an encoder alone: decode its latents with a model whose latent space"
-                f" is {self.spec.space}."
+                "This model has only an encoder: decode its latents with a model whose latent"
+                f" space is {self.spec.space}."
             )
         self.spec.image_size(latents.shape, height, width)
 

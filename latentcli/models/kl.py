@@ -143,9 +143,10 @@ def adapt(state: dict[str, Tensor], model: Autoencoder) -> dict[str, Tensor]:
     lost = set(expected) - set(state)
     if set(STATS) <= lost and all(name.startswith("bn.") for name in lost):
         raise WeightsError(
-            f"The weights lack the batch-norm statistics {' and '.join(STATS)}, with which FLUX.2's"
-            " latents are whitened: files of a decoder alone do. Use a file that has them, such as"
-            " diffusion_pytorch_model.safetensors or full_encoder_small_decoder.safetensors."
+            f"The weights lack the batch-norm statistics {' and '.join(STATS)}, with which"
+            " FLUX.2's latents are whitened: files that hold only a decoder lack them. Use a file"
+            " that has them, such as diffusion_pytorch_model.safetensors or"
+            " full_encoder_small_decoder.safetensors."
         )
     return state
 

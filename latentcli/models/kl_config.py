@@ -116,9 +116,9 @@ def _check_network(config: Mapping[str, Any]) -> None:
     ]
     patch = tuple(config.get("patch_size", (1, 1)))
     if len(patch) != 2 or patch[0] != patch[1]:
-        wrong.append(f"patch_size is {patch}, only a square can be run")
+        wrong.append(f"patch_size is {patch}, only a square is supported")
     if config.get("latents_mean") and config.get("shift_factor"):
-        wrong.append("latents_mean and shift_factor are both given, and which counts is unknown")
+        wrong.append("latents_mean and shift_factor are both given, and only one of them may be")
     if config.get("scaling_factor") == 0:
         wrong.append("scaling_factor is 0")
     if wrong:

@@ -222,7 +222,7 @@ def read_preset(path: Path) -> Preset:
     preset = Preset(name=path.stem, **_values(document, path))
     if not {"repo", "bundled", "file"} & set(document.get("weights", {})):
         raise UsageError(
-            f"{path}: [weights] needs repo or bundled, or file alone where the checkpoint is not"
+            f"{path}: [weights] needs repo or bundled, or only file, if the checkpoint is not"
             " published."
         )
     try:

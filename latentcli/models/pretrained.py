@@ -154,8 +154,8 @@ def at_path(
     chosen, *also = _in_folder(path, file, name) if path.is_dir() else [path]
     if chosen.suffix not in SUFFIXES:
         raise WeightsError(
-            f"{path} is no weights file: it must end in {', '.join(SUFFIXES)}, or be a folder"
-            f" with {file}."
+            f"{path} is not a weights file: its name must end in {', '.join(SUFFIXES)}, or be a"
+            f" folder with {file}."
         )
     as_published = path.is_dir() or path.name == file
     config = _read_config(chosen) if as_published else None
@@ -183,7 +183,7 @@ def _undecided(folder: Path, file: str, others: list[Path]) -> str:
     if not others:
         return f"The folder {folder} has no {file} and no other weights file; it must hold {file}."
     return (
-        f"The folder {folder} has no {file}, and of its other weights files it cannot be told which"
+        f"The folder {folder} has no {file}, and it is not clear which of its other weights files"
         f" is meant: {some([path.name for path in others])}. Name the file, or keep {file} there."
     )
 
@@ -345,7 +345,7 @@ def _reason(error: Exception, revision: str) -> str:
     if isinstance(error, GatedRepoError):
         return "gated; accept its terms on its page, then `hf auth login` or set HF_TOKEN"
     if isinstance(error, RepositoryNotFoundError):
-        return "no such repository, or a private one that HF_TOKEN does not open"
+        return "no such repository, or a private one that HF_TOKEN may not read"
     if isinstance(error, RevisionNotFoundError):
         return f"no revision {revision}"
     if isinstance(error, EntryNotFoundError) and isinstance(error, HfHubHTTPError):

@@ -251,15 +251,15 @@ def _refuse_other_class(preset: Preset, found: Mapping[str, Any], where: str) ->
 def _recognise(config: dict[str, Any] | None, where: str) -> Family:
     if config is None:
         raise WeightsError(
-            f"{where} has no {CONFIG}, so it cannot be told which network the weights are for."
-            f" Put the repository's {CONFIG} there, or name a preset: {', '.join(preset_names())}."
+            f"{where} has no {CONFIG}, so it is not known which network the weights are for. Put"
+            f" the repository's {CONFIG} there, or name a preset: {', '.join(preset_names())}."
         )
     for name in families():
         if family(name).recognises(config):
             return family(name)
     raise WeightsError(
-        f"{where}/{CONFIG} is of no family that latentcli knows ({', '.join(families())}); its keys"
-        f" are {', '.join(sorted(config)) or 'none'}."
+        f"{where}/{CONFIG} does not match any family that latentcli knows"
+        f" ({', '.join(families())}); its keys are {', '.join(sorted(config)) or 'none'}."
     )
 
 
@@ -295,5 +295,5 @@ def _check_geometry(model: Autoencoder, preset: Preset, path: Path, kind: Family
         )
     if model.can_encode < preset.can_encode and not kind.halves:
         raise WeightsError(
-            f"{path} holds a decoder alone, but preset {preset.name} has an encoder too."
+            f"{path} holds only a decoder, but preset {preset.name} has an encoder too."
         )

@@ -78,7 +78,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
-            f"{path} is no complete safetensors file ({path.stat().st_size:,} bytes): {error}."
+            f"{path} is not a complete safetensors file ({path.stat().st_size:,} bytes): {error}."
             " Fetch it again."
         ) from error
 
@@ -97,7 +97,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     # torch's reader of older files meets damage with whatever its parser stumbles over.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} is no complete PyTorch file: {reason}") from error
+        raise WeightsError(f"{path} is not a complete PyTorch file: {reason}") from error
     return _tensors_of(content, path)
 
 
@@ -111,7 +111,7 @@ def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
     strangers = [str(name) for name, value in inner.items() if not isinstance(value, Tensor)]
     if strangers:
         raise WeightsError(
-            f"{path} must hold tensors by name; these entries are none: {some(strangers)}."
+            f"{path} must hold tensors by name; these entries are not tensors: {some(strangers)}."
         )
     return inner
 

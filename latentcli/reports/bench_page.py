@@ -72,9 +72,7 @@ def op_section(document: Values, op: str, rows: Sequence[Values]) -> str:
     if charts[OPEN_CASES:]:
         rest = f'<div class="charts">\n{"".join(charts[OPEN_CASES:])}</div>\n'
         shown += folded(f"Bars of {len(charts) - OPEN_CASES} more sizes and batches", rest)
-    table = column_table(
-        choices(op, versus, cut)[0], rows, "Medians, and the quartiles around them"
-    )
+    table = column_table(choices(op, versus, cut)[0], rows, "Medians and quartiles")
     shares = share_part(rows) if document.get("ceilings") else ""
     return section(op, heading(document, op), shown, table, shares)
 
@@ -98,7 +96,7 @@ def case_chart(rows: Sequence[Values], base: str) -> str:
     times = bars(
         [(row["model"], rounded(row["ms_per_batch"])) for row in rows],
         title=f"Time of a batch, {name}",
-        unit="ms, less is better",
+        unit="ms, lower is better",
     )
     charts = chart_figure(times, f"Time of a batch, {name}.")
     speedups = [(row["model"], rounded(row["speedup"])) for row in rows if row["speedup"]]
@@ -118,13 +116,13 @@ def share_part(rows: Sequence[Values]) -> str:
                 title=f"Share of the machine's {what}",
                 unit="%",
             ),
-            f"How much of what the machine does in {what} at most.",
+            f"Share of the machine's highest speed in {what}.",
         )
         for key, what in of.items()
     )
-    table = column_table(SHARE_CHOICES[0], rows, "Work, and the share of what the machine can do")
+    table = column_table(SHARE_CHOICES[0], rows, "Work, and its share of the machine's speed")
     charts = f'<div class="charts">\n{"".join(drawn)}</div>\n'
-    return f"<h3>Beside what the machine can do</h3>\n{charts}{table}"
+    return f"<h3>Share of the machine's speed</h3>\n{charts}{table}"
 
 
 def column_table(columns: Sequence[Column], rows: Sequence[Values], caption: str) -> str:

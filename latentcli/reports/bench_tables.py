@@ -123,7 +123,7 @@ def bench_tables(document: Values) -> Iterator[RenderableType]:
         of_op = [row for row in rows if row["op"] == op]
         yield FittingTable(choices(op, versus, cut), of_op)
         if document.get("ceilings"):
-            yield Text(f"\n{op} beside what the machine can do")
+            yield Text(f"\n{op}, share of the machine's speed")
             yield FittingTable(SHARE_CHOICES, of_op)
 
 
@@ -215,7 +215,7 @@ def flags_text(flags: Values | None) -> str | None:
 def weights_text(document: Values) -> str:
     """Where each model's weights came from, or that they are random."""
     if document["random_weights"]:
-        return "random: the networks' speed, of pictures that mean nothing"
+        return "random: the speed is that of the networks, the pictures mean nothing"
     return ", ".join(f"{m['model']} {m['weights']}" for m in document["models"])
 
 
@@ -248,8 +248,8 @@ def checks_text(checks: list[Values] | None) -> str | None:
         return None
     worst = max(checks, key=lambda check: check["relative_rms"])
     return (
-        f"{len(checks)} outputs against eager float32, largest relative RMS"
-        f" {worst['relative_rms']:.2g} ({worst['tolerance']:g} allowed)"
+        f"{len(checks)} output{'' if len(checks) == 1 else 's'} against eager float32, largest"
+        f" relative RMS {worst['relative_rms']:.2g} ({worst['tolerance']:g} allowed)"
     )
 
 

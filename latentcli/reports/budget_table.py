@@ -45,7 +45,7 @@ def psnr_text(row: Values) -> str:
     if "psnr" not in row:
         return ""
     if row["unfit"]:
-        return f"{row['unfit']} do not fit"
+        return f"{row['unfit']} out of range"
     mean = row["psnr"]["mean"]
     return "the same" if mean is None else f"{mean:.3f}"
 
@@ -63,8 +63,9 @@ def note(document: Values) -> str:
         what = f"{pictures} encoded and decoded with {model}, compared with what was encoded."
     else:
         what = (
-            f"The pictures are not at hand: {pictures} decoded with {model} from the"
-            f" {document['stored_in']} latents of the store, compared with what those decode to."
+            f"The pictures were not found: {pictures} decoded with {model} from the"
+            f" {document['stored_in']} latents of the store, compared with what these latents"
+            " decode to."
         )
     if document["stored_in"] is None:
         return f"{what} Bytes are those of the sample's sizes."

@@ -109,7 +109,7 @@ def counts(document: Values) -> str:
     total, parts = document["parameters"], document["parameters_by_part"]
     shown = f"{total:,}"
     if parts is None:
-        return f"{shown} (by part not known here: {document['network_note']})"
+        return f"{shown} (not known by part: {document['network_note']})"
     listed = ", ".join(f"{words(part)} {parameters(number)}" for part, number in parts.items())
     return f"{shown}: {listed}" if len(parts) > 1 else shown
 

@@ -53,7 +53,11 @@ def channel_plot(
     body += s.grid_x(along, top, top + PLOT, "channel")
     bottom = top + PLOT + 44
     lost = len(measured) - len(drawn)
-    note = f"{lost:,} channels have no finite figure." if lost else ""
+    note = (
+        f"{lost:,} {'channel has' if lost == 1 else 'channels have'} no finite figure."
+        if lost
+        else ""
+    )
     if note:
         body += s.words(left, bottom + 10, note)
         bottom += 18

@@ -98,8 +98,8 @@ def _head(facts: Facts) -> Iterator[str]:
     if facts["license"] == "unknown":
         yield ""
         yield (
-            f"The licence is not filled in yet: latents are made from {noun}, so it is that of the"
-            f" {noun} that decides. Set `license` above."
+            f"The licence is not filled in yet: latents are made from {noun}, so the licence of"
+            f" the {noun} decides. Set `license` above."
         )
 
 
@@ -142,11 +142,11 @@ def _data(facts: Facts) -> Iterator[str]:
         ("left out by filters", f"{totals['filtered']:,}"),
         ("with a caption", f"{captions:,}"),
         ("other fields", others or None),
-        ("shards", f"{totals['shards']:,} of {byte_words(totals['bytes'])} together"),
+        ("shards", f"{totals['shards']:,}, {byte_words(totals['bytes'])} in all"),
     )
     if facts["missing"]:
         yield ""
-        yield f"**Not whole:** {_text(facts['missing'])}."
+        yield f"**Incomplete:** {_text(facts['missing'])}."
 
 
 def _preprocessing(facts: Facts) -> Iterator[str]:
@@ -154,7 +154,7 @@ def _preprocessing(facts: Facts) -> Iterator[str]:
     size = done["size"] and "x".join(map(str, done["size"]))
     ways = {
         "crop": f"resized to cover {size}, then the centre cropped",
-        "bucket": "resized to the nearest of several sizes of like aspect ratio, then cropped",
+        "bucket": "resized to the size with the nearest aspect ratio among several, then cropped",
         "none": "not resized; the centre cropped to the model's size rule",
     }
     buckets = done.get("buckets") or {}
@@ -166,7 +166,7 @@ def _preprocessing(facts: Facts) -> Iterator[str]:
         ("buckets", f"rule {buckets['rule']}, {len(buckets['table'])} sizes" if buckets else None),
         (
             "transparency",
-            f"laid on {decoded['alpha']}" if decoded["alpha"] != "drop" else "ignored",
+            f"on {decoded['alpha']}" if decoded["alpha"] != "drop" else "ignored",
         ),
         ("mirrored latents", "stored too" if facts["flip"] else None),
         ("frames of clips", _frames(facts["clips"])),
@@ -177,7 +177,7 @@ def _frames(clips: Facts | None) -> str | None:
     if clips is None:
         return None
     most = f", {clips['frames']} at most" if clips["frames"] else ""
-    return f"every {clips['stride']}.{most}" if clips["stride"] != 1 else f"all{most}"
+    return f"one of every {clips['stride']}{most}" if clips["stride"] != 1 else f"all{most}"
 
 
 def _statistics(facts: Facts) -> Iterator[str]:
@@ -185,7 +185,7 @@ def _statistics(facts: Facts) -> Iterator[str]:
     yield ""
     channels = facts["channels"]
     if channels and channels["mean"]:
-        yield f"Of what is stored, over all values of each of {len(channels['mean'])} channels:"
+        yield f"Of the stored latents, over all values of each of {len(channels['mean'])} channels:"
         yield ""
         yield "| | smallest | average | largest |"
         yield "|---|---|---|---|"
@@ -195,7 +195,7 @@ def _statistics(facts: Facts) -> Iterator[str]:
             low, high = (f"{values[i]:.4g} (channel {i})" for i in at)
             yield f"| {told} | {low} | {sum(values) / len(values):.4g} | {high} |"
         yield ""
-        yield "`manifest.json` has each channel's own."
+        yield "`manifest.json` has the figures of each channel."
         yield ""
     sizes = facts["sizes"]
     yield "| latents | pixels | samples |"
@@ -277,8 +277,8 @@ def _making(facts: Facts) -> Iterator[str]:
     yield "## How it was made"
     yield ""
     yield (
-        f"By {facts['tool']}, with a command like this one, which was put together from"
-        " `manifest.json`; its sources are named, not located."
+        f"By {facts['tool']}, with a command like this one. It was rebuilt from `manifest.json`,"
+        " and has the names of the sources without their paths."
     )
     yield ""
     yield "```console"

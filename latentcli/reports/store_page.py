@@ -93,9 +93,9 @@ def _verdict(report: Values, check: Values | None) -> str:
     items = [f"<li>{escape(item['text'])}</li>\n" for item in found]
     rest = f"<ul>\n{''.join(items[OPEN_FINDINGS:])}</ul>\n"
     more = folded(f"{len(found) - OPEN_FINDINGS:,} more", rest) if items[OPEN_FINDINGS:] else ""
-    count = f"{len(found):,} thing{'' if len(found) == 1 else 's'}"
+    count = f"{len(found):,} finding{'' if len(found) == 1 else 's'}"
     return (
-        f'<div class="verdict bad"><p><strong>{count} to look at.</strong> {few}</p>\n'
+        f'<div class="verdict bad"><p><strong>{count}.</strong> {few}</p>\n'
         f"<ul>\n{''.join(items[:OPEN_FINDINGS])}</ul>\n{more}{checked}</div>\n"
     )
 

@@ -187,7 +187,8 @@ def foreign_facts(document: Values) -> dict[str, str | None]:
         "latents of": document["format"],
         "place": document["store"],
         "latent space": space,
-        "latents": f"{document['encoded']:,} in {document['files']:,} files",
+        "latents": f"{document['encoded']:,} in {document['files']:,}"
+        f" file{'' if document['files'] == 1 else 's'}",
         "cannot be read": f"{document['failed']:,}" if document["failed"] else None,
         "bytes": f"{document['bytes']:,}",
         "dtypes": dtypes or None,
@@ -277,15 +278,15 @@ def filters_text(document: Values) -> str | None:
 def sources_text(sources: Values | None) -> str:
     """Which inputs of a store are not what they were."""
     if not sources:
-        return "not looked at"
+        return "not checked"
     parts = [f"{root} is not there" for root in sources["missing_roots"]]
     for kind in ("gone", "changed"):
         if count := sources[kind]:
             more = " ..." if count > len(sources[f"{kind}_examples"]) else ""
             parts.append(f"{count:,} {kind}: {', '.join(sources[f'{kind}_examples'])}{more}")
     if unknown := sources.get("unknown"):
-        parts.append(f"{unknown:,} of which the store does not say where they lie")
-    return "; ".join(parts) or "all there" + (" and as they were" * (sources["changed"] == 0))
+        parts.append(f"{unknown:,} with a place that the store does not say")
+    return "; ".join(parts) or "all there" + (" and unchanged" * (sources["changed"] == 0))
 
 
 def reencoded_text(again: Values | None) -> str:

@@ -196,7 +196,10 @@ def test_help_tells_the_defaults_that_a_job_finds_by_itself() -> None:
         encode["samples_per_shard"].help
     )
     assert f"Default: {Cpu.batch_size} on a CPU, {Cuda.batch_size} on a GPU." in rest
-    on_gpu = f"as many as have 2^{Cuda.batch_pixels.bit_length() - 1} pixels, at most {LARGEST}."
+    on_gpu = (
+        f"as many as have 2^{Cuda.batch_pixels.bit_length() - 1} pixels together, at most"
+        f" {LARGEST}."
+    )
     assert f"else {Cpu.batch_size} on a CPU, and on a GPU {on_gpu}" in encode["batch_size"].help
     assert f"{Cpu.groups} on a CPU, {Cuda.groups} on a GPU." in embed["batch_size"].help
 

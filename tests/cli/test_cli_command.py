@@ -82,7 +82,7 @@ def test_a_field_is_an_option_a_variable_and_a_key(
     monkeypatch.setenv("LATENTCLI_LOAVES", "5")
     monkeypatch.setenv("LATENTCLI_TOPPING", "salt")
     monkeypatch.setenv("LATENTCLI_COOK", "wood")  # an option without a variable
-    assert "LATENTCLI_COOK, which is no variable of latentcli" in cli(*bake).err
+    assert "LATENTCLI_COOK, which is not a variable of latentcli" in cli(*bake).err
     monkeypatch.delenv("LATENTCLI_COOK")
     found = cli(*bake).document
     assert (found["loaves"], found["toppings"], found["cook"]) == (5, ["salt"], "gas")

@@ -35,7 +35,7 @@ def test_roundtrip_groups_as_encode_does(cli: Run, tiny_model: Path) -> None:
     made = cli(*words, "--max-pixels", 3500, "--device", "cpu")
     assert made.code == 3
     line = TOO_LARGE.replace("...x..., ...", "80x48, 3,840 pixels").replace("3,000", "3,500")
-    assert f"2 inputs failed, which --json lists:\n  2 x {line}\n" in made.err
+    assert f"2 inputs failed, listed by --json:\n  2 x {line}\n" in made.err
     told = cli(*words, "--max-pixels", 3500, "--json").document
     assert told["reasons"] == {line: 2} and len(told["failures"]) == 2
 
@@ -47,7 +47,7 @@ def test_decode_groups_as_encode_does(cli: Run, tiny_model: Path) -> None:
     made = cli(*words)
     reason = "decode: the latent has ... channels, the model takes 8"
     assert made.code == 3
-    assert f"2 inputs failed, which --json lists:\n  2 x {reason}\n" in made.err
+    assert f"2 inputs failed, listed by --json:\n  2 x {reason}\n" in made.err
     assert cli(*words, "--json").document["reasons"] == {reason: 2}
 
 

@@ -35,11 +35,11 @@ def test_a_damaged_store_is_described_and_refused(cli: Run, store: Path, tmp_pat
     whole = shard.read_bytes()
     shard.unlink()
     shown = cli("inspect", store)
-    assert shown.code == 3 and "000000.safetensors is gone" in shown.out
-    assert "The same encode command makes damaged and missing units again." in shown.err
+    assert shown.code == 3 and "000000.safetensors is missing" in shown.out
+    assert "Run the same encode command again to encode the damaged and missing units." in shown.err
     document = cli("inspect", store, "--json").document
     assert (document["encoded"], document["missing"]) == (0, 0)
-    assert document["damaged"]["count"] == 1 and "is gone" in document["incomplete"]
+    assert document["damaged"]["count"] == 1 and "is missing" in document["incomplete"]
     shard.write_bytes(b"\xff" * 8 + whole[8:])
     shown = cli("inspect", store, "--report", tmp_path / "report")
     assert shown.code == 3 and "verify --repair" in shown.err

@@ -104,7 +104,7 @@ def test_numbers_may_stand_for_text(tmp_path: Path) -> None:
         ("[decode]\nsteps = 1", "[decode] has no key 'steps' for encode; encode has no settings"),
         ("size = 1", "unknown section [size]"),
         ("read = 1", "read must be a section, written [read]"),
-        ("batch_size", "no valid TOML"),
+        ("batch_size", "not valid TOML"),
         ('[batch]\nbatch_size = "x"', "[batch] batch_size is 'x'; expected a whole number"),
         ("[batch]\nbatch_size = 1.5", "expected a whole number"),
         ("[batch]\nbatch_size = '8'", "[batch] batch_size is '8'; expected a whole number"),
@@ -115,7 +115,7 @@ def test_numbers_may_stand_for_text(tmp_path: Path) -> None:
         ("[batch]\nbatch_size = 0", "--batch-size is 0; it must be at least 1"),
         ("[preprocess]\nfilter = 'cubic'", "allowed are lanczos, bicubic, bilinear, box"),
         ("[read]\nmax_bad = 'x'", "--max-bad is 'x'"),
-        ('verb = "decode"', "is no job for encode; run latentcli decode --config"),
+        ('verb = "decode"', "is not a job for encode; run latentcli decode --config"),
     ],
 )
 def test_mistakes_in_a_file_are_told(tmp_path: Path, text: str, told: str) -> None:

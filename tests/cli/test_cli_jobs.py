@@ -135,7 +135,7 @@ def test_verify(cli: Run, store: Path) -> None:
     bad = cli("verify", store, "--samples", 0)
     assert bad.code == 1
     assert "000000" in bad.out
-    assert "is not as it was written: 1 problem" in bad.err
+    assert "failed the check: 1 problem" in bad.err
     document = cli("verify", store, "--samples", 0, "--json").document
     assert document["ok"] is False
     assert len(document["problems"]) == 1

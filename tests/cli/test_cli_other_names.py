@@ -76,8 +76,8 @@ def test_an_option_of_another_tool(command: str, name: str, hint: str | None) ->
 
 def test_an_option_that_is_not_needed_here_is_explained() -> None:
     hint = option_hint("--train_data_dir", flags("encode"))
-    assert hint == ". What is read is named without an option, as in latentcli encode photos."
-    assert "goes on where it stopped" in str(option_hint("--resume", flags("encode")))
+    assert hint == ". Sources are named without an option, as in latentcli encode photos."
+    assert "the same command resumes" in str(option_hint("--resume", flags("encode")))
 
 
 def test_commands_of_other_tools() -> None:

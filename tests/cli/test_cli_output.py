@@ -125,7 +125,7 @@ def test_encode_summary() -> None:
 
 
 def test_the_limit_is_told_where_it_is_known() -> None:
-    reason = "decode_image is the limit: 1.9 of 2 workers busy; more --workers would help"
+    reason = "The slowest stage is decode_image: 1.9 of 2 workers busy; more --workers would help"
     assert list(words.slowest(ENCODED | {"bottleneck_reason": reason})) == [f"{reason}."]
     (fallback,) = words.slowest(ENCODED | {"bottleneck_reason": None})
     assert fallback.startswith("The slowest stage was decode_image: ")
@@ -159,7 +159,7 @@ def test_failures_are_told_by_reason() -> None:
 def test_failures_in_the_document() -> None:
     failures = [{"key": "a", "error": "read: no file"}]
     told = words.failures({"failed": 1, "failures": failures, "reasons": {"read: no file": 1}})
-    assert list(told) == ["1 input failed, which --json lists:", "  1 x read: no file"]
+    assert list(told) == ["1 input failed, listed by --json:", "  1 x read: no file"]
 
 
 def test_without_failures_nothing_is_said() -> None:

@@ -68,7 +68,7 @@ def test_what_would_be_done_and_what_it_costs() -> None:
 def test_texts_that_have_changed():
     lines = shown(texts=2)
     assert lines[4:6] == [
-        "Captions or fields of 2 shards have changed; they are taken without encoding.",
+        "Captions or fields of 2 shards have changed; they are updated without encoding.",
         "To be written: about 2.0 KiB.",
     ]
 
@@ -97,7 +97,7 @@ def test_a_store_of_another_spec() -> None:
     lines = shown(refused=[{"field": "preprocess.size", "there": [256, 256], "now": None}])
     assert lines == [
         "s was made with another spec; encode would refuse to add to it:",
-        "  preprocess.size: [256, 256] there, None now",
+        "  preprocess.size: [256, 256] in the store, None now",
         "Use the same options, or another output folder (-o).",
     ]
 

@@ -69,7 +69,7 @@ NEAR = {
     "encode photos --gpu 0": "(did you mean '--device'?)",
     "encode photos --bs=4": "(did you mean '--batch-size'?)",
     "encode photos --caption_extension .txt": "(did you mean '--captions'?)",
-    "encode --input photos": "No such option: --input. What is read is named without an option",
+    "encode --input photos": "No such option: --input. Sources are named without an option",
     "compress photos": "No such command 'compress'. Did you mean 'encode'?",
     "train photos.latents": "No such command 'train'. latentcli makes latents and trains nothing.",
     "LATENTCLI_SIZ=3 encode photos": "(did you mean 'LATENTCLI_SIZE'?)",

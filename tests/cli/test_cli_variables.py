@@ -21,7 +21,7 @@ NAMED = re.compile(r"\bLATENTCLI_[A-Z][A-Z_]*\b")
     [
         ("LATENTCLI_BATCHSIZE", "LATENTCLI_BATCHSIZE (did you mean 'LATENTCLI_BATCH_SIZE'?)"),
         ("LATENTCLI_WEIGHT", "LATENTCLI_WEIGHT (did you mean 'LATENTCLI_WEIGHTS'?)"),
-        ("LATENTCLI_XYZZY_PLUGH", "LATENTCLI_XYZZY_PLUGH, which is no variable of latentcli."),
+        ("LATENTCLI_XYZZY_PLUGH", "LATENTCLI_XYZZY_PLUGH, which is not a variable of latentcli."),
     ],
 )
 @pytest.mark.parametrize("words", [["models"], ["inspect", "nowhere"], ["models", "show", "x"]])
@@ -39,7 +39,7 @@ def test_several_are_told_at_once(cli: Run, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("LATENTCLI_MODLE", "x")
     told = cli("models").err
     assert "_MODLE (did you mean 'LATENTCLI_MODEL'?), LATENTCLI_SISE (did" in told
-    assert "which are no variables" in told
+    assert "which are not variables" in told
 
 
 def test_help_and_version_are_given_all_the_same(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:

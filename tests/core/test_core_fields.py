@@ -54,10 +54,10 @@ def test_a_text(data, text):
     [
         (b"", "empty", "empty"),
         (b"\xef\xbb\xbf \n\t", "empty", "empty"),
-        ("Kätzchen".encode("latin-1"), "not_utf8", "no UTF-8"),
+        ("Kätzchen".encode("latin-1"), "not_utf8", "not UTF-8"),
         ("a cat".encode("utf-16-le"), "not_utf8", "zero bytes"),
-        ("a cat".encode("utf-32"), "not_utf8", "no UTF-8"),
-        (b"\xff\xfea", "not_utf8", "no UTF-8"),
+        ("a cat".encode("utf-32"), "not_utf8", "not UTF-8"),
+        (b"\xff\xfea", "not_utf8", "not UTF-8"),
         (f"{LONGEST}.".encode(), "too_long", "65,536 bytes"),
     ],
 )
@@ -70,10 +70,10 @@ def test_a_text_that_is_refused(data, kind, reason):
 @pytest.mark.parametrize(
     ("data", "kind", "reason"),
     [
-        (b'{"a": 1', "broken", "no JSON"),
-        (b"", "broken", "no JSON"),
-        (b"[" * 100_000, "broken", "no JSON"),
-        (b'{"a": "\xe4"}', "not_utf8", "no UTF-8"),
+        (b'{"a": 1', "broken", "not JSON"),
+        (b"", "broken", "not JSON"),
+        (b"[" * 100_000, "broken", "not JSON"),
+        (b'{"a": "\xe4"}', "not_utf8", "not UTF-8"),
         (b'"%b"' % (b"a" * MAX_DOCUMENT), "too_long", "1,048,576 bytes"),
     ],
 )
@@ -93,13 +93,13 @@ def nested(depth: int) -> object:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ({"a": [1, {"b": float("nan")}]}, "nan is no number"),
-        (float("-inf"), "-inf is no number"),
-        (nested(MAX_DEPTH + 1), "more than 32 deep"),
-        ({"a": "\ud83d"}, "half of a UTF-16 pair"),
-        ({"\udc00": 1}, "half of a UTF-16 pair"),
-        ({1: "a"}, "no text"),
-        (b"a", "no value of JSON"),
+        ({"a": [1, {"b": float("nan")}]}, "nan is not a JSON number"),
+        (float("-inf"), "-inf is not a JSON number"),
+        (nested(MAX_DEPTH + 1), "more than 32 levels deep"),
+        ({"a": "\ud83d"}, "half of a UTF-16 surrogate pair"),
+        ({"\udc00": 1}, "half of a UTF-16 surrogate pair"),
+        ({1: "a"}, "is not text"),
+        (b"a", "not a JSON value"),
     ],
 )
 def test_values_that_are_no_fields(value, reason):
@@ -193,8 +193,8 @@ def test_a_bad_field_is_refused_alone():
     found.add_document("a.json", b'{"caption": "a", "score": NaN, "x": 1e999, "y": 1}')
     assert found.fields == {"caption": "a", "y": 1}
     assert [p.reason for p in found.problems] == [
-        "'score': nan is no number of JSON",
-        "'x': inf is no number of JSON",
+        "'score': nan is not a JSON number",
+        "'x': inf is not a JSON number",
     ]
 
 
@@ -266,7 +266,7 @@ def test_members_are_few_and_equal():
         Member("txt", b"c"),
         Member("json", '{"a":[1,2],"b":"ä"}'.encode()),
     )
-    with pytest.raises(ValueError, match="nan is no number"):
+    with pytest.raises(ValueError, match="nan is not a JSON number"):
         members_of_fields({"a": float("nan")})
 
 
@@ -291,5 +291,5 @@ def test_counts():
     assert found["examples"] == {
         "missing": ["b", "c", "f"],
         "empty": ["d: txt: it is empty"],
-        "not_utf8": ["e: txt: it is no UTF-8 text"],
+        "not_utf8": ["e: txt: it is not UTF-8 text"],
     }

@@ -19,7 +19,7 @@ from latentcli.core.first_bytes import described, looks_like
         (b"\x1f\x8b\x08\x00", "it looks like a gzip file"),
         (b"\x28\xb5\x2f\xfd\x04", "it looks like a zstd file"),
         (b"Repository not found\r\n", "it looks like text ('Repository not found"),
-        (bytes(600), "it begins with nothing but zero bytes"),
+        (bytes(600), "it begins with zero bytes only"),
         (b"\x93NUMPY\x01\x00v", "it begins with the bytes 93 4e 55 4d 50 59 01 00"),
     ],
 )

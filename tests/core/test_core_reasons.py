@@ -43,7 +43,7 @@ def of_each(template: str, values: tuple[object, ...]) -> dict[str, int]:
         ("decode_image: cannot identify <BytesIO at {}>", ("0x7fa0", "0x7fb1"), None),
         ("decode_image: text ({!r})", ("hello", "it's"), "decode_image: text (...)"),
         ("decode_image: cut short after {}", ("1 frame", "12 frames"), None),
-        ("read: a sample's members must be one behind the other", (1, 2), None),
+        ("read: a sample's members must be adjacent", (1, 2), None),
     ],
 )
 def test_what_is_one_inputs_own_is_left_out(template, values, text):

@@ -33,7 +33,7 @@ def test_a_models_own_latents_are_whitened_or_scaled():
 
 
 def test_a_divisor_that_cuts_cells_is_refused():
-    with pytest.raises(ValueError, match="no multiple"):
+    with pytest.raises(ValueError, match="not a multiple"):
         LatentSpec(4, 16, 24, "x")
 
 

@@ -106,4 +106,4 @@ def test_advice_and_what_it_cannot_take():
     assert not any("--link-images" in line for line in beside)
     assert FORMAT.problem(setting(FORMAT, "sdxl", **known)) is None
     wide = known | {"sizing": Sizing(rule="ai-toolkit", size=(768, 680), step=16)}
-    assert "no square" in FORMAT.problem(setting(FORMAT, "sdxl", **wide))
+    assert "not a square" in FORMAT.problem(setting(FORMAT, "sdxl", **wide))

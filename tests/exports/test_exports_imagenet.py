@@ -136,7 +136,7 @@ def test_mar_warns_of_numbers_with_gaps_and_tells_its_factor():
     factor, gaps = mar.FORMAT.closing(facts, setting(mar.FORMAT, "any"))
     assert f"{1 / (9 + 0.25) ** 0.5:.4f}" in factor
     assert "2 classes with numbers from 2 to 11" in gaps
-    assert "moments_flip holds the others again" in mar.advice(setting(mar.FORMAT, "any"))[1]
+    assert "moments_flip holds the same latents again" in mar.advice(setting(mar.FORMAT, "any"))[1]
     assert len(mar.advice(setting(mar.FORMAT, "any", mirrored=True))) == 1
     arrays = np.load(io.BytesIO(files["000002/a.jpg.npz"]))
     np.testing.assert_array_equal(arrays["moments"], arrays["moments_flip"])

@@ -101,7 +101,7 @@ def test_what_is_there_already_stays():
     np.savez(old, latents=np.ones(3), latents_flipped=np.ones(3))
     np.savez(new, latents=np.zeros(2))
     assert merge(old.getvalue(), new.getvalue()) == new.getvalue()
-    with pytest.raises(ValueError, match="no archive of arrays"):
+    with pytest.raises(ValueError, match="not an archive of arrays"):
         merge(b"PK\x03\x04", new.getvalue())
 
 

@@ -72,7 +72,7 @@ def test_without_mirrored_latents_both_are_the_same():
     assert [group.files[0].path[-11:] for group in groups] == ["safetensors"] * 3
     first = load(bytes(groups[0].files[0].data))
     assert torch.equal(first["latents"], first["latents_flip"])
-    assert "latents_flip holds the others again" in advice(setting(FORMAT, "any"))[1]
+    assert "latents_flip holds the same latents again" in advice(setting(FORMAT, "any"))[1]
     assert len(advice(setting(FORMAT, "any", mirrored=True))) == 1
     told = statistics(groups)
     torch.testing.assert_close(told["mean"].flatten(), latents.mean((0, 2, 3)))

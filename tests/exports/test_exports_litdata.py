@@ -81,5 +81,5 @@ def test_litdatas_reader(like, tmp_path, monkeypatch):
 def test_a_chunk_of_4_gib_is_refused(monkeypatch):
     monkeypatch.setattr(litdata, "MOST", 600)
     samples, one = rows_of(FORMAT, 9, same_size=True)
-    with pytest.raises(UsageError, match="fewer --samples-per-file"):
+    with pytest.raises(UsageError, match="choose a smaller --samples-per-file"):
         FORMAT.write(samples, 0, one)

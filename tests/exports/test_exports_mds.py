@@ -102,12 +102,12 @@ def test_what_float16_cannot_hold_is_refused():
 
 @pytest.mark.parametrize("name", ["latent", "key", "label"])
 def test_a_column_that_is_taken(name):
-    with pytest.raises(UsageError, match=f"'{name}', which is another column"):
+    with pytest.raises(UsageError, match=f"'{name}', which is already a column"):
         FORMAT.check(setting(FORMAT, "any", bytes_column=name))
 
 
 def test_a_shard_of_4_gib_is_refused(monkeypatch):
     monkeypatch.setattr(mds, "MOST", 600)
     samples, one = rows_of(FORMAT, 9, same_size=True)
-    with pytest.raises(UsageError, match="fewer --samples-per-file"):
+    with pytest.raises(UsageError, match="choose a smaller --samples-per-file"):
         FORMAT.write(samples, 0, one)

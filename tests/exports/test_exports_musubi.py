@@ -115,4 +115,4 @@ def test_advice_has_the_settings_and_the_missing_caches():
 
 def test_a_folder_that_its_search_cannot_see():
     assert FORMAT.problem(setting(FORMAT, "z_image", folder="/data/set")) is None
-    assert "patterns" in FORMAT.problem(setting(FORMAT, "z_image", folder="/data/[set]"))
+    assert "wildcard character" in FORMAT.problem(setting(FORMAT, "z_image", folder="/data/[set]"))

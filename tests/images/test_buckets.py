@@ -299,8 +299,18 @@ def test_a_step_that_the_model_cannot_take_is_refused_with_a_better(
         ("ai-toolkit", 15, {}, "15x15; with steps of 16 the rule ai-toolkit needs 16x16"),
         ("ai-toolkit", 512, {"min_side": 64}, "ai-toolkit has no least or largest side"),
         ("simpletuner", 512, {"max_side": 1024}, "simpletuner has no least or largest side"),
-        ("ai-toolkit", 512, {"no_upscale": True}, "but to whole steps, always; leave out --no-"),
-        ("simpletuner", 512, {"no_upscale": True}, "small ones too; leave out --no-upscale"),
+        (
+            "ai-toolkit",
+            512,
+            {"no_upscale": True},
+            "to whole bucket steps, and no further; leave out --no-",
+        ),
+        (
+            "simpletuner",
+            512,
+            {"no_upscale": True},
+            "always enlarges small pictures; leave out --no-upscale",
+        ),
         ("simpletuner-pixel", (512, 256), {}, "one number that is a multiple of 64; it is 512x256"),
         ("simpletuner-pixel", 500, {}, "a multiple of 64; it is 500x500"),
         ("kohya", 512, {"min_side": 513}, "least bucket side is 513; allowed is 1 to 512"),
@@ -384,8 +394,8 @@ def test_bucket_files_are_read(tmp_path: Path, text: str) -> None:
         ("[[64, -64]]", "item 1 of"),
         ('["64x64"]', 'item 1 of .* is "64x64"'),
         ("[[64, 64], [64, 40]]", "item 2 of .* is 64x40; .*try 64x64 or 64x32"),
-        ("[[64, 64]", "begins like a JSON list but is none"),
-        ("[" * 100_000, "begins like a JSON list but is none"),
+        ("[[64, 64]", "begins like a JSON list but is not valid JSON"),
+        ("[" * 100_000, "begins like a JSON list but is not valid JSON"),
     ],
 )
 def test_other_bucket_files_are_refused(tmp_path: Path, text: str, words: str) -> None:

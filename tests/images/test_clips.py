@@ -236,7 +236,7 @@ def test_a_cut_clip_gives_every_frame_before_the_cut(tmp_path):
     path.write_bytes(data[: len(data) // 2])
     _, reason, frames = refused(path)
     assert frames >= 5
-    assert reason.endswith(f"it promises 40 frames; data is there for {frames}")
+    assert reason.endswith(f"its header states 40 frames; there is data for {frames}")
     assert numbers(path, limit=5) == [0, 1, 2, 3, 4]
 
 
@@ -290,7 +290,7 @@ def test_a_clip_without_its_index_is_refused(tmp_path):
 
 def test_files_that_are_not_there_are_a_failure_of_read(tmp_path):
     assert refused(tmp_path / "none.mp4")[:2] == ("read", "No such file or directory")
-    assert "no regular file but a folder" in refused(tmp_path)[1]
+    assert "not a regular file but a folder" in refused(tmp_path)[1]
 
 
 def test_sound_and_pictures_have_no_video(tmp_path):
@@ -366,4 +366,4 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
 def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "x.mp4")
     stage, reason, _ = refused(tmp_path / "x.mp4")
-    assert stage == "read" and "no regular file" in reason
+    assert stage == "read" and "not a regular file" in reason

@@ -35,7 +35,7 @@ def test_a_factor_is_told_by_the_sizes(w: int, h: int, factor: int) -> None:
 
 
 def test_sizes_that_no_reduction_gives_are_refused() -> None:
-    with pytest.raises(ValueError, match="no reduction"):
+    with pytest.raises(ValueError, match="not a reduction"):
         factor_of((40, 40), (100, 100))
 
 

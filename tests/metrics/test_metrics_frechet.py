@@ -130,7 +130,7 @@ def test_wrong_features_are_refused() -> None:
     found.add(torch.zeros(0, 3))
     with pytest.raises(ValueError, match="there are no features"):
         frechet_distance(found, found)
-    with pytest.raises(ValueError, match="both must have as many"):
+    with pytest.raises(ValueError, match="both must have the same number"):
         frechet_distance(found, FeatureSums(4))
     with pytest.raises(ValueError, match="allowed are centred, uncentred"):
         frechet_distance(found, found, "other")

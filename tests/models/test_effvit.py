@@ -111,7 +111,9 @@ def test_output_range(small):
 
 def test_encoding_is_refused_in_one_sentence(small):
     for method in (small.encode, small.encode_posterior):
-        with pytest.raises(WeightsError, match="decoder alone: encode with a model whose latent"):
+        with pytest.raises(
+            WeightsError, match="has only a decoder: encode with a model whose latent"
+        ):
             method(torch.zeros(1, 3, 16, 16))
 
 

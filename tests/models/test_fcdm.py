@@ -264,7 +264,7 @@ def test_usage_of_capacitor_decoder(decoder_checkpoint):
     torch.testing.assert_close(raw, image, rtol=0, atol=1e-5)
     wrong = model.decode(latents, inference_config=cfg, latents_are_flux2_whitened=False)
     assert (wrong - image).abs().max() > 1e-2
-    with pytest.raises(WeightsError, match="decoder alone"):
+    with pytest.raises(WeightsError, match="has only a decoder"):
         model.encode(torch.zeros(1, 3, 32, 32))
 
 

@@ -23,7 +23,7 @@ needs_diffusers = pytest.mark.skipif(find_spec("diffusers") is None, reason="no 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"_class_name": "AutoencoderDC"}, "of no family"),
+        ({"_class_name": "AutoencoderDC"}, "does not match any family"),
         ({"frobnicate": 1}, "AutoencoderKL does not know: frobnicate"),
         ({"batch_norm_eps": 1e-4}, "does not know: batch_norm_eps"),
         ({"latent_channels": "4"}, "latent_channels = '4'; it must be a positive whole number"),

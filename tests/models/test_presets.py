@@ -179,7 +179,7 @@ def test_a_repository_without_a_preset() -> None:
         ("[latents]", "[capabilities]\ncan_encode = 1\n[latents]", "it must be true or false"),
         ("[config]\nmodel_dim = 32", "config = 3", "config is 3, it must be a table"),
         ('"here"', '"here"\nimages = 3', "images is 3, it must be a table [images]"),
-        ("size_divisor = 32", "size_divisor = 24", "[latents] size divisor 24 is no multiple"),
+        ("size_divisor = 32", "size_divisor = 24", "[latents] size divisor 24 is not a multiple"),
         ("[latents]", "[latents", "cannot be read"),
     ],
 )

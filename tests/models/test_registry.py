@@ -188,7 +188,9 @@ def test_presets_by_name_and_by_repository(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_folder_that_tells_no_family(folder: Path) -> None:
     (folder / "config.json").write_text('{"sample_size": 32}')
-    with pytest.raises(WeightsError, match=r"of no family that latentcli knows \(dinac, .*fcdm"):
+    with pytest.raises(
+        WeightsError, match=r"does not match any family that latentcli knows \(dinac, .*fcdm"
+    ):
         load_model(folder)
     (folder / "config.json").unlink()
     with pytest.raises(WeightsError, match=r"has no config\.json.* name a preset"):
@@ -272,7 +274,7 @@ def test_a_checkpoint_of_another_geometry_is_refused(preset_file: Path, tmp_path
 def test_a_decoder_alone(preset_file: Path, tmp_path: Path) -> None:
     decoder = save_checkpoint(tmp_path / "decoder", decoder_only=True)
     assert not load_model(decoder).can_encode
-    with pytest.raises(WeightsError, match="holds a decoder alone, but preset toy has an encoder"):
+    with pytest.raises(WeightsError, match="holds only a decoder, but preset toy has an encoder"):
         load_model(preset_file, weights=decoder)
 
 

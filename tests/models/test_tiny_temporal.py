@@ -151,7 +151,7 @@ def test_encoding_is_refused_in_one_sentence(small):
     for method in (small.encode, small.encode_posterior):
         with pytest.raises(WeightsError) as caught:
             method(torch.zeros(1, 3, 16, 16))
-        assert "decoder alone" in str(caught.value) and "space is tiny_temporal" in str(
+        assert "has only a decoder" in str(caught.value) and "space is tiny_temporal" in str(
             caught.value
         )
         assert str(caught.value).count(". ") == 0

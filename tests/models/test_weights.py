@@ -67,14 +67,14 @@ def test_a_truncated_safetensors_file_is_never_read(
     whole = save(SMALL)
     path = tmp_path_factory.mktemp("cut") / "cut.safetensors"
     path.write_bytes(whole[: int(keep * len(whole))])
-    with pytest.raises(WeightsError, match=r"cut\.safetensors is no complete safetensors file"):
+    with pytest.raises(WeightsError, match=r"cut\.safetensors is not a complete safetensors file"):
         read_state_dict(path)
 
 
 def test_other_content_under_a_weights_name(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"<html>404</html>" * 100)
-    with pytest.raises(WeightsError, match=r"no complete safetensors file \(1,600 bytes\)"):
+    with pytest.raises(WeightsError, match=r"not a complete safetensors file \(1,600 bytes\)"):
         read_state_dict(path)
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
     with pytest.raises(WeightsError, match="Git LFS pointer"):
@@ -155,7 +155,7 @@ def test_damage_that_torchs_older_reader_asserts_against(tmp_path: Path) -> None
     keys = re.search(rb"\d{9,}", whole)
     assert keys is not None
     path.write_bytes(whole[: keys.start()] + b"x" + whole[keys.start() + 1 :])
-    with pytest.raises(WeightsError, match=r"torn\.pth is no complete PyTorch file"):
+    with pytest.raises(WeightsError, match=r"torn\.pth is not a complete PyTorch file"):
         read_state_dict(path)
 
 
@@ -192,7 +192,7 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path, form: str) -> None:
 def test_a_pytorch_file_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save({"weight": torch.ones(2), "epoch": 3}, path)
-    with pytest.raises(WeightsError, match="these entries are none: epoch"):
+    with pytest.raises(WeightsError, match="these entries are not tensors: epoch"):
         read_state_dict(path)
     torch.save([torch.ones(2)], path)
     with pytest.raises(WeightsError, match="holds list; it must be a table of tensors"):

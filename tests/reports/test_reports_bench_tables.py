@@ -103,7 +103,9 @@ def test_shares_of_the_machine(width: int) -> None:
     assert {"67%", "104%"} <= set(last)
     assert ({"13.40", "134", "5.0", "213"} <= set(last)) == (width == 100)
     assert ("213" in last) == (width >= 80)
-    assert "beside what" not in text(*tables.bench_tables(bench_document(bench_row())))
+    assert ", share of the machine's speed" not in text(
+        *tables.bench_tables(bench_document(bench_row()))
+    )
 
 
 def test_a_row_may_lack_its_shares_of_the_machine() -> None:
@@ -152,7 +154,7 @@ def test_the_heading_says_what_was_changed() -> None:
         "encode, the rows of the published table at batch size 4 instead of 128 and 32, cpu fp32,"
         " compiled, against b, random weights"
     )
-    assert "random: the networks' speed" in text(*tables.bench_tables(document))
+    assert "random: the speed is that of the networks" in text(*tables.bench_tables(document))
     as_published = document | {"preset_table": table | {"batch": None}}
     assert "instead" not in tables.heading(as_published, "encode")
 

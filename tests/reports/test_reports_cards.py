@@ -165,7 +165,7 @@ def test_decimals_lose_no_figure(row: list[float], told: list[str]) -> None:
     [
         (
             {"parameters_by_part": None, "network_note": "no diffusers."},
-            "parameters 114,690,816 (by part not known here: no diffusers.)",
+            "parameters 114,690,816 (not known by part: no diffusers.)",
         ),
         ({"parameters_by_part": {"decoder": 114_690_816}}, "parameters 114,690,816"),
         ({"encoded_by": []}, "encoded by no model here"),

@@ -130,7 +130,7 @@ def test_series_of_different_lengths_are_compared_by_shares():
 def test_what_cannot_be_drawn_is_told():
     assert "There are no values" in text_of(binned({}, 0, 1, title="t", unit="dB"))
     assert "no number" in text_of(bars([("a", math.nan)], title="t", unit="s"))
-    assert "1 channels have no finite" in text_of(channel_plot([math.nan, 1], title="t", unit="u"))
+    assert "1 channel has no finite" in text_of(channel_plot([math.nan, 1], title="t", unit="u"))
     with pytest.raises(ValueError, match="go from 1 to 1"):
         binned({}, 1, 1, title="t", unit="u")
     with pytest.raises(ValueError, match="2 channels"):

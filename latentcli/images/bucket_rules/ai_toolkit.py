@@ -43,5 +43,5 @@ AI_TOOLKIT = BucketRule(
     pick_ai_toolkit,
     resized_ai_toolkit,
     step=16,
-    always_enlarges="enlarges no picture but to whole steps, always",
+    always_enlarges="always enlarges pictures to whole bucket steps, and no further",
 )

@@ -68,10 +68,12 @@ def covering_size(size: Size, target: Size) -> Size:
 def check_limits(reso: Size, low: int | None, high: int | None) -> None:
     """UsageError where limits that are asked for leave out the area's own sides."""
     if low is not None and not 0 < low <= min(reso):
-        raise UsageError(f"least bucket side is {low}; allowed is 1 to {min(reso)}, the area's own")
+        raise UsageError(
+            f"least bucket side is {low}; allowed is 1 to {min(reso)}, the area's side"
+        )
     if high is not None and high < max(reso):
         raise UsageError(
-            f"largest bucket side is {high}; allowed is {max(reso)}, the area's own, or more"
+            f"largest bucket side is {high}; allowed is {max(reso)}, the area's side, or more"
         )
 
 
@@ -100,6 +102,6 @@ def too_small(grid: Grid, size: Size) -> SampleError:
     """What is raised for a picture that has no bucket."""
     return SampleError(
         "preprocess",
-        f"picture is {size[0]}x{size[1]}; not enlarged, a side is less than one bucket step of"
-        f" {grid.step} pixels",
+        f"picture is {size[0]}x{size[1]}; without enlarging, a side is less than one bucket step"
+        f" ({grid.step} pixels)",
     )

@@ -18,7 +18,7 @@ from latentcli.images.bucket_rules.rule import BucketRule, Grid, Size
 NAMED_MEGAPIXELS = {0.25: 512**2, 0.5: 768**2, 1.0: 1024**2, 2.0: 1536**2, 4.0: 2048**2}
 """The pixels of a square picture where the resolution is one of these, but for NEARLY."""
 NEARLY = 0.05
-ENLARGES = "brings every picture to its resolution, small ones too"
+ENLARGES = "always enlarges small pictures"
 
 
 def area_size(megapixels: float, step: int, size: Size) -> tuple[Size, Size]:
@@ -79,7 +79,7 @@ def aspect_of(size: Size) -> float:
     if aspect == 0:
         raise SampleError(
             "preprocess",
-            f"picture is {size[0]}x{size[1]}; SimpleTuner takes none as narrow: its aspect ratio"
+            f"picture is {size[0]}x{size[1]}; it is too narrow for SimpleTuner: its aspect ratio"
             " rounds to 0",
         )
     return aspect

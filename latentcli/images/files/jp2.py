@@ -59,7 +59,7 @@ def _colours(data: bytes) -> Colours:
             primaries, transfer = (int.from_bytes(body[at : at + 2], "big") for at in (3, 5))
             return from_cicp(primaries, transfer)
     methods = ", ".join(str(body[0]) for body in stated if body)
-    what = f"colours by a method that is not read ({methods})" if methods else "no colours"
+    what = f"colours by a method that is not supported ({methods})" if methods else "no colours"
     raise SampleError("decode_image", f"JPEG 2000 file states {what}; convert it to sRGB")
 
 
@@ -68,6 +68,6 @@ def _enumerated(code: int) -> Colours:
         raise SampleError(
             "decode_image",
             f"JPEG 2000 file has the colours {_NAMES.get(code, f'of code {code}')}, which are not"
-            " read; convert it to sRGB",
+            " supported; convert it to sRGB",
         )
     return _SPACES[code]

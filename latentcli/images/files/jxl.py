@@ -33,7 +33,8 @@ def read_jxl(data: bytes) -> Stored:
     if header.is_animated:
         raise SampleError(
             "decode_image",
-            "JPEG XL file moves, and its first frame cannot be read alone; save that as a picture",
+            "JPEG XL file is animated, and its first frame cannot be read alone; save that frame"
+            " as a picture",
         )
 
     def load(notes: list[str]) -> Loaded:

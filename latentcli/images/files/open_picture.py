@@ -58,7 +58,9 @@ def open_picture(data: bytes) -> Stored:
         return READERS[suffix](data)
     row = format_of(suffix) if suffix else None
     if row is not None:
-        raise SampleError("decode_image", f"{row.name} pictures are not read; convert it to PNG")
+        raise SampleError(
+            "decode_image", f"{row.name} pictures are not supported; convert it to PNG"
+        )
     try:
         # It has no signature: anything may look like one.
         return read_plain(data, "TGA")

@@ -79,7 +79,7 @@ def _calibrated(chunks: Mapping[bytes, bytes], notes: list[str]) -> ColourSpace 
 def _curve(gama: bytes, notes: list[str]) -> str | float:
     gamma = int.from_bytes(gama[:4], "big") / 100_000
     if not 0.1 <= gamma <= 10:
-        notes.append(f"gAMA ignored: {gamma:g} is no gamma of a picture")
+        notes.append(f"gAMA ignored: {gamma:g} is not a valid gamma")
         return "sRGB"
     if abs(gamma / _SRGB_GAMMA - 1) <= _TOLERANCE:
         return "sRGB"

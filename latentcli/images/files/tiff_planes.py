@@ -65,7 +65,8 @@ def merge_planes(tags: Tags, data: bytes) -> Pixels:
 def _refusal(what: str) -> SampleError:
     return SampleError(
         "decode_image",
-        f"TIFF file has its planes apart and {what}; save it with its channels interleaved",
+        f"TIFF file stores its channels as separate planes and has {what}; save it with its"
+        " channels interleaved",
     )
 
 

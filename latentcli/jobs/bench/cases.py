@@ -51,7 +51,7 @@ def preset_cases(job: BenchJob, table: str) -> list[Case]:
     """The rows of a published table, with the job's batch size where it gives one."""
     rows = PRESET_TABLES[table]
     if job.op not in (None, table):
-        raise UsageError(f"--preset-table {table} is of {table} alone; leave out --op {job.op}.")
+        raise UsageError(f"--preset-table {table} times only {table}; leave out --op {job.op}.")
     if job.resolution is not None:
         sides = ", ".join(str(side) for side, _ in rows)
         raise UsageError(

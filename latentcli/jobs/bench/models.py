@@ -135,7 +135,7 @@ def attempt(model: TimedModel, case: Case, call: Callable[[], Given]) -> Given:
             ) from error
         if case.batch > 1 and may_be_out_of_memory(error):
             raise ShortOfMemory(
-                f"{model.name} found no way, which may be for want of memory, to do {case}:"
+                f"{model.name} found no algorithm for {case}, possibly because memory ran out:"
                 f" {reason(error)}. Try a smaller --batch."
             ) from error
         if not model.compiled:

@@ -67,8 +67,8 @@ def rank_of(environment: Mapping[str, str]) -> Rank:
     if world < 1 or rank >= world or local >= world:
         said = ", ".join(f"{name}={environment.get(name, 0)}" for name in names)
         raise UsageError(
-            f"The environment says {said}, which cannot be: ranks count from 0 and stay below the"
-            " number of processes. Start the job with torchrun or srun, or unset them."
+            f"The environment says {said}, which is impossible: ranks go from 0 to the number of"
+            " processes minus 1. Start the job with torchrun or srun, or unset them."
         )
     return Rank(rank, world, local, sharing)
 

@@ -36,7 +36,7 @@ class MissingRanks:
             some = ", ".join(map(str, absent[:SHOWN]))
             more = f" and {len(absent) - SHOWN:,} more" if len(absent) > SHOWN else ""
             noun, verb = ("Rank", "has") if len(absent) == 1 else ("Ranks", "have")
-            self.note(f"{noun} {some}{more} of {world} {verb} not come yet. {self.why}".rstrip())
+            self.note(f"{noun} {some}{more} of {world} {verb} not joined yet. {self.why}".rstrip())
 
     def watching(self, waiting: Callable[[], None], world: int) -> Callable[[], None]:
         """What is called while rank 0 is waited for."""

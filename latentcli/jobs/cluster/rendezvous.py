@@ -51,9 +51,9 @@ def connect(rank: Rank, at: Rendezvous, waiting: Callable[[], None]) -> Store:
                 until = min(until, time.monotonic() + limit(at))
             time.sleep(POLL)
     raise LatentCliError(
-        f"Rank {rank.rank} of {rank.world} found no living rank 0 at {at.host}:{at.port}."
-        " See that rank 0 was started there, that this machine can reach it, and that MASTER_ADDR"
-        " and MASTER_PORT are the same for all."
+        f"Rank {rank.rank} of {rank.world} found no living rank 0 at {at.host}:{at.port}. Check"
+        " that rank 0 was started there, that this machine can reach it, and that MASTER_ADDR and"
+        " MASTER_PORT are the same for all."
     )
 
 
@@ -123,7 +123,7 @@ def free_port(port: int) -> None:
 def unmet(at: Rendezvous) -> str:
     """Why the leader found no place."""
     if at.served:
-        return f"The launcher does not answer at {at.host}:{at.port}; start the job anew."
+        return f"The launcher does not answer at {at.host}:{at.port}; start the job again."
     return (
         f"Port {at.port} of this machine is in use. Set MASTER_PORT to a free one, the same"
         " for all processes."

@@ -21,7 +21,7 @@ SCRIPT = """\
 #!/bin/bash
 {directives}
 
-# Made by latentcli slurm; submit it with sbatch. Submitted again, it goes on where it was.
+# Made by latentcli slurm; submit it with sbatch. Submit it again to resume.
 {setup}
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$(({first_port} + SLURM_JOB_ID % {ports}))
@@ -31,7 +31,7 @@ code=0
 srun --kill-on-bad-exit=1 --cpus-per-task={cpus} \\
     {command} || code=$?
 
-# {interrupted} says that the job was interrupted, by the time limit or by somebody, and can go on.
+# {interrupted} says that the job was interrupted, by the time limit or a signal, and can resume.
 if [ "$code" -eq {interrupted} ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi

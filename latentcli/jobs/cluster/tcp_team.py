@@ -84,7 +84,7 @@ class TcpTeam(Team):
             self.check()
             end = self._end_of(0)
             if end is not None and not self._has("plan"):
-                idle = LatentCliError(f"{self._name(0)} has ended without work to share.")
+                idle = LatentCliError(f"{self._name(0)} has ended before it gave out any work.")
                 raise self._failure(0, *end) or idle
             waiting()
             time.sleep(POLL)
@@ -238,7 +238,7 @@ class TcpTeam(Team):
 
     def _silent(self, rank: int) -> LatentCliError:
         why = self._missing.why if rank in self._absent() else ""
-        heard = f"{self._name(rank)} has not been heard of for {self._silence:g} s"
+        heard = f"{self._name(rank)} has sent no heartbeat for {self._silence:g} s"
         return LatentCliError(f"{heard}. {why} Or {ADVICE}." if why else f"{heard}; {ADVICE}.")
 
     def _name(self, rank: int) -> str:
@@ -271,8 +271,8 @@ class TcpTeam(Team):
                 return getattr(self._store, method)(*args)
         except RuntimeError as error:  # torch's DistError is one
             raise LatentCliError(
-                f"Rank {self.rank.rank} of {self.rank.world} has lost the others: the job's leader,"
-                f" or its launcher, is gone; {ADVICE}."
+                f"Rank {self.rank.rank} of {self.rank.world} has lost its connection to the"
+                f" others: rank 0, or the launcher, has ended; {ADVICE}."
             ) from error
 
 

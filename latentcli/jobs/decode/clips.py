@@ -139,8 +139,8 @@ def write_frames(run: DecodeRun, clip: LatentClip) -> None:
     if behind.exists():
         raise SampleError(
             "write",
-            f"{behind} is there, a frame behind the clip's last; move the old frames away, or"
-            " choose another -o",
+            f"{behind} is there, with a number after the clip's last frame; move the old frames"
+            " away, or choose another -o",
         )
     with writing(run) as submit:
         for _, decoded in decoded_chunks(run, clip):

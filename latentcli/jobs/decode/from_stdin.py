@@ -89,7 +89,7 @@ def with_unique_keys(samples: Iterable[Piped]) -> Iterator[Piped]:
     for sample in samples:
         key, new = keys.claim(sample.key)
         if not new:
-            problem = sample.problem or f"the key {sample.key} came before in this stream"
+            problem = sample.problem or f"the key {sample.key} is in this stream twice"
             sample = Piped(key, problem=problem)
         yield sample
 
@@ -143,9 +143,9 @@ def clip_of(sample: Piped, metadata: Mapping[str, str]) -> LatentClip:
     try:
         latents = load(sample, metadata, 4)
         if len(clock().times) != len(latents):
-            raise SampleError("read", "its frames and their times are not as many")
+            raise SampleError("read", "it has different numbers of frames and of frame times")
     except (KeyError, ValueError, ZeroDivisionError):
-        problem = "it does not say when its frames are shown, so it is no clip"
+        problem = "it does not say when its frames are shown, so it is not a clip"
     except SampleError as error:
         problem = error.reason
     else:

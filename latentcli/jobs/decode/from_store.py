@@ -104,7 +104,7 @@ def reading_sample(store: LatentStore, unit: int) -> Iterator[None]:
     except StoreError as error:
         raise SampleError("read", str(error).removesuffix(".")) from error
     except (KeyError, ValueError, ZeroDivisionError) as error:
-        raise SampleError("read", f"its tensors are no latent: {error}") from error
+        raise SampleError("read", f"its tensors are not a latent: {error}") from error
 
 
 def read_latent(store: LatentStore, key: str, unit: int) -> Tensor:

@@ -15,13 +15,16 @@ from latentcli.shards.tensors.file import SafetensorsFile
 def open_tensors(file: SafetensorsFile, state: str) -> LatentSource:
     """Every tensor [C, h, w] of a file is a latent, and every [N, C, h, w] is N of them."""
     if state == "moments":
-        raise UsageError("--latents moments cannot be told apart in a file that is no shard.")
+        raise UsageError(
+            "--latents moments needs a shard of a store: another file does not say which tensors"
+            " are means."
+        )
     ranks = {name: len(entry.shape) for name, entry in file.entries.items()}
     wrong = [name for name, rank in ranks.items() if rank not in (3, 4)]
     if wrong or not ranks:
         found = ", ".join(f"{n} {list(file.entries[n].shape)}" for n in wrong[:3]) or "no tensor"
         raise StoreError(
-            f"{file.path} is no file of latents: it has {found}; tensors must be [C, h, w] or"
+            f"{file.path} is not a file of latents: it has {found}; tensors must be [C, h, w] or"
             " [N, C, h, w]."
         )
     counts = {name: file.entries[name].shape[0] for name, rank in ranks.items() if rank == 4}

@@ -84,7 +84,7 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
                 # The units come from the first process: the others need not read all records.
                 source = open_latents(path_of(job.store), job.latents, closely=rank.leader)
             if source.gaps and rank.leader:
-                reporter.note(f"{source.path} is not whole: {source.gaps}. {AGAIN}")
+                reporter.note(f"{source.path} is not complete: {source.gaps}. {AGAIN}")
             run = prepared(job, source, team, stop, reporter if rank.leader else SILENT)
             # Not before: where the first process fails until here, it tells for all of them.
             run = replace(run, source=agreed(job, source, team, stop))
@@ -101,7 +101,7 @@ def advice(job: DecodeJob) -> str:
     """How to go on after an interruption."""
     if STDIN in (job.store, job.output):
         return "Run the pipeline again from its beginning."
-    return "Add --skip-existing to go on from here."
+    return "Add --skip-existing to resume from here."
 
 
 def folder_of(job: DecodeJob) -> Path:

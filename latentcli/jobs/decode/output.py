@@ -93,7 +93,7 @@ def make_parent(path: Path, output: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         blocker = next(above for above in path.parents if above.exists() and not above.is_dir())
         raise StoreError(
-            f"{path} cannot be written: {blocker} is there and is no folder. Move it away, or"
+            f"{path} cannot be written: {blocker} exists and is not a folder. Move it away, or"
             " choose another -o."
         ) from error
     except OSError as error:

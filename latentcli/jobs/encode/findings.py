@@ -17,11 +17,11 @@ SHOWN = 3
 REASONS = {
     "new": "not in the store yet",
     "left": "listed, but not encoded yet",
-    "damaged": "their shard or its record is damaged or gone",
+    "damaged": "their shard or its record is damaged or missing",
     "changed": "changed since they were encoded",
     "failed": "failed before",
     "filtered": "left out by the filters before",
-    "renamed": "under another name now, the latent is kept",
+    "renamed": "renamed, the latent is kept",
     "gone": "in the store, but no longer given by the sources",
     "done": "encoded already",
 }

@@ -43,7 +43,7 @@ def check_once(
     Where a device decodes files, that is checked first.
     """
     if plan.clips is not None and plan.packed:
-        reporter.note(f"The self-check is left out for clips in {READERS[plan.kind].noun}s.")
+        reporter.note(f"The self-check is skipped for clips in {READERS[plan.kind].noun}s.")
         return manifest
     if plan.clips is not None:
         looked = first_frames(inputs, plan.clips)
@@ -54,7 +54,7 @@ def check_once(
         check_device(engine, plan, inputs, reader)
     pictures, keys = first_pictures(looked)
     if not pictures:
-        reporter.note("None of the first inputs can be read, so the self-check was left out.")
+        reporter.note("None of the first inputs can be read, so the self-check was skipped.")
         return manifest
     figures = self_check(engine, pictures, keys, plan.state, plan.store_dtype)
     manifest = replace(manifest, self_check=figures)
@@ -80,8 +80,8 @@ def check_device(
         decibels = psnr(jpegs.pixels([row], [file]).cpu(), expected[None]).item()
         if decibels < LEAST_ALIKE:
             raise SelfCheckError(
-                f"Self-check: of {row.key} the device and the CPU decode different pictures, of"
-                f" {decibels:.1f} dB PSNR; more than {LEAST_ALIKE:g} dB are usual. Leave out"
+                f"Self-check: the device and the CPU decode {row.key} differently, with a PSNR of"
+                f" {decibels:.1f} dB; more than {LEAST_ALIKE:g} dB is usual. Leave out"
                 " --decode-on gpu, or go on anyway with --no-self-check."
             )
 

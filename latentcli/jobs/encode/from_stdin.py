@@ -104,7 +104,7 @@ def check_end(store: AnyPath, units: int) -> None:
     beyond = sum(unit >= units for unit in recorded_units(store))
     if beyond:
         raise StoreError(
-            f"{store} has {beyond:,} shard{'' if beyond == 1 else 's'} more than this stream has"
-            " samples for: it was begun with a longer one. Give the whole stream, or choose another"
-            " output folder (-o)."
+            f"{store} has {beyond:,} more shard{'' if beyond == 1 else 's'} than this stream has"
+            " samples for: it was started with a longer stream. Give the whole stream, or choose"
+            " another output folder (-o)."
         )

@@ -94,7 +94,7 @@ def run_alone_or_first(
         job = with_compile(with_model_defaults(job, engine), engine, found)
         plan = plan_encode(job, engine, found.media, found.kind, there=there)
         if job.dry_run:
-            reporter.status("Comparing the inputs with the store, and trying a few")
+            reporter.status("Comparing the inputs with the store, and encoding a few")
             return plan_document(job, engine, plan, found, stop)
     return lead(job, engine, plan, found, team, stop, reporter, encode_in_team, began)
 
@@ -106,7 +106,7 @@ def run_pipe(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
         raise UsageError(alone("A pipe is read and written by one process"))
     advice = "Run the pipeline again from its beginning."
     if job.sources == (STDIN,) and job.output != STDOUT:
-        advice = "Run the same pipeline again; what is committed is passed over."
+        advice = "Run the same pipeline again; what is committed is skipped."
     reads, writes = STDIN in job.sources, job.output == STDOUT
     with stop_on_signals(advice) as stop, standard_ends(reads, writes, stop.check) as stdout:
         with stop.at_once():

@@ -102,16 +102,15 @@ def with_model_defaults(job: EncodeJob, engine: Engine) -> EncodeJob:
     if model.moments == ("mean",) and (job.latents == "moments" or job.sample is not None):
         asked = "--latents moments" if job.latents == "moments" else "--sample"
         raise UsageError(
-            f"{name} encodes without chance: its posterior is one point. Leave out {asked}."
+            f"{name} has a deterministic encoder: its posterior has no variance. Leave out {asked}."
         )
     if job.class_token and not model.predicts_class:
         raise UsageError(
-            f"{name} predicts no class token; of the presets the dinac_ae models do. Leave out"
-            " --class-token."
+            f"{name} predicts no class token; the dinac_ae presets do. Leave out --class-token."
         )
     if job.class_token and not engine.accelerator.has_bf16():
         raise UsageError(
-            f"--class-token is computed in bfloat16, which {engine.device_name} does not know."
+            f"--class-token is computed in bfloat16, which {engine.device_name} does not support."
             " Leave it out, or use another device."
         )
     return job
@@ -133,7 +132,7 @@ def plan_encode(
     whole = READERS[kind].packed and not stream
     if whole and job.samples_per_shard is not None:
         raise UsageError(
-            f"Of {READERS[kind].noun}s, each becomes one shard of the store: leave out"
+            f"Each {READERS[kind].noun} becomes one shard of the store: leave out"
             " --samples-per-shard."
         )
     policy = DecodePolicy(job.alpha, job.max_pixels, size_filter(job))
@@ -291,7 +290,7 @@ def decoded_on(job: EncodeJob, there: Mapping[str, Any], media: str, engine: Eng
         (job.engine != "local", f"is not for --engine {job.engine}"),
     ):
         if given:
-            raise UsageError(f"--decode-on gpu {problem}: leave one of them out.")
+            raise UsageError(f"--decode-on gpu {problem}: leave it out, or change the other.")
     check_decoder(engine.accelerator)
     return where
 

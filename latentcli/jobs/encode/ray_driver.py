@@ -266,7 +266,9 @@ def watch(ray: Any, actors: Actors, run: EncodeRun) -> bool:
         run.meter.advance(done - run.meter.done, bad - run.meter.failed)
     if restarts > actors.restarts:
         actors.restarts = restarts
-        run.reporter.note("A Ray actor died and was started again; it does its last units anew.")
+        run.reporter.note(
+            "A Ray actor died and was started again; its last units are encoded again."
+        )
     wanted = wanted_actors(run.job, ray.cluster_resources(), actors.units)
     if left and len(actors.working) < wanted:
         actors.start(done)
@@ -282,9 +284,9 @@ def watch(ray: Any, actors: Actors, run: EncodeRun) -> bool:
             # Ray restarts an actor so often and no more; a job that gets on may have it again.
             if done == before:
                 raise LatentCliError(
-                    f"{MOST_DEATHS} actors died one after the other, the last of this:"
+                    f"{MOST_DEATHS} actors died in a row, the last one because of:"
                     f" {first_line(error)} What is committed stays; run the same command again to"
-                    " go on."
+                    " finish the rest."
                 ) from error
             actors.start(done, name)
         except ray.exceptions.RayTaskError as error:

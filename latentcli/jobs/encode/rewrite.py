@@ -86,7 +86,7 @@ def rewriting_of(
     if pairs is None:
         raise StoreError(
             f"unit {unit} of {store} does not have the inputs that are listed for it. Run the same"
-            " command again; it finds out what is left."
+            " command again; it checks what is left to do."
         )
     return Rewriting(store, manifest, inputs, record, pairs, encoded, fields or {})
 

@@ -51,7 +51,7 @@ def opened_store(plan: EncodePlan, reporter: Reporter) -> Iterator[tuple[StoreLo
     """The store of a plan, locked and open for writing, and its manifest as it is."""
     with StoreLock(plan.store) as lock:
         if not lock.held:
-            reporter.note(f"{plan.store} cannot be locked: see that no other job writes to it.")
+            reporter.note(f"{plan.store} cannot be locked: check that no other job writes to it.")
         open_for_writing(plan.store, plan.manifest)
         there = read_manifest(plan.store)
         reporter.about(str(plan.store), str(there.model["name"]))

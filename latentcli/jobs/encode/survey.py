@@ -87,8 +87,8 @@ def survey(
     path = store / INPUTS
     if is_list_lost(store):
         raise StoreError(
-            f"{store} has commit records and no {INPUTS}: what belongs to it is not known. The"
-            " encode command makes the list again from the records, and keeps what is encoded."
+            f"{store} has commit records but no {INPUTS}, so its inputs are not known. The encode"
+            " command rebuilds the list from the records, and keeps what is encoded."
         )
     if not path.exists():
         now = Survey(None, Roots(captions=ask.captions).with_roots(found.roots, found.anchor))

@@ -61,7 +61,7 @@ def run_sync(job: SyncJob, reporter: Reporter = SILENT) -> dict[str, Any]:
             return document(job, manifest, now, gone_of(job, now))
         with StoreLock(store) as lock:
             if not lock.held:
-                reporter.note(f"{store} cannot be locked: see that no other job writes to it.")
+                reporter.note(f"{store} cannot be locked: check that no other job writes to it.")
             open_for_writing(store, manifest)
             found = found_now(job, store, manifest)
             stop.check()
@@ -140,7 +140,10 @@ def found_now(job: SyncJob, store: AnyPath, manifest: Manifest) -> FoundInputs:
     """The inputs of the sources, or of the folders where they were."""
     media = "clips" if "clips" in manifest.spec else "images"
     if STDIN in job.sources:
-        raise UsageError("A stream on standard input cannot be looked at for what is gone from it.")
+        raise UsageError(
+            "A stream on standard input cannot show which inputs are gone. Name the folders or"
+            " tars of the store."
+        )
     if job.sources:
         found = find_media(job.sources, media)
         refuse_closed(found.left_out_by)
@@ -163,9 +166,9 @@ def refuse_closed(left_out: Mapping[str, int]) -> None:
     """UsageError where folders cannot be looked into: their inputs would seem to be gone."""
     if closed := left_out.get("unreadable_folders"):
         raise UsageError(
-            f"{closed:,} {'folder' if closed == 1 else 'folders'} of the sources must not be listed"
-            " by this user, so nobody knows what is still in there. Nothing was changed; latentcli"
-            " plan names them."
+            f"{closed:,} {'folder' if closed == 1 else 'folders'} of the sources cannot be listed"
+            " by this user, so it is not known what is still there. Nothing was changed;"
+            " latentcli plan names them."
         )
 
 
@@ -187,7 +190,7 @@ def check_drop(job: SyncJob, gone: Sequence[InputRow], inputs: int) -> None:
         raise StoreError(
             f"{len(gone):,} of the {inputs:,} inputs are no longer there, such as"
             f" {some(row.source for row in gone)}, and --max-drop {job.max_drop} allows"
-            f" {allowed:,}. Nothing was changed: see that all of the dataset is there, or give a"
+            f" {allowed:,}. Nothing was changed: check that the whole dataset is there, or give a"
             " larger --max-drop."
         )
 

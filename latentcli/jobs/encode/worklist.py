@@ -164,13 +164,11 @@ def updated(frozen: Iterable[InputRow], changed: Mapping[str, InputRow]) -> Iter
 def notes_of(now: Survey, store: AnyPath) -> Iterator[str]:
     """What to say of a store whose inputs are not what they were."""
     if now.moved:
-        yield (
-            f"The inputs have moved: they are the same ones, in {', '.join(now.roots.paths)} now."
-        )
+        yield (f"The inputs have moved to {', '.join(now.roots.paths)}; they are the same ones.")
     if now.copied:
         yield (
-            "All of them have another time than before, as copies do, so their sizes alone were"
-            " compared. Where some were edited since, --compare digest finds these."
+            "Their times have changed, as after a copy, so only their sizes were compared."
+            " --compare digest also finds inputs that were edited."
         )
     if now.new:
         yield f"New since the store was made: {len(now.new):,}; appended."
@@ -195,9 +193,9 @@ def notes_of_rule(found: Sequence[FoundInput], taken: str | None, ask: Ask) -> I
     packed = isinstance(found, FoundInputs) and found.packed
     if packed and None not in (taken, ask.captions) and taken != ask.captions:
         yield (
-            f"--captions {ask.captions} holds for tars and tables that are encoded from now on;"
-            f" those that are done keep their texts (--captions {taken}). For all of them, use"
-            " another output folder (-o)."
+            f"--captions {ask.captions} applies to tars and tables that are encoded from now on;"
+            f" those that are done keep their texts (--captions {taken}). To apply it to all of"
+            " them, use another output folder (-o)."
         )
 
 
@@ -213,6 +211,6 @@ def refuse_commands(rows: Iterable[InputRow]) -> None:
     for row in rows:
         if row.source.startswith(PIPE):
             raise UsageError(
-                f"unit {row.unit} of the store is made from the shell command {row.source}, and is"
-                " to be encoded; --allow-pipe allows to run it."
+                f"unit {row.unit} of the store is made from the shell command {row.source}, and"
+                " must be encoded; --allow-pipe allows the command to run."
             )

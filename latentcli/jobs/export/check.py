@@ -26,8 +26,10 @@ def check_export(job: ExportJob, reporter: Reporter) -> dict[str, Any]:
     folder = output_folder(job.check or "")
     journal = read_journal(folder)
     if journal is None:
-        there = "it has no journal of one" if folder.exists() else "there is no such folder"
-        raise StoreError(f"{folder} is no export of latentcli: {there}. Name the --output of one.")
+        there = "it has no journal of an export" if folder.exists() else "there is no such folder"
+        raise StoreError(
+            f"{folder} is not an export of latentcli: {there}. Name the --output of one."
+        )
     about = journal.about
     check_options_of(job, folder, about)
     plan = plan_export(
@@ -58,7 +60,7 @@ def check_export(job: ExportJob, reporter: Reporter) -> dict[str, Any]:
     if wrong:
         first = next(iter(wrong.items()))
         raise StoreError(
-            f"{folder} is not what {plan.store.path} gives: {len(wrong):,} differ, such as"
+            f"{folder} does not match {plan.store.path}: {len(wrong):,} differ, such as"
             f" {first[0]}: {first[1]}. Delete these files and run the export again; it writes what"
             " is missing."
         )
@@ -101,7 +103,7 @@ def check_store(plan: ExportPlan, folder: Path, about: Mapping[str, Any]) -> Non
     if digest_of(plan.store) != about["store"]:
         raise StoreError(
             f"{plan.store.path} has changed since {folder} was exported, or is another store: run"
-            " the export again, which writes all of it anew."
+            " the export again, which writes all files again."
         )
 
 
@@ -134,7 +136,7 @@ def strangers(plan: ExportPlan, folder: Path, expected: Collection[str]) -> dict
         if path.suffix in endings and not path.name.startswith(".") and path.is_file()
     )
     return {
-        path: "it is no file of this export, and readers take it"
+        path: "it does not belong to this export, and readers would take it"
         for path in found
         if path not in expected
     }
@@ -154,4 +156,4 @@ def difference(plan: ExportPlan, folder: Path, file: File) -> str | None:
                 return None
         except ValueError:
             return "it is damaged"
-    return "it has other bytes"
+    return "its bytes differ"

@@ -173,7 +173,7 @@ def open_journal(plan: ExportPlan, reporter: Reporter, is_new: bool) -> Journal:
         cut_last_line(journal)
         return journal
     if plan.setting.variant.joins and set(differs) <= {"store", "spec"} and "spec" in differs:
-        reporter.note("The folder has files of another store: those of this one join them.")
+        reporter.note("The folder has files of another store; the files of this one are added.")
         return start_journal(folder, about)
     if not journal.steps and not before(journal):
         # Nothing was written, such as where the dtype turned out to be too small.
@@ -183,7 +183,7 @@ def open_journal(plan: ExportPlan, reporter: Reporter, is_new: bool) -> Journal:
             f"{folder} holds another export ({differences(journal.about, about, differs)}): name"
             " another --output, or give the options of that export."
         )
-    reporter.note("The store has changed since: all files are written anew.")
+    reporter.note("The store has changed since the last export: all files are written again.")
     return start_journal(folder, about | {"before": sorted({*journal.files(), *before(journal)})})
 
 

@@ -103,7 +103,8 @@ def read_journal(folder: Path) -> Journal | None:
         return Journal(path, about, {line["step"]: line for line in steps})
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{path} is damaged ({error}). Delete it, and export again: all files are written anew."
+            f"{path} is damaged ({error}). Delete it, and export again: all files are written"
+            " again."
         ) from error
 
 

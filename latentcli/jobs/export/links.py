@@ -83,7 +83,7 @@ def is_laid(path: Path, picture: Path) -> bool:
     if path.exists() and path.samefile(picture):
         return True
     if path.exists() and not path.is_symlink():
-        raise UsageError(f"{path} is in the way: it is no link to {picture}. Move it.")
+        raise UsageError(f"{path} exists and is not a link to {picture}. Move it away.")
     return False
 
 

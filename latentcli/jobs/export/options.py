@@ -17,7 +17,7 @@ class ExportJob(FollowSettings):
     store: str = store_argument("Folder or URL of a store.")
     to: str | None = option(
         None,
-        f"Format to write: {', '.join(NAMES)}. docs/guides/exports.md says whose each is.",
+        f"Format to write: {', '.join(NAMES)}. docs/guides/exports.md describes them.",
         section="write",
         daily=True,
         choices=NAMES,

@@ -236,8 +236,8 @@ def check_whole(store: LatentStore) -> None:
         store.look_closely()
     if not store.presence.is_whole:
         raise StoreError(
-            f"{store.path} is not whole ({store.presence.describe()}), and an export would miss"
-            f" samples without a word. {repair_advice(store.path)}"
+            f"{store.path} is not complete ({store.presence.describe()}), so samples would be"
+            f" missing in the export. {repair_advice(store.path)}"
         )
 
 
@@ -312,8 +312,8 @@ def check_names(format: ExportFormat, rows: list[Row], packed: bool) -> None:
         if owners.setdefault(path, row.key) != row.key:
             raise UsageError(
                 f"{owners[path]!r} and {row.key!r} would both be {path!r} in {format.name}, which"
-                " tells pictures apart by that name alone. Rename one, or export parts of the data"
-                " set to folders of their own. Nothing was written."
+                " tells pictures apart by that name alone. Rename one, or export parts of the"
+                " dataset to separate folders. Nothing was written."
             )
 
 
@@ -346,8 +346,8 @@ def sizing_problem(
     problem = next(filter(None, problems), None)
     if problem and not force:
         raise UsageError(
-            f"The trainer would not take these latents, or train on wrong ones: {problem}."
-            " Encode with the trainer's own rule; --force writes them all the same."
+            f"The trainer would not take these latents, or train on wrong ones: {problem}. Encode"
+            " with the trainer's own rule; --force writes them anyway."
         )
     return problem
 
@@ -370,12 +370,13 @@ def check_needs(
         )
     if "text" in format.needs and not job.force:
         raise UsageError(
-            f"{format.name} is trained on embeddings of the captions, which a store does not have:"
-            " the files alone train nothing. --force writes them without, to be filled in."
+            f"{format.name} is trained on embeddings of the captions, which a store does not have,"
+            " so the trainer cannot use the files as they are. --force writes them without"
+            " embeddings, for you to add."
         )
     if job.sample is not None and not moments:
         raise UsageError(
-            f"--sample draws from the posterior, and the store has {store.state} latents alone."
+            f"--sample draws from the posterior, and the store has only {store.state} latents."
         )
     if job.sample is not None and "moments" in format.needs:
         raise UsageError(

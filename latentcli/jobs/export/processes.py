@@ -48,9 +48,9 @@ def made_steps(
             yield from answers(members, runs)
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise StoreError(
-                "A process that writes files was killed, perhaps for want of memory. What was"
-                " written before is noted: run the same command again to finish the rest, with"
-                " fewer --workers where memory is short."
+                "A process that writes files was killed, possibly because memory ran out. What"
+                " was written is kept: run the same command again to finish the rest, with fewer"
+                " --workers if memory is short."
             ) from error
 
 

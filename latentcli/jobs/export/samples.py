@@ -154,7 +154,7 @@ class Reading:
         key = next(key for key, sound in zip(keys, finite, strict=True) if not sound)
         raise StoreError(
             f"The latent of {key!r} has values that {self.setting.dtype} cannot hold as"
-            f" {self.setting.state} latents; nothing of it was written. Take --dtype float32."
+            f" {self.setting.state} latents; nothing of it was written. Use --dtype float32."
         )
 
 

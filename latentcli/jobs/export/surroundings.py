@@ -17,7 +17,7 @@ def check_surroundings(
     """UsageError where the trainer would not find the files, or would take others for them."""
     if problem := format.problem(setting):
         raise UsageError(
-            f"The trainer would not find these files: {problem}. --force writes them all the same."
+            f"The trainer would not find these files: {problem}. --force writes them anyway."
         )
     folder = Path(setting.folder)
     if not folder.is_dir():
@@ -27,7 +27,7 @@ def check_surroundings(
         if other and (folder / other).exists():
             raise UsageError(
                 f"{folder / other} is there already, and {format.name} reads it in place of the"
-                f" file that {row.key!r} would get. Delete or move it; --force writes all the same."
+                f" file that {row.key!r} would get. Delete or move it; --force writes anyway."
             )
 
 
@@ -55,7 +55,7 @@ def forced_warnings(setting: Setting, problem: str | None) -> list[str]:
     if setting.forced:
         found.append("Forced: the trainer is not made for latents of this space.")
     if problem:
-        found.append(f"Forced: the trainer will compute other sizes, as {problem}.")
+        found.append(f"Forced: the trainer will compute other sizes, because {problem}.")
     return found
 
 
@@ -71,9 +71,9 @@ def mistaken_pictures(
         return []
     name, other = next(iter(found.items()))
     return [
-        f"{len(found):,} pictures have no latent and a name that another begins with, such as"
-        f" {name!r} and {other!r}: {format.name} would give the first the size of the second. Move"
-        " them out of the folder."
+        f"Some pictures without a latent ({len(found):,}) have a name that another picture's name"
+        f" begins with, such as {name!r} and {other!r}: {format.name} would give the first the"
+        " size of the second. Move them out of the folder."
     ]
 
 

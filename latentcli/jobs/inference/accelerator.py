@@ -384,9 +384,9 @@ def pick_dtype(choice: str, accelerator: Accelerator) -> str:
         return accelerator.auto_dtype() if accelerator.has_bf16() else "fp32"
     if choice == "bf16" and not accelerator.has_bf16():
         raise UsageError(
-            "--dtype is bf16, given or kept from the store that is there, but"
-            f" {accelerator.describe()} does not know bfloat16; use --dtype fp32, with another"
-            " output folder (-o) where there is such a store, or another device."
+            "--dtype is bf16 (given, or kept from the existing store), but"
+            f" {accelerator.describe()} does not support bfloat16; use --dtype fp32 (and another"
+            " -o if the store exists), or another device."
         )
     return choice
 

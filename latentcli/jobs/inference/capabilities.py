@@ -29,7 +29,7 @@ def refuse_decoder(engine: Engine) -> None:
     preset = find_preset(info.name)
     if preset is not None and preset.can_encode:
         raise UsageError(
-            f"The weights of {info.name} ({info.weights_path}) hold a decoder alone, so they cannot"
+            f"The weights of {info.name} ({info.weights_path}) hold only a decoder, so they cannot"
             " encode; give the encoder's too, in one folder or file."
         )
     raise no_encoder(info.name, engine.model.spec.space)
@@ -39,7 +39,7 @@ def refuse_encoder(engine: Engine) -> None:
     """UsageError where the weights are an encoder's alone."""
     if not engine.model.can_decode:
         raise UsageError(
-            f"The weights of {engine.info.name} ({engine.info.weights_path}) hold an encoder alone,"
+            f"The weights of {engine.info.name} ({engine.info.weights_path}) hold only an encoder,"
             " so they cannot decode; give the decoder's too, in one folder or file."
         )
 
@@ -58,4 +58,4 @@ def no_encoder(name: str, space: str) -> UsageError:
     same_space = [preset for preset in able if preset.space == space]
     names = ", ".join(preset.name for preset in same_space or able)
     same = " into the same latent space" if same_space else ""
-    return UsageError(f"{name} is a decoder alone and cannot encode; {names} can{same}.")
+    return UsageError(f"{name} has only a decoder and cannot encode; {names} can{same}.")

@@ -168,7 +168,11 @@ class CompiledModel:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            logger.warning("There is no recording of the %s: %s", what, reason(error))
+            logger.warning(
+                "The network's %s could not be recorded, and runs without a recording: %s",
+                what,
+                reason(error),
+            )
             return plain
         self._compare(code(*given), expected, what)
         return code

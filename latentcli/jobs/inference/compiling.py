@@ -33,8 +33,8 @@ fast form, became 1.17 to 1.20 times as fast in float32 and 1.32 times in bfloat
 of compiling and 0.8 s saved per million pixels and core. So many pixels save several times that on
 64 cores. Fast forms lost (0.90 to 0.94 times in bfloat16) or gained nothing (0.99 to 1.07 times in
 float32), and no GPU was measured."""
-GIVEN = "--compile is on, given or kept from the store that is there"
-OR_ELSE = "leave out --compile, with another output folder (-o) where there is such a store"
+GIVEN = "--compile is on (given, or kept from the existing store)"
+OR_ELSE = "leave out --compile (and use another -o if the store exists)"
 
 
 def code_of(call: Callable[..., Given]) -> Callable[..., Given]:
@@ -100,8 +100,8 @@ def check_compiler(compile: str, accelerator: Accelerator, max_memory: int | Non
         return
     if max_memory is not None:
         raise UsageError(
-            f"{GIVEN}, and --max-memory computes large pictures in parts of many shapes, each of"
-            " which would be compiled for itself: leave one of them out."
+            f"{GIVEN}, and --max-memory computes large pictures in parts of many shapes, and each"
+            " shape would have to be compiled: leave one of them out."
         )
     lacking = missing(accelerator)
     if lacking is not None:
@@ -122,13 +122,13 @@ def check_sizes(sizes: Sequence[tuple[int, int]], advice: str) -> None:
     """
     if not sizes:
         raise UsageError(
-            f"{GIVEN}, and code is made for sizes that are known beforehand; here they are not."
-            f" {advice}, or {OR_ELSE}."
+            f"{GIVEN}, and compiling needs picture sizes that are known beforehand; here they are"
+            f" not. {advice}, or {OR_ELSE}."
         )
     if len(sizes) > MOST_SIZES:
         raise UsageError(
-            f"{GIVEN}, and code would be made for each of {len(sizes)} sizes of pictures;"
-            f" {MOST_SIZES} are the most. {advice}, or {OR_ELSE}."
+            f"{GIVEN}, and each of {len(sizes)} picture sizes would be compiled; at most"
+            f" {MOST_SIZES} are allowed. {advice}, or {OR_ELSE}."
         )
 
 
@@ -136,8 +136,8 @@ def refuse_temporal(model: Autoencoder, *, clips: bool) -> None:
     """UsageError where a model decodes the frames of a clip together."""
     if clips and model.is_video:
         raise UsageError(
-            f"{GIVEN}, and {model.info.name} decodes the frames of a clip together, for which no"
-            " code is made: leave out --compile."
+            f"{GIVEN}, and {model.info.name} decodes the frames of a clip together, which cannot"
+            " be compiled: leave out --compile."
         )
 
 

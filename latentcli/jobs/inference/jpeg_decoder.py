@@ -30,7 +30,7 @@ MODULE = "nvidia.nvimgcodec"
 PIXELS = 2**25
 """Of pictures that are decoded at once, unless a single one has more."""
 
-ASKED = "--decode-on is gpu, given or kept from the store that is there, but"
+ASKED = "--decode-on is gpu (given, or kept from the existing store), but"
 INSTALL = (
     "pip install 'latentcli[gpu-jpeg]' brings it for CUDA 13, and pip install"
     " 'nvidia-nvimgcodec-cu12[nvjpeg]' for CUDA 12."
@@ -41,9 +41,9 @@ def check_decoder(accelerator: Accelerator) -> None:
     """UsageError where a device has no decoder of JPEG files, or its package is missing."""
     if not accelerator.jpeg_backends:
         raise UsageError(
-            f"{ASKED} the model runs on {accelerator.describe()}, and only CUDA devices decode JPEG"
-            " files. Leave it out, with another output folder (-o) where there is such a store, or"
-            " use --device cuda."
+            f"{ASKED} the model runs on {accelerator.describe()}, and only CUDA devices decode"
+            " JPEG files. Leave it out (and use another -o if the store exists), or use --device"
+            " cuda."
         )
     try:
         found = find_spec(MODULE) is not None

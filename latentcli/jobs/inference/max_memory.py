@@ -40,8 +40,8 @@ def below(
     least = weights + max(room.whole for room in rooms.values()) * LEAST_SIDE**2
     if max_memory < least:
         raise UsageError(
-            f"--max-memory is {mib(max_memory)}; this model takes {mib(least)} for a picture of"
-            f" {LEAST_SIDE}x{LEAST_SIDE}, its weights with it: give at least that, or a smaller"
+            f"--max-memory is {mib(max_memory)}; this model needs {mib(least)} for a picture of"
+            f" {LEAST_SIDE}x{LEAST_SIDE}, its weights included: give at least that, or a smaller"
             " model."
         )
     return tiled, rooms

@@ -103,24 +103,25 @@ def judge(
 ) -> None:
     """SelfCheckError in words where a figure is out of its range."""
     count = len(figures["keys"])
+    first = "the first input" if count == 1 else f"the first {count} inputs"
     if not figures["finite"]:
         # Of all that latents are stored in, fp16 alone has an end that they can reach.
         or_else = ", or --store-dtype bf16" if store_dtype == "fp16" else ""
         raise SelfCheckError(
-            f"Self-check: {name} gave NaN or infinite latents for the first {count} inputs."
+            f"Self-check: {name} gave NaN or infinite latents for {first}."
             f" The weights are damaged, or the dtype overflows: try --dtype fp32{or_else}."
         )
     rms, mean = figures["latent_rms"], figures["latent_mean"]
     if not RMS_RANGE[0] <= rms <= RMS_RANGE[1] or abs(mean) > MEAN_LIMIT:
         raise SelfCheckError(
-            f"Self-check: the latents of the first {count} inputs have RMS {rms:g} and mean"
+            f"Self-check: the latents of {first} have RMS {rms:g} and mean"
             f" {mean:g}; they should be near 1 and 0. The whitening statistics, or the scaling"
             f" factor, do not belong to these weights, or the weights are not {name}'s. {REMEDY}"
         )
     worst_mean, worst_std = figures["channel_mean_max"], figures["channel_std_max"]
     if worst_mean > CHANNEL_MEAN_LIMIT or worst_std > CHANNEL_STD_LIMIT:
         raise SelfCheckError(
-            f"Self-check: a channel of {name}'s latents of the first {count} inputs has"
+            f"Self-check: a channel of {name}'s latents of {first} has"
             f" mean {worst_mean:g} or standard deviation {worst_std:g}; they should be near 0 and"
             f" 1. The whitening statistics, or the scaling factor, do not belong to these weights."
             f" {REMEDY}"
@@ -128,7 +129,7 @@ def judge(
     median = figures["psnr_median"]
     if floor is not None and median is not None and median < floor:
         raise SelfCheckError(
-            f"Self-check: the first {count} inputs come back at {median:.1f} dB PSNR; {name} gives"
+            f"Self-check: {first} gave {median:.1f} dB PSNR after decoding; {name} gives"
             f" more than {floor:g} dB on any photograph. The weights or the pixel range are wrong,"
             f" or the inputs are not pictures. {REMEDY}"
         )

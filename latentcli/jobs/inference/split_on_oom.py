@@ -75,7 +75,11 @@ class SplitOnOom:
             # Not while the error is handled: it holds on to all that its frames had allocated.
             empty_cache()
             self.sizes[shape] = -(-size // 2)
-            what = "ran out of memory on" if sure else "had no way, and may lack the memory, for"
+            what = (
+                "ran out of memory on"
+                if sure
+                else "found no algorithm, possibly because memory ran out, for"
+            )
             self.note(
                 f"The device {what} {size} pictures of {shape[2]}x{shape[1]}: from now on it gets"
                 f" {self.sizes[shape]} at once."
@@ -112,18 +116,18 @@ def too_large(
 def _above_limit(what: str, size: str, together: int, room: Room, whole: int) -> str:
     if together > 1:
         return (
-            f"{together} frames {size} that the model decodes together take {mib(whole)}, more than"
-            f" --max-memory leaves, {mib(room.limit)}; give it fewer with --num-frames"
+            f"{together} frames {size} that the model decodes together take {mib(whole)}, but"
+            f" --max-memory leaves {mib(room.limit)}; give it fewer with --num-frames"
         )
     if room.obstacle is not None:
         return (
-            f"a {what} {size} takes {mib(whole)}, more than --max-memory leaves, {mib(room.limit)},"
-            f" and this model computes it only whole: {room.obstacle}; give more, or make it"
-            " smaller"
+            f"a {what} {size} takes {mib(whole)}, but --max-memory leaves {mib(room.limit)}, and"
+            f" this model cannot compute it in parts: {room.obstacle}; give more memory, or make"
+            f" the {what} smaller"
         )
     return (
-        f"a {what} {size} takes more than --max-memory leaves, {mib(room.limit)}, even in its"
-        f" smallest parts; whole it takes {mib(whole)}"
+        f"a {what} {size} takes {mib(whole)}, and even its smallest part takes more than the"
+        f" {mib(room.limit)} that --max-memory leaves"
     )
 
 

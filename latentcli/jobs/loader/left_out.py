@@ -13,7 +13,7 @@ def advice(format: PictureFormat) -> str:
     """What to do about pictures of a format that is not read here."""
     if format.reader in EXTRAS:
         return f"pip install 'latentcli[{format.reader}]' reads them"
-    return "pictures of a kind that is not read"
+    return "pictures of a format that is not supported"
 
 
 UNREAD: Mapping[str, str] = {
@@ -41,13 +41,13 @@ def left_out_notes(scan: Scan, counts: Mapping[str, int], inputs: int) -> Iterat
     if folders := left_out.counts["unreadable_folders"]:
         named = ", ".join(left_out.examples["unreadable_folders"])
         yield (
-            f"{folders:,} {'folder is' if folders == 1 else 'folders are'} closed to this user, and"
-            f" so is what may be in there: {named}{' and others' if folders > 3 else ''}."
+            f"{folders:,} {'folder' if folders == 1 else 'folders'} cannot be listed by this user,"
+            f" so it is not known what is in there: {named}{' and others' if folders > 3 else ''}."
         )
     if left_out.unopened:
         yield (
-            f"{left_out.unopened:,} files without a suffix of pictures were not opened to see what"
-            " they are: a sample of their kind held none. Named by @list.txt, they are taken."
+            f"{left_out.unopened:,} files without the suffix of a picture were not opened: a"
+            " sample of them held no picture. Name them in @list.txt to take them."
         )
     if beyond := left_out.counts["over_limit"]:
         yield f"--limit takes the first {inputs - beyond:,} of {inputs:,} inputs."

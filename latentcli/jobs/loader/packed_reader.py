@@ -199,9 +199,9 @@ def checked(unit: int, keys: Sequence[str], samples: Iterable[RawSample]) -> Ite
 def another_stream(difference: str) -> StoreError:
     """The error of a stream that does not go with its store."""
     return StoreError(
-        "Standard input is another stream than the one that the store was begun with:"
+        "Standard input is another stream than the one that the store was started with:"
         f" {difference}. Give the same stream, or choose another output folder (-o); nothing was"
-        " changed in it."
+        " changed in the store."
     )
 
 

@@ -41,10 +41,10 @@ ADVICE = {
 def give_up(reason: str, error: OSError | None = None) -> NoReturn:
     """Raises the error of a job that cannot have loader processes."""
     number = None if error is None else error.errno
-    advice = ADVICE.get(number or 0, "Mostly they ran out of memory: use")
+    advice = ADVICE.get(number or 0, "The usual cause is too little memory: use")
     raise LatentCliError(
         f"The loader processes failed ({reason}). {advice} fewer --workers, or --workers 0. What is"
-        " committed stays; run the same command again to go on."
+        " committed stays; run the same command again to finish the rest."
     ) from error
 
 
@@ -84,7 +84,7 @@ class Deaths:
         del self.unexplained[-1:]
         self.killed += how == KILLED
         if self.killed > self.workers + 1:
-            give_up(f"{self.killed} inputs in a row ended theirs, by {how}")
+            give_up(f"{self.killed} inputs in a row ended their process, by {how}")
 
 
 @dataclass(frozen=True, slots=True)

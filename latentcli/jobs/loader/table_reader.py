@@ -132,8 +132,8 @@ class TableReader(PackedReader):
         if not others or self.image_field is not None:
             return None
         return (
-            f"Column {column} of {source} is taken, and not {' or '.join(others)}; --image-field"
-            " says otherwise."
+            f"Column {column} of {source} is used, not {' or '.join(others)}; --image-field"
+            " chooses another."
         )
 
     def samples(self, row: InputRow) -> Iterator[RawSample]:
@@ -149,7 +149,7 @@ class TableReader(PackedReader):
         except TableError as error:
             problem = str(error)
             if keys.last:
-                problem += f"; the rows behind it are lost: make or fetch the {self.noun} again"
+                problem += f"; the rows after it are lost: make or fetch the {self.noun} again"
         except OSError as error:
             problem = f"the {self.noun} cannot be read: {error.strerror or error}"
         self.taken = before + max(self.taken - before, row.size)

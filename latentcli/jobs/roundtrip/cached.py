@@ -62,9 +62,9 @@ class CachedLatents:
             raise SampleError("read", f"{self.folder.path} has no latent of this picture")
         raise SampleError(
             "read",
-            f"the picture is brought to {size[1]}x{size[0]}, a latent of {list(wanted)}; the cached"
-            f" one is {list(found[0])}. Give the size options that it was made with, such as"
-            " --bucket-rule",
+            f"the picture is resized to {size[1]}x{size[0]}, which gives a latent of"
+            f" {list(wanted)}; the cached one is {list(found[0])}. Give the size options that the"
+            " cache was made with, such as --bucket-rule",
         )
 
     def of(self, keys: Sequence[str], engine: Engine) -> Tensor:

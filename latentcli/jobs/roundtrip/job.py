@@ -111,11 +111,11 @@ def check_measured(run: Roundtrip, found: FoundMedia) -> None:
     """LatentCliError where there is nothing to tell figures of."""
     if not run.rows.count and not run.failures.noted:
         if not run.filtered:
-            raise LatentCliError(f"None of the {len(found.inputs):,} inputs holds a picture.")
+            raise LatentCliError("None of the inputs holds a picture.")
         reasons = "; ".join(run.filtered)
         raise LatentCliError(
-            f"None of the {len(found.inputs):,} inputs was compared, as the filters leave all of"
-            f" them out: {reasons}. Choose other limits."
+            "None of the inputs was compared, because the filters leave out all of them:"
+            f" {reasons}. Choose other limits."
         )
     if not run.rows.count:
         first = run.failures.noted[0]

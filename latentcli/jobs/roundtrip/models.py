@@ -197,7 +197,7 @@ def load_decoder(job: RoundtripJob, text: str) -> Engine:
         return load(job, text)
     except WeightsError as error:
         name = with_weights(text)[0]
-        hint = f"For a decoder, write --decoder {name}=PATH where this says --weights PATH."
+        hint = f"For a decoder, write --decoder {name}=PATH instead of --weights PATH."
         raise WeightsError(f"{error}\n{hint}") from error
 
 

@@ -23,8 +23,8 @@ def check_output_paths(job: RoundtripJob) -> None:
     for option, other in {"--save": folders["--save"], "--csv": local(job.csv)}.items():
         if report is not None and other is not None and other.is_relative_to(report):
             raise UsageError(
-                f"{option} {other} lies in the folder of --report, which holds nothing but the"
-                " page and its pictures. Name a place beside it."
+                f"{option} {other} is in the folder of --report, which may hold only the page and"
+                " its pictures. Name another place."
             )
 
 
@@ -36,12 +36,12 @@ def check_beside(option: str, folder: Path, sources: Iterable[str]) -> None:
             continue
         if source.is_dir() and seen_from(source, folder):
             raise UsageError(
-                f"{option} {folder} lies in the source {text}: the next run would take what is"
-                " written there for inputs. Name a folder beside it."
+                f"{option} {folder} is in the source {text}: the next run would take what is"
+                " written there as inputs. Name another folder."
             )
         if option == "--report" and source.is_relative_to(folder):
             raise UsageError(
-                f"The source {text} lies in --report {folder}, which is cleared before it is"
+                f"The source {text} is in --report {folder}, which is cleared before it is"
                 " written. Name another folder."
             )
 

@@ -78,7 +78,7 @@ class Verdict:
     def sentence(self) -> str:
         """All of it in words, without a full stop."""
         helps = f"; {self.advice} would help" if self.advice else ""
-        return f"{self.stage} is the limit: {self.figures}{helps}"
+        return f"The slowest stage is {self.stage}: {self.figures}{helps}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class Failures:
         have failed than --max-bad allows.
         """
         if self.on_error == "stop":
-            goes_on = f", and {self.again} goes on" if self.again else ""
+            goes_on = f", and {self.again} resumes" if self.again else ""
             raise LatentCliError(
                 f"{source} failed at {why}. The job stops at the first failure (--on-error stop);"
                 f" {self.kept}{goes_on}."
@@ -71,13 +71,12 @@ class Failures:
         allowed = allowed_failures(max_bad, inputs)
         # Where all inputs may fail, more than all of them is a matter of who counts first.
         if failed > allowed and allowed < inputs:
-            go_on = f" to go on with {self.again}" if self.again else ""
+            go_on = f" and run {self.again} again" if self.again else ""
             raise TooManyFailures(
                 f"The job stopped: {failed:,} input{'' if failed == 1 else 's'} failed, and"
-                f" --max-bad {max_bad} allows"
-                f" {allowed:,} of {inputs:,}. The last was {source}, at {why}."
-                f" {self.kept[0].upper()}{self.kept[1:]}; see what is wrong with the inputs, or"
-                f" give a larger --max-bad{go_on}."
+                f" --max-bad {max_bad} allows {allowed:,} of {inputs:,}. The last was {source}, at"
+                f" {why}. {self.kept[0].upper()}{self.kept[1:]}; correct the inputs, or give a"
+                f" larger --max-bad{go_on}."
             )
 
 

@@ -88,7 +88,7 @@ def within_reach(
     if workers <= most:
         return workers
     note(
-        f"--workers {workers:,} is more than this machine carries (CPU cores: {cores():,});"
-        f" {most:,} are started."
+        f"--workers {workers:,} is too many for this machine (CPU cores: {cores():,}); {most:,}"
+        " are started."
     )
     return most

@@ -27,17 +27,20 @@ def field(name: str) -> Figure:
 
 
 METRICS: dict[str, tuple[str, Figure]] = {
-    "items_done": ("Items that came to their end, failed ones too.", field("done")),
-    "items_total": ("Items that there are, where that is known.", field("total")),
+    "items_done": ("Items that are finished, failed ones included.", field("done")),
+    "items_total": ("Items in all, if their number is known.", field("total")),
     "items_failed": ("Items that failed.", field("failed")),
-    "items_per_second": ("Rate since the last time that this was written.", field("rate")),
+    "items_per_second": ("Rate since the file was last written.", field("rate")),
     "items_per_second_whole": ("Rate since the first batch.", field("rate_whole")),
-    "eta_seconds": ("Seconds to go.", field("eta")),
+    "eta_seconds": ("Seconds left, estimated.", field("eta")),
     "elapsed_seconds": ("Seconds since the job began.", field("elapsed")),
     "units_written": ("Units of the store that this job wrote.", field("units")),
     "bytes_written": ("Bytes of their shards.", field("bytes")),
-    "running": ("Whether the job is at work.", lambda event: float(event["event"] != END)),
-    "exit_code": ("Exit code of the command; only once it has ended.", field("exit_code")),
+    "running": (
+        "1 while the job runs, 0 when it has ended.",
+        lambda event: float(event["event"] != END),
+    ),
+    "exit_code": ("Exit code of the command, once it has ended.", field("exit_code")),
     "updated_seconds": ("When this was written, in seconds since 1970.", seconds),
 }
 """Name, without latentcli_, of each metric of a job: its help and its value."""
@@ -46,7 +49,7 @@ STAGES = {
     "stage_busy": ("Threads of a stage that were busy on average.", "busy"),
     "stage_threads": ("Threads of a stage.", "threads"),
 }
-LIMIT = ("stage_is_limit", "Whether the job waits for this stage.")
+LIMIT = ("stage_is_limit", "1 if this is the slowest stage, which limits the job, else 0.")
 
 
 class MetricsFile:

@@ -46,7 +46,7 @@ def try_folder(option: str, text: str) -> None:
             raise UsageError(f"{option} {text} is a file; name a folder.")
         if not above.is_dir():
             raise UsageError(
-                f"{option} {text}: {above} is there and is no folder; name another place."
+                f"{option} {text}: {above} exists and is not a folder; name another place."
             )
         # A name that the file system cannot hold shows only beside what is there already.
         for name in path.relative_to(above).parts:

@@ -63,7 +63,7 @@ def check_page_file(text: str) -> Path:
     assert isinstance(page, Path)
     if page.exists() and not is_page(page):
         raise UsageError(
-            f"--report {text} is there, and is no page of latentcli. Name another file."
+            f"--report {text} exists, and is not a page of latentcli. Name another file."
         )
     return page
 

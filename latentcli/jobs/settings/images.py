@@ -14,9 +14,9 @@ from latentcli.jobs.runtime.failures import allowed_failures
 from latentcli.jobs.runtime.given_names import check_source
 
 SOURCES = (
-    "Folders, image or video files, tar shards ({000..099}.tar), tables (.parquet, .arrow, .jsonl),"
-    " quoted globs, URLs (s3://, gs://, hf://), or @list.txt with one path per line. Folders are"
-    " searched with all that is below them. @- reads the list from stdin."
+    "Folders, image or video files, tar shards ({000..099}.tar), tables (.parquet, .arrow,"
+    " .jsonl), quoted globs, URLs (s3://, gs://, hf://), or @list.txt with one path per line."
+    " Folders are searched recursively. @- reads the list from stdin."
 )
 NO_SOURCES = "Give what to read: folders, image files, quoted globs or @list.txt."
 
@@ -49,16 +49,16 @@ class ImageIntake:
         None,
         "Which image or clip of each tar sample to encode, such as jpg, image.png or image; of a"
         " table, which column. all: each one, as <key>/<field>. Default: in a tar, the field"
-        " without a dot (jpg, png, ...), and samples with several of them, or with none, fail; in a"
-        " table, the column whose name or type tells it.",
+        " without a dot (jpg, png, ...); samples with several of these, or with none, fail. In a"
+        " table, the column with a usual name or type.",
         section="read",
         panel="fields",
         metavar="NAME",
     )
     image_root: str | None = option(
         None,
-        "Folder that images named by paths in a table must lie in; relative paths begin there."
-        " Default: the folder of the table.",
+        "Folder that must contain the images named by paths in a table; relative paths start"
+        " there. Default: the folder of the table.",
         section="read",
         panel="fields",
         metavar="DIR",
@@ -124,7 +124,7 @@ class ImageIntake:
     max_bad: str | None = option(
         None,
         "Inputs that may fail: a number, or a share like 0.5%. If more fail, the job stops with"
-        " exit code 3; with 100% it never does. Default: none may, which is judged at the end.",
+        " exit code 3; with 100% it never does. Default: none may, checked at the end.",
         section="read",
         panel="trouble",
         daily=True,
@@ -149,14 +149,14 @@ class ImageIntake:
     )
     max_pixels: int = option(
         89_478_485,
-        "Refuse images, and clips with frames, of more pixels than this. Default: 89478485.",
+        "Most pixels of an image or a frame; larger ones are refused. Default: 89478485.",
         section="decode_image",
         least=1,
     )
     min_side: int | None = option(
         None,
-        "Leave out images and clips whose short side has fewer than N pixels. They are counted, and"
-        " are no failures. Default: none is left out.",
+        "Leave out images and clips whose short side has fewer than N pixels. They are counted,"
+        " not as failures. Default: none is left out.",
         section="decode_image",
         panel="select",
         least=1,
@@ -214,9 +214,9 @@ class ImageIntake:
     )
     exact_resize: bool = option(
         False,
-        "Decode JPEG files at full size before they are resized. Default: off; where enough pixels"
-        " remain, they are decoded at a half, a quarter or an eighth of each side, which is faster."
-        " A store that exists goes on as it was made.",
+        "Decode JPEG files at full size before they are resized. Default: off; where enough"
+        " pixels remain, they are decoded at a half, a quarter or an eighth of each side, which"
+        " is faster. A store that exists keeps its setting.",
         section="preprocess",
     )
     area: str | None = option(

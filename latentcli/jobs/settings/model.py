@@ -66,7 +66,7 @@ class ModelSettings:
     dtype: str = option(
         "auto",
         "Precision of the network: auto (default), bf16 or fp32. auto is bf16 on a GPU that"
-        " supports it and on a CPU that multiplies in it, else fp32.",
+        " supports it and on a CPU with instructions for it, else fp32.",
         section="model",
         panel="batch",
         choices=("auto", "bf16", "fp32"),
@@ -80,8 +80,8 @@ class CompileSettings:
     compile: str = option(
         "auto",
         "on: run the networks compiled by torch.compile, for the sizes of --size or of a few"
-        " buckets. Each size takes up to a minute, and needs a compiler. off: do not."
-        " auto (default): in very large jobs of a model that was measured to gain by it, else not.",
+        " buckets. Each size takes up to a minute, and needs a compiler. off: do not. auto"
+        " (default): only in very large jobs of a model that was measured to be faster compiled.",
         section="model",
         panel="batch",
         choices=("auto", "on", "off"),
@@ -94,9 +94,9 @@ class MemorySettings:
 
     max_memory: str | None = option(
         None,
-        "Device memory that the model may take, with its weights and a batch, such as 4GiB. Batches"
-        " get smaller; an image that is too large alone is computed in parts, where the model"
-        " allows it. Default: no limit.",
+        "Device memory that the model may take, with its weights and a batch, such as 4GiB."
+        " Batches get smaller; an image that does not fit by itself is computed in parts, where"
+        " the model allows it. Default: no limit.",
         section="model",
         panel="batch",
         check=lambda text: byte_size(text, "--max-memory"),

@@ -106,7 +106,7 @@ def refuse_clips(store: LatentStore) -> None:
     """UsageError for a store of clips."""
     if "clips" in spec_of(store):
         raise UsageError(
-            f"{store.path} holds clips, and budget measures pictures alone. Save some frames of the"
+            f"{store.path} holds clips, and budget measures only pictures. Save some frames of the"
             " clips as pictures, and give it their folder with --model."
         )
 

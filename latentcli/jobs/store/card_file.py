@@ -76,8 +76,8 @@ def merged(document: str | None, front: str, text: str, *, force: bool = False) 
         return _whole(front, "", text, "", _digest(front))
     if not old.is_own_text:
         raise HandWritten(
-            "was changed by hand between the marks of latentcli. Put that text behind the last"
-            " mark, where it is kept, or replace all with --force."
+            "was changed by hand between the marks of latentcli. Move that text after the last"
+            " mark, where it is kept, or replace everything with --force."
         )
     if old.is_own_front:
         return _whole(front, old.before, text, old.after, _digest(front))

@@ -26,7 +26,8 @@ def check_repo(text: str) -> None:
         raise UsageError(NEEDED)
     if not _REPO.fullmatch(text):
         raise UsageError(
-            f"{text!r} is no repository of the Hub: write OWNER/NAME, such as someone/cats-latents."
+            f"{text!r} is not a repository of the Hub: write OWNER/NAME, such as"
+            " someone/cats-latents."
         )
 
 
@@ -37,13 +38,13 @@ class VerifyJob(FollowSettings):
     store: str = store_argument("Folder of a store.")
     samples: int = option(
         8,
-        "Inputs to encode again and compare; 0 checks the files alone. Default: 8.",
+        "Inputs to encode again and compare; 0: check only the files. Default: 8.",
         section="verify",
         least=0,
     )
     repair: bool = option(
         False,
-        "Mark damaged shards; the encode command, run again, makes them anew. Default: off.",
+        "Mark damaged shards; the encode command, run again, encodes them again. Default: off.",
         section="verify",
     )
     weights: str | None = like(ModelSettings, "weights")

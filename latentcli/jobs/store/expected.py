@@ -48,7 +48,7 @@ def reference_of(state: str, channels: int, metadata: Mapping[str, str]) -> Refe
     found = running_statistics(channels, metadata)
     if found is None:
         return Reference(
-            f"{what}: the model's own mean and variance of each channel are not at hand, so each"
+            f"{what}: the model's own mean and variance of each channel are not known, so each"
             " channel is compared with all together."
         )
     mean, std = found

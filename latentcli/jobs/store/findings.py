@@ -66,10 +66,10 @@ def _damage(report: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(
             "damage",
             f"{number:,} part{'s' if number > 1 else ''} of the store cannot be read. latentcli"
-            " verify --repair takes damaged shards back.",
+            " verify --repair marks damaged shards, and the encode command encodes them again.",
         )
     if not report["samples_read"]:
-        yield Finding("empty", "There is no latent to look at.")
+        yield Finding("empty", "The store has no latent that can be read.")
 
 
 def _job(report: Mapping[str, Any]) -> Iterator[Finding]:
@@ -79,7 +79,7 @@ def _job(report: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(
             "missing",
             f"{total - there:,} of the {total:,} inputs that the manifest counts are in no commit"
-            " record, or no shard, that can be read. latentcli verify names the units.",
+            " record or shard that can be read. latentcli verify names the units.",
         )
     if report["status"] == "running":
         yield Finding("running", "The job is not finished; these are the latents so far.")
@@ -107,13 +107,15 @@ def _channels(report: Mapping[str, Any]) -> Iterator[Finding]:
     for channel, (centre, scale) in enumerate(zip(*scale_of(report), strict=True)):
         there, wide = mean[channel], std[channel]
         if wide < DEAD * scale:
-            text = f"has a standard deviation of {wide:.4g} and not about {scale:.3g}: it is dead"
+            text = (
+                f"has a standard deviation of {wide:.4g} instead of about {scale:.3g}: it is dead"
+            )
             yield Finding("dead", f"Channel {channel} {text}.", channel)
         if wide > WIDE * scale:
-            text = f"has a standard deviation of {wide:.4g} and not about {scale:.3g}"
+            text = f"has a standard deviation of {wide:.4g} instead of about {scale:.3g}"
             yield Finding("wide", f"Channel {channel} {text}.", channel)
         if abs(there - centre) > SHIFTED * scale:
-            text = f"has a mean of {there:.4g} and not about {centre:.3g}"
+            text = f"has a mean of {there:.4g} instead of about {centre:.3g}"
             yield Finding("shifted", f"Channel {channel} {text}.", channel)
 
 
@@ -123,7 +125,7 @@ def _whole(report: Mapping[str, Any]) -> Iterator[Finding]:
         return
     if not WHOLE[0] <= found / expected <= WHOLE[1]:
         text = f"All values together have a standard deviation of {found:.4g}"
-        yield Finding("whole", f"{text} and not about {expected:.3g}.")
+        yield Finding("whole", f"{text} instead of about {expected:.3g}.")
 
 
 def _record(report: Mapping[str, Any]) -> Iterator[Finding]:

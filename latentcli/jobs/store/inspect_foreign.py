@@ -19,7 +19,7 @@ from latentcli.shards.tensors.foreign.latents import ForeignLatent
 
 NAMED = 10
 """Keys or problems that are named."""
-ADVICE = "Make these files anew with the tool that wrote them, or take them away."
+ADVICE = "Write these files again with the tool that made them, or remove them."
 
 
 def inspect_foreign(

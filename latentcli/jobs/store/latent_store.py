@@ -156,7 +156,7 @@ class LatentStore(StoreReader):
 
     def __repr__(self) -> str:
         what = {k: self.metadata.get(k) for k in ("model", "latent_space")}
-        but = "" if self.presence.is_whole else f"not whole ({self.presence.describe()}), "
+        but = "" if self.presence.is_whole else f"not complete ({self.presence.describe()}), "
         return f"LatentStore({str(self.path)!r}, {len(self)} latents, {but}{what})"
 
 

@@ -39,7 +39,7 @@ def list_size(path: AnyPath, size: int, per_unit: int) -> ListSize:
     try:
         units = [int(json.loads(line)["unit"]) for line in lines]
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is damaged: its end is no row of an input list.") from error
+        raise StoreError(f"{path} is damaged: its end is not a row of an input list.") from error
     if not units:
         return ListSize(0, 0, size <= END)
     last = units[-1]

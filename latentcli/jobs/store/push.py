@@ -69,8 +69,8 @@ def pushable(store: Path, allow_partial: bool) -> tuple[Manifest, Sequence[int]]
     if not allow_partial:
         what = there.describe() or f"its manifest says {manifest.status}"
         raise IncompleteStore(
-            f"{store} is not whole ({what}), so it is not pushed. {AGAIN} --allow-partial pushes"
-            " what is there."
+            f"{store} is not complete ({what}), so it is not pushed. {AGAIN} --allow-partial"
+            " pushes what is there."
         )
     return manifest, there.units
 
@@ -79,9 +79,9 @@ def refuse_secrets(files: StoreFiles, show: bool) -> None:
     """UsageError where sources may tell secrets to whoever reads the repository."""
     if files.secret and not show:
         raise UsageError(
-            f"{len(files.secret):,} sources of the store are shell commands or URLs with"
-            " parameters, which would be read by whoever reads the repository, with all passwords"
-            " that are in them. --show-sources pushes them all the same."
+            f"Some sources of the store ({len(files.secret):,}) are shell commands or URLs with"
+            " parameters. Everybody who can read the repository would see them, with any"
+            " passwords in them. --show-sources pushes them anyway."
         )
 
 
@@ -101,7 +101,7 @@ def private_names(files: StoreFiles, manifest: Manifest) -> list[str]:
     notes, name = [], str(manifest.model.get("name", ""))
     if files.absolute:
         notes.append(
-            f"{files.absolute:,} inputs are named by absolute paths of this machine, which are"
+            f"Some inputs ({files.absolute:,}) have absolute paths of this machine; these are"
             " pushed with the store."
         )
     if len(files.units) * 3 > FOLDER:
@@ -174,7 +174,7 @@ def is_other(job: PushJob, manifest: Manifest) -> bool:
         if job.force:
             return True
         raise UsageError(
-            f"{job.repo} holds a store that cannot be gone on with: {error} --force replaces it."
+            f"{job.repo} holds a store that cannot be resumed: {error} --force replaces it."
         ) from error
     if old.spec_hash == manifest.spec_hash:
         return False

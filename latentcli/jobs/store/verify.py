@@ -62,7 +62,8 @@ def run_verify(job: VerifyJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     store = path_of(job.store)
     if job.repair and is_of_hub(store):
         raise UsageError(
-            "--repair takes no store of the Hub: repair the one that was pushed, and push it again."
+            "--repair cannot change a store on the Hub: repair the store that was pushed, and"
+            " push it again."
         )
     with reading(store):
         store = pinned(store)
@@ -85,7 +86,7 @@ def run_verify(job: VerifyJob, reporter: Reporter = SILENT) -> dict[str, Any]:
             again = encode_again(job, manifest, reporter)
         except WeightsError as error:
             raise WeightsError(
-                f"The files are sound, but no input was encoded again. {error} Or leave that out"
+                f"The files are sound, but no input was encoded again. {error} Or skip this check"
                 " with --samples 0."
             ) from error
         problems += again["problems"]
@@ -162,7 +163,7 @@ def encode_again(job: VerifyJob, manifest: Manifest, reporter: Reporter) -> dict
         worst = max(worst, difference)
         if difference > tolerance:
             problems.append(
-                problem(row, f"encoded again it differs by {difference:.1%} of its RMS")
+                problem(row, f"encoded again, it differs by {difference:.1%} of its RMS")
             )
         meter.advance(1)
     return {
@@ -185,8 +186,8 @@ def check_weights(engine: Engine, manifest: Manifest) -> None:
     made, here = manifest.model["weights_sha256"], engine.info.weights_sha256
     if made != here:
         raise WeightsError(
-            f"The store was made with {manifest.model['name']} weights {made}, but those at hand"
-            f" are {here}. Give the same file with --weights."
+            f"The store was made with {manifest.model['name']} weights {made}, but the weights"
+            f" found here are {here}. Give the same file with --weights."
         )
 
 

@@ -15,7 +15,7 @@ class WatchJob:
     store: str = like(VerifyJob, "store", section="", help="Folder or URL of a store.")
     once: bool = option(
         False,
-        "Show how things are now, and end. Default: off, which goes on until the job has ended.",
+        "Show the present state once, and end. Default: off, until the job has ended.",
         flags=("--once",),
     )
     every: float | None = option(

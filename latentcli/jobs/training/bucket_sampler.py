@@ -126,14 +126,14 @@ class BucketBatchSampler(Sampler[list[int]]):
         """UsageError where a state is not one of this sampler."""
         own = self._options()
         odd = [
-            f"{name} is {state.get(name)!r} there and {value!r} here"
+            f"{name} is {state.get(name)!r} in the state and {value!r} here"
             for name, value in own.items()
             if state.get(name) != value
         ]
         if odd:
             raise UsageError(
-                f"The state of the sampler is of another order of batches: {'; '.join(odd)}. Go on"
-                " with the same dataset and options, or begin a new epoch."
+                f"The state of the sampler is of another order of batches: {'; '.join(odd)}."
+                " Resume with the same dataset and options, or start a new epoch."
             )
 
     def _options(self) -> dict[str, Any]:
@@ -192,8 +192,8 @@ class BucketBatchSampler(Sampler[list[int]]):
         if count - over <= room(batches):
             return divided(batches, count - over)
         warnings.warn(
-            f"{len(batches)} batches cannot be shared out equally among {count} ranks, so the first"
-            f" {over} have one more than the others, for whom they may wait for ever:"
+            f"{len(batches)} batches cannot be shared out equally among {count} ranks, so the"
+            f" first {over} have one more than the others and may wait for them forever:"
             " drop_last=True or repeat_last=True makes them equal.",
             UnequalRanks,
             stacklevel=2,

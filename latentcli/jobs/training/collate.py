@@ -56,7 +56,7 @@ def _check_sizes(name: str, values: list[Tensor], items: Sequence[Mapping[str, A
     if len(first) == 1:
         return
     shown = [f"{_keys([item])} has {list(shape)}" for shape, item in list(first.items())[:_SHOWN]]
-    more = f" and {len(first) - _SHOWN} more sizes" if len(first) > _SHOWN else ""
+    more = f" and {len(first) - _SHOWN} more" if len(first) > _SHOWN else ""
     raise UsageError(
         f"The {name} of one batch must have one size: {', '.join(shown)}{more}. Give the loader"
         " batch_sampler=latentcli.BucketBatchSampler(dataset, batch_size), which makes batches of"

@@ -214,8 +214,8 @@ def refuse_partial(store: LatentStore) -> None:
     gone = there.unreadable + there.missing
     count = f", {gone:,} of {len(store) + gone:,} samples are missing" if gone else ""
     raise IncompleteStore(
-        f"{store.path} is not whole{count} ({there.describe()}). {AGAIN} allow_partial=True takes"
-        f" the {len(store):,} latents that are there."
+        f"{store.path} is not complete{count} ({there.describe()}). {AGAIN} allow_partial=True"
+        f" takes the {len(store):,} latents that are there."
     )
 
 

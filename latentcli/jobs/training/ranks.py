@@ -32,7 +32,8 @@ def _found() -> tuple[int, int]:
     except ValueError as error:
         raise UsageError(
             f"WORLD_SIZE and RANK are {os.environ.get('WORLD_SIZE')!r} and"
-            f" {os.environ.get('RANK')!r}, which are no whole numbers: give num_replicas and rank."
+            f" {os.environ.get('RANK')!r}, which are not whole numbers: give num_replicas and"
+            " rank."
         ) from error
 
 

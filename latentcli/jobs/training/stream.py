@@ -136,9 +136,9 @@ class LatentStream(IterableDataset[Any]):
         start = self._start if self._start[0] == epoch else (epoch, 0)
         if start[1] and workers != self._workers:
             raise UsageError(
-                f"A position of a stream of {self._workers} workers cannot be gone on from with"
-                f" {workers}: keep num_workers, and let torchdata's StatefulDataLoader, which knows"
-                " its workers' positions, save and load them."
+                f"A position of a stream with num_workers={self._workers} cannot be resumed with"
+                f" {workers}: keep num_workers, and let torchdata's StatefulDataLoader, which"
+                " knows its workers' positions, save and load them."
             )
         return StreamIterator(self, Worker(*self.ranks, workers, number), start)
 
@@ -174,14 +174,14 @@ class LatentStream(IterableDataset[Any]):
         """(epoch, what was given in it) of a state; UsageError where it is of another order."""
         own = self.state_of(0, 0)
         odd = [
-            f"{name} is {state.get(name)!r} there and {value!r} here"
+            f"{name} is {state.get(name)!r} in the state and {value!r} here"
             for name, value in own.items()
             if name not in ("epoch", "given") and state.get(name) != value
         ]
         if odd:
             raise UsageError(
-                f"The state of the stream is of another order: {'; '.join(odd)}. Go on with the"
-                " same store and options, or begin a new epoch."
+                f"The state of the stream is of another order: {'; '.join(odd)}. Resume with the"
+                " same store and options, or start a new epoch."
             )
         return int(state["epoch"]), int(state["given"])
 
@@ -191,7 +191,7 @@ class LatentStream(IterableDataset[Any]):
         if self._order.batch_size is not None and not plan.is_even(worker):
             warnings.warn(
                 f"The batches of {len(self._order.units)} samples cannot be shared out equally"
-                f" among {worker.ranks} ranks, which may wait for each other for ever:"
+                f" among {worker.ranks} ranks, which may wait for each other forever:"
                 " drop_last=True makes them equal.",
                 UnequalRanks,
                 stacklevel=2,

@@ -18,7 +18,7 @@ PREPROCESS = {
 COMPAT = {
     "centred": "covariances about the means: the Frechet distance",
     "uncentred": "raw second moments in place of covariances, as in the published script: no"
-    " Frechet distance, and to be compared with that script's figures alone",
+    " Frechet distance, to be compared only with that script's figures",
 }
 """What stands for C in the formula."""
 FEATURES = "file of features: of video-embed, .npy, .npz, or .safetensors with one 2-D tensor."
@@ -30,8 +30,8 @@ class VideoEmbedJob(FollowSettings, DecodeSettings, ModelSettings):
 
     sources: tuple[str, ...] = option(
         (),
-        "Video files, folders (with all that is below them), quoted globs, or @list.txt with one"
-        " path per line.",
+        "Video files, folders (searched recursively), quoted globs, or @list.txt with one path"
+        " per line.",
         argument=True,
         section="read",
         metavar="CLIPS",

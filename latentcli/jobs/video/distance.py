@@ -48,7 +48,7 @@ def check_agreement(a: FeatureFile, b: FeatureFile, force: bool) -> list[str]:
         return [f"The features were made differently, so the distance may mean nothing: {listed}."]
     raise UsageError(
         f"{a.path} and {b.path} were made differently: {listed}. Make both in the same way;"
-        " --force compares them all the same."
+        " --force compares them anyway."
     )
 
 
@@ -80,7 +80,7 @@ def notes(a: FeatureFile, b: FeatureFile, compat: str) -> list[str]:
             said.append(
                 f"{file.path} has {file.rows:,} rows for {file.dim:,} dimensions, so its"
                 " covariance is singular and the distance is biased upwards: compare it only with"
-                " distances of as many rows."
+                " distances of the same number of rows."
             )
     unknown = [str(file.path) for file in (a, b) if "extractor" not in file.metadata]
     if unknown:

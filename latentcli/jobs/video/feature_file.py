@@ -72,8 +72,8 @@ def open_features(path: Path) -> Iterator[FeatureFile]:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
-            f"{path} is no file of features: it must end in {', '.join(SUFFIXES)}. Pickles, such as"
-            " .pt and .pkl, are not read, for reading them may run code."
+            f"{path} is not a file of features: its name must end in {', '.join(SUFFIXES)}."
+            " Pickles, such as .pt and .pkl, are not read, because that may run code."
         )
     if not path.is_file():
         raise missing_features(path)
@@ -103,9 +103,13 @@ def _of_numpy(path: Path) -> FeatureFile:
         array = content if isinstance(content, np.ndarray) else _only_array(path, content)
     except (OSError, ValueError, EOFError, SyntaxError, BadZipFile, zlib.error) as error:
         # NumPy takes whatever it does not know for a pickle, and tells how to read it unsafely.
-        reason = "it holds Python objects, or is none" if "pickle" in str(error) else str(error)
+        reason = (
+            "it holds Python objects, or is not a NumPy file"
+            if "pickle" in str(error)
+            else str(error)
+        )
         raise StoreError(
-            f"{path} is no complete NumPy file of numbers: {reason}".rstrip(".") + "."
+            f"{path} is not a complete NumPy file of numbers: {reason}".rstrip(".") + "."
         ) from error
     _check(path, array.shape, array.dtype.kind in "fiu")
     return FeatureFile(path, array.shape[0], array.shape[1], {}, array)
@@ -203,7 +207,8 @@ def check_output(path: Path) -> None:
             is_features = False
         if not is_features:
             raise UsageError(
-                f"{path} is there and is no file of features; it is not overwritten. Name another."
+                f"{path} exists and is not a file of features; it is not overwritten. Name another"
+                " file."
             )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

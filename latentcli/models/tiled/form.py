@@ -80,7 +80,7 @@ def room_of(model: Autoencoder, half: str, form: Form | None, limit: int, measur
     if form is not None:
         return Room(limit, max(whole, form.beside), form.beside)
     family = type(model).__module__.rpartition(".")[2]
-    return Room(limit, whole, whole, OBSTACLES.get(family, "its family has no form for that"))
+    return Room(limit, whole, whole, OBSTACLES.get(family, "its family does not support it"))
 
 
 def samples(model: Autoencoder) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ function describePane(row, { kind, model }) {
   const name = about.models[model];
   const text = {
     original: `Original of ${row.key}`,
-    picture: `${row.key} as ${name} gives it back`,
+    picture: `Reconstruction of ${row.key} by ${name}`,
     difference: `Difference of ${name} to the original of ${row.key}; grey is none`,
     pca: `Latents of ${row.key} by ${name} in three colours`,
   };

@@ -70,7 +70,7 @@ function fileLink(row, pane) {
 function files(row) {
   const list = (row.whole ? sources : []).map((pane) => element("li", {}, fileLink(row, pane)));
   const facts = element("p", { class: "note" }, `${row.width} × ${row.height}`);
-  if (!row.whole) facts.prepend("This page holds the thumbnail alone: the first pictures fill it.", element("br"));
+  if (!row.whole) facts.prepend("This page has only a thumbnail of this picture: the pictures before it use up the space.", element("br"));
   if (row.source && row.source !== row.key) facts.append(element("br"), row.source);
   return element(
     "div",

@@ -16,9 +16,10 @@ KNOWN = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".avif", ".
 
 def no_match(source: str, matched: int, scan: Scan, before: Mapping[str, int]) -> UsageError:
     """What to say of a glob that gives no input; `before` is what was left out before it."""
+    files = "1 file" if matched == 1 else f"{matched or 'no'} files"
+    but = {0: "", 1: ", which is not an input"}.get(matched, ", and none of them is an input")
     return UsageError(
-        f"{source} matches {matched or 'no'} files and no input among them: looked for"
-        f" {_names_of(scan)}{_found(scan, before)}."
+        f"{source} matches {files}{but}: looked for {_names_of(scan)}{_found(scan, before)}."
     )
 
 
@@ -28,8 +29,8 @@ def no_inputs(folder: str, scan: Scan, before: Mapping[str, int]) -> UsageError:
     if not found:
         return UsageError(f"{folder} holds no inputs: it is empty.")
     return UsageError(
-        f"{folder} holds no inputs: looked for {_names_of(scan)} in it and in the folders"
-        f" below{found}."
+        f"{folder} holds no inputs: looked for {_names_of(scan)} in it and in its"
+        f" subfolders{found}."
     )
 
 
@@ -56,4 +57,4 @@ def _found(scan: Scan, before: Mapping[str, int]) -> str:
     counts = scan.left_out.counts
     since = {reason: counts[reason] - before.get(reason, 0) for reason in counts}
     words = in_words({reason: n for reason, n in since.items() if n}, scan.unread)
-    return f"; what is there: {words}" if words else ""
+    return f"; found: {words}" if words else ""

@@ -153,7 +153,7 @@ def _list(source: str, scan: Scan) -> Source:
     data = _stdin() if source == STDIN_LIST else _list_bytes(path, name)
     names = list(map(os.fsdecode, _names_of(data, name, null=scan.null)))
     if not names:
-        each = "one path a line" if not scan.null else "paths that end with a NUL"
+        each = "one path per line" if not scan.null else "paths that end with a NUL"
         raise UsageError(f"the list {name} names no file: it needs {each}.")
     del data
     folder = folder_of(path) if is_remote(path) else posixpath.dirname(path)
@@ -183,14 +183,14 @@ def _names_of(data: bytes, name: str, *, null: bool) -> list[bytes]:
     if null and b"\0" not in data and b"\n" in data.rstrip():
         raise UsageError(
             f"{name} holds no NUL and several lines: --null (-0) is for names that end with a NUL,"
-            " as find -print0 writes them. Leave it out for a list with a path a line."
+            " as find -print0 writes them. Leave it out for a list with one path per line."
         )
     if null:
         return [name for name in data.split(b"\0") if name]
     if b"\0" in data:
         raise UsageError(
-            f"{name} is no list with a path a line: it holds binary data. A list of paths that end"
-            " with a NUL, as find -print0 writes it, needs --null (-0)."
+            f"{name} is not a list with one path per line: it holds binary data. A list of paths"
+            " that end with a NUL, as find -print0 writes it, needs --null (-0)."
         )
     return [line for line in data.splitlines() if line.strip() and not line.startswith(b"#")]
 

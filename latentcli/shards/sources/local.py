@@ -56,7 +56,7 @@ def expand_glob(source: str, scan: Scan) -> Source:
     literal = list(takewhile(lambda part: not glob.has_magic(part), parts))
     anchor, patterns = absolute(posixpath.join(".", *literal)), parts[len(literal) :]
     if ".." in patterns:
-        raise UsageError(f"{source} has .. behind a wildcard: write the path without it.")
+        raise UsageError(f"{source} has .. after a wildcard: write the path without it.")
     files, before, matched = Files(), scan.left_out.counts.copy(), 0
     if posixpath.isdir(anchor):
         matched = _add_runs(files, matching(anchor, patterns, scan), scan, anchor)

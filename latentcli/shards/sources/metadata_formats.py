@@ -109,7 +109,7 @@ class Csv(MetadataFormat):
             except StopIteration:
                 return
             except csv.Error as error:
-                flaw = Refused("broken", f"it is no CSV ({error})")
+                flaw = Refused("broken", f"it is not CSV ({error})")
             begin, data = lines.taken()
             if not self._header and flaw is None:
                 self._header = _header_of(row)
@@ -120,7 +120,9 @@ class Csv(MetadataFormat):
         """As MetadataFormat. Empty cells are left out."""
         cells = next(csv.reader(io.StringIO(decoded(data), newline="")))
         if len(cells) != len(self._header):
-            raise Refused("broken", f"it has {len(cells)} columns of {len(self._header)}")
+            raise Refused(
+                "broken", f"it has {len(cells)} columns, the first line has {len(self._header)}"
+            )
         named = zip(self._header, cells, strict=True)
         return _parted({name: cell for name, cell in named if cell})
 
@@ -145,7 +147,7 @@ class CaptionObject(MetadataFormat):
                 scan.take(",")
         scan.take("}")
         if scan.next():
-            raise Refused("broken", f"it goes on behind its end, at byte {scan.offset:,}")
+            raise Refused("broken", f"it has more after its end, at byte {scan.offset:,}")
 
     def row(self, data: bytes) -> tuple[list[str], Mapping[str, Any]]:
         """As MetadataFormat."""
@@ -247,7 +249,7 @@ class _Scanner:
     def take(self, letter: str) -> None:
         """Goes over a letter; Refused where another one stands there."""
         if self.next() != letter:
-            raise Refused("broken", f"it is no JSON object: no {letter} at byte {self.offset:,}")
+            raise Refused("broken", f"it is not a JSON object: no {letter} at byte {self.offset:,}")
         self._at += 1
 
     def value(self) -> None:
@@ -267,7 +269,7 @@ class _Scanner:
                 raise self._flaw()
 
     def _flaw(self) -> Refused:
-        return Refused("broken", f"it is no JSON: no value at byte {self.offset:,}")
+        return Refused("broken", f"it is not JSON: no value at byte {self.offset:,}")
 
     def _more(self) -> bool:
         block = self._file.read(_BLOCK).decode("latin-1")

@@ -42,7 +42,7 @@ def unread(path: object, error: OSError) -> Refused | StoreError:
         return Refused("unreadable", error.strerror or str(error))
     return StoreError(
         f"{path} cannot be read: {error.strerror or error}. Run the same command again, or leave"
-        " the texts beside the pictures out with --captions none."
+        " out the texts beside the pictures with --captions none."
     )
 
 
@@ -177,7 +177,7 @@ def _local(path: Path) -> BinaryIO:
     file = open(path, "rb", opener=without_waiting)  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise Refused("unreadable", "it is no regular file")
+        raise Refused("unreadable", "it is not a regular file")
     return file
 
 
@@ -201,6 +201,6 @@ def _as_utf_8(file: BinaryIO) -> BinaryIO:
                 copy.write(decoder.decode(block).encode())
             decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
-            raise Refused("not_utf8", "it begins as UTF-16 and is none") from error
+            raise Refused("not_utf8", "it begins like UTF-16 and is not valid UTF-16") from error
     copy.seek(0)
     return copy

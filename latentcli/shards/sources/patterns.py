@@ -77,8 +77,8 @@ def _expression(name: str, pattern: str) -> str:
         raise UsageError(f"the pattern {pattern!r} is empty: write a name, such as '*.jpg'.")
     if name.startswith("!"):
         raise UsageError(
-            f"the pattern {pattern!r} begins with an exclamation mark, which takes nothing back"
-            " here: --include and --exclude say what is meant. A name that begins so is written"
+            f"the pattern {pattern!r} begins with an exclamation mark, which does not negate a"
+            " pattern here: use --include and --exclude. A name that begins with one is written"
             r" '\!name'."
         )
     anywhere = "" if "/" in name.rstrip("/") else "(?:.*/)?"

@@ -40,7 +40,7 @@ def _read(
     file: BufferedReader, info: os.stat_result, member: str | None, limit: int | None
 ) -> bytes:
     if not stat.S_ISREG(info.st_mode):
-        raise SampleError("read", "it is no regular file but a device or a pipe")
+        raise SampleError("read", "it is not a regular file but a device or a pipe")
     if member is not None:
         return member_bytes(file, member, limit)
     data = file.read() if limit is None else file.read(limit + 1)

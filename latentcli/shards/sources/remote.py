@@ -91,7 +91,7 @@ def remote(url: str) -> RemotePath:
     """The RemotePath of a URL that is known to be remote."""
     path = path_of(url)
     if not isinstance(path, RemotePath):
-        raise ValueError(f"{url} is no URL of remote storage")
+        raise ValueError(f"{url} is not a URL of remote storage")
     return path
 
 

@@ -170,7 +170,7 @@ def refusal(error: OSError) -> str:
 
 def write_error(path: AnyPath, error: OSError) -> StoreError:
     """The sentence for a refused write: what, why, and what to do."""
-    cure = "make room" if error.errno in _NO_ROOM else "put that right"
+    cure = "make room" if error.errno in _NO_ROOM else "correct that"
     return StoreError(
         f"{path} cannot be written: {refusal(error)}. What was committed before is safe; {cure} and"
         " run the same command again to finish the rest."

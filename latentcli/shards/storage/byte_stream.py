@@ -89,7 +89,7 @@ class _LocalStream(OpenStream):
         try:
             info = os.fstat(self._file.fileno())
             if not stat.S_ISREG(info.st_mode):
-                raise OSError(errno.EINVAL, "it is no regular file", str(path))
+                raise OSError(errno.EINVAL, "it is not a regular file", str(path))
             _same_size(path, size, info.st_size)
             self._file.seek(start)
         except BaseException:
@@ -111,7 +111,7 @@ class _RemoteStream(OpenStream):
         self._found = path.stat()
         _same_size(path, size, self._found.st_size)
         if self._found.st_size < 0:
-            raise OSError(errno.ENOTSUP, "the server does not tell its size", str(path))
+            raise OSError(errno.ENOTSUP, "the server does not report its size", str(path))
         self._asked = start
         self._block = memoryview(b"")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="latentcli-read-ahead")

@@ -146,7 +146,7 @@ class Decompressing:
         except Exception as error:  # each library has errors of its own
             reason = f"its {compression.name} data are damaged ({error})"
             if not self._known and not data.startswith(compression.begins):
-                reason = f"it is no {compression.name} file: {described(data)}"
+                reason = f"it is not a {compression.name} file: {described(data)}"
             raise OSError(errno.EIO, reason) from error
         self._began = self._known = True
         return part

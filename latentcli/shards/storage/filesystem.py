@@ -74,7 +74,7 @@ def _new(scheme: str) -> Any:
         raise UsageError(f"{scheme}:// needs {package}: pip install {wanted}") from error
     except ValueError as error:
         raise UsageError(
-            f"{scheme}:// is no storage that is known: use s3://, gs://, hf://, https://, or"
+            f"{scheme}:// is not a known kind of storage: use s3://, gs://, hf://, https://, or"
             " another scheme of fsspec."
         ) from error
     options = {"skip_instance_cache": True, "use_listings_cache": False}
@@ -122,7 +122,7 @@ def plain(error: Exception, url: str) -> OSError:
     said = _said(error)
     if names & _NO_CREDENTIALS:
         return PermissionError(
-            errno.EACCES, f"no credentials for {scheme}:// were found or they do not work", url
+            errno.EACCES, f"no credentials for {scheme}:// were found, or they do not work", url
         )
     if scheme == "hf" and (refused := _hub_refusal(error, names)):
         kind, number, reason = refused
@@ -142,9 +142,9 @@ def plain(error: Exception, url: str) -> OSError:
 def _hub_refusal(error: Exception, names: Collection[str]) -> tuple[type[OSError], int, str] | None:
     """What the Hub says by the kind of its error or its status, where it is one of these."""
     if OFFLINE in names:
-        return OSError, errno.ENETDOWN, "HF_HUB_OFFLINE is set, which forbids to ask the Hub"
+        return OSError, errno.ENETDOWN, "HF_HUB_OFFLINE is set, so the Hub is not asked"
     if "GatedRepoError" in names:
-        reason = "its owner has to let you in: ask for access on its page"
+        reason = "its owner has to grant access: ask for it on its page"
         return PermissionError, errno.EACCES, reason
     for name, reason in _GONE.items():
         if name in names:

@@ -57,7 +57,7 @@ def load_object(path: AnyPath) -> dict[str, Any]:
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path} is damaged: it is no JSON ({error}).") from error
+        raise StoreError(f"{path} is damaged: it is not JSON ({error}).") from error
     if not isinstance(value, dict):
-        raise StoreError(f"{path} is damaged: it holds no JSON object.")
+        raise StoreError(f"{path} is damaged: it is not a JSON object.")
     return value

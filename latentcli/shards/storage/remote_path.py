@@ -270,7 +270,7 @@ class _RemoteFile(io.RawIOBase):
         self._size = path.stat().st_size
         self._at = 0
         if self._size < 0:
-            raise OSError(errno.ENOTSUP, "the server does not tell its size", path.url)
+            raise OSError(errno.ENOTSUP, "the server does not report its size", path.url)
 
     def readable(self) -> bool:
         return True

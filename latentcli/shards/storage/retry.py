@@ -56,9 +56,9 @@ _STATUS = {
 # Codes of S3 whose HTTP status alone does not say that they pass.
 _CODES = {
     "BadDigest": "the data were damaged on the way",
-    "IncompleteBody": "the upload was cut",
+    "IncompleteBody": "the upload was cut off",
     "InternalError": _STATUS[500],
-    "OperationAborted": "another request was in the way",
+    "OperationAborted": "another request conflicted with it",
     "RequestTimeout": _STATUS[408],
     "ServiceUnavailable": _STATUS[503],
     "SlowDown": _STATUS[429],
@@ -66,7 +66,7 @@ _CODES = {
     "ThrottlingException": _STATUS[429],
     "XAmzContentSHA256Mismatch": "the data were damaged on the way",
 }
-_CUT = "the connection was cut"
+_CUT = "the connection was lost"
 _LATE = "there was no answer in time"
 _UNREACHED = "the storage could not be reached"
 _ERRNOS = {
@@ -93,7 +93,7 @@ _NAMES = {
         _CUT: "ChunkedEncodingError ClientConnectionError ClientOSError ClientPayloadError"
         " ConnectionClosedError ConnectionError HTTPClientError IncompleteRead"
         " IncompleteReadError NetworkError ProtocolError ResponseStreamingError",
-        "the answer was garbled": "ResponseParserError",
+        "the answer was malformed": "ResponseParserError",
     }.items()
     for name in names.split()
 }
@@ -127,8 +127,8 @@ def retrying(call: Callable[[], Result], what: str) -> Result:
             if number == TRIES or (number >= FEWEST_TRIES and elapsed > total + LONG):
                 raise Plain(
                     errno.ETIMEDOUT,
-                    f"the {what} failed {number} times within {max(elapsed, 1):.0f} s, at last"
-                    f" because {reason}",
+                    f"the {what} failed {number} times within {max(elapsed, 1):.0f} s, the last"
+                    f" time because {reason}",
                 ) from error
         # Jitter: many machines that were turned away together must not come back together.
         time.sleep(total / (2**TRIES // 2 - 1) * 2 ** (number - 1) * random.uniform(0.5, 1))

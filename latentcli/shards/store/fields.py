@@ -114,7 +114,7 @@ def _key_of(path: AnyPath, line: bytes) -> str:
 
 
 def _damaged(path: AnyPath, line: bytes) -> StoreError:
-    return StoreError(f"{path} is damaged: {line[:40]!r} is no line of fields.")
+    return StoreError(f"{path} is damaged: {line[:40]!r} is not a line of fields.")
 
 
 class FieldsFile:

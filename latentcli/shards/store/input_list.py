@@ -81,7 +81,7 @@ class InputList:
         for number, line in enumerate(_read_lines(path, local), 1):
             match = _UNIT.search(line)
             if match is None or not line.endswith(b"}\n"):
-                raise StoreError(f"{path} is damaged: line {number} is no row of an input list.")
+                raise StoreError(f"{path} is damaged: line {number} is not a row of an input list.")
             unit = int(match[1])
             if unit < len(counts) - 1 or unit > len(counts) + _MOST_EMPTY:
                 raise StoreError(f"{path} is damaged: unit {unit} is out of order, line {number}.")
@@ -136,10 +136,14 @@ class InputList:
             values: dict[str, Any] = json.loads(line)
             fields = {name: values[name] for name in _FIELDS}
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{self.path} is damaged: a row of unit {unit} is garbled.") from error
+            raise StoreError(
+                f"{self.path} is damaged: a row of unit {unit} is malformed."
+            ) from error
         fields |= {name: values[name] for name in _MORE if name in values}
         if fields["unit"] != unit or any(type(fields[name]) is not _KINDS[name] for name in fields):
-            raise StoreError(f"{self.path} is damaged: {fields['key']!r} is no row of unit {unit}.")
+            raise StoreError(
+                f"{self.path} is damaged: {fields['key']!r} is not a row of unit {unit}."
+            )
         fields["source"] = self.roots.whole(fields["source"])
         return InputRow(**fields)
 

@@ -102,8 +102,8 @@ class Lease:
             holder = self._other
             raise StoreError(
                 f"{self.store} was taken over by another job: process {holder.pid} on host"
-                f" {holder.host} ({holder.command}). This job gave no sign of life for too long,"
-                " because it was stopped or did not reach the storage, and has ended; what it"
+                f" {holder.host} ({holder.command}). This job sent no heartbeat for too long,"
+                " because it was paused or could not reach the storage. It has ended; what it"
                 " committed is safe."
             )
 

@@ -133,8 +133,8 @@ def read_manifest(store: AnyPath) -> Manifest:
         if not store.is_dir():
             raise missing_store(store)
         raise StoreError(
-            f"{store} is no latent store: it has no manifest.json. Name the folder that latentcli"
-            " encode wrote."
+            f"{store} is not a latent store: it has no manifest.json. Name the folder that"
+            " latentcli encode wrote."
         )
     document = load_object(path)
     version = document.get("format_version")

@@ -14,7 +14,7 @@ from latentcli.shards.store.input_list import InputList
 from latentcli.shards.store.manifest import Manifest
 from latentcli.shards.store.unit_state import file_sizes
 
-AGAIN = "The same encode command makes damaged and missing units again."
+AGAIN = "Run the same encode command again to encode the damaged and missing units."
 """What is to be done about a store that is not whole."""
 _SHOWN = 3
 
@@ -64,7 +64,7 @@ class Presence:
         elif self.missing and not self.damaged:
             parts.append("units of the store have no commit record")
         if not self.is_known:
-            parts.append(f"what else belongs to it is not known without its {INPUTS}")
+            parts.append(f"without its {INPUTS} it is not known what else belongs to it")
         return "; ".join(parts)
 
 
@@ -121,8 +121,8 @@ def presence_of(
 def repair_advice(store: AnyPath) -> str:
     """What makes a shard again whose size is right and whose bytes are not, as a sentence."""
     return (
-        f"latentcli verify --repair {store} takes it back, and the same encode command then makes"
-        " it again."
+        f"latentcli verify --repair {store} marks it, and the same encode command then encodes it"
+        " again."
     )
 
 
@@ -130,7 +130,7 @@ def _difference(store: AnyPath, name: str, recorded: int, sizes: Mapping[str, in
     """Why a unit's file is not the one that its record describes; empty where it may be."""
     path, size = store / SHARDS / name, sizes.get(name)
     if size is None:
-        return f"{path} is gone"
+        return f"{path} is missing"
     # Some web servers do not tell sizes.
     if size not in (recorded, -1):
         return f"{path} is damaged: it has {size:,} bytes, its record says {recorded:,}"

@@ -170,7 +170,7 @@ class StoreReader:
         """What may be why a key is not there."""
         if self.presence.is_whole:
             return ""
-        return f", but it is not whole ({self.presence.describe()})"
+        return f", but it is not complete ({self.presence.describe()})"
 
     def tensors(self, key: str, unit: int | None = None, *, copy: bool = True) -> dict[str, Tensor]:
         """The tensors of a key by their full names; StoreError where it is unknown or failed.

@@ -30,8 +30,9 @@ class RebuiltList:
     def note(self) -> str:
         """What to say of it: one plain sentence."""
         return (
-            f"The store's {INPUTS} was gone; it was made again from {self.units:,} commit records,"
-            f" which name {self.inputs:,} inputs. Listed inputs without a record count as new."
+            f"The store's {INPUTS} was missing; it was rebuilt from the commit records"
+            f" ({self.units:,}), which name its inputs ({self.inputs:,}). Listed inputs without a"
+            " record count as new."
         )
 
 
@@ -73,7 +74,7 @@ def rows_of_records(store: AnyPath, roots: Roots) -> Iterator[InputRow]:
             raise StoreError(
                 f"{store} has lost its {INPUTS}, and the commit record that would tell what is in"
                 f" unit {unit} is damaged too: {error} Delete that record, and the same encode"
-                " command takes the unit's inputs for new ones."
+                " command treats the unit's inputs as new."
             ) from error
         yield from unit_rows_of(record)
 

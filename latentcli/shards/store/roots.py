@@ -128,7 +128,7 @@ def read_roots(store: AnyPath) -> Roots:
     document = load_object(path)
     roots, anchor = document.get("roots"), document.get("anchor")
     if not isinstance(roots, list) or not all(isinstance(root, str) for root in roots):
-        raise StoreError(f"{path} is damaged: its roots are no list of paths.")
+        raise StoreError(f"{path} is damaged: its roots are not a list of paths.")
     captions = document.get("captions")
     texts = (text if isinstance(text, str) else None for text in (anchor, captions))
     return Roots(tuple(roots), *texts)

@@ -17,8 +17,8 @@ def unit_of_shard(shard: ShardFile) -> int:
     unit = shard.metadata.get("unit", "")
     if shard.metadata.get("format") != "latentcli" or not unit.isdecimal():
         raise StoreError(
-            f"{shard.path} is no shard of a latent store: its metadata do not say so. Name a store"
-            " folder, or a shard that this tool wrote."
+            f"{shard.path} is not a shard of a latent store: its metadata do not say so. Name a"
+            " store folder, or a shard that latentcli wrote."
         )
     return int(unit)
 

@@ -131,7 +131,7 @@ def _check_tensors(
             what = f"{row.key!r} has no tensor {part} in unit {record.unit}."
             yield Problem("tensors", what, record.unit, row.key)
         for part in sorted(found.keys() - wanted):
-            what = f"{row.key!r} has a tensor {part} too many in unit {record.unit}."
+            what = f"{row.key!r} has an unexpected tensor {part} in unit {record.unit}."
             yield Problem("tensors", what, record.unit, row.key)
         yield from _check_shapes(row, found, record.unit)
     for key in sorted(keys):

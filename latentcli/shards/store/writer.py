@@ -75,9 +75,9 @@ def _check_empty(store: AnyPath) -> None:
     foreign = [n for n in names if not n.startswith(TEMPORARY) and n not in HOLDERS]
     if foreign:
         raise StoreError(
-            f"{store} is not empty and no latent store (it holds {', '.join(foreign[:3])}"
-            f"{' and more' if len(foreign) > 3 else ''}): nothing was changed in it; choose"
-            " another output folder (-o)."
+            f"{store} is not empty and is not a latent store (it holds"
+            f" {', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''}): nothing was"
+            " changed in it; choose another output folder (-o)."
         )
 
 
@@ -91,11 +91,13 @@ def _mismatch(store: AnyPath, old: Manifest, new: Manifest) -> str:
     fields = differing_fields(old.spec, new.spec)
     if any(name.startswith(_MODEL) for name, *_ in fields):
         return _other_model(store, old, new, [name for name, *_ in fields])
-    shown = "; ".join(f"{name} is {a!r} there and {b!r} now" for name, a, b in fields[:_SHOWN])
+    shown = "; ".join(
+        f"{name} is {a!r} in the store and {b!r} now" for name, a, b in fields[:_SHOWN]
+    )
     more = f"; and {len(fields) - _SHOWN} more" if len(fields) > _SHOWN else ""
     return (
-        f"{store} was made with other options: {shown}{more}. Use the same options to go on with"
-        " it, or another output folder (-o); nothing was changed in it."
+        f"{store} was made with other options: {shown}{more}. Use the same options to resume it,"
+        " or another output folder (-o); nothing was changed in it."
     )
 
 
@@ -105,8 +107,8 @@ def _other_model(store: AnyPath, old: Manifest, new: Manifest, fields: Sequence[
     others = [name for name in fields if not name.startswith(_MODEL)]
     besides = f" Also different: {', '.join(others[:_SHOWN])}." if others else ""
     return (
-        f"{store} was made with {there}, and the model is {now} now.{besides} Use the same model to"
-        " go on with it, or another output folder (-o); nothing was changed in it."
+        f"{store} was made with {there}, and the model is {now} now.{besides} Use the same model"
+        " to resume it, or another output folder (-o); nothing was changed in it."
     )
 
 

@@ -114,7 +114,7 @@ class ArrowTable(Table):
     def __init__(self, stream: ByteStream, size: int) -> None:
         arrow = load_pyarrow()
         self._source = _Measured(stream, size)
-        with telling("it is no Arrow file, or damaged at its beginning"):
+        with telling("it is not an Arrow file, or it is damaged at its beginning"):
             self._source.skip_mark()
             self._batches = arrow.ipc.open_stream(arrow.PythonFile(self._source, mode="r"))
         self.columns = columns_of(self._batches.schema)
@@ -123,7 +123,7 @@ class ArrowTable(Table):
         """As the table's; all that follows a damaged batch is lost."""
         number, before = 0, 0
         while True:
-            with telling(f"the file is damaged or cut short behind row {number:,}"):
+            with telling(f"the file is damaged or cut short after row {number:,}"):
                 batch = next(self._batches, None)
                 if batch is None and self._source.ended:
                     raise ValueError("its end mark is missing")

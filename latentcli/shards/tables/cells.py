@@ -49,7 +49,9 @@ def _text_picture(text: str, column: str) -> bytes | str:
         try:
             return base64.b64decode(text[mark.end() :], validate=True)
         except (binascii.Error, ValueError) as error:
-            raise SampleError("read", f"its column {column} is no sound base64: {error}") from error
+            raise SampleError(
+                "read", f"its column {column} is not valid base64: {error}"
+            ) from error
     if _BASE64.fullmatch(text):
         data = _decoded(text)
         if data is not None:

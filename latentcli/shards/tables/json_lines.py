@@ -42,7 +42,7 @@ class JsonTable(Table):
                 break
         first = self._begin[-1] if self._begin else TableRow(0, {}, "it is empty")
         if not first.values:
-            raise TableError(f"it is no file of JSON lines: {first.problem or 'it is empty'}")
+            raise TableError(f"it is not a file of JSON lines: {first.problem or 'it is empty'}")
         self.columns = [Column(name, _holds(value)) for name, value in first.values.items()]
 
     def rows(self, columns: Sequence[str]) -> Iterator[TableRow]:
@@ -58,7 +58,7 @@ class JsonTable(Table):
             line = self._lines.next()
         except OSError as error:
             text = error.strerror or str(error)
-            raise TableError(f"reading failed behind line {number:,}: {text}") from error
+            raise TableError(f"reading failed after line {number:,}: {text}") from error
         if line is None:
             return None
         if len(line) > LONGEST_LINE:
@@ -74,9 +74,9 @@ def _parsed(number: int, line: bytes) -> TableRow:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return TableRow(number, {}, f"line {number + 1:,} is no JSON ({error})")
+        return TableRow(number, {}, f"line {number + 1:,} is not JSON ({error})")
     if not isinstance(value, dict) or not value:
-        return TableRow(number, {}, f"line {number + 1:,} is no JSON object with fields")
+        return TableRow(number, {}, f"line {number + 1:,} is not a JSON object with fields")
     return TableRow(number, value)
 
 

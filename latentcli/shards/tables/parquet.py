@@ -23,7 +23,7 @@ class ParquetTable(Table):
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._size = size
         parquet = load_pyarrow().parquet
-        with telling("it is no Parquet file, or damaged"):
+        with telling("it is not a Parquet file, or it is damaged"):
             self._file = parquet.ParquetFile(
                 file, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True
             )
@@ -55,7 +55,7 @@ class ParquetTable(Table):
         )
         number = first
         while True:
-            with telling(f"the file is damaged behind row {number:,}"):
+            with telling(f"the file is damaged after row {number:,}"):
                 batch: Any = next(batches, None)
             if batch is None:
                 return

@@ -23,8 +23,8 @@ def path_inside(text: str, folder: str, root: str | None = None) -> str:
             return found
     raise SampleError(
         "read",
-        f"the path {text[:200]!r} leads out of {root}; --image-root says which folder the files"
-        " that a table names must lie in",
+        f"the path {text[:200]!r} leads out of {root}; --image-root names the folder that must"
+        " contain the files of a table",
     )
 
 

@@ -34,5 +34,5 @@ def load_latents(data: bytes) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load(bytes(data))
     except SafetensorError as error:
-        raise ValueError(f"these {len(data)} bytes are no safetensors file: {error}") from error
+        raise ValueError(f"these {len(data)} bytes are not a safetensors file: {error}") from error
     return held(tensors)

@@ -87,7 +87,7 @@ def parse(block: bytes) -> Header:
     kind = block[156:157]
     size = _number(block[124:136])
     if size is None:
-        raise BadHeader("the header there has a size that is no number")
+        raise BadHeader("the header there has a size that is not a number")
     name = _text(block[:100])
     # In GNU's own format the prefix field holds times.
     if block[345] and block[257:262] == b"ustar" and block[262:263] != b" ":

@@ -68,7 +68,7 @@ def read_members(stream: ByteStream, limits: TarLimits = DEFAULT_LIMITS) -> Iter
     sparse) has a problem, and reading goes on behind it. Damage, a cut, a read that fails and an
     end without end mark give one last entry of kind `broken`, named after the member that was
     being read. Each end mark gives an entry of kind `end`: another tar may follow (`cat a b`),
-    and so may zeros. Anything else behind an end mark makes the tar `broken` there: it may have
+    and so may zeros. Anything else after an end mark makes the tar `broken` there: it may have
     been a tar, and nothing is dropped unsaid.
     """
     try:
@@ -159,7 +159,7 @@ def _entries(source: _Bytes, limits: TarLimits) -> Iterator[TarEntry]:
         block = source.take(BLOCK)
         if ended and not block.strip(b"\0"):
             if source.failed:
-                raise source.broken("behind an end mark")
+                raise source.broken("after an end mark")
             if not block:
                 return
             continue
@@ -202,7 +202,7 @@ def _header(source: _Bytes, block: bytes, ended: bool) -> Header:
         return tar_header.parse(block)
     except BadHeader as error:
         if ended:
-            what = f"the tar goes on behind its end mark, at byte {at:,}, with what is no tar"
+            what = f"the tar has data after its end mark, at byte {at:,}, that is not a tar"
         elif at == 0 and isinstance(error, NoHeader) and block[_MAGIC] != b"ustar":
             what = _no_tar(block)
         else:
@@ -223,7 +223,7 @@ def _no_block(source: _Bytes, block: bytes) -> _Broken:
 
 def _no_tar(block: bytes) -> str:
     unpack = "; unpack it first" if block.startswith(_PACKED) else ""
-    return f"this is no tar: {described(block)}{unpack}"
+    return f"this is not a tar: {described(block)}{unpack}"
 
 
 def _extended(source: _Bytes, header: Header, limits: TarLimits) -> dict[str, str]:

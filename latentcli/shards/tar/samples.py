@@ -22,8 +22,8 @@ _HIDDEN = re.compile(r"(?:^|/)(?:\.[^/]*$|PaxHeaders(?:\.\d+)?/)|^__[^/]*__(?:$|
 
 
 CAME_BEFORE = (
-    "its key came before in this tar, and the members of a sample must be one behind the other:"
-    " make the tar again with tar --sort=name"
+    "its key occurred before in this tar, and the members of a sample must be adjacent: make the"
+    " tar again with tar --sort=name"
 )
 """Why a sample is refused whose members are not in a row; the same for all, so that they count as
 one reason."""
@@ -117,8 +117,7 @@ class _Samples:
             key = self._group.open_key()
         yield self._refused(
             key,
-            f"{entry.problem}. This sample and what should follow it are lost: make or fetch the"
-            " tar again",
+            f"{entry.problem}. This sample and all after it are lost: make or fetch the tar again",
         )
 
     def _samples(self, group: Group, run: Run) -> Iterator[Sample]:

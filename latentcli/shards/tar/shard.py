@@ -84,9 +84,9 @@ class TarShard(SafetensorsFile):
         try:
             document = json.loads(self._bytes(span))
         except (ValueError, RecursionError) as error:
-            raise StoreError(f"{self.path} is damaged: {span.name!r} is no JSON.") from error
+            raise StoreError(f"{self.path} is damaged: {span.name!r} is not JSON.") from error
         if not isinstance(document, dict):
-            raise StoreError(f"{self.path} is damaged: {span.name!r} holds no JSON object.")
+            raise StoreError(f"{self.path} is damaged: {span.name!r} is not a JSON object.")
         return document
 
     def others(self, key: str, wanted: Callable[[str], bool] = bool) -> tuple[Member, ...]:

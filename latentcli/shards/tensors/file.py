@@ -194,15 +194,15 @@ def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
     length = int.from_bytes(read(0, min(8, size)), "little")
     if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
         raise ValueError(
-            f"its header should take {length} bytes, the file has {size}; it is truncated or"
-            " no safetensors file"
+            f"its header should take {length} bytes, the file has {size}; it is truncated or not a"
+            " safetensors file"
         )
     try:
         fields = json.loads(read(8, 8 + length), object_pairs_hook=_unique)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"its header is no JSON ({error})") from error
+        raise ValueError(f"its header is not JSON ({error})") from error
     if not isinstance(fields, dict):
-        raise ValueError("its header is no JSON object")
+        raise ValueError("its header is not a JSON object")
     metadata = _metadata(fields.pop("__metadata__", {}))
     entries = {name: _entry(name, fields[name]) for name in sorted(fields)}
     _check_layout(entries, size - 8 - length)
@@ -218,7 +218,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _metadata(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(type(item) is str for item in value.values()):
-        raise ValueError("its metadata are no table of strings")
+        raise ValueError("its metadata are not a table of strings")
     return value
 
 

@@ -72,5 +72,7 @@ def test_a_package_is_loaded_by_its_files_alone(tmp_path: Path) -> None:
 
 def test_known_pictures_that_are_never_read_are_named() -> None:
     for data, name in ((b"8BPS\x00\x01" + bytes(40), "Photoshop"), (b"<svg/>", "SVG")):
-        with pytest.raises(SampleError, match=f"{name} pictures are not read; convert it to PNG"):
+        with pytest.raises(
+            SampleError, match=f"{name} pictures are not supported; convert it to PNG"
+        ):
             decode_image(data, DecodePolicy())

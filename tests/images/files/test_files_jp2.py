@@ -99,11 +99,11 @@ def test_16_bit_grey() -> None:
 )
 def test_other_spaces_by_number_are_refused_by_name(code: int, name: str) -> None:
     text = reason(with_colour_box(PICTURE, enumerated(code)))
-    assert f"the colours {name}, which are not read; convert it to sRGB" in text
+    assert f"the colours {name}, which are not supported; convert it to sRGB" in text
 
 
 def test_what_no_reader_knows_is_refused() -> None:
-    assert "by a method that is not read (4)" in reason(
+    assert "by a method that is not supported (4)" in reason(
         with_colour_box(PICTURE, VENDOR + b"x" * 20)
     )
     assert "states no colours" in reason(with_colour_box(PICTURE))

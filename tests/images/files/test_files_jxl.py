@@ -128,7 +128,7 @@ PREVIEW = "1" + "0" + "01" + "000000" + "00" + "100"
 def test_whether_it_moves(fields: str, is_animated: bool) -> None:
     assert read_header(moving(fields)) == JxlHeader((8, 8), is_animated)
     if is_animated:
-        assert "JPEG XL file moves" in reason(moving(fields))
+        assert "JPEG XL file is animated" in reason(moving(fields))
 
 
 def test_large_pictures_are_refused_by_their_header(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,7 +200,7 @@ def test_a_page_is_a_folder_or_a_file(model, tmp_path, name):
     (tmp_path / "mine.html").write_text("mine")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
-    for taken, said in {"mine.html": "is no page of latentcli", "mine": "holds other"}.items():
+    for taken, said in {"mine.html": "is not a page of latentcli", "mine": "holds other"}.items():
         with pytest.raises(UsageError, match=said):
             run_bench(replace(job, report=str(tmp_path / taken)))
     with pytest.raises(UsageError, match="--stages takes no --report"):

@@ -45,9 +45,9 @@ def test_a_leader_tells_who_has_not_come_and_why_it_waits(agent):
         assert notes.came.wait(60)
         team.done()
         team.wait_for_all(lambda: None)
-    assert notes == [f"Rank 1 of 2 has not come yet. {WHY} RANK and WORLD_SIZE."]
+    assert notes == [f"Rank 1 of 2 has not joined yet. {WHY} RANK and WORLD_SIZE."]
     assert str(caught.value) == (
-        f"Rank 1 of 2 has not been heard of for 3 s. {WHY} RANK and WORLD_SIZE. Or run the same"
+        f"Rank 1 of 2 has sent no heartbeat for 3 s. {WHY} RANK and WORLD_SIZE. Or run the same"
         " command again to finish the rest."
     )
 
@@ -69,7 +69,7 @@ def test_a_rank_tells_that_the_leader_has_not_come():
         join_team(Rank(1, 2, 1), environment, waiting, notes.take),
     ):
         pass
-    assert notes[0].startswith("Rank 0 of 2 has not come yet. RANK=1 and WORLD_SIZE=2 say that")
+    assert notes[0].startswith("Rank 0 of 2 has not joined yet. RANK=1 and WORLD_SIZE=2 say that")
 
 
 def test_ranks_that_are_there_are_not_missed(agent):
@@ -96,7 +96,7 @@ def test_ranks_that_are_there_are_not_missed(agent):
 def test_many_are_told_in_few_words():
     notes = Notes()
     MissingRanks("", notes.take).tell(9, [1, 2, 3, 7, 8])
-    assert notes == ["Ranks 1, 2, 3 and 2 more of 9 have not come yet."]
+    assert notes == ["Ranks 1, 2, 3 and 2 more of 9 have not joined yet."]
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_a_file_where_a_folder_must_be(form, name, tmp_path):
     encode(tmp_path / "clips", tmp_path / "store", MODEL)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("mine")
-    with pytest.raises(StoreError, match="sub is there and is no folder"):
+    with pytest.raises(StoreError, match="sub exists and is not a folder"):
         decode(tmp_path / "store", tmp_path / "out", format=form)
     assert (tmp_path / "out" / name).read_text() == "mine"
 
@@ -263,7 +263,10 @@ def test_frames_of_a_longer_clip_are_not_mixed_in(tmp_path):
         encode(make_clip(folder / "a.mp4", count), tmp_path / f"store{count}", MODEL)
     decode(tmp_path / "store5", tmp_path / "out", format="png")
     told = decode(tmp_path / "store3", tmp_path / "out", format="png")
-    assert told["failed"] == 1 and "a frame behind the clip's last" in told["failures"][0]["error"]
+    assert (
+        told["failed"] == 1
+        and "with a number after the clip's last frame" in told["failures"][0]["error"]
+    )
     assert decode(tmp_path / "store5", tmp_path / "out", format="png")["failed"] == 0
 
 

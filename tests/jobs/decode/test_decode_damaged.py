@@ -85,7 +85,7 @@ def test_a_partial_store_is_decoded_and_told(store, tmp_path, reference):
     found = decode(store, tmp_path / "out", Reporter(note=said.append))
     assert (found["decoded"], found["failed"], found["missing"]) == (15, 0, 8)
     check_pictures(tmp_path / "out", reference, keys_of(1) + keys_of(3))
-    assert any("is not whole" in text and "units 1, 3" in text for text in said)
+    assert any("is not complete" in text and "units 1, 3" in text for text in said)
 
 
 def test_a_store_of_which_nothing_can_be_read(store, tmp_path):
@@ -117,8 +117,10 @@ def test_the_exit_code_and_the_words_of_a_partial_store(mixed_store, tmp_path, m
         "8 of 23 inputs failed or are missing from the store; --max-bad 8 accepts that"
         in run.stderr
     )
-    assert "same encode command makes damaged and missing units again" in run.stderr
-    assert "4 x " in run.stderr and "000001.safetensors is gone" in run.stderr
+    assert (
+        "Run the same encode command again to encode the damaged and missing units." in run.stderr
+    )
+    assert "4 x " in run.stderr and "000001.safetensors is missing" in run.stderr
     assert "4 inputs missing from the store." in run.stderr
     assert len(pictures_of(tmp_path / "out")) == 15
     assert cli(*words, "--max-bad", "8").returncode == 0
@@ -221,7 +223,7 @@ def test_a_clip_with_an_empty_side(tmp_path):
     ("place", "said"),
     [
         ("file", "is a file; name a folder"),
-        ("file/below", "is there and is no folder"),
+        ("file/below", "exists and is not a folder"),
         ("/sys/latentcli", "nothing can be written to /sys"),
         ("x" * 300, "longer than the file system allows"),
         ("s3://bucket/out", "is remote storage"),

@@ -121,7 +121,7 @@ def test_comfy_latents_of_several_pictures(model, tmp_path):
     [
         ("moments.npz", r"archive of numpy arrays, .*_sd\.npz, _sdxl\.npz"),
         ("a.npy", "a numpy array, which does not say"),
-        ("a.pt", "may run code when it is loaded, and so is never read"),
+        ("a.pt", "may run code when it is loaded, so it is not read"),
         ("a.PTH", "is a file of PyTorch"),
         ("a.ckpt", "is a file of PyTorch"),
         ("a_0064x0064_anima.npz", "no model here decodes"),
@@ -187,5 +187,5 @@ def test_damaged_npz_files(tmp_path, damage):
         npz(path, latents=np.ones((4, 8, 8), np.int64))
     else:
         npz(path, crop_ltrb=np.zeros(4))
-    with pytest.raises((StoreError, SampleError), match=r"damaged|no latent"):
+    with pytest.raises((StoreError, SampleError), match=r"damaged|not a latent"):
         loaded(open_latents(path, None))

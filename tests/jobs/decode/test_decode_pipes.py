@@ -137,7 +137,7 @@ def test_shards_of_a_store_behind_each_other_are_the_store(model, tmp_path):
     assert data == decode_here(tmp_path, None, store=tmp_path / "store")[1]
     twice, _ = decode_here(tmp_path, shards[0] + shards[0])
     assert (twice["decoded"], twice["failed"]) == (3, 3)
-    assert "came before" in twice["failures"][0]["error"]
+    assert "is in this stream twice" in twice["failures"][0]["error"]
 
 
 def test_the_stream_is_the_same_however_little_is_held(latents, tmp_path, monkeypatch):

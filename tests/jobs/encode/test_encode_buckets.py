@@ -190,7 +190,7 @@ def test_roundtrip_takes_the_same_options(folder, model):
         ({"resize": None, "area": "128", "bucket_rule": "musubi", "bucket_min": 32}, "no least"),
         (
             {"resize": None, "area": "128", "bucket_rule": "ai-toolkit", "no_upscale": True},
-            "enlarges no picture but to whole steps",
+            "always enlarges pictures to whole bucket steps",
         ),
         ({"resize": None, "area": "128", "bucket_rule": "sdxl"}, "allowed are area, kohya, musubi"),
         ({"resize": None, "area": "big"}, "write one side like 256"),

@@ -150,7 +150,7 @@ def test_a_store_of_failures_alone(tmp_path):
     reporter = Reporter(note=notes.append)
     told = encode(tmp_path / "clips", tmp_path / "store", MODEL, reporter, self_check=True)
     assert (told["encoded"], told["failed"], told["frames"]) == (0, 2, 0)
-    assert notes == ["None of the first inputs can be read, so the self-check was left out."]
+    assert notes == ["None of the first inputs can be read, so the self-check was skipped."]
     told = decode(tmp_path / "store", tmp_path / "out")
     assert (told["decoded"], told["failed"]) == (0, 0)
     assert tree(tmp_path / "out") == {}

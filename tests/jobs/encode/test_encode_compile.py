@@ -64,7 +64,7 @@ def test_a_store_keeps_its_code(mixed, model, tmp_path, traced, monkeypatch):
     begun = encode(mixed, store, model, reporter, size="64", compile="on", limit=8)
     assert begun["compiled"] is True and told.count("Compiling the network for 64x64 (encode)") == 1
     assert read_manifest(store).spec["encode"]["compile"] is True
-    with pytest.raises(StoreError, match=r"encode\.compile is True there and None now"):
+    with pytest.raises(StoreError, match=r"encode\.compile is True in the store and None now"):
         encode(mixed, store, model, size="64", compile="off")
     assert encode(mixed, store, model, size="64")["compiled"] is True
     encode(mixed, whole, model, size="64", compile="on")
@@ -82,7 +82,7 @@ def test_a_store_without_code_stays_so(mixed, model, tmp_path, never_compiled):
     found = encode(mixed, tmp_path / "store", model, size="64")
     assert found["compiled"] is False and found["encoded"] == 15
     assert "compile" not in read_manifest(tmp_path / "store").spec["encode"]
-    with pytest.raises(StoreError, match=r"encode\.compile is None there and True now"):
+    with pytest.raises(StoreError, match=r"encode\.compile is None in the store and True now"):
         encode(mixed, tmp_path / "store", model, size="64", compile="on")
 
 
@@ -132,7 +132,10 @@ def test_sizes_must_be_known_and_few(mixed, model, tmp_path, traced):
     store = tmp_path / "store"
     for options, words in (
         ({}, r"here they are not\. Give --size"),
-        ({"area": "256", "resize": "bucket"}, r"each of \d+ sizes of pictures; 8 are the most"),
+        (
+            {"area": "256", "resize": "bucket"},
+            r"each of \d+ picture sizes would be compiled; at most 8 are",
+        ),
         ({"size": "64", "max_memory": "1GiB"}, "--max-memory computes large pictures in parts"),
     ):
         with pytest.raises(UsageError, match=words):

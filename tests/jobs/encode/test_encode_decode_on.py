@@ -128,8 +128,8 @@ def test_a_store_is_gone_on_with_where_its_files_were_decoded(tmp_path, device):
     told, expected = latents_of(there), latents_of(anew)
     assert all(torch.equal(told[key], expected[key]) for key in expected)
     for store, where, words in (
-        (usual, "gpu", "decode_image.on is None there and 'gpu' now"),
-        (there, "cpu", "decode_image.on is 'gpu' there and None now"),
+        (usual, "gpu", "decode_image.on is None in the store and 'gpu' now"),
+        (there, "cpu", "decode_image.on is 'gpu' in the store and None now"),
     ):
         before = tree(store)
         with pytest.raises(StoreError, match=words):
@@ -143,7 +143,7 @@ def test_a_store_of_a_device_is_not_gone_on_with_without_one(tmp_path, monkeypat
         use_cpu_as_device(patch)
         encode(source, tmp_path / "store", LINEAR, **SIZED, **GPU)
     folder_of(source, {"b": jpeg()})
-    with pytest.raises(UsageError, match="kept from the store that is there, but the model runs"):
+    with pytest.raises(UsageError, match=r"kept from the existing store\), but the model runs"):
         encode(source, tmp_path / "store", LINEAR, **SIZED)
 
 
@@ -165,7 +165,7 @@ def test_a_device_that_decodes_other_pictures_is_found_out(folder, tmp_path, dev
         return [None if whole is None else whole.flip(0) for whole in decode(self, files)]
 
     monkeypatch.setattr(JpegDecoder, "decode", swapped)
-    with pytest.raises(SelfCheckError, match="the device and the CPU decode different pictures"):
+    with pytest.raises(SelfCheckError, match="the device and the CPU decode"):
         encode(folder, tmp_path / "store", LINEAR, **SIZED, **GPU, self_check=True)
     assert not [*(tmp_path / "store" / "shards").glob("*")]
 

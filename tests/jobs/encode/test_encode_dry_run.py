@@ -96,7 +96,7 @@ def test_another_spec_lists_the_fields(folder, store):
     assert fields["preprocess.size"] == (None, [64, 32])
     assert fields["encode.batch_size"] == (3, 5)
     assert (told["to_encode"], told["probe"], told["inputs"]) == (0, None, 0)
-    with pytest.raises(StoreError, match="no latent store"):
+    with pytest.raises(StoreError, match="not a latent store"):
         plan(folder, folder)
 
 
@@ -247,4 +247,4 @@ def test_the_command(folder, store):
     shown = cli("encode", *words, "--dry-run")
     assert "Nothing to encode: 12 images, all done before." in shown.stdout
     other = cli("plan", *words, "--flip", "both")
-    assert other.returncode == 1 and "latents.flip: None there, True now" in other.stdout
+    assert other.returncode == 1 and "latents.flip: None in the store, True now" in other.stdout

@@ -362,9 +362,9 @@ def test_what_verify_says_of_a_repair(sound, model, tmp_path, capsys):
     shutil.copytree(sound[1], store)
     flip(store / "shards" / "000002.safetensors")
     assert main(["verify", str(store), "--samples", "0"]) == 1
-    assert "With --repair the damaged units are taken back" in capsys.readouterr().err
+    assert "--repair marks the damaged units. Then run" in capsys.readouterr().err
     assert main(["verify", str(store), "--samples", "0", "--repair", "--json"]) == 1
     told = capsys.readouterr()
-    assert json.loads(told.out)["repaired"] == [2] and "1 unit taken back" in told.err
+    assert json.loads(told.out)["repaired"] == [2] and "Marked 1 unit" in told.err
     encode(sound[0], store, model)
     assert main(["verify", str(store), "--samples", "0", "--quiet"]) == 0

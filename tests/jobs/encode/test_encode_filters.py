@@ -110,11 +110,15 @@ def test_they_are_not_tried_again_unless_they_changed(folder, model, tmp_path):
 
 
 def test_other_filters_are_another_store(folder, store, model):
-    with pytest.raises(StoreError, match=r"size_filter.min_side is 32 there and 16 now"):
+    with pytest.raises(StoreError, match=r"size_filter.min_side is 32 in the store and 16 now"):
         encode(folder, store, model, **LIMITS | {"min_side": 16})
-    with pytest.raises(StoreError, match=r"size_filter.max_aspect is 2.0 there and None now"):
+    with pytest.raises(
+        StoreError, match=r"size_filter.max_aspect is 2.0 in the store and None now"
+    ):
         encode(folder, store, model, min_side=32)
-    with pytest.raises(StoreError, match=r"size_filter.min_megapixels is None there and 0.001"):
+    with pytest.raises(
+        StoreError, match=r"size_filter.min_megapixels is None in the store and 0.001"
+    ):
         encode(folder, store, model, **LIMITS, min_megapixels=0.001)
 
 
@@ -233,5 +237,5 @@ def test_roundtrip(folder, model):
     assert told["filter_reasons"] == REASONS
     assert told["settings"]["size_filter"] == LIMITS
     everything = {"sources": (str(folder / "0.png"),), "min_side": 1000}
-    with pytest.raises(LatentCliError, match="the filters leave all of them out: its short side"):
+    with pytest.raises(LatentCliError, match="the filters leave out all of them: its short side"):
         run_roundtrip(RoundtripJob(models=(model,), device="cpu", workers=0, **everything))

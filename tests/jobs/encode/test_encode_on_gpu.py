@@ -156,5 +156,7 @@ def test_a_store_in_bfloat16_tells_a_device_without_it_what_to_do(folder, tmp_pa
     encode(folder, store, LINEAR, dtype="bf16", limit=4)
     with fake_gpu(monkeypatch) as gpu:
         gpu.capability = (7, 5)
-        with pytest.raises(UsageError, match=r"kept from the store.*another output folder"):
+        with pytest.raises(
+            UsageError, match=r"kept from the existing store.*another -o if the store exists"
+        ):
             encode(folder, store, LINEAR, **GPU | {"dtype": "auto"})

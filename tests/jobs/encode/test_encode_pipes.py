@@ -145,7 +145,7 @@ def test_the_summary_is_talk(tar, model, tmp_path, capfd):
     assert ends.output[:100].rstrip(b"\0") == b"0000.latent.safetensors"
     reporter = capfd.readouterr().err
     assert f"Standard output: a tar stream of {len(ends.output) / 1024:.1f} KiB." in reporter
-    assert "1 input failed, which --json lists:\n  1 x decode_image: PNG file is" in reporter
+    assert "1 input failed, listed by --json:\n  1 x decode_image: PNG file is" in reporter
 
 
 def test_a_reader_that_closes_early_ends_the_job(tar, model, tmp_path):

@@ -32,10 +32,10 @@ def test_another_spec_is_refused(mixed, mixed_store, model, other_model, tmp_pat
     shutil.copytree(mixed_store, store)
     before = tree(store)
     for options, word in (
-        ({"batch_size": 2}, "encode.batch_size is 3 there and 2 now"),
+        ({"batch_size": 2}, "encode.batch_size is 3 in the store and 2 now"),
         ({"latents": "raw"}, "latents.state"),
         ({"size": "32"}, "preprocess.resize"),
-        ({"sample": 0}, "latents.sample is None there and 0 now"),
+        ({"sample": 0}, "latents.sample is None in the store and 0 now"),
         ({"samples_per_shard": 5}, "write.samples_per_shard"),
     ):
         with pytest.raises(StoreError, match=word):
@@ -54,7 +54,9 @@ def test_a_store_keeps_its_dtype(mixed, model, tmp_path, dtype, other):
     encode(mixed, begun, model, dtype=dtype, limit=8, samples_per_shard=4)
     found = encode(mixed, begun, model, samples_per_shard=4)
     assert (found["skipped"], found["dtype"]) == (8, dtype)
-    with pytest.raises(StoreError, match=f"encode.dtype is '{dtype}' there and '{other}' now"):
+    with pytest.raises(
+        StoreError, match=f"encode.dtype is '{dtype}' in the store and '{other}' now"
+    ):
         encode(mixed, begun, model, dtype=other, samples_per_shard=4)
     encode(mixed, whole, model, dtype=dtype, samples_per_shard=4)
     assert tree(begun / "shards") == tree(whole / "shards")
@@ -67,7 +69,7 @@ def test_a_store_keeps_its_limit_of_memory(mixed, model, tmp_path):
     planned = encode(mixed, begun, model, dry_run=True)
     assert (planned["refused"], planned["already_encoded"]) == ([], 8)
     assert encode(mixed, begun, model)["skipped"] == 8
-    words = f"encode.max_memory is {2 << 30} there and {3 << 30} now"
+    words = f"encode.max_memory is {2 << 30} in the store and {3 << 30} now"
     with pytest.raises(StoreError, match=words):
         encode(mixed, begun, model, max_memory="3GiB")
     encode(mixed, whole, model, max_memory="2GiB")
@@ -138,7 +140,7 @@ def test_a_decoder_cannot_encode(mixed, tmp_path):
         {name: t for name, t in state.items() if not name.startswith("encoder.")},
         folder / "model.safetensors",
     )
-    with pytest.raises(UsageError, match=r"decoder alone.*semdisdiffae"):
+    with pytest.raises(UsageError, match=r"has only a decoder.*semdisdiffae"):
         encode(mixed, tmp_path / "store", str(folder))
 
 
@@ -223,7 +225,9 @@ def test_a_store_is_gone_on_with_as_its_files_were_decoded(model, tmp_path):
     }
     assert all(other[key].tolist() != told[key].tolist() for key in told)
     before = tree(usual)
-    with pytest.raises(StoreError, match=r"preprocess.reducing_gaps is \[2, 3, 3\] there and None"):
+    with pytest.raises(
+        StoreError, match=r"preprocess.reducing_gaps is \[2, 3, 3\] in the store and None"
+    ):
         encode(folder, usual, model, size="48", exact_resize=True)
     assert tree(usual) == before
 

@@ -91,7 +91,9 @@ def test_clips_through_a_store(name, clip, tmp_path):
 @pytest.mark.parametrize("state", ["raw", "moments"])
 def test_other_states_come_back_as_the_models_own_do(name, state, photos, tmp_path):
     if state == "moments" and load_preset(name).family in ("tiny", "linear"):
-        with pytest.raises(UsageError, match=f"{name} encodes without chance.*--latents moments"):
+        with pytest.raises(
+            UsageError, match=f"{name} has a deterministic encoder.*--latents moments"
+        ):
             encode(photos, tmp_path / "store", name, latents=state)
         return
     encode(photos, tmp_path / "own", name)
@@ -108,7 +110,7 @@ def test_other_states_come_back_as_the_models_own_do(name, state, photos, tmp_pa
 def test_decoders_refuse_to_encode_and_decode_their_own_space(name, photos, clip, tmp_path):
     preset = load_preset(name)
     able = ENCODER_OF[preset.space]
-    with pytest.raises(UsageError, match=rf"^{name} is a decoder alone.*{able}.* can[^.]*\.$"):
+    with pytest.raises(UsageError, match=rf"^{name} has only a decoder.*{able}.* can[^.]*\.$"):
         encode(photos, tmp_path / "none", name)
     for source, store in ((photos, tmp_path / "p"), (clip, tmp_path / "c")):
         encode(source, store, able)
@@ -132,9 +134,9 @@ def test_halves_in_files_of_their_own(weights, photos, tmp_path):
     encode(photos, tmp_path / "store", "taesd", weights=str(halves["encoder"]))
     found = decode(tmp_path / "store", tmp_path / "out", weights=str(halves["decoder"]))
     assert found["decoded"] == 3
-    with pytest.raises(UsageError, match="hold an encoder alone, so they cannot decode"):
+    with pytest.raises(UsageError, match="hold only an encoder, so they cannot decode"):
         decode(tmp_path / "store", tmp_path / "no", weights=str(halves["encoder"]))
-    with pytest.raises(UsageError, match=r"taesd .* hold a decoder alone, so they cannot encode"):
+    with pytest.raises(UsageError, match=r"taesd .* hold only a decoder, so they cannot encode"):
         encode(photos, tmp_path / "no", "taesd", weights=str(halves["decoder"]))
 
 
@@ -239,7 +241,7 @@ def test_a_decoder_may_come_with_its_weights(photos, weights, tmp_path, monkeypa
     sdxl = str(weights / "sdxl")
     toy = str(tmp_path / "toy.pth")
     Path(toy).symlink_to(path)
-    with pytest.raises(WeightsError, match=r"write --decoder tae192=PATH where this says"):
+    with pytest.raises(WeightsError, match=r"write --decoder tae192=PATH instead of"):
         roundtrip(photos, "sdxl", "tae192", weights=sdxl)
     # A lone file comes without the toy's config.json, so it is of the wrong width.
     with pytest.raises(WeightsError, match="do not fit the network"):

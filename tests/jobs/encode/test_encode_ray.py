@@ -149,7 +149,7 @@ def test_too_many_deaths_are_a_plain_error(job, tmp_path):
         time.sleep(0.2)
     errors = process.communicate()[1].decode()
     assert process.returncode == 1
-    assert "actors died one after the other" in errors and "same command" in errors
+    assert "actors died in a row" in errors and "same command" in errors
     assert "Traceback" not in errors
     assert all_gone(), living()
     assert restarted(job, tmp_path / "store") == []

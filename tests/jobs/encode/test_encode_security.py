@@ -210,7 +210,7 @@ def test_a_command_in_the_list_of_a_store_is_not_run_unasked(trap, model, tmp_pa
     unit = next(row.unit for row in InputList.open(store / "inputs.jsonl") if "pipe" in row.source)
     (store / "shards" / f"{unit:06d}.json").unlink()
     for planned in (True, False):
-        with pytest.raises(UsageError, match="--allow-pipe allows to run it"):
+        with pytest.raises(UsageError, match="--allow-pipe allows the command to run"):
             encode_tar(tar, store, model, dry_run=planned)
     assert not trace.exists()
     done = encode_tar(tar, store, model, allow_pipe=True)

@@ -244,7 +244,7 @@ def test_clips(model, tmp_path):
 
 
 def test_another_dtype_is_refused_by_its_name(store, folder, model):
-    words = rf"latents\.dtype is '{store.name}' there and 'bf16' now|latents\.dtype"
+    words = rf"latents\.dtype is '{store.name}' in the store and 'bf16' now|latents\.dtype"
     with pytest.raises(StoreError, match=words):
         encode(folder, store, model, flip="both")
 

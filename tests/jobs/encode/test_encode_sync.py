@@ -242,7 +242,7 @@ def test_a_closed_folder_is_not_an_empty_one(model, tmp_path, pictures, monkeypa
 
     toy_pictures(pictures / "others", 2)
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(UsageError, match=r"1 folder of the sources must not be listed"):
+    with pytest.raises(UsageError, match=r"1 folder of the sources cannot be listed"):
         sync(tmp_path / "store", *[pictures] * named)
     assert tree(tmp_path / "store") == before
 

@@ -122,7 +122,7 @@ def test_the_column_is_told_or_asked_for(model, tmp_path):
     assert torch.equal(found["t/00000000"], found["t/00000001"])
     assert rows_of(tmp_path / "masks")[0]["source"].endswith("t.parquet::0.mask")
     assert verified(tmp_path / "masks")
-    with pytest.raises(StoreError, match="image_field is 'mask' there and None now"):
+    with pytest.raises(StoreError, match="image_field is 'mask' in the store and None now"):
         run(tmp_path / "masks")
 
 
@@ -223,7 +223,7 @@ def test_options_that_do_not_go_with_the_sources(model, tmp_path):
     with pytest.raises(UsageError, match="--image-root is for tables"):
         run(pictures, image_root="/")
     table = make_parquet(tmp_path / "t.parquet", rows(2))
-    with pytest.raises(UsageError, match="Of parquet files, each becomes one shard"):
+    with pytest.raises(UsageError, match="Each parquet file becomes one shard"):
         run(table, samples_per_shard=4)
     run(table)
     with pytest.raises(StoreError, match="latents of parquet files of images, and the inputs"):

@@ -191,7 +191,7 @@ def test_lines_that_are_no_json_fail_and_the_others_do_not(model, tmp_path):
     told = encode_tables(path, tmp_path / "store", model)
     assert (told["encoded"], told["failed"]) == (3, 2)
     failed = failures_of(tmp_path / "store")
-    assert failed["t/00000001"]["error"].startswith("line 2 is no JSON (")
+    assert failed["t/00000001"]["error"].startswith("line 2 is not JSON (")
     assert "column image is empty" in failed["t/00000003"]["error"]
 
 
@@ -218,7 +218,7 @@ def test_a_damaged_table_gives_its_whole_rows_and_one_more(model, tmp_path, kind
     assert (told["encoded"], told["failed"]) == (whole, 1)
     last = rows_of(tmp_path / "store")[-1]
     assert last["key"] == f"t/{whole - 1:08d} (rest)"
-    assert "damaged" in last["error"] and f"behind row {whole}" in last["error"]
+    assert "damaged" in last["error"] and f"after row {whole}" in last["error"]
     assert "are lost" in last["error"]
     assert list(verify_shards(tmp_path / "store")) == []
 
@@ -237,7 +237,7 @@ def test_a_table_that_cannot_be_read_is_one_failed_row(model, tmp_path, kind):
     assert told["encoded"] == 2
     assert sorted(failed)[3:] == ["gone/(rest)", "nothing/(rest)", "page/(rest)"]
     assert "cannot be read: No such file" in failed["gone/(rest)"]["error"]
-    assert "it is no " in failed["page/(rest)"]["error"]
+    assert "it is not " in failed["page/(rest)"]["error"]
     # A table that is damaged is left to the job also where it comes first.
     encode_tables(folder / f"page.{kind}", tmp_path / "other", model)
     assert failures_of(tmp_path / "other").keys() == {"page/(rest)"}

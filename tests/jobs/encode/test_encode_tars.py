@@ -302,7 +302,7 @@ def test_a_tar_that_cannot_be_read_is_one_failed_row(model, tmp_path, form):
     assert sorted(failed)[3:] == ["gone/(rest)", "nothing/(rest)", "text/(rest)"]
     assert "No such file" in failed["gone/(rest)"]["error"]
     assert "0 bytes" in failed["nothing/(rest)"]["error"]
-    assert "this is no tar" in failed["text/(rest)"]["error"]
+    assert "this is not a tar" in failed["text/(rest)"]["error"]
     assert {failed[key]["stage"] for key in sorted(failed)[3:]} == {"read"}
     assert list(verify_shards(store)) == []
 
@@ -427,7 +427,7 @@ def test_one_row_stands_for_a_tar_of_other_kinds(model, tmp_path):
     tar = make_tar(tmp_path / "mixed" / "a.tar", members(2))
     with pytest.raises(UsageError, match="is a tar of samples, named together"):
         encode_tars(None, tmp_path / "s", model, sources=(str(tar), str(folder / "0000.png")))
-    with pytest.raises(UsageError, match="each becomes one shard"):
+    with pytest.raises(UsageError, match="Each tar becomes one shard"):
         encode(tar, tmp_path / "s", model, samples_per_shard=4)
     encode_tars(tar, tmp_path / "store", model)
     with pytest.raises(StoreError, match="tars of images"):

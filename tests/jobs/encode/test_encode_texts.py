@@ -59,10 +59,10 @@ def test_what_is_refused_is_told(source, tmp_path, model):
     captions = document["captions"]
     assert fields_of(tmp_path / "store") == WANTED
     examples = captions.pop("examples")
-    assert examples.pop("broken")[0].startswith(f"{source}/metadata.jsonl, row 3: it is no JSON")
+    assert examples.pop("broken")[0].startswith(f"{source}/metadata.jsonl, row 3: it is not JSON")
     assert examples == {
         "missing": ["000004"],
-        "not_utf8": ["000005: 000005.txt: it is no UTF-8 text"],
+        "not_utf8": ["000005: 000005.txt: it is not UTF-8 text"],
         "unused_rows": [f"{source}/metadata.jsonl: gone.jpg"],
     }
     assert captions == {
@@ -81,8 +81,8 @@ def test_what_is_refused_is_told(source, tmp_path, model):
 def test_the_summary(source, tmp_path, model):
     lines = list(caption_lines(encode(source, tmp_path / "store", model)))
     assert lines == [
-        "Captions: 4 images with one.",
-        "Texts not taken: 1 not UTF-8, such as 000005: 000005.txt: it is no UTF-8 text.",
+        "Captions: 4 images have one.",
+        "Texts not taken: 1 not UTF-8, such as 000005: 000005.txt: it is not UTF-8 text.",
     ]
     for path in source.iterdir():
         if path.suffix != ".jpg":
@@ -203,7 +203,7 @@ def test_captions_of_clips(tmp_path, model):
     first.with_suffix(".txt").write_text("a clip")
     document = encode(folder, tmp_path / "store", model, samples_per_shard=None)
     assert fields_of(tmp_path / "store") == [{"caption": "a clip"}, {}]
-    assert next(caption_lines(document)) == "Captions: 1 clip with one."
+    assert next(caption_lines(document)) == "Captions: 1 clip has one."
     assert second.exists()
 
 

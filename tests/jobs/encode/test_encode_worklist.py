@@ -57,12 +57,14 @@ def test_a_lost_list_is_made_again_and_nothing_is_encoded_again(model, tmp_path)
     for name in ("inputs.jsonl", "shards/000001.json", "shards/000001.safetensors"):
         (store / name).unlink()
     before = latents_of(store)
-    with pytest.raises(StoreError, match=r"no inputs\.jsonl: .* makes the list again"):
+    with pytest.raises(StoreError, match=r"no inputs\.jsonl, .* rebuilds the list"):
         encode(pictures, store, model, dry_run=True)
     notes: list[str] = []
     found = encode(pictures, store, model, Reporter(note=notes.append))
     assert (found["encoded"], found["skipped"], found["failed"]) == (4, 6, 0)
-    assert any("made again from 2 commit records, which name 6 inputs" in note for note in notes)
+    assert any(
+        "rebuilt from the commit records (2), which name its inputs (6)" in note for note in notes
+    )
     after = latents_of(store)
     assert len(after) == 10 and all(torch.equal(after[name], before[name]) for name in before)
     assert list(verify_shards(store)) == []
@@ -306,14 +308,14 @@ def test_of_a_copied_dataset_it_is_told_that_sizes_alone_were_compared(model, tm
     for path in moved.rglob("*.jpg"):
         os.utime(path, (1, 1))
     found = run_sync(SyncJob(store=str(store), sources=(str(moved),), dry_run=True))
-    assert found["copied"] and "sizes alone" in "".join(summary(found))
+    assert found["copied"] and "only their sizes were compared" in "".join(summary(found))
     notes: list[str] = []
     encode(moved, store, model, Reporter(note=notes.append))
-    assert any("--compare digest finds these" in note for note in notes)
+    assert any("--compare digest also finds inputs that were edited" in note for note in notes)
     notes.clear()
     pictures.rename(tmp_path / "back")
     encode(tmp_path / "back", store, model, Reporter(note=notes.append), compare="digest")
-    assert not any("sizes alone" in note for note in notes)
+    assert not any("only their sizes were compared" in note for note in notes)
 
 
 def test_other_captions_of_tars_that_are_done_are_told(model, tmp_path):

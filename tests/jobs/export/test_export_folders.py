@@ -161,5 +161,5 @@ def test_files_that_a_trainer_wrote_are_joined_or_named(tmp_path):
 def test_what_is_checked_has_to_be_an_export(tmp_path):
     store = pictured(tmp_path)
     for folder, why in ((tmp_path, "it has no journal"), (tmp_path / "no", "no such folder")):
-        with pytest.raises(StoreError, match=f"is no export of latentcli: .*{why}"):
+        with pytest.raises(StoreError, match=f"is not an export of latentcli: .*{why}"):
             run_export(ExportJob(store=str(store), check=str(folder)))

@@ -91,7 +91,7 @@ def test_lightningdit(state, tmp_path):
     store = write_store(tmp_path / "s.latents", rows, "sd1", state, preprocess=SIZE)
     document = export(store, "lightningdit", tmp_path / "out", samples_per_file=3)
     assert document["latent_space"] == "sd1#raw" and document["steps"] == 3
-    assert "without mirrored pictures" in document["advice"][1]
+    assert "sees no mirrored pictures" in document["advice"][1]
     whole = torch.stack(raw)
     centre, spread = whole.mean((0, 2, 3)), whole.transpose(0, 1).flatten(1).std(1)
     for i, latent in enumerate(raw):

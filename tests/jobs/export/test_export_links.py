@@ -102,7 +102,7 @@ def test_a_file_in_the_way_is_named_before_anything_is_written(tmp_path):
     store, out = pictured(tmp_path), tmp_path / "out"
     mine = picture(out / "sub" / "dog.png")
     before = mine.read_bytes()
-    with pytest.raises(UsageError, match=r"dog\.png is in the way"):
+    with pytest.raises(UsageError, match=r"dog\.png exists and is not a link"):
         linked(store, out)
     assert [path for path in out.rglob("*") if path.is_file()] == [mine]
     assert mine.read_bytes() == before

@@ -162,7 +162,7 @@ def test_a_check_finds_what_readers_would_take_besides(tmp_path):
         with pytest.raises(UsageError, match=r"--check (needs|writes) no"):
             run_export(replace(check, **wrong))
     (out / "shard-000001.tar").write_bytes((out / "shard-000000.tar").read_bytes())
-    with pytest.raises(StoreError, match=r"shard-000001\.tar: it is no file of this export"):
+    with pytest.raises(StoreError, match=r"shard-000001\.tar: it does not belong to this export"):
         run_export(check)
     other = bf16_store(tmp_path / "other.latents", state="raw")
     with pytest.raises(StoreError, match="is an export of another store"):
@@ -172,7 +172,7 @@ def test_a_check_finds_what_readers_would_take_besides(tmp_path):
 def test_a_column_of_bare_bytes(tmp_path):
     store = bf16_store(tmp_path / "s.latents")
     job = {"store": str(store), "to": "mds", "output": str(tmp_path / "out")}
-    with pytest.raises(UsageError, match="'caption', which is another column"):
+    with pytest.raises(UsageError, match="'caption', which is already a column"):
         run_export(ExportJob(**job, bytes_column="caption"))
     assert not (tmp_path / "out").exists()
     run_export(ExportJob(**job, bytes_column="latents_256"))

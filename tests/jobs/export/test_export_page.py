@@ -119,7 +119,9 @@ def test_every_format_has_a_row_on_its_files():
 
 def test_the_settings_of_the_recipes_are_those_that_an_export_says():
     """Files of settings are written out in the page, for copying: each value is a printed one."""
-    said = dict(re.findall(r"^In its data set: (image_dir\w* = .*?)\.( Folders.*)?$", PAGE, re.M))
+    said = dict(
+        re.findall(r"^In its dataset config: (image_dir\w* = .*?)\.( List .*)?$", PAGE, re.M)
+    )
     files = re.findall(r"^`dataset\.toml`:\n\n((?:    .*\n|\n)+)", PAGE, re.MULTILINE)
     assert len(said) == len(files) == 2
     for line, text in zip(said, files, strict=True):
@@ -130,7 +132,7 @@ def test_the_settings_of_the_recipes_are_those_that_an_export_says():
         for subset in dataset.get("subsets", ()):
             found |= subset
         assert wanted.items() <= found.items()
-    (entry,) = re.findall(r"^In the file of data sets: (.*)$", PAGE, re.MULTILINE)
+    (entry,) = re.findall(r"^In the dataset config: (.*)$", PAGE, re.MULTILINE)
     backends, config = map(json.loads, re.findall(r"^```json\n(.*?)^```", PAGE, re.M | re.S))
     assert backends[0] == json.loads(entry)
     assert f"--aspect_bucket_alignment={config['aspect_bucket_alignment']}." in PAGE

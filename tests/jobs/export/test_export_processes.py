@@ -116,4 +116,4 @@ def test_no_more_processes_than_the_machine_carries(tmp_path):
     job = ExportJob(store=str(store), to="kohya", output=str(tmp_path / "out"), workers=100_000)
     told: list[str] = []
     assert run_export(job, Reporter(note=told.append))["samples"] == 3
-    assert any("--workers 100,000 is more than this machine carries" in text for text in told)
+    assert any("--workers 100,000 is too many for this machine" in text for text in told)

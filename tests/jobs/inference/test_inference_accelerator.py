@@ -167,7 +167,9 @@ def test_bf16_only_where_the_device_knows_it(monkeypatch, model):
             engine = load_engine(model, device="cuda:0")
             assert engine.dtype == dtype
             assert engine.model.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
-        with pytest.raises(UsageError, match="Fake GPU does not know bfloat16; use --dtype fp32"):
+        with pytest.raises(
+            UsageError, match="Fake GPU does not support bfloat16; use --dtype fp32"
+        ):
             load_engine(model, device="cuda:0", dtype="bf16")
         engine.model.predicts_class = True
         job = EncodeJob(sources=("x",), class_token=True)

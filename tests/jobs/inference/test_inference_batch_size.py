@@ -79,7 +79,7 @@ def test_a_store_keeps_its_batch_size(tmp_path, monkeypatch):
     assert (told["batch_size"], told["encoded"], stored_batch_size(stored_spec(store))) == (8, 2, 8)
     assert encode(folder, tmp_path / "new", LINEAR, batch_size=None)["batch_size"] == 32
     before = tree(store)
-    with pytest.raises(StoreError, match="batch_size is 8 there and 5 now"):
+    with pytest.raises(StoreError, match="batch_size is 8 in the store and 5 now"):
         encode(folder, store, LINEAR, batch_size=5)
     assert tree(store) == before
 

@@ -109,8 +109,8 @@ def test_work_that_cannot_be_recorded_is_done_as_it_is(gpu, model, monkeypatch, 
             found = decode_batch(coded, latents(0), KEYS[:2], DecodeSettings())
             assert torch.equal(found, decode_batch(plain, latents(0), KEYS[:2], DecodeSettings()))
     assert [record.message for record in caplog.records] == [
-        "There is no recording of the decode of 48x32, batch 2: CUDA error: operation not permitted"
-        " when stream is capturing"
+        "The network's decode of 48x32, batch 2 could not be recorded, and runs without a"
+        " recording: CUDA error: operation not permitted when stream is capturing"
     ]
     assert not gpu.count("replay")
 

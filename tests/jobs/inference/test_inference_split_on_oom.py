@@ -170,8 +170,8 @@ def test_what_may_be_of_memory_is_tried_with_fewer_pictures(folder, tmp_path, mo
     assert (told["encoded"], told["failed"]) == (15, 0)
     assert counted(seen.tried)[:4] == [8, 4, 2, 2]
     assert notes[0] == (
-        "The device had no way, and may lack the memory, for 8 pictures of 64x48: from now on it"
-        " gets 4 at once."
+        "The device found no algorithm, possibly because memory ran out, for 8 pictures of 64x48:"
+        " from now on it gets 4 at once."
     )
     seen = watch(monkeypatch, most=0, error=words)
     with pytest.raises(RuntimeError) as told_as_it_is:
@@ -210,9 +210,10 @@ LIMIT, DEVICE = AboveLimit("too much"), torch.OutOfMemoryError("out of memory")
             LIMIT,
             IN_PARTS,
             1,
-            "a picture of 400x300 takes more than --max-memory leaves, 1 MiB, even",
+            "a picture of 400x300 takes 12 MiB, and even its smallest part takes more than the 1"
+            " MiB",
         ),
-        (LIMIT, WHOLE, 1, "takes 12 MiB, more than --max-memory leaves, 1 MiB, and this model"),
+        (LIMIT, WHOLE, 1, "takes 12 MiB, but --max-memory leaves 1 MiB, and this model"),
         (LIMIT, IN_PARTS, 8, "8 frames of 400x300 that the model decodes together take 92 MiB"),
     ],
 )

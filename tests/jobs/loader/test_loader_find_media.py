@@ -147,8 +147,8 @@ def test_all_that_is_left_out_is_told(data):
     by = {".mp4": 1, ".svg": 1, ".tar": 1, ".txt": 1, ".zip": 1, "hidden_files": 1}
     assert found.left_out_by == by
     assert notes[2:] == [
-        "Not taken as inputs: 1 .svg (pictures of a kind that is not read); 1 .zip (archives:"
-        " unpack them first); 1 hidden file; 1 other file (.txt)."
+        "Not taken as inputs: 1 .svg (pictures of a format that is not supported); 1 .zip"
+        " (archives: unpack them first); 1 hidden file; 1 other file (.txt)."
     ]
 
 
@@ -228,7 +228,7 @@ def test_patterns_choose_among_files_of_every_kind(data):
     assert (keys(found), found.left_out_by) == (["a"], {".mp4": 1, "excluded": 1})
     assert "--include *.gif matches nothing in the sources." in notes
     assert keys(find(data, "mixed", include=("*.tar",))[0]) == ["0", "1"]
-    with pytest.raises(UsageError, match="what is there: 2 files by --include or --exclude"):
+    with pytest.raises(UsageError, match="found: 2 files by --include or --exclude"):
         find(data, "pictures", include=("*.gif",))
     with pytest.raises(UsageError, match="--include and --exclude leave none of 1 files"):
         find(data, "mixed/a.jpg", exclude=("a*",))
@@ -277,7 +277,7 @@ def test_many_that_are_not_opened_are_told(data, monkeypatch):
     for i in range(6):
         (data / f"pictures/{i}").touch()
     _, notes = find(data, "pictures")
-    assert notes[1].startswith("4 files without a suffix of pictures were not opened")
+    assert notes[1].startswith("4 files without the suffix of a picture were not opened")
 
 
 def test_closed_folders_are_named(data, monkeypatch):
@@ -292,7 +292,8 @@ def test_closed_folders_are_named(data, monkeypatch):
     found, notes = find(data, "tars")
     assert (keys(found), found.left_out_by) == (["0", "1"], {"unreadable_folders": 1})
     assert notes == [
-        f"1 folder is closed to this user, and so is what may be in there: {data}/tars/sub."
+        "1 folder cannot be listed by this user, so it is not known what is in there:"
+        f" {data}/tars/sub."
     ]
 
 

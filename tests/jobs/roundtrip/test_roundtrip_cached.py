@@ -97,7 +97,10 @@ def test_what_the_cache_lacks_is_a_failed_input(folder, latents, model, tmp_path
     simpletuner(tmp_path / "cache", {"c": latents["c"]})
     found = compare(folder, model, cached=str(cached))
     said = {each["key"]: each["error"] for each in found["failures"]}
-    assert "is brought to 64x48, a latent of [8, 3, 4]; the cached one is [8, 2, 4]" in said["a"]
+    assert (
+        "is resized to 64x48, which gives a latent of [8, 3, 4]; the cached one is [8, 2, 4]"
+        in said["a"]
+    )
     assert "not finite" in said["sub/b"]
 
 

@@ -135,7 +135,7 @@ def test_usage(mixed, model, other_model, tmp_path):
 
     with pytest.raises(UsageError, match="--weights"):
         roundtrip(mixed, model, other_model, weights="x")
-    with pytest.raises(UsageError, match="decoder alone"):
+    with pytest.raises(UsageError, match="has only a decoder"):
         roundtrip(mixed, changed_model(model, tmp_path / "decoder", drop))
 
 

@@ -66,9 +66,9 @@ def test_a_decoder_alone_takes_the_latents_of_its_space(presets):
 
 def test_a_decoder_alone_without_an_encoder_names_one(presets):
     for models in (("capacitor_decoder",), ("capacitor_decoder", "fcdm_nano")):
-        with pytest.raises(UsageError, match=r"capacitor_decoder is a decoder alone.*flux2"):
+        with pytest.raises(UsageError, match=r"capacitor_decoder has only a decoder.*flux2"):
             check_models(job(*models))
-        with pytest.raises(UsageError, match=r"capacitor_decoder is a decoder alone.*flux2"):
+        with pytest.raises(UsageError, match=r"capacitor_decoder has only a decoder.*flux2"):
             load_compared_models(job(*models))
 
 

@@ -29,10 +29,10 @@ def pictures(tmp_path):
 def test_no_run_reads_what_another_wrote(pictures, option, monkeypatch):
     inside = {"a": pictures / "out", "b": Path(f"{pictures}/x/../y/out"), "c": pictures}
     for folder in inside.values():
-        with pytest.raises(UsageError, match=f"--{option} .* lies in the source"):
+        with pytest.raises(UsageError, match=f"--{option} .* is in the source"):
             roundtrip(pictures, **{option: str(folder)})
     monkeypatch.chdir(pictures)
-    with pytest.raises(UsageError, match=f"--{option} .* lies in the source"):
+    with pytest.raises(UsageError, match=f"--{option} .* is in the source"):
         roundtrip(".", **{option: "out"})
     assert not (pictures / "out").exists()
 
@@ -48,7 +48,7 @@ def test_a_report_is_no_source_of_itself(pictures, tmp_path):
     roundtrip(pictures, report=str(report))
     before = sorted(report.rglob("*"))
     for source in (report / "files", f"{report}/files/000/*.original.webp"):
-        with pytest.raises(UsageError, match="lies in"):
+        with pytest.raises(UsageError, match="is in --report"):
             roundtrip(source, report=str(report))
     assert sorted(report.rglob("*")) == before
 
@@ -141,7 +141,7 @@ def test_the_summary_names_what_failed(tmp_path):
     (tmp_path / "p/broken.png").write_bytes(b"")
     run = cli("roundtrip", tmp_path / "p", "--model", "linear16", "--device", "cpu")
     assert run.returncode == 3
-    assert "1 input failed, which --json lists:\n  1 x decode_image: file is empty" in run.stderr
+    assert "1 input failed, listed by --json:\n  1 x decode_image: file is empty" in run.stderr
     (tmp_path / "only").mkdir()
     (tmp_path / "p/broken.png").rename(tmp_path / "only/broken.png")
     with pytest.raises(LatentCliError, match="the first of 1, broken: decode_image"):

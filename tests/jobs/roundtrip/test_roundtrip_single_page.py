@@ -93,7 +93,7 @@ def test_too_many_frames_cost_the_page_and_no_figures(tmp_path, monkeypatch):
         ({"report": "page"}, r"--report is 'page'; with --single-file it names the page itself"),
         ({"report": "none/p.html"}, "there is no folder none"),
         ({"report": "s3://bucket/p.html"}, "is remote storage; name a place on this machine"),
-        ({"report": "mine.html"}, "is there, and is no page of latentcli. Name another file"),
+        ({"report": "mine.html"}, "exists, and is not a page of latentcli. Name another file"),
         ({"report": "p.html", "csv": "./p.html"}, r"--csv and --report both name \./p\.html"),
     ],
 )

@@ -31,88 +31,91 @@ def window(
 SENTENCES = [
     (
         window(read=9, decode_image=16, preprocess=3, encode=3.9, write=1),
-        "decode_image is the limit: 1.9 of 2 workers busy; the model is idle 61%;"
+        "The slowest stage is decode_image: 1.9 of 2 workers busy; the model is idle 61%;"
         " more --workers or smaller sources would help",
     ),
     (
         window(read=1, decode_image=3, preprocess=16, encode=3.9, setting=Setting(False, 2)),
-        "preprocess is the limit: 1.9 of 2 workers busy; the model is idle 61%;"
+        "The slowest stage is preprocess: 1.9 of 2 workers busy; the model is idle 61%;"
         " more CPU cores or smaller sources would help",
     ),
     (
         window(4, read=39, decode_image=2, preprocess=1, encode=2),
-        "read is the limit: 3.9 of 4 workers busy; the model is idle 80%;"
+        "The slowest stage is read: 3.9 of 4 workers busy; the model is idle 80%;"
         " faster storage would help",
     ),
     (
         window(1, decode_image=8, preprocess=2, encode=5),
-        "decode_image is the limit: 1.0 of 1 worker busy; the model is idle 50%;"
+        "The slowest stage is decode_image: 1.0 of 1 worker busy; the model is idle 50%;"
         " more --workers or smaller sources would help",
     ),
     (
         window(decode_image=8, preprocess=3, encode=9.3, setting=Setting(False, 4)),
-        "encode is the limit: the model is busy 93% of the time;"
+        "The slowest stage is encode: the model is busy 93% of the time;"
         " a GPU or a smaller model would help",
     ),
     (
         window(decode_image=8, encode=9.3, setting=Setting(True, 4)),
-        "encode is the limit: the model is busy 93% of the time; a smaller model would help",
+        "The slowest stage is encode: the model is busy 93% of the time; a smaller model would"
+        " help",
     ),
     (
         window(decode_image=8, encode=9.3),
-        "encode is the limit: the model is busy 93% of the time; a smaller model would help",
+        "The slowest stage is encode: the model is busy 93% of the time; a smaller model would"
+        " help",
     ),
     (
         window(decode_image=8, encode=4, write=9),
-        "write is the limit: busy 90% of the time; the model is idle 60%;"
+        "The slowest stage is write: busy 90% of the time; the model is idle 60%;"
         " faster storage would help",
     ),
     (
         window(threads={"read": 1}, read=9.7, decode_image=8, preprocess=3, encode=5),
-        "read is the limit: busy 97% of the time; the model is idle 50%; faster storage would help",
+        "The slowest stage is read: busy 97% of the time; the model is idle 50%; faster storage"
+        " would help",
     ),
     (
         window(threads={"read": 1}, read=5, decode_image=15, preprocess=5, encode=5),
-        "decode_image is the limit: 2.0 of 2 workers busy; the model is idle 50%;"
+        "The slowest stage is decode_image: 2.0 of 2 workers busy; the model is idle 50%;"
         " more --workers or smaller sources would help",
     ),
     (
         window(0, read=1, decode_image=5, preprocess=1, encode=3),
-        "decode_image is the limit: it takes turns with the model, which is idle 70%;"
+        "The slowest stage is decode_image: it takes turns with the model, which is idle 70%;"
         " more --workers or smaller sources would help",
     ),
     (
         window(0, read=1, decode_image=2, preprocess=1, encode=6, setting=Setting(False, 2)),
-        "encode is the limit: the model is busy 60% of the time and takes turns with decode_image;"
-        " a GPU or a smaller model would help",
+        "The slowest stage is encode: the model is busy 60% of the time and takes turns with"
+        " decode_image; a GPU or a smaller model would help",
     ),
     (
         window(4, decode_image=8, encode=3, decode=5, metrics=1.8, setting=Setting(False, 4)),
-        "decode is the limit: the model is busy 80% of the time and takes turns with metrics;"
-        " a GPU or a smaller model would help",
+        "The slowest stage is decode: the model is busy 80% of the time and takes turns with"
+        " metrics; a GPU or a smaller model would help",
     ),
     (
         window(4, decode_image=8, encode=1, decode=2, metrics=6.5),
-        "metrics is the limit: it takes turns with the model, which is idle 70%",
+        "The slowest stage is metrics: it takes turns with the model, which is idle 70%",
     ),
     (
         window(groups=IN_TURN, read=0.5, decode=4, encode_image=35, write=3),
-        "encode_image is the limit: 3.8 of 4 threads busy; the model is idle 60%;"
+        "The slowest stage is encode_image: 3.8 of 4 threads busy; the model is idle 60%;"
         " more --workers would help",
     ),
     (
         window(groups=IN_TURN, read=7, decode=2.5, encode_image=5, write=3),
-        "read is the limit: it takes turns with the model, which is idle 75%;"
+        "The slowest stage is read: it takes turns with the model, which is idle 75%;"
         " faster storage would help",
     ),
     (
         window(1, decode_image=7, preprocess=2.5, encode=4, setting=Setting(True, 4, clips=True)),
-        "decode_image is the limit: busy 95% of the time; the model is idle 60%;"
+        "The slowest stage is decode_image: busy 95% of the time; the model is idle 60%;"
         " more CPU cores or smaller sources would help",
     ),
     (
         window(1, decode_image=7, preprocess=2.5),
-        "decode_image is the limit: 0.9 of 1 worker busy;"
+        "The slowest stage is decode_image: 0.9 of 1 worker busy;"
         " more --workers or smaller sources would help",
     ),
 ]

@@ -236,7 +236,9 @@ def test_figures_are_those_of_the_time_in_between():
         assert (found["rate"], found["rate_whole"]) == (rate, whole)
         assert found["stages"]["encode"] == {"rate": rate, "busy": busy, "threads": 1}
     assert found["bottleneck"] == "encode" and found["eta"] == 10.0
-    assert found["bottleneck_reason"].startswith("encode is the limit: the model is busy 90%")
+    assert found["bottleneck_reason"].startswith(
+        "The slowest stage is encode: the model is busy 90%"
+    )
     whole = progress.figures(meter.snapshot(), whole=True)
     assert whole["rate"] == 5.0 and whole["stages"]["encode"]["busy"] == 0.55
     assert whole["bottleneck"] is None

@@ -31,8 +31,8 @@ def test_more_are_capped_with_a_note():
     assert within_reach(carried(), 2, notes.append) == carried() // 2
     assert within_reach(3, 10**4, notes.append) == 1
     assert notes[0] == (
-        f"--workers 10,000 is more than this machine carries (CPU cores: {cores()});"
-        f" {carried()} are started."
+        f"--workers 10,000 is too many for this machine (CPU cores: {cores()}); {carried()} are"
+        " started."
     )
     assert len(notes) == 3
 

@@ -172,7 +172,7 @@ def test_the_verdict_of_the_whole_job():
     assert verdict is not None and found.bottleneck() == "decode_image"
     assert found.bottleneck_reason() == verdict.sentence
     assert verdict.sentence == (
-        "decode_image is the limit: 1.9 of 2 workers busy; the model is idle 61%;"
+        "The slowest stage is decode_image: 1.9 of 2 workers busy; the model is idle 61%;"
         " more --workers or smaller sources would help"
     )
 
@@ -185,7 +185,8 @@ def test_the_last_write_counts_though_no_item_follows_it():
     with found.stage("write", 8):
         clock.now += 29
     assert found.bottleneck_reason() == (
-        "write is the limit: busy 97% of the time; the model is idle 98%; faster storage would help"
+        "The slowest stage is write: busy 97% of the time; the model is idle 98%; faster storage"
+        " would help"
     )
 
 

@@ -59,7 +59,7 @@ def test_a_folder_can_be_made(here, place):
     ("place", "said"),
     [
         ("file", "is a file; name a folder"),
-        ("file/below", "file is there and is no folder"),
+        ("file/below", "file exists and is not a folder"),
         ("new/" + "n" * 256, "the name is longer than the file system allows"),
         ("/sys/latentcli/deep", "nothing can be written to /sys"),
         ("s3://bucket/folder", "is remote storage; name a folder of this machine"),

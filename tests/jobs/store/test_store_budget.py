@@ -133,7 +133,7 @@ def test_refusals(stores, folder, tmp_path):
         budget(stores / "bf16", model="linear16")
     clips = clips_in(tmp_path / "clips", (3,))
     encode(clips, tmp_path / "clipstore", "linear16", samples_per_shard=2)
-    with pytest.raises(UsageError, match="holds clips, and budget measures pictures alone"):
+    with pytest.raises(UsageError, match="holds clips, and budget measures only pictures"):
         budget(tmp_path / "clipstore")
     bad = pictures(tmp_path / "bad", SIZES[:2], bad=(0, 1))
     with pytest.raises(LatentCliError, match="None of the pictures"):

@@ -93,7 +93,7 @@ def test_the_store_lives_on_beside_its_card(store, captioned, model, tmp_path):
     assert run_sync(SyncJob(store=str(store)))["dropped"] == 0
     assert files_of(store) == first
     # The pictures are no inputs, where the store lies in a folder that is encoded.
-    with pytest.raises(UsageError, match="what is there: 1 latent store"):
+    with pytest.raises(UsageError, match="found: 1 latent store"):
         jobkit.encode(store.parent, store.parent / "other", model)
     # Nor are they where they lie alone, as in a download of the card.
     shutil.copytree(store / "card", tmp_path / "alone" / "card")

@@ -113,14 +113,14 @@ def test_a_partial_store_is_refused(mixed_store, tmp_path):
         LatentDataset(part)
     assert told.value.exit_code == 3
     assert "8 of 23 samples are missing" in str(told.value)
-    assert "000003.safetensors is gone" in str(told.value) and "unit 1: not encoded" in str(
+    assert "000003.safetensors is missing" in str(told.value) and "unit 1: not encoded" in str(
         told.value
     )
     assert "same encode command" in str(told.value) and "allow_partial=True" in str(told.value)
     store, dataset = open_store(part), LatentDataset(part, allow_partial=True)
     assert len(store) == len(dataset) == len(list(store)) == 15
     assert [item["key"] for item in dataset] == list(store)
-    assert "15 latents, not whole" in repr(store)
+    assert "15 latents, not complete" in repr(store)
 
 
 def test_a_store_that_is_written_to_is_partial(mixed_store, tmp_path):

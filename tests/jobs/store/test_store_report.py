@@ -147,7 +147,7 @@ def test_what_is_wrong_with_channels_is_flagged(tmp_path, linear_store):
     assert report["channels"]["not_finite"][9] == 1
     assert np.isfinite(report["channels"]["mean"]).all()
     page = page_of(report)
-    assert "Channel 3 has a standard deviation of 0 and not about 1: it is dead." in page
+    assert "Channel 3 has a standard deviation of 0 instead of about 1: it is dead." in page
     assert len(report["thumbnails"]["items"]) == 9
 
 
@@ -196,7 +196,7 @@ def test_an_unfinished_store_and_one_of_failures(tmp_path, linear_store):
     report = report_of(tmp_path / "failed", tmp_path)
     assert report["samples"] == 0 and kinds(report) == {("empty", None), ("failed", None)}
     assert "3 of 3 inputs failed (100%)" in page_of(report)
-    assert "There is no latent to look at." in page_of(report)
+    assert "The store has no latent that can be read." in page_of(report)
 
 
 def test_a_commit_record_that_is_gone_is_missed(tmp_path, linear_store):

@@ -132,7 +132,7 @@ def test_unfinished_and_no_stores(store, tmp_path):
     manifest = json.loads((store / "manifest.json").read_text())
     (store / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
     assert "not finished" in problems(store)
-    with pytest.raises(StoreError, match="no latent store"):
+    with pytest.raises(StoreError, match="not a latent store"):
         verify(tmp_path / "pictures")
     with pytest.raises(StoreError, match="no such folder"):
         verify(tmp_path / "nowhere")

@@ -82,7 +82,7 @@ def test_a_job_of_another_process_and_its_end(model, tmp_path, two_tars, capsys)
         job.finish()
         *_, last = watching.communicate(timeout=120)[0].splitlines()
         assert watching.returncode == 0
-        assert last == f"{store} is complete; nobody is writing to it."
+        assert last == f"{store} is complete; no job is writing to it."
 
 
 def test_a_killed_job_is_told_as_what_it_is(model, tmp_path, two_tars, capsys):
@@ -94,8 +94,8 @@ def test_a_killed_job_is_told_as_what_it_is(model, tmp_path, two_tars, capsys):
         assert (store / "holder.json").exists()
         code, out = shown(capsys, store, "--once")
         assert code == 0 and out.splitlines()[1] == (
-            f"Nobody is writing to {store}: 1 of 2 shards are there; the same encode command goes"
-            " on."
+            f"No job is writing to {store}, which has 1 of 2 shards. Run the same encode command"
+            " again to finish the rest."
         )
         assert shown(capsys, store)[1].splitlines()[1] == out.splitlines()[1], "it ends by itself"
         told = json.loads(shown(capsys, store, "--json")[1])
@@ -138,7 +138,7 @@ def test_on_a_terminal_it_is_redrawn_in_place(model, tmp_path, two_tars):
             while part := os.read(master, 65536):
                 shown += part
         os.close(master)
-        assert watching.wait(60) == 0 and b"is complete; nobody is writing to it." in shown
+        assert watching.wait(60) == 0 and b"is complete; no job is writing to it." in shown
 
 
 def test_a_whole_store(mixed_store):
@@ -152,7 +152,7 @@ def test_a_whole_store(mixed_store):
 
 def test_no_store_is_an_error(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
-        with pytest.raises(StoreError, match="is no latent store"):
+        with pytest.raises(StoreError, match="is not a latent store"):
             StoreWatch(path).look()
 
 
@@ -274,7 +274,7 @@ def test_what_runs_on_another_machine_is_not_known_to_live(mixed_store, tmp_path
     write_holder(store / "holder.json", Holder("another-host", "", 7, 0, "latentcli encode …"))
     code, out = shown(capsys, store, "--once")
     assert code == 0 and "process 7 on host another-host, since" in out
-    assert "whether it still does cannot be seen from here" in out
+    assert "so it is not known here whether it still runs" in out
     ended = subprocess.Popen(["true"])
     ended.wait()
     write_holder(store / "holder.json", replace(Holder.here(), pid=ended.pid))

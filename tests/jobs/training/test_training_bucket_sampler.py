@@ -159,7 +159,7 @@ def test_ranks_are_found(dataset, monkeypatch):
     found = BucketBatchSampler(dataset, 2)
     assert list(found) == list(BucketBatchSampler(dataset, 2, num_replicas=2, rank=1))
     monkeypatch.setenv("RANK", "two")
-    with pytest.raises(UsageError, match="no whole numbers"):
+    with pytest.raises(UsageError, match="not whole numbers"):
         BucketBatchSampler(dataset, 2)
 
 
@@ -184,9 +184,9 @@ def test_what_is_refused(dataset):
 def test_a_state_of_another_order_is_refused(dataset):
     state = BucketBatchSampler(dataset, 2).state_dict()
     for name, options in {
-        "batch_size is 2 there and 3 here": {"batch_size": 3},
-        "seed is 0 there and 1 here": {"seed": 1},
-        "num_replicas is 1 there and 2 here": {"num_replicas": 2, "rank": 0},
+        "batch_size is 2 in the state and 3 here": {"batch_size": 3},
+        "seed is 0 in the state and 1 here": {"seed": 1},
+        "num_replicas is 1 in the state and 2 here": {"num_replicas": 2, "rank": 0},
     }.items():
         other = BucketBatchSampler(dataset, **{"batch_size": 2, **options})
         with pytest.raises(UsageError, match=name):

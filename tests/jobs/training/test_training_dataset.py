@@ -269,7 +269,11 @@ def test_damage_is_skipped_and_counted(tmp_path):
     with pytest.warns(DamagedShard) as told:
         dataset = LatentDataset(store, skip_damaged=True)
     assert dataset.damaged == (0, 1, 2) and len(told) == 3 and len(dataset) == 9
-    for words in ("Unit 0 is left out: ", "000000.safetensors is gone", "000001.json is damaged"):
+    for words in (
+        "Unit 0 is left out: ",
+        "000000.safetensors is missing",
+        "000001.json is damaged",
+    ):
         assert any(words in str(one.message) for one in told)
     # Found later, by the workers of a loader, and known here.
     (shards / "000005.safetensors").write_bytes(b"no shard")

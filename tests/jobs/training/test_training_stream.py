@@ -233,13 +233,13 @@ def test_shards_before_a_stop_are_not_fetched(store):
 
 def test_positions_of_others_are_refused(store):
     state = LatentStream(store, batch_size=3).state_dict()
-    with pytest.raises(UsageError, match="batch_size is 3 there and 2 here"):
+    with pytest.raises(UsageError, match="batch_size is 3 in the state and 2 here"):
         LatentStream(store, batch_size=2).load_state_dict(state)
     stream = LatentStream(store)
     next(iter(stream))
     other = LatentStream(store)
     other.load_state_dict(stream.state_dict())
-    with pytest.raises(UsageError, match="of 1 workers cannot be gone on from with 2"):
+    with pytest.raises(UsageError, match="with num_workers=1 cannot be resumed with 2"):
         list(DataLoader(other, batch_size=None, num_workers=2))
     with pytest.raises(UsageError, match="give batch_size"):
         LatentStream(store, drop_last=True)

@@ -163,7 +163,7 @@ def test_a_clip_that_breaks_leaves_nothing(embed, tmp_path):
         ({"output": "/sys/x.safetensors"}, "nothing can be written to /sys"),
         ({"revision": "main"}, "--revision belongs to a --model"),
         ({"model_weights": "w"}, "--model-weights belongs to a --model"),
-        ({"model": "tae192"}, "is a decoder alone"),
+        ({"model": "tae192"}, "has only a decoder"),
     ],
 )
 def test_wrong_usage(options, told, embed, tmp_path):
@@ -180,7 +180,7 @@ def test_the_three_commands(weights, tmp_path, capsys, monkeypatch):
     told = capsys.readouterr()
     assert told.out == ""
     assert "Embedded 3 clips: 21 groups of 2 frames" in told.err
-    assert "1 frame behind the last whole groups dropped." in told.err
+    assert "Dropped 1 frame after the last whole groups." in told.err
     assert "Features: originals.safetensors (21 x 24)" in told.err
     command = ["video-embed", "clips", "-o", "back.safetensors", *common, "--model", MODEL]
     assert main([*command, "--json"]) == 0

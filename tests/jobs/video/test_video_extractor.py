@@ -65,9 +65,9 @@ def test_files_that_are_refused(tmp_path):
     (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\n")
     for name, told in (
         ("trap", "would run code from the file. It was not read"),
-        ("number", "these entries are none: a"),
+        ("number", "these entries are not tensors: a"),
         ("nothing", "it must be a table of tensors"),
-        ("cut", "is no complete PyTorch file"),
+        ("cut", "is not a complete PyTorch file"),
         ("pointer", "is a Git LFS pointer"),
     ):
         with pytest.raises(WeightsError, match=told):

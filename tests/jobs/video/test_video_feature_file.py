@@ -68,7 +68,7 @@ def test_pickles_are_never_loaded(tmp_path):
     np.save(tmp_path / "o.npy", np.array([[Trap(), 1]], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "o.npz", a=np.array([[Trap(), 1]], dtype=object))
     for name in ("f.npy", "o.npy", "o.npz"):
-        with pytest.raises(StoreError, match="is no complete NumPy file of numbers: "):
+        with pytest.raises(StoreError, match="is not a complete NumPy file of numbers: "):
             read(tmp_path / name)
 
 
@@ -110,7 +110,7 @@ def test_damaged_and_ambiguous_files(tmp_path):
     whole = (tmp_path / "f.npy").read_bytes()
     for name, data in (("cut.npy", whole[:-9]), ("empty.npy", b""), ("text.npz", b"text")):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(StoreError, match="is no complete NumPy file"):
+        with pytest.raises(StoreError, match="is not a complete NumPy file"):
             read(tmp_path / name)
     np.savez(tmp_path / "two.npz", a=ROWS, b=ROWS)
     with pytest.raises(UsageError, match="must hold one array; it holds 2"):
@@ -151,7 +151,7 @@ def test_what_an_output_may_replace(tmp_path):
     for name, told in (
         ("clip.mp4", "must end in .safetensors"),
         ("folder.safetensors", "is a folder"),
-        ("model.safetensors", "is no file of features; it is not overwritten"),
+        ("model.safetensors", "is not a file of features; it is not overwritten"),
     ):
         with pytest.raises(UsageError, match=told):
             check_output(tmp_path / name)
@@ -169,6 +169,6 @@ def test_messages_about_foreign_files_advise_nothing_unsafe(tmp_path):
     whole = (tmp_path / "cut.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     for name in ("text.npy", "cut.npz"):
-        with pytest.raises(StoreError, match="is no complete NumPy file") as told:
+        with pytest.raises(StoreError, match="is not a complete NumPy file") as told:
             read(tmp_path / name)
         assert "allow_pickle" not in str(told.value)

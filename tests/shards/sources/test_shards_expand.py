@@ -171,7 +171,7 @@ def test_many_remote_names_are_looked_up_by_one_listing(bucket, calls):
         ("gone.tar", ["gone.tar does not exist"]),
         ("gone/", ["gone/ does not exist"]),
         ("*.jpg", ["matches no files"]),
-        ("notes.*", ["matches 1 files and no input"]),
+        ("notes.*", ["matches 1 file, which is not an input"]),
     ],
 )
 def test_what_is_not_in_the_storage_is_said(bucket, name, words):

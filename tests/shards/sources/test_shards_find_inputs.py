@@ -124,7 +124,7 @@ def test_list(photos, monkeypatch):
         ("*.gif", ["*.gif matches no files", ".jpg, .png"]),
         ("nowhere/**/*.jpg", ["matches no files"]),
         ("no*/**/*.txt", ["matches no files"]),
-        ("*/../*.jpg", ["behind a wildcard"]),
+        ("*/../*.jpg", ["after a wildcard"]),
         ("@nowhere.txt", ["the list nowhere.txt cannot be read"]),
         ("@empty.txt", ["names no file"]),
         ("@binary.txt", ["binary"]),

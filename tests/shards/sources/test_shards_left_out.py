@@ -185,8 +185,8 @@ def test_a_folder_of_nothing_says_what_it_holds(place):
     with pytest.raises(UsageError) as caught:
         expand_source(place, scan())
     assert str(caught.value).endswith(
-        "looked for files ending in .jpg, .png in it and in the folders below; what is there:"
-        " 2 .heic (get a decoder); 1 .7z (archives: unpack them first); 1 hidden file; 1 other file"
+        "looked for files ending in .jpg, .png in it and in its subfolders; found: 2 .heic"
+        " (get a decoder); 1 .7z (archives: unpack them first); 1 hidden file; 1 other file"
         " (.txt)."
     )
 

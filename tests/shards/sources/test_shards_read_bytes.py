@@ -173,7 +173,7 @@ def test_unknown_and_failed_keys(store):
         reader.tensors("img/0003")
     with pytest.raises(StoreError, match="has no key 'img'"):
         reader.tensors("img")
-    with pytest.raises(StoreError, match="is no latent store"):
+    with pytest.raises(StoreError, match="is not a latent store"):
         StoreReader(store / "shards")
 
 
@@ -207,7 +207,7 @@ def test_one_shard_is_a_store(store, tmp_path):
         storekit.latent("img/0005"),
     )
     write_safetensors(tmp_path / "model.safetensors", {"a": torch.ones(1)}, {})
-    with pytest.raises(StoreError, match="is no shard of a latent store"):
+    with pytest.raises(StoreError, match="is not a shard of a latent store"):
         StoreReader(tmp_path / "model.safetensors")
     (tmp_path / "text").write_text("hello world")
     with pytest.raises(StoreError, match="text is damaged"):

@@ -122,7 +122,7 @@ def test_damaged_and_cut_compressed_files(folder, kind):
     flipped = packed[:middle] + bytes([packed[middle] ^ 0x55]) + packed[middle + 1 :]
     for data in (packed + b"more of it" * 9, flipped):
         assert reason(data).startswith(f"its {name} data are damaged (")
-    assert reason(b"<html>404</html>") == f"it is no {name} file: it looks like an HTML page"
+    assert reason(b"<html>404</html>") == f"it is not a {name} file: it looks like an HTML page"
 
 
 @pytest.mark.parametrize("kind", NAMES)
@@ -181,7 +181,7 @@ def test_missing_files_and_other_sizes(folder):
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.tar")
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         open_stream(tmp_path / "a.tar")
 
 

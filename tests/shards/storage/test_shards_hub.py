@@ -158,7 +158,7 @@ def test_offline_is_said_at_once(hub, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OSError) as caught:
         pinned(path_of("hf://datasets/org/data"))
-    assert caught.value.strerror == "HF_HUB_OFFLINE is set, which forbids to ask the Hub"
+    assert caught.value.strerror == "HF_HUB_OFFLINE is set, so the Hub is not asked"
     assert asked(hub) == []
 
 

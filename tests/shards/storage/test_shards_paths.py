@@ -222,7 +222,7 @@ def test_damaged_shards(folder):
 
 
 def test_missing_packages_and_unknown_storage():
-    with pytest.raises(UsageError, match="s4:// is no storage that is known"):
+    with pytest.raises(UsageError, match="s4:// is not a known kind of storage"):
         path_of("s4://a/b").exists()
     try:
         import gcsfs  # noqa: F401

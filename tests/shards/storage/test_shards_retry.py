@@ -124,7 +124,8 @@ def test_it_gives_up_with_a_plain_sentence(monkeypatch):
     calls, error = failing()
     assert len(calls) == TRIES
     assert error.strerror == (
-        "the upload failed 6 times within 1 s, at last because the storage is overloaded or down"
+        "the upload failed 6 times within 1 s, the last time because the storage is overloaded or"
+        " down"
     )
     waits = [b - a for a, b in pairwise(calls)]
     for number, wait in enumerate(waits):

@@ -112,7 +112,7 @@ def test_memory(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "reason"), [(float("inf"), "inf is no number"), (b"x", "no value of JSON")]
+    ("value", "reason"), [(float("inf"), "inf is not a JSON number"), (b"x", "not a JSON value")]
 )
 def test_values_that_are_refused(tmp_path, value, reason):
     with pytest.raises(ValueError, match=reason):

@@ -58,7 +58,7 @@ def test_a_unit_that_is_not_there(store):
     assert keys(reader) == ["img/0000", "img/0001", "img/0002", "img/0008", "img/0009"]
     assert (list(there.left), there.missing, there.unreadable) == ([1], 4, 0)
     assert not there.is_whole and "unit 1: not encoded" in there.describe()
-    with pytest.raises(StoreError, match=r"no key 'img/0005', but it is not whole .*unit 1"):
+    with pytest.raises(StoreError, match=r"no key 'img/0005', but it is not complete .*unit 1"):
         reader.tensors("img/0005")
 
 
@@ -70,7 +70,7 @@ def test_a_shard_that_is_gone_and_one_that_is_cut(store):
     there = reader.presence
     assert keys(reader) == ["img/0008", "img/0009"]
     assert (list(there.recorded), there.unreadable, there.missing) == ([0, 1], 7, 0)
-    assert list(there.damaged) == [0, 1] and "000000.safetensors is gone" in there.damaged[0]
+    assert list(there.damaged) == [0, 1] and "000000.safetensors is missing" in there.damaged[0]
     assert "000001.safetensors is damaged: it has" in there.damaged[1]
     assert "img/0001" not in reader and reader.metadata["unit"] == "2"
     assert [row.key for row in reader.unit_rows(1)] == [f"img/{i:04d}" for i in range(4, 8)]
@@ -112,7 +112,7 @@ def test_many_damaged_units_are_told_in_a_few_words(store, tmp_path):
     for unit in (6, 7, 8, 9):
         record_path(tmp_path / "many", unit).unlink()
     said = StoreReader(tmp_path / "many").presence.describe()
-    assert said.count(" is gone;") == 3 and "2 more damaged units" in said
+    assert said.count(" is missing;") == 3 and "2 more damaged units" in said
     assert said.endswith("units 6, 7, 8 and 1 more: not encoded, or the files are gone")
 
 

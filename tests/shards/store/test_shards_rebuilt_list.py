@@ -48,7 +48,7 @@ def test_the_list_names_what_it_named(whole, store):
     assert is_list_lost(store) and not is_list_lost(whole)
     rebuilt = rebuild_inputs(store, NO_ROOTS)
     assert (rebuilt.units, rebuilt.inputs) == (3, 10)
-    assert "3 commit records, which name 10 inputs" in rebuilt.note
+    assert "the commit records (3), which name its inputs (10)" in rebuilt.note
     again, before = InputList.open(store / INPUTS), InputList.open(whole / INPUTS)
     assert names(again) == names(before) and not is_list_lost(store)
     assert {(row.size, row.mtime_ns) for row in again} == {(-1, -1)}

@@ -97,7 +97,7 @@ def test_what_is_no_store_is_said(tmp_path, store):
         ('"complete"', '"odd"', "status is 'odd'"),
         ('"failed": 1', '"failed": "1"', "failed is '1', expected int"),
         ('"tool"', '"loot"', "tool is absent"),
-        ("{", "", "no JSON"),
+        ("{", "", "not JSON"),
     ]:
         assert old in good
         (store / "manifest.json").write_text(good.replace(old, new, 1))
@@ -256,7 +256,7 @@ def test_a_foreign_folder_is_never_touched(tmp_path):
     (tmp_path / ".tmp-mine").write_text("also mine")
     before = tree(tmp_path)
     with pytest.raises(
-        StoreError, match=r"is not empty and no latent store \(it holds thesis\.tex"
+        StoreError, match=r"is not empty and is not a latent store \(it holds thesis\.tex"
     ):
         run_job(tmp_path)
     assert tree(tmp_path) == before
@@ -271,7 +271,9 @@ def test_another_spec_is_refused_by_name(store):
     before = tree(store)
     with pytest.raises(StoreError) as caught:
         open_for_writing(store, manifest(size=32, filter="box"))
-    assert "filter is None there and 'box' now; size is 16 there and 32 now." in str(caught.value)
+    assert "filter is None in the store and 'box' now; size is 16 in the store and 32 now." in str(
+        caught.value
+    )
     assert "-o" in str(caught.value)
     assert tree(store) == before
     many = manifest(**{f"option{i}": i for i in range(20)})

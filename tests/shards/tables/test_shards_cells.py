@@ -45,7 +45,7 @@ def test_a_picture_or_its_path(value, expected):
         ({}, "is empty"),
         (5, "holds int, and not bytes or a path"),
         (["a.png"], "holds list"),
-        ("data:image/png;base64,x!", "no sound base64"),
+        ("data:image/png;base64,x!", "not valid base64"),
         ("a/" * 5000, "a text of 10,000 characters"),
     ],
 )

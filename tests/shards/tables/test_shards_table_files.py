@@ -78,7 +78,7 @@ def test_every_cut_of_an_arrow_file_is_noticed(form):
     end = data.index(b"\xff\xff\xff\xff\0\0\0\0", 600) + 8
     for size in range(0, end, 3):
         found = []
-        with pytest.raises(TableError, match=r"no Arrow file|damaged or cut short behind row"):
+        with pytest.raises(TableError, match=r"not an Arrow file|damaged or cut short after row"):
             table = opened(ArrowTable, data[:size])
             for row in table.rows(["n"]):
                 found.append(row.values["n"])
@@ -101,7 +101,7 @@ def test_a_claimed_length_is_no_memory():
     data = bytearray(arrow(table_of()))
     data[4:8] = (2**31 - 8).to_bytes(4, "little")
     stream = Watched(bytes(data))
-    with pytest.raises(TableError, match="no Arrow file"):
+    with pytest.raises(TableError, match="not an Arrow file"):
         ArrowTable(stream, len(data))
     assert 0 < stream.largest <= len(data)
 
@@ -109,7 +109,7 @@ def test_a_claimed_length_is_no_memory():
 @pytest.mark.parametrize("cut", [0, 3, 100, -1, -5])
 def test_a_parquet_file_that_was_cut(cut):
     data = parquet(table_of())
-    with pytest.raises(TableError, match="no Parquet file, or damaged"):
+    with pytest.raises(TableError, match="not a Parquet file, or it is damaged"):
         opened(ParquetTable, data[:cut] if cut else b"")
 
 
@@ -120,7 +120,7 @@ def test_a_damaged_page_of_a_parquet_file():
     at = data.index(bytes([15]) * 50)
     data[at] ^= 1
     table, found = opened(ParquetTable, bytes(data)), []
-    with pytest.raises(TableError, match="damaged behind row 10"):
+    with pytest.raises(TableError, match="damaged after row 10"):
         for row in table.rows(["image", "n"]):
             found.append(row.values["n"])
     assert found == list(range(10))
@@ -129,7 +129,7 @@ def test_a_damaged_page_of_a_parquet_file():
 @pytest.mark.parametrize("kind", [ParquetTable, ArrowTable])
 def test_what_is_no_such_file(kind):
     for data in (b"<!doctype html><p>404", os.urandom(5000), b"PAR1" + bytes(1000) + b"PAR1"):
-        with pytest.raises(TableError, match=r"it is no (Parquet|Arrow) file"):
+        with pytest.raises(TableError, match=r"it is not an? (Parquet|Arrow) file"):
             opened(kind, data)
 
 
@@ -177,13 +177,13 @@ def test_json_lines_of_which_some_are_none():
     assert [(row.number, row.problem is None) for row in rows] == [
         *((0, False), (1, True), (2, False), (3, False), (4, False), (5, False))
     ]
-    assert rows[0].problem is not None and rows[0].problem.startswith("line 1 is no JSON (")
-    assert rows[2].problem == "line 3 is no JSON object with fields"
+    assert rows[0].problem is not None and rows[0].problem.startswith("line 1 is not JSON (")
+    assert rows[2].problem == "line 3 is not a JSON object with fields"
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"<html>\n404\n", b'["a"]\n' * 200])
 def test_what_is_no_file_of_json_lines(data):
-    with pytest.raises(TableError, match="it is no file of JSON lines"):
+    with pytest.raises(TableError, match="it is not a file of JSON lines"):
         opened(JsonTable, data)
 
 
@@ -209,7 +209,7 @@ def test_reading_that_fails_is_told_behind_the_rows_before():
             return data
 
     found = []
-    with pytest.raises(TableError, match="behind line 2: the disk is gone"):
+    with pytest.raises(TableError, match="after line 2: the disk is gone"):
         for row in JsonTable(Failing(b'{"n": 0}\n{"n": 1}\n'), 18).rows(["n"]):
             found.append(row.number)
     assert found == [0, 1]

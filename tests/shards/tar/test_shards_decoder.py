@@ -73,7 +73,7 @@ def test_the_decoder_leaves_other_members_to_others():
         assert torch.equal(safetensors_decoder(key, data)["latent"], torch.ones(2))
     for key in (".json", ".safetensors.json", ".mysafetensors", ""):
         assert safetensors_decoder(key, data) is None
-    with pytest.raises(ValueError, match="are no safetensors file"):
+    with pytest.raises(ValueError, match="are not a safetensors file"):
         load_latents(b"hello")
     assert latentcli.load_latents is load_latents
 

@@ -314,7 +314,7 @@ def test_the_end_may_be_padded_and_followed_by_another_tar():
 )
 def test_other_things_behind_the_end_mark_are_told(rest):
     bad = broken(tar([("a.jpg", b"1")]) + rest)
-    assert "behind its end mark, at byte 2," in bad.problem and bad.name == ""
+    assert "after its end mark, at byte 2," in bad.problem and bad.name == ""
 
 
 @pytest.mark.parametrize(
@@ -336,16 +336,16 @@ def test_other_things_behind_the_end_mark_are_told(rest):
             "byte 1,024: the header there has a size",
             "",
         ),
-        (GOOD + member("a", size=b"+0000000012") + END, "size that is no number", ""),
-        (GOOD + member("a", size=b"1_0") + END, "size that is no number", ""),
+        (GOOD + member("a", size=b"+0000000012") + END, "size that is not a number", ""),
+        (GOOD + member("a", size=b"1_0") + END, "size that is not a number", ""),
         (member("folder/", kind=b"D", size=9), "inside member folder/", ""),
         (gzip.compress(GOOD + END, mtime=0), "it looks like a gzip file; unpack it first", ""),
         (gzip.compress(GOOD[:9], mtime=0), "it looks like a gzip file; unpack it first", ""),
-        (b"<html>" * 200, "this is no tar: it looks like an HTML page", ""),
-        (b"<!doctype html>404", "this is no tar: it looks like an HTML page", ""),
-        (b'{"error": "denied"}', "this is no tar: it looks like a JSON document", ""),
-        (b"no such key\n" * 30, "this is no tar: it looks like text ('no such key", ""),
-        (b"\x93NUMPY" * 200, "this is no tar: it begins with the bytes 93 4e", ""),
+        (b"<html>" * 200, "this is not a tar: it looks like an HTML page", ""),
+        (b"<!doctype html>404", "this is not a tar: it looks like an HTML page", ""),
+        (b'{"error": "denied"}', "this is not a tar: it looks like a JSON document", ""),
+        (b"no such key\n" * 30, "this is not a tar: it looks like text ('no such key", ""),
+        (b"\x93NUMPY" * 200, "this is not a tar: it begins with the bytes 93 4e", ""),
         (b"x" + GOOD[1:] + END, "damaged at byte 0: the header there has a wrong checksum", ""),
         (GOOD[:300], "cut short at byte 300, inside a header", ""),
         (b"short", "cut short at byte 5, inside a header", ""),
@@ -365,7 +365,7 @@ def test_a_read_that_fails_breaks_the_tar_where_it_was():
         (2600, "at byte 2,600, inside member b.jpg"),
         (1536, "at byte 1,536, where a header should be"),
         (3072 + 600, "at byte 3,672, inside its end mark"),
-        (len(data), f"at byte {len(data):,}, behind an end mark"),
+        (len(data), f"at byte {len(data):,}, after an end mark"),
     ):
         *_, bad = read_members(Failing(data[:at]))
         assert bad.kind == "broken"

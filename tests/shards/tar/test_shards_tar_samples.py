@@ -177,7 +177,7 @@ def test_samples_that_are_too_large_are_refused_alone():
 
 def test_the_last_sample_of_a_broken_tar_is_never_good():
     data = tar(of("a.jpg", "a.txt", "b.jpg"))
-    lost = "This sample and what should follow it are lost: make or fetch the tar again"
+    lost = "This sample and all after it are lost: make or fetch the tar again"
     for size, wanted, words in (
         (0, [("(rest)", "REFUSED")], "the tar is empty"),
         (700, [("a", "REFUSED")], "inside member a.jpg"),

@@ -303,7 +303,7 @@ def test_one_tar_is_a_store_of_its_own(store, tmp_path):
     assert (row.latent_shape, row.crop) == ((storekit.CHANNELS, 2, 3), None)
     assert torch.equal(reader.tensors("t2/img.1")["t2/img.1/latent"], storekit.latent("img.1"))
     (tmp_path / "pictures.tar").write_bytes(tar_bytes(("a.jpg", b"x")))
-    with pytest.raises(StoreError, match="is no shard of a latent store"):
+    with pytest.raises(StoreError, match="is not a shard of a latent store"):
         StoreReader(tmp_path / "pictures.tar")
 
 

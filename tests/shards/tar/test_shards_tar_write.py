@@ -86,7 +86,7 @@ def test_names_that_need_no_escape_stay_as_they_are():
 
 def test_names_that_cannot_be():
     for key, field in (("", "txt"), ("a", "b/c")):
-        with pytest.raises(ValueError, match="do not make a name"):
+        with pytest.raises(ValueError, match="do not make a valid name"):
             member_name(key, field)
     for name in ("a", "b/.txt", "a.b/c"):
         with pytest.raises(ValueError, match="is not named <key>"):

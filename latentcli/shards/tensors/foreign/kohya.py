@@ -89,5 +89,5 @@ def npz_array(path: AnyPath, name: str) -> Tensor:
     except _DAMAGED as error:
         raise SampleError("read", f"{name} is damaged: {error}") from error
     if not np.issubdtype(array.dtype, np.floating):
-        raise SampleError("read", f"{name} is of {array.dtype}, which is no latent")
+        raise SampleError("read", f"{name} is of {array.dtype}, which is not a latent")
     return checked(torch.from_numpy(array.astype(np.float32)), name)

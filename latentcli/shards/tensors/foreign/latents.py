@@ -69,7 +69,7 @@ def known_state(path: AnyPath, asked: str | None, own: str) -> str:
     if asked not in (None, own):
         raise UsageError(
             f"--latents is {asked!r}, but {path} holds {own} latents, as its name and channels"
-            " tell. Leave the option out."
+            " show. Leave the option out."
         )
     return own
 
@@ -88,7 +88,7 @@ def state_of(path: AnyPath, asked: str | None, space: str | None, own: str) -> s
 def checked(latent: Tensor, name: str) -> Tensor:
     """A latent [C, h, w] as it is; SampleError where it has another rank, or is not of floats."""
     if not latent.is_floating_point():
-        raise SampleError("read", f"{name} is of {latent.dtype}, which is no latent")
+        raise SampleError("read", f"{name} is of {latent.dtype}, which is not a latent")
     if latent.ndim != 3:
         raise SampleError("read", f"{name} is {list(latent.shape)}, and a latent is [C, h, w]")
     return latent

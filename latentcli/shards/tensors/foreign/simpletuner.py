@@ -33,12 +33,12 @@ SAVE = (
     " --model and, for latents before any scaling, --latents raw."
 )
 PICKLE = (
-    "a file of PyTorch, which may run code when it is loaded, and so is never read. Load it where"
+    "a file of PyTorch, which may run code when it is loaded, so it is not read. Load it where"
     f" you trust it. {SAVE}"
 )
 OBJECTS = (
-    "a file of PyTorch that holds other things than one tensor, which may run code when they are"
-    f" loaded, and so is not read. Load it where you trust it. {SAVE}"
+    "a file of PyTorch that holds more than one tensor. Loading that may run code, so it is not"
+    f" read. Load it where you trust it. {SAVE}"
 )
 
 _ZIP, _GZIP = b"PK\x03\x04", b"\x1f\x8b"
@@ -102,5 +102,5 @@ def unpacked(path: AnyPath) -> bytes:
     with path.open("rb") as file, gzip.open(file) as stream:
         data = stream.read(LARGEST + 1)
     if len(data) > LARGEST:
-        raise StoreError(f"{path} unpacks to more than {LARGEST:,} bytes, and is no latent.")
+        raise StoreError(f"{path} unpacks to more than {LARGEST:,} bytes, and is not a latent.")
     return data
