@@ -152,7 +152,7 @@ def store_facts(document: Values) -> dict[str, str | None]:
     sha256 = (model["weights_sha256"] if model else metadata.get("weights_sha256")) or "unknown"
     return {
         "store": document["store"],
-        "status": document.get("status"),
+        "status": status_text(document),
         "made by": document.get("tool"),
         "model": name,
         "weights": f"sha256 {sha256}",
@@ -170,6 +170,13 @@ def store_facts(document: Values) -> dict[str, str | None]:
         "channels": channels_text(document.get("channels")),
         "self-check": self_check_text(document.get("self_check")),
     }
+
+
+def status_text(document: Values) -> str | None:
+    """The manifest's status, and what to do where the job has ended early."""
+    if document.get("status") == "running" and not document["writer"]:
+        return "stopped: nobody is writing to it; the same encode command goes on"
+    return document.get("status")
 
 
 def dtype_text(dtype: str | None) -> str | None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 from clikit import Run
+
+from latentcli.shards.store.lock import StoreLock
 
 
 @pytest.fixture
@@ -51,6 +55,24 @@ def test_a_damaged_store_is_described_and_refused(cli: Run, store: Path, tmp_pat
     manifest.write_text(manifest.read_text().replace('"complete"', '"running"'))
     running = cli("inspect", store, "--json")
     assert running.code == 0 and running.document["missing"] == 4
+
+
+def test_a_store_of_a_job_that_ended_early_says_so(cli: Run, store: Path) -> None:
+    """As `watch` does; nothing of it is damaged, and the unit was never there."""
+    for record in (store / "shards").iterdir():
+        record.unlink()
+    manifest = store / "manifest.json"
+    there = json.loads(manifest.read_text())
+    totals = dict.fromkeys(there["totals"], 0)
+    manifest.write_text(json.dumps(there | {"status": "running", "totals": totals}))
+    shown = cli("inspect", store)
+    assert "stopped: nobody is writing to it; the same encode command goes on" in shown.out
+    assert "unit 0: not encoded yet" in shown.out and shown.code == 0
+    document = cli("inspect", store, "--json").document
+    assert (document["status"], document["writer"]) == ("running", None)
+    with StoreLock(store):
+        assert "nobody is writing" not in cli("inspect", store).out
+        assert cli("inspect", store, "--json").document["writer"]["pid"] == os.getpid()
 
 
 def test_a_folder_with_other_things_is_refused(cli: Run, store: Path) -> None:

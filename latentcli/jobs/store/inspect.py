@@ -17,6 +17,7 @@ from latentcli.jobs.store.damaged_reader import ReadableStore
 from latentcli.jobs.store.inspect_foreign import inspect_foreign
 from latentcli.jobs.store.report import measure_store
 from latentcli.jobs.store.sources import state_of_sources
+from latentcli.jobs.store.writer import WriterWatch
 from latentcli.latents.schema import store_dtype_of
 from latentcli.reports.page import write_page
 from latentcli.reports.store_page import store_page
@@ -87,7 +88,9 @@ def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[s
     }
     if store.manifest is None:
         return found
-    return store.manifest.to_json() | found | {"sources": sources}
+    writer = WriterWatch(store.path).look() if store.manifest.status == "running" else None
+    told = {"writer": None if writer is None else writer.to_json(), "sources": sources}
+    return store.manifest.to_json() | found | told
 
 
 def dtype_of(store: ReadableStore) -> str:

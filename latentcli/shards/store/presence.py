@@ -37,6 +37,8 @@ class Presence:
     """Why the captions and other fields of a unit cannot be read whose latents can."""
     left: Sequence[int] = ()
     """Units that are listed but have no commit record, ascending."""
+    never_done: bool = False
+    """Whether none of these was in the store when it was last complete: no file can be lost."""
     missing: int = 0
     """Of a finished store, latents that the manifest counts and no sound record lists; of one
     that is not finished, inputs of the units without a sound record."""
@@ -60,7 +62,8 @@ class Presence:
             more = f" and {len(self.left) - _SHOWN:,} more" if len(self.left) > _SHOWN else ""
             names = ", ".join(map(str, self.left[:_SHOWN]))
             noun = "unit" if len(self.left) == 1 else "units"
-            parts.append(f"{noun} {names}{more}: not encoded, or the files are gone")
+            why = "not encoded yet" if self.never_done else "not encoded, or the files are gone"
+            parts.append(f"{noun} {names}{more}: {why}")
         elif self.missing and not self.damaged:
             parts.append("units of the store have no commit record")
         if not self.is_known:
@@ -113,8 +116,10 @@ def presence_of(
     else:
         missing = 0 if inputs is None else sum(map(inputs.count, lost))
     known = complete or inputs is not None
+    never_done = not complete and min(left, default=0) >= totals.shards
     return Presence(
-        *(units, encoded, damaged, sound, unreadable, without_fields, left, missing, known)
+        *(units, encoded, damaged, sound, unreadable, without_fields, left, never_done),
+        *(missing, known),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import storekit
@@ -13,6 +14,7 @@ from latentcli.core.errors import StoreError, UsageError
 from latentcli.shards.layout import record_path, shard_path
 from latentcli.shards.store.commit import read_record, replace_fields
 from latentcli.shards.store.input_list import InputList, write_inputs
+from latentcli.shards.store.manifest import read_manifest, write_manifest
 from latentcli.shards.store.reader import StoreReader
 from latentcli.shards.store.roots import NO_ROOTS
 
@@ -121,6 +123,10 @@ def test_a_running_store_misses_what_is_listed(store):
     storekit.replace_status(store)
     there = StoreReader(store).presence
     assert (list(there.left), there.missing, there.is_whole) == ([1], 4, False)
+    assert there.describe().endswith("unit 1: not encoded, or the files are gone")
+    before = read_manifest(store)
+    write_manifest(store, replace(before, totals=replace(before.totals, shards=1)))
+    assert StoreReader(store).presence.describe() == "unit 1: not encoded yet"
     storekit.run_job(store)
     storekit.replace_status(store)
     assert StoreReader(store).presence.is_whole
