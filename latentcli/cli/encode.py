@@ -13,14 +13,14 @@ from latentcli.cli.devices import run_on_devices
 from latentcli.cli.output import Output, say_bundled
 from latentcli.cli.plan_tables import plan_tables
 from latentcli.core.byte_size import byte_words
-from latentcli.core.errors import StoreError, TooManyFailures
+from latentcli.core.errors import NoPlaceForStore, StoreError, TooManyFailures
 from latentcli.jobs.cluster.environment import rank_of
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.runtime.failures import check_failed
 from latentcli.jobs.runtime.process import loading
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
-FORESEEN = {error.exit_code: error for error in (StoreError, TooManyFailures)}
+FORESEEN = {error.exit_code: error for error in (StoreError, NoPlaceForStore, TooManyFailures)}
 """What a plan ends with, as the job would, by exit code."""
 
 

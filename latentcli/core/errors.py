@@ -49,12 +49,24 @@ class NoSuchWeights(WeightsError):
     exit_code = 2
 
 
+class NoWeightsFile(WeightsError):
+    """The path of a checkpoint that was named is that of another kind of file."""
+
+    exit_code = 2
+
+
 class StoreError(LatentCliError):
     """A latent store or shard is missing, damaged, or made with another spec."""
 
 
 class NoSuchStore(StoreError):
     """There is nothing at the path of a store, or of other latents, that was named."""
+
+    exit_code = 2
+
+
+class NoPlaceForStore(StoreError):
+    """No store can be made at the path that was named."""
 
     exit_code = 2
 

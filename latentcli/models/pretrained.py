@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from latentcli.core.errors import UsageError, WeightsError
+from latentcli.core.errors import NoWeightsFile, UsageError, WeightsError
 from latentcli.core.near_names import missing_weights
 from latentcli.models.presets import Preset
 
@@ -153,7 +153,7 @@ def at_path(
         path = path / subfolder
     chosen, *also = _in_folder(path, file, name) if path.is_dir() else [path]
     if chosen.suffix not in SUFFIXES:
-        raise WeightsError(
+        raise NoWeightsFile(
             f"{path} is not a weights file: its name must end in {', '.join(SUFFIXES)}, or be a"
             f" folder with {file}."
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from clikit import Run
 
@@ -60,6 +62,23 @@ def test_a_missing_url(cli: Run, line: str) -> None:
     shown = cli(*line.format("memory://nowhere").split())
     assert shown.code == 2
     assert "memory://nowhere" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("-o a.csv", "a.csv is a file: a latent store is a folder. Choose another output folder"),
+        ("-o a.csv/x/y", "a.csv/x/y cannot be made: a.csv is a file and not a folder. Choose"),
+        ("-o a.csv/x --dry-run", "a.csv/x cannot be made: a.csv is a file and not a folder."),
+        ("-o /proc/x", "/proc/x cannot be made in the folder /proc: its file system takes no new"),
+        ("-o out --weights a.csv", "a.csv is no weights file: it must end in .safetensors"),
+    ],
+)
+def test_a_path_of_another_kind(cli: Run, line: str, told: str) -> None:
+    Path("a.csv").touch()
+    shown = cli("encode", "images", *line.split(), "--device", "cpu", "--workers", 0)
+    assert shown.code == 2 and f"error: {told}" in shown.err
+    assert "committed" not in shown.err and not Path("out").exists()
 
 
 def test_the_document_has_the_same_code(cli: Run) -> None:

@@ -38,7 +38,7 @@ _REASONS = {
     errno.EROFS: "the file system is read-only",
     errno.ENAMETOOLONG: "the name is longer than the file system allows",
 }
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def refusal(error: OSError) -> str:
 
 def write_error(path: AnyPath, error: OSError) -> StoreError:
     """The sentence for a refused write: what, why, and what to do."""
-    cure = "make room" if error.errno in _NO_ROOM else "correct that"
+    cure = "make room" if error.errno in NO_ROOM else "correct that"
     return StoreError(
         f"{path} cannot be written: {refusal(error)}. What was committed before is safe; {cure} and"
         " run the same command again to finish the rest."

@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from latentcli.core.errors import StoreError
 from latentcli.shards.layout import HOLDERS
 from latentcli.shards.storage.atomic_write import write_error
 from latentcli.shards.storage.paths import AnyPath, RemotePath, reading
 from latentcli.shards.store.holder import Holder, read_holder, refused, write_holder
 from latentcli.shards.store.lease import Lease
+from latentcli.shards.store.place import check_place, is_a_file, nearest, no_place
 
 # What file systems without locks on folders answer (NFS, some Lustre mounts).
 _NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
@@ -93,15 +93,18 @@ def _open_folder(store: Path) -> int:
         store.mkdir(parents=True, exist_ok=True)
         return os.open(store, os.O_RDONLY | os.O_DIRECTORY)
     except FileExistsError as error:
-        raise StoreError(f"{store} is a file: a latent store is a folder.") from error
+        raise is_a_file(store) from error
     except OSError as error:
-        raise write_error(store, error) from error
+        if nearest(store) == store:
+            raise write_error(store, error) from error
+        check_place(store)
+        raise no_place(store, error) from error
 
 
 def _check_no_file(store: RemotePath) -> None:
     with reading(store):
         if store.is_file():
-            raise StoreError(f"{store} is a file: a latent store is a folder.")
+            raise is_a_file(store)
 
 
 def _holder(store: Path) -> Holder | None:

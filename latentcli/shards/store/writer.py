@@ -28,6 +28,7 @@ from latentcli.shards.store.manifest import (
     read_manifest,
     write_manifest,
 )
+from latentcli.shards.store.place import check_place, is_a_file, no_place
 from latentcli.shards.store.roots import NO_ROOTS, Roots, read_roots
 from latentcli.shards.store.settle import settle
 
@@ -62,7 +63,9 @@ def check_folder(store: AnyPath, manifest: Manifest) -> bool:
 def is_new(store: AnyPath) -> bool:
     """Whether there is no store yet; StoreError where the folder holds something else."""
     if store.exists() and not store.is_dir():
-        raise StoreError(f"{store} is a file: a latent store is a folder.")
+        raise is_a_file(store)
+    if isinstance(store, Path):
+        check_place(store)
     if (store / MANIFEST).exists():
         return False
     _check_empty(store)
@@ -140,7 +143,7 @@ def open_for_writing(store: AnyPath, manifest: Manifest) -> bool:
         if new:
             if isinstance(store, Path):
                 sync_folder(store.parent)
-            write_manifest(store, replace(manifest, status="running"))
+            write_first(store, replace(manifest, status="running"))
         (store / SHARDS).mkdir(exist_ok=True)
         if isinstance(store, Path):
             sync_folder(store)
@@ -148,6 +151,16 @@ def open_for_writing(store: AnyPath, manifest: Manifest) -> bool:
         if not new:
             settle(store, read_roots(store), manifest.suffix)
     return new
+
+
+def write_first(store: AnyPath, manifest: Manifest) -> None:
+    """Writes the manifest of a new store; NoPlaceForStore where its folder takes no file."""
+    try:
+        write_manifest(store, manifest)
+    except StoreError as error:
+        if isinstance(store, Path) and isinstance(error.__cause__, OSError):
+            raise no_place(store, error.__cause__) from error
+        raise
 
 
 def records(store: AnyPath, units: Iterable[int], spec_hash: str) -> Iterator[CommitRecord]:
