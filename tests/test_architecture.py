@@ -75,7 +75,7 @@ ENCODE = (
     {"worklist"},
     {"run"},
     {"texts", "failures"},
-    {"sinks", "document", "sync", "way_out"},
+    {"kept", "sinks", "document", "sync", "way_out"},
     {"stream", "clip_stream", "cost_probe", "dry_run"},
     {"share"},
     {"to_stdout", "from_stdin", "ray_actor", "ray_driver"},

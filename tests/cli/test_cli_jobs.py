@@ -58,6 +58,7 @@ def test_encode_json(cli: Run, toy: list[str]) -> None:
     human = cli(*command[:-1], "--max-bad", "1")
     assert human.code == 0
     assert "1 input failed, listed in out/failures.jsonl:\n  1 x decode_image: " in human.err
+    assert ", as in bad\n" in human.err and ", as in bad\n" in cli("inspect", "out").out
 
 
 def test_quiet_and_dry_run(cli: Run, toy: list[str]) -> None:
@@ -231,7 +232,8 @@ def test_sigterm_is_75_and_the_same_command_finishes(toy: list[str], cli: Run) -
     out, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
     assert json.loads(out)["exit_code"] == 75
-    assert "error: Stopped by SIGTERM. Run the same command again" in err
+    assert "error: Stopped by SIGTERM. " in err and " are kept" in err
+    assert "Run the same command again to finish the rest." in err
     rest = cli(*command, "--json").document
     assert rest["skipped"] > 0
     assert rest["encoded"] + rest["skipped"] == 404

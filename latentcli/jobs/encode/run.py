@@ -81,6 +81,8 @@ class EncodeRun:
     """What reads the texts beside the inputs; None where none are taken along from there."""
     captions: CaptionCounts = field(default_factory=CaptionCounts)
     """Of the samples that this process encoded."""
+    written: set[int] = field(default_factory=set)
+    """Units that are written since the job began, as far as the leader has heard."""
 
     def check(self) -> None:
         """Interrupted or LatentCliError where the job is to stop here, or has stopped elsewhere."""
@@ -97,13 +99,16 @@ class EncodeRun:
         if not team.rank.leader:
             team.tell(json.dumps(asdict(told)))
             return
+        self.written.add(record.unit)
         self.reporter.committed(told)
         self.hear()
 
     def hear(self) -> None:
         """Tells, in the leader, of the units that other processes wrote since the last time."""
         for text in self.team.told():
-            self.reporter.committed(Committed(**json.loads(text)))
+            told = Committed(**json.loads(text))
+            self.written.add(told.unit)
+            self.reporter.committed(told)
 
     @property
     def intake(self) -> Intake:

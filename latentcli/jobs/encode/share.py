@@ -19,6 +19,7 @@ from latentcli.jobs.encode.clip_stream import encode_clips
 from latentcli.jobs.encode.document import Counts, document
 from latentcli.jobs.encode.failures import FAILED, SEEN
 from latentcli.jobs.encode.first_inputs import check_once
+from latentcli.jobs.encode.kept import telling_kept
 from latentcli.jobs.encode.plan import EncodePlan, plan_encode
 from latentcli.jobs.encode.rewrite import rewrite_all
 from latentcli.jobs.encode.run import EncodeRun, run_of
@@ -134,7 +135,8 @@ def lead(
         ):
             note(run, texts)
             check()
-        encode(run, work)
+        with telling_kept(run, work):
+            encode(run, work)
         result = finished_store(run, work, lock, before, began, sums, counts)
         return result | {"left_out": found.left_out, "left_out_by": found.left_out_by}
 

@@ -143,7 +143,7 @@ def test_torchrun_itself_is_interrupted(job_of, model, tmp_path):
         assert wait_for(lambda: look(store).records() >= 2, process)
         process.send_signal(signal.SIGTERM)
         errors = process.communicate(timeout=GRACE)[1].decode()
-        assert "Stopped by SIGTERM. Run the same command again" in errors
+        assert "Stopped by SIGTERM. " in errors and "Run the same command again" in errors
         assert all_gone(), living()
         no_leftovers(job, store)
         assert restarted(job, store) == []
