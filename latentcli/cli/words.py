@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from latentcli.core.reasons import with_example
 from latentcli.jobs.loader.left_out import left_out_words
 from latentcli.jobs.runtime.advice import WORDS
 
@@ -92,7 +93,7 @@ def failures(document: Mapping[str, Any]) -> Iterator[str]:
     where = f"listed in {listed}" if isinstance(listed, str) else "listed by --json"
     yield f"{count(document['failed'], 'input')} failed, {where}:"
     for text, number in reasons.most_common(3):
-        yield f"  {number:,} x {text}"
+        yield f"  {number:,} x {with_example(text, document.get('reason_examples', {}))}"
     if len(reasons) > 3:
         yield f"  and {count(len(reasons) - 3, 'other reason')}"
 

@@ -8,7 +8,7 @@ in the same place of all its sentences, such as the limit in "picture is 8000x90
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 MOST = 1000
@@ -43,9 +43,12 @@ class Group:
     count: int = 0
     keys: list[str] = field(default_factory=list)
     """Of the first few."""
+    example: str = ""
+    """The whole sentence of the first."""
 
-    def add(self, parts: Iterable[str | None], key: str) -> None:
+    def add(self, parts: Iterable[str | None], key: str, why: str) -> None:
         """Takes an input in."""
+        self.example = self.example or why
         pairs = zip(self.parts, parts, strict=True)
         self.parts = [mine if mine == theirs else None for mine, theirs in pairs]
         self.count += 1
@@ -71,11 +74,12 @@ class Reasons:
         """Counts an input with its key and source; `why` is "stage: reason"."""
         words, parts = taken_apart(why, (source, key))
         if words not in self.groups and len(self.groups) >= MOST:
-            words, parts = (f"{why.partition(':')[0]}: other reasons",), ()
+            why = f"{why.partition(':')[0]}: other reasons"
+            words, parts = (why,), ()
         group = self.groups.get(words)
         if group is None:
             group = self.groups[words] = Group(words, list(parts))
-        group.add(parts, key)
+        group.add(parts, key, why)
 
     def most_common(self) -> list[Group]:
         """All groups, the largest first, and those of one size in the order in which they came."""
@@ -87,6 +91,21 @@ class Reasons:
         for group in self.most_common()[:most]:
             found[group.text] = found.get(group.text, 0) + group.count
         return found
+
+    def examples(self, most: int = MOST) -> dict[str, dict[str, str]]:
+        """Key and whole sentence of the first input of each of `counts`."""
+        found: dict[str, dict[str, str]] = {}
+        for group in self.most_common()[:most]:
+            found.setdefault(group.text, {"key": group.keys[0], "error": group.example})
+        return found
+
+
+def with_example(text: str, examples: Mapping[str, Mapping[str, str]]) -> str:
+    """A group as a person reads it: the sentence of its first input, and which input that is."""
+    if text not in examples:
+        return text
+    key, error = examples[text]["key"], examples[text]["error"]
+    return error if key in error else f"{error}, as in {key}"
 
 
 def taken_apart(why: str, names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str | None, ...]]:

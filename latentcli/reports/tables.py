@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from latentcli.core.byte_size import byte_words
+from latentcli.core.reasons import with_example
 
 Values = Mapping[str, Any]
 
@@ -140,7 +141,11 @@ def store_tables(document: Values) -> Iterator[RenderableType]:
             Column("inputs", lambda r: f"{r['count']:,}"),
             Column("reason", lambda r: r["reason"], figure=False),
         )
-        rows = ({"reason": text, "count": n} for text, n in document["failures"].items())
+        examples = document.get("failure_examples", {})
+        rows = (
+            {"reason": with_example(text, examples), "count": n}
+            for text, n in document["failures"].items()
+        )
         yield make_table(columns, rows)
 
 

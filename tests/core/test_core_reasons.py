@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from latentcli.core.reasons import EXAMPLES, MOST, Reasons
+from latentcli.core.reasons import EXAMPLES, MOST, Reasons, with_example
 
 
 def grouped(*rows: tuple[str, str, str]) -> dict[str, int]:
@@ -82,6 +82,20 @@ def test_a_group_knows_a_few_keys():
     assert group.keys == [f"key{number}" for number in range(EXAMPLES)] and group.count == 10
 
 
+def test_a_person_reads_the_whole_sentence_of_the_first_input():
+    reasons = Reasons()
+    for number in (8, 9):
+        reasons.add(f"decode_image: picture is {number}x{number}", f"key{number}", "")
+    reasons.add("read: member 'in/a' is no picture", "in/a", "")
+    examples = reasons.examples()
+    assert examples.keys() == reasons.counts().keys()
+    assert [with_example(text, examples) for text in reasons.counts()] == [
+        "decode_image: picture is 8x8, as in key8",
+        "read: member 'in/a' is no picture",
+    ]
+    assert with_example("read: odd", {}) == "read: odd"
+
+
 def test_reasons_without_end_count_as_others():
     reasons = Reasons()
     for number in range(MOST + 10):
@@ -89,3 +103,5 @@ def test_reasons_without_end_count_as_others():
         reasons.add(f"read: {word}", str(number), "")
     assert len(reasons.groups) == MOST + 1
     assert reasons.counts(1) == {"read: other reasons": 10}
+    other = reasons.examples(1)["read: other reasons"]
+    assert other == {"key": str(MOST), "error": "read: other reasons"}

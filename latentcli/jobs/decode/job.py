@@ -218,6 +218,7 @@ def document(run: DecodeRun, seconds: float) -> dict[str, Any]:
         "failed": len(failures),
         "failures": failures,
         "reasons": run.failures.reasons.counts(),
+        "reason_examples": run.failures.reasons.examples(),
         "missing": run.source.missing,
         "incomplete": run.source.gaps or None,
         "seconds": round(seconds, 3),

@@ -18,6 +18,8 @@ from latentcli.shards.store.presence import AGAIN, repair_advice
 
 SUMS = ("decoded", "frames", "skipped", "failed")
 """What a document counts of this process's share."""
+REASONS = ("reasons", "reason_examples")
+"""Groups of failures."""
 
 
 def agreed(job: DecodeJob, source: LatentSource, team: Team, stop: StopRequest) -> LatentSource:
@@ -44,16 +46,18 @@ def together(run: DecodeRun, own: dict[str, Any]) -> dict[str, Any]:
     """
     team = run.team
     if not team.rank.leader:
-        team.report(json.dumps({name: own[name] for name in (*SUMS, "failures", "reasons")}))
+        team.report(json.dumps({name: own[name] for name in (*SUMS, "failures", *REASONS)}))
         return {}
     team.done()
     team.wait_for_all(run.stop.check)
-    reasons = Counter(own["reasons"])
+    reasons, examples = Counter(own["reasons"]), own["reason_examples"]
     for report in map(json.loads, team.reports()):
         own |= {name: total(own, report, name) for name in SUMS}
         own["failures"] += report["failures"]
         reasons.update(report["reasons"])
-    return own | {"reasons": dict(reasons), "advice": advice(run, own["failures"])}
+        examples = report["reason_examples"] | examples
+    told = {"reasons": dict(reasons), "reason_examples": examples}
+    return own | told | {"advice": advice(run, own["failures"])}
 
 
 def advice(run: DecodeRun, failures: Sequence[Mapping[str, Any]]) -> str | None:

@@ -85,6 +85,7 @@ def document(
         "self_check": final.self_check,
         "failures": str(store / FAILURES) if totals.failed else None,
         "reasons": counts.reasons.counts(SHOWN_REASONS),
+        "reason_examples": counts.reasons.examples(SHOWN_REASONS),
         "filtered": totals.filtered,
         "filter_reasons": dict(counts.filters.most_common()),
         "ranks": run.team.rank.world,

@@ -80,6 +80,7 @@ def encode_to_stdout(
             for row in sink.failures
         ],
         "reasons": sink.reasons.counts(),
+        "reason_examples": sink.reasons.examples(),
         **left_out,
         **sink.fields.to_json(),
     }

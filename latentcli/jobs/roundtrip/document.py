@@ -54,6 +54,7 @@ def document(run: Roundtrip, found: FoundMedia, preprocess: PreprocessSpec) -> d
         "failed": len(run.failures.noted),
         "failures": run.failures.noted,
         "reasons": run.failures.reasons.counts(),
+        "reason_examples": run.failures.reasons.examples(),
         "filtered": run.filtered.total(),
         "filter_reasons": dict(run.filtered.most_common()),
         "left_out": found.left_out,

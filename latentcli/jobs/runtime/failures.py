@@ -9,6 +9,7 @@ from typing import Any
 from latentcli.core.errors import LatentCliError, TooManyFailures, UsageError
 from latentcli.core.reasons import Reasons
 
+OTHERS_DONE, NONE_LEFT = "Everything else is done.", "No input gave a result."
 FEWEST_SEEN = 1000
 """Inputs that a share of --max-bad is taken of at least, while their number is not known."""
 
@@ -84,7 +85,7 @@ def check_failed(
     failed: int,
     inputs: int,
     max_bad: str | None,
-    rest: str = "Everything else is done.",
+    rest: str = OTHERS_DONE,
     *,
     what: str = "failed",
     advice: str = "",
@@ -92,14 +93,17 @@ def check_failed(
     """TooManyFailures where more inputs failed than --max-bad allows; without it, none may.
 
     `rest` says what is with the others, `what` is said of the failed ones, and `advice` is a
-    sentence of what to do.
+    sentence of what to do. Where there are no others, no --max-bad is offered.
     """
     allowed = allowed_failures(max_bad, inputs)
     if failed > allowed:
         rule = f"--max-bad {max_bad} allows {allowed:,}"
         if max_bad is None:
             rule = f"--max-bad {failed} accepts that"
+        end = f"; {rule}. {rest}"
+        if failed >= inputs:
+            end = f". {NONE_LEFT if rest == OTHERS_DONE else rest}"
         raise TooManyFailures(
-            f"{failed:,} of {inputs:,} input{'' if inputs == 1 else 's'} {what}; {rule}. {rest}"
+            f"{failed:,} of {inputs:,} input{'' if inputs == 1 else 's'} {what}{end}"
             f"{advice and ' '}{advice}"
         )

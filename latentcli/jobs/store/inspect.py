@@ -81,6 +81,7 @@ def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[s
         "failed": contents.failed,
         "latent_sizes": {"x".join(map(str, shape)): n for shape, n in contents.sizes.most_common()},
         "failures": contents.reasons.counts(10),
+        "failure_examples": contents.reasons.examples(10),
         "filtered": contents.filters.total(),
         "filter_reasons": dict(contents.filters.most_common()),
         "metadata": dict(store.metadata),

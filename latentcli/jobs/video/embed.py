@@ -238,6 +238,7 @@ def document(run: Embedding) -> dict[str, Any]:
         "failed": len(run.failures.noted),
         "failures": run.failures.noted,
         "reasons": run.failures.reasons.counts(),
+        "reason_examples": run.failures.reasons.examples(),
         "dropped_frames": run.dropped,
         "extractor": run.extractor.name,
         "weights_sha256": run.extractor.sha256,

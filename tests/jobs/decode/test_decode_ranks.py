@@ -97,6 +97,8 @@ def test_each_unit_is_decoded_by_one_process(mixed_store, tmp_path, meeting):
     failure = {"key": "000/000099", "error": "told by the other"}
     report = {"decoded": 3, "frames": None, "skipped": 0, "failed": 1, "failures": [failure]}
     report["reasons"] = {"read: told by the other": 1}
+    example = failure | {"error": "read: told by the other"}
+    report["reason_examples"] = {"read: told by the other": example}
     other = threading.Thread(target=as_rank_1, args=(plan, claimed, report))
     other.start()
     # Batches of one: the first is through before all units are claimed.
@@ -110,6 +112,7 @@ def test_each_unit_is_decoded_by_one_process(mixed_store, tmp_path, meeting):
     assert found["decoded"] == len(mine) + 3
     assert (found["failed"], found["failures"]) == (1, [failure])
     assert found["reasons"] == report["reasons"]
+    assert found["reason_examples"] == report["reason_examples"]
 
 
 def test_what_ends_one_process_ends_the_job(mixed_store, tmp_path, meeting):

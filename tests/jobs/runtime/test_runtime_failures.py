@@ -135,6 +135,8 @@ def test_the_end_is_judged_by_all_inputs():
     check_failed(5, 1000, "0.5%")
     with pytest.raises(TooManyFailures, match=r"6 of 1,000 inputs failed; --max-bad 0\.5%"):
         check_failed(6, 1000, "0.5%")
+    with pytest.raises(TooManyFailures, match=r"^6 of 6 inputs failed\. No input gave a result\.$"):
+        check_failed(6, 6, None)
 
 
 def test_of_inputs_that_are_not_counted_a_thousand_are_taken_for_granted(tmp_path, monkeypatch):
