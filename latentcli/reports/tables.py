@@ -166,6 +166,7 @@ def store_facts(document: Values) -> dict[str, str | None]:
         "stored in": dtype_text(document.get("store_dtype")),
         "incomplete": document.get("incomplete"),
         "encoded": f"{document['encoded']:,}",
+        "captions": captions_text(document),
         "failed": f"{document['failed']:,}",
         "left out by filters": filters_text(document),
         "sources": sources_text(document["sources"]) if document.get("sources") else None,
@@ -182,6 +183,12 @@ def status_text(document: Values) -> str | None:
     if document.get("status") == "running" and not document["writer"]:
         return "stopped: nobody is writing to it; the same encode command goes on"
     return document.get("status")
+
+
+def captions_text(document: Values) -> str | None:
+    """How many of the latents have a caption, where any has."""
+    number = document.get("captions")
+    return f"{number:,} of {document['encoded']:,}" if number else None
 
 
 def dtype_text(dtype: str | None) -> str | None:

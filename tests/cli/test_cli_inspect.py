@@ -75,6 +75,21 @@ def test_a_store_of_a_job_that_ended_early_says_so(cli: Run, store: Path) -> Non
         assert cli("inspect", store, "--json").document["writer"]["pid"] == os.getpid()
 
 
+def test_captions_are_counted(cli: Run, pictures: Path, tiny_model: Path, tmp_path: Path) -> None:
+    for name in sorted(pictures.iterdir())[:3]:
+        name.with_suffix(".txt").write_text("a cat")
+    words = ("encode", pictures, "--model", tiny_model, "--device", "cpu", "--no-self-check")
+    beside = (*words, "--workers", 0, "-o", tmp_path / "store")
+    assert cli(*beside).code == 0
+    assert "\ncaptions       3 of 4\n" in cli("inspect", tmp_path / "store").out
+    assert cli("inspect", tmp_path / "store", "--json").document["captions"] == 3
+    assert cli(*beside, "--captions", "none").code == 0
+    assert "\ncaptions" not in cli("inspect", tmp_path / "store").out
+    within = (*words, "--workers", 0, "--format", "webdataset", "-o", tmp_path / "tars")
+    assert cli(*within).code == 0
+    assert cli("inspect", tmp_path / "tars", "--json").document["captions"] is None
+
+
 def test_a_folder_with_other_things_is_refused(cli: Run, store: Path) -> None:
     refused = cli("inspect", store, "--report", store)
     assert refused.code == 2 and "holds other things" in refused.err

@@ -33,11 +33,15 @@ class StoreContents:
         self.sums = ChannelSums()
         """Of all latents, as the commit records have them; empty where one has none."""
         self._without_sums = False
+        self.captions: int | None = 0
+        """Samples with a caption; None where that is not known of all units."""
 
     def add(self, unit: UnitRead) -> None:
         """Takes a unit in."""
         for row in unit.rows:
             self._add(row)
+        if self.captions is not None:
+            self.captions = None if unit.captions is None else self.captions + unit.captions
         self.shards.append(unit.bytes)
         self.numbers.append(unit.number)
         if any(row.status == "ok" for row in unit.rows) and not self._merged(unit):

@@ -6,19 +6,22 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentcli.core.errors import StoreError
+from latentcli.core.fields import CAPTION
 from latentcli.core.store_dtype import QUANTISED, SCALE, held
 from latentcli.core.types import Row
 from latentcli.jobs.store.latent_store import latent_of
-from latentcli.shards.layout import record_path, shard_path
+from latentcli.shards.layout import SHARDS, SUFFIXES, record_path, shard_path
 from latentcli.shards.storage.hub import fetch
 from latentcli.shards.storage.paths import AnyPath
-from latentcli.shards.store.commit import read_record
+from latentcli.shards.store.commit import CommitRecord, read_record
+from latentcli.shards.store.fields import iter_fields
 from latentcli.shards.store.presence import Presence
 from latentcli.shards.store.reader import StoreReader
 from latentcli.shards.store.shard_file import ShardFile, open_shard
@@ -41,6 +44,8 @@ class UnitRead:
     """Size of the shard."""
     channels: Mapping[str, Any] | None
     """Sums of the latents' channels, as JSON."""
+    captions: int | None = None
+    """Samples with a caption; None where one would have to fetch or read shards to know it."""
 
 
 @dataclass(slots=True)
@@ -121,7 +126,23 @@ class ReadableStore:
             rows = self._reader.unit_rows(number)
             return UnitRead(number, rows, self.path.stat().st_size, None)
         record = read_record(self.path, number)
-        return UnitRead(number, record.rows, record.bytes, record.channels)
+        captions = self._captions(record)
+        return UnitRead(number, record.rows, record.bytes, record.channels, captions)
+
+    def _captions(self, record: CommitRecord) -> int | None:
+        """Captions in the small file beside a shard of this machine; those of a tar are in it."""
+        if not isinstance(self.path, Path) or record.shard.endswith(SUFFIXES["webdataset"]):
+            return None
+        if record.fields is None:
+            return 0
+        if record.unit in self.presence.without_fields:
+            return None
+        try:
+            rows = iter_fields(self.path / SHARDS / record.fields.file)
+            return sum(CAPTION in fields for _, fields in rows)
+        except StoreError as error:
+            self.damage.add(error)
+            return None
 
     def latents(self, indices: Sequence[int]) -> Iterator[tuple[int, Row, Tensor]]:
         """(index, row, latents [n, C, h, w]) of samples by their indices among those with latents.

@@ -78,6 +78,7 @@ def describe(path: str, store: ReadableStore, contents: StoreContents) -> dict[s
         "store_dtype": dtype_of(store),
         "encoded": sum(contents.sizes.values()),
         "frames": sum(shape[0] * n for shape, n in contents.sizes.items()) if clips else None,
+        "captions": contents.captions,
         "failed": contents.failed,
         "latent_sizes": {"x".join(map(str, shape)): n for shape, n in contents.sizes.most_common()},
         "failures": contents.reasons.counts(10),
