@@ -132,7 +132,7 @@ def exit_code_of(words: list[str], out: Output, debug: bool) -> int:
     with stop_at_once(AGAIN) as stop:
         out.check = stop.check
         try:
-            run(without_debug(words) or ["--help"], out)
+            run(asked_for_help(without_debug(words)), out)
         except typer.Exit as end:
             return end.exit_code
         except (Exception, KeyboardInterrupt) as error:
@@ -167,6 +167,13 @@ def without_debug(words: list[str]) -> list[str]:
     """The words less --debug, which belongs to no command and so may stand in any."""
     end = words.index("--") if "--" in words else len(words)
     return [word for word in words[:end] if word != "--debug"] + words[end:]
+
+
+def asked_for_help(words: list[str]) -> list[str]:
+    """The words, or --help for none; `help encode`, as other tools have it, is `encode --help`."""
+    if not words:
+        return ["--help"]
+    return [*words[1:], "--help"] if words[0] == "help" else words
 
 
 def with_one_suggestion(error: Any) -> str:

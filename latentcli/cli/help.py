@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
-from latentcli.cli.other_names import command_hint
+from latentcli.cli.other_names import command_hint, models_hint
 from latentcli.cli.variables import variable
 from latentcli.core.near_names import nearest
 from latentcli.core.options import Option, brief, flag_of, options_of
+from latentcli.jobs.runtime.model_cards import model_names
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,7 +90,10 @@ class HelpfulGroup(TyperGroup):
             hint = command_hint(args[0]) if ctx.parent is None else None
             if hint is None and (near := nearest(args[0], self.commands)):
                 hint = f"Did you mean {near!r}?"
-            ctx.fail(f"No such command {args[0]!r}. {hint or ''}".rstrip())
+            if hint is None and ctx.info_name == "models":
+                hint = models_hint(args[0], model_names())
+            hint = hint or f"{ctx.command_path} --help lists the commands."
+            ctx.fail(f"No such command {args[0]!r}. {hint}")
         return super().resolve_command(ctx, args)
 
 

@@ -194,7 +194,6 @@ COMMAND_NOTES = {
         "Nothing has to be downloaded beforehand: weights are fetched when a model is first used,"
         " and sources and stores may be URLs."
     ),
-    "help": "latentcli --help lists the commands.",
     "version": "latentcli --version prints it.",
 }
 """What people call a command that is none here -> what to do instead."""
@@ -220,6 +219,13 @@ def command_hint(name: str) -> str | None:
         if bare(name) in theirs.split():
             return f"Did you mean {either(ours)}?"
     return noted(name, COMMAND_NOTES)
+
+
+def models_hint(name: str, there: Collection[str]) -> str:
+    """What to say behind `models` and a word that is no command of it; `there` are the models."""
+    if name in there or "/" in name:
+        return f"Did you mean 'latentcli models show {name}'?"
+    return "latentcli models lists the models, and latentcli models show NAME describes one."
 
 
 def noted(name: str, notes: Mapping[str, str]) -> str | None:

@@ -100,12 +100,18 @@ def test_python_m_is_the_command() -> None:
     assert (done.returncode, done.stdout) == (0, f"latentcli {__version__}\n")
 
 
-@pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",)])
 def test_help_names_every_command(cli: Run, words: tuple[str, ...]) -> None:
     shown = cli(*words)
     assert shown.code == 0
     for name in NAMES:
         assert re.search(rf"^\W*{name}\s+[A-Z]", shown.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("words", [["encode"], ["models"], ["models", "show"]])
+def test_help_is_a_word_too(cli: Run, words: list[str]) -> None:
+    asked = cli("help", *words)
+    assert asked.code == 0 and asked.out == cli(*words, "--help").out
 
 
 @pytest.mark.parametrize("verb", NAMES)

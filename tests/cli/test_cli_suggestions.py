@@ -72,6 +72,11 @@ NEAR = {
     "encode --input photos": "No such option: --input. Sources are named without an option",
     "compress photos": "No such command 'compress'. Did you mean 'encode'?",
     "train photos.latents": "No such command 'train'. latentcli makes latents and trains nothing.",
+    "frobnicate": "No such command 'frobnicate'. latentcli --help lists the commands.",
+    "help frobnicate": "No such command 'frobnicate'. latentcli --help lists the commands.",
+    "models fcdm_nano": "Did you mean 'latentcli models show fcdm_nano'?",
+    "models org/name": "Did you mean 'latentcli models show org/name'?",
+    "models list": "latentcli models lists the models, and latentcli models show NAME",
     "LATENTCLI_SIZ=3 encode photos": "(did you mean 'LATENTCLI_SIZE'?)",
 }
 """A command line, and what its error suggests."""
