@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness.pages import README
+from harness.pages import DOCS, README
+
+from latentcli.models.presets import load_preset, preset_names
 
 MOST_LINES = 160
 SCREEN = 50
@@ -11,6 +13,25 @@ SCREEN = 50
 
 def test_it_is_short():
     assert len(README.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+def test_an_install_without_a_gpu_is_told_the_index_without_cuda():
+    for page in (README, DOCS / "faq.md"):
+        text = page.read_text(encoding="utf-8")
+        assert "torch --index-url https://download.pytorch.org/whl/cpu" in text
+        assert "pip install -c constraints.txt ." in text
+
+
+def test_the_models_that_are_missing_are_named():
+    listed = README.read_text(encoding="utf-8").partition("\n## Models\n")[2].partition("\n## ")[0]
+    assert "SD 1.5, SD 3 and FLUX.1 are not there" in listed
+    assert not {
+        load_preset(one).space for one in preset_names() if load_preset(one).family == "kl"
+    } & {
+        "sd1",
+        "sd3",
+        "flux1",
+    }
 
 
 def test_the_first_two_screens_answer():

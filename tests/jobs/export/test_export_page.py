@@ -98,6 +98,12 @@ def test_the_table_is_that_of_the_formats():
     assert written == known
 
 
+def test_the_formats_to_try_without_a_download_are_those_of_any_space():
+    (item,) = (one for one in PAGE.split("\n- ") if "can be tried without a download" in one)
+    of_any = {n for n in NAMES if not all(one.spaces for one in export_format(n).variants)}
+    assert set(re.findall(r"`([\w-]+)`", item)) & set(NAMES) == of_any
+
+
 def test_the_models_of_each_space_are_those_that_encode_it():
     rows = re.findall(r"^\| (\w+) \| ((?:`\w+`(?:, )?)+) \|$", PAGE, re.MULTILINE)
     assert len(rows) == 5
