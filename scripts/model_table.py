@@ -26,6 +26,7 @@ COLUMNS: dict[str, Callable[[Preset], str]] = {
     "latent space": lambda p: p.space,
     "can": lambda p: ", ".join(v for v in ("encode", "decode") if getattr(p, f"can_{v}")),
     "licence": lambda p: short_licence(p.licence),
+    "needs": lambda p: f"`latentcli[{p.extra}]`" if p.extra else "",
 }
 
 

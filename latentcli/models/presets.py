@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ WELL_KNOWN = {
     "svd": "svdxt svdvae stablevideodiffusion",
 }
 """Latent space -> the models of it that people name, without signs between letters and digits."""
+EXTRAS = {"kl": "diffusers"}
+"""Family -> the extra that its network needs, which is also the module that it brings."""
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -64,6 +67,8 @@ class Preset:
     """Folder of the repository that the file is in."""
     revision: str = "main"
     """Branch, tag or commit of the repository."""
+    gated: bool = False
+    """Whether the repository asks for a login and for its terms to be accepted."""
     sha256: str | None = None
     """Digest of the weights file, where it is known."""
     bundled: str | None = None
@@ -76,6 +81,11 @@ class Preset:
     """dB; a real photograph that comes back worse means wrong range, whitening or weights."""
     published: Mapping[str, Any] | None = None
     """Figures that its authors state, with their source. Nothing here is measured by us."""
+
+    @property
+    def extra(self) -> str | None:
+        """The extra of latentcli without which its network cannot be built."""
+        return EXTRAS.get(self.family)
 
     @property
     def spec(self) -> LatentSpec:
@@ -120,6 +130,7 @@ _KEYS: dict[str, dict[str, Check]] = {
         "file": (_file_name, "a file name without a folder"),
         "subfolder": (_file_name, "a folder name"),
         "revision": (_text, "a branch, tag or commit"),
+        "gated": SWITCH,
         "sha256": (_digest, "64 hexadecimal digits in lower case"),
         "bundled": (_text, "a folder name"),
     },
@@ -163,6 +174,15 @@ def preset_of_repo(repo: str) -> Preset | None:
     """The preset whose weights this Hub repository holds, whatever the case of its letters."""
     presets = map(load_preset, preset_names())
     return next((p for p in presets if (p.repo or "").lower() == repo.lower()), None)
+
+
+def check_extra(preset: Preset) -> None:
+    """UsageError where the extra that a preset needs is not installed; loads nothing."""
+    if preset.extra and find_spec(preset.extra) is None:
+        raise UsageError(
+            f"{preset.name} runs through {preset.extra}, which is not installed:"
+            f" pip install 'latentcli[{preset.extra}]'."
+        )
 
 
 def check_model_name(text: str) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,10 +47,15 @@ class Checkpoint:
     """Folder of the repository that the files are in."""
     needs_config: bool = True
     """Whether config.json is needed: no preset says what the network is."""
+    gated: bool = False
+    """Whether the repository asks for a login and for its terms to be accepted."""
+    instead: str = "fcdm_nano"
+    """The bundled model that can be tried where the weights are not at hand; "" for none."""
 
     @classmethod
     def of_preset(cls, p: Preset) -> Self:
-        return cls(p.name, p.repo, p.file, p.revision, p.bundled, p.subfolder, needs_config=False)
+        found = cls(p.name, p.repo, p.file, p.revision, p.bundled, p.subfolder, needs_config=False)
+        return replace(found, gated=p.gated)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -375,9 +380,17 @@ def _absent(search: _Search) -> WeightsError:
                 *(f"  - {place}" for place in search.looked),
                 "Provide them in one of these ways:",
                 *(f"  {n}. {way}" for n, way in enumerate(_ways(search), start=1)),
+                *_instead(wanted),
             ]
         )
     )
+
+
+def _instead(wanted: Checkpoint) -> list[str]:
+    """What works without a download."""
+    if wanted.bundled or not wanted.instead:
+        return []
+    return [f"To try latentcli without a download: --model {wanted.instead} is bundled."]
 
 
 def _ways(search: _Search) -> list[str]:
@@ -393,9 +406,14 @@ def _ways(search: _Search) -> list[str]:
         return ways
     pin = "" if search.revision == "main" else f" --revision {search.revision}"
     other = "".join(f" (or {name}, if it has that)" for name in wanted.files[1:])
+    login = (
+        "accept the terms on the repository's page and run `hf auth login` (it is gated), then "
+        if wanted.gated
+        else ""
+    )
     return [
         *ways,
-        f"on a machine with network, `hf download {wanted.repo} {wanted.in_repo(CONFIG)}"
+        f"on a machine with network, {login}`hf download {wanted.repo} {wanted.in_repo(CONFIG)}"
         f" {wanted.in_repo(wanted.file)}{pin}`{other}, then"
         f" copy its cache folder to {_cache(search)} (or set HF_HOME to a copy of its cache)",
     ]

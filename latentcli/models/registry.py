@@ -18,6 +18,7 @@ from latentcli.core.types import LatentSpec
 from latentcli.models.base import Autoencoder, Family, ModelInfo
 from latentcli.models.presets import (
     Preset,
+    check_extra,
     check_model_name,
     did_you_mean,
     load_preset,
@@ -96,6 +97,8 @@ def load_model(
     if random_weights:
         return build_model(name_or_path, device=device, dtype=dtype)
     preset = find_preset(name_or_path)
+    if preset:
+        check_extra(preset)
     located = _locate(str(name_or_path), preset, weights, revision, cache_dir)
     path, paths = located.weights_path, (located.weights_path, *located.also)
     if preset and preset.sha256 and located.origin != "flag" and revision is None:

@@ -86,12 +86,19 @@ def model_facts(document: Values) -> dict[str, str | None]:
         "decoded by": sharers(document["decoded_by"], document["name"]),
         "sizes": f"width and height are multiples of {document['size_divisor']}",
         "pixels": pixels(document),
+        "needs": needs(document),
         "licence": document["licence"],
         "card": document["card"],
         "paper": document["paper"],
         "weights": weights_source(document["weights_source"]),
         "found": weights_found(document),
     }
+
+
+def needs(document: Values) -> str | None:
+    """How to get the extra that the model needs; None where it needs none."""
+    extra = document.get("extra")
+    return None if extra is None else f"pip install 'latentcli[{extra}]'"
 
 
 def capabilities(document: Values) -> str:

@@ -111,11 +111,15 @@ SPARE = ("licence", "latent space")
 def models_tables(rows: Sequence[Values]) -> Iterator[RenderableType]:
     """The presets, and below them where to find what was left out."""
     left_out = [SPARE[:number] for number in range(len(SPARE) + 1)]
+    extras = {row["extra"] for row in rows if row.get("extra")}
     yield FittingTable(
         [[c for c in MODEL_COLUMNS if c.header not in headers] for headers in left_out],
         rows,
         ["", *(f"For the {' and '.join(h)}: latentcli models show NAME" for h in left_out[1:])],
     )
+    for extra in sorted(extras):
+        names = ", ".join(row["name"] for row in rows if row.get("extra") == extra)
+        yield Text(f"These need pip install 'latentcli[{extra}]': {names}")
 
 
 def facts_table(facts: Mapping[str, str | None]) -> Table:

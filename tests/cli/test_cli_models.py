@@ -20,7 +20,11 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_list_as_before(cli: Run) -> None:
     shown = cli("models")
     assert (shown.code, shown.err) == (0, "")
-    assert [line.split()[0] for line in shown.out.splitlines()[2:]] == model_names()
+    *rows, needs = shown.out.splitlines()[2:]
+    assert [line.split()[0] for line in rows] == model_names()
+    assert needs == (
+        "These need pip install 'latentcli[diffusers]': flux2, flux2_small_decoder, sdxl, svd"
+    )
     assert cli("models", "--json").document == list_models()
 
 

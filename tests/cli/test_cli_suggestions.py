@@ -12,6 +12,7 @@ import pytest
 HEAVY = ("torch", "numpy", "PIL", "safetensors", "huggingface_hub")
 CODE = f"""
 import contextlib, io, json, os, sys
+sys.modules["diffusers"] = None
 from latentcli.cli.app import main
 found = {{}}
 for line in json.load(sys.stdin):
@@ -38,7 +39,7 @@ NEAR = {
     "encode photos --model full_capasitor": "Did you mean full_capacitor?",
     "encode photos -m Full_Capacitor": "Did you mean full_capacitor?",
     "decode photos.latents -m flux_2": "Did you mean flux2?",
-    "roundtrip photos -m flux2 -m taefl1=w.pth": "Did you mean taef1?",
+    "roundtrip photos -m taef2 -m taefl1=w.pth": "Did you mean taef1?",
     "roundtrip photos --decoder flux2_small_decodr": "Did you mean flux2_small_decoder?",
     "bench --baseline taesd33": "Did you mean taesd3?",
     "budget photos -m sdlx": "Did you mean sdxl?",
@@ -77,6 +78,18 @@ NEAR = {
     "models fcdm_nano": "Did you mean 'latentcli models show fcdm_nano'?",
     "models org/name": "Did you mean 'latentcli models show org/name'?",
     "models list": "latentcli models lists the models, and latentcli models show NAME",
+    **{
+        line: f"{line.split()[-1].partition('=')[0]} runs through diffusers, which is not"
+        " installed: pip install 'latentcli[diffusers]'."
+        for line in (
+            "encode photos --model sdxl",
+            "decode photos.latents -m flux2",
+            "roundtrip photos -m sdxl=weights.safetensors",
+            "roundtrip photos --decoder svd",
+            "bench -m sdxl",
+            "bench --baseline flux2_small_decoder",
+        )
+    },
     "LATENTCLI_SIZ=3 encode photos": "(did you mean 'LATENTCLI_SIZE'?)",
 }
 """A command line, and what its error suggests."""

@@ -211,6 +211,19 @@ def test_the_offline_message_names_every_place_and_every_way(
         assert part in message
 
 
+def test_the_message_ends_with_what_works_without_a_download() -> None:
+    with pytest.raises(WeightsError) as caught:
+        locate(Checkpoint.of_preset(load_preset("full_capacitor")))
+    last = str(caught.value).splitlines()[-1]
+    assert last == "To try latentcli without a download: --model fcdm_nano is bundled."
+    assert "gated" not in str(caught.value)
+
+
+def test_the_message_for_a_gated_repository_says_to_log_in() -> None:
+    with pytest.raises(WeightsError, match=r"`hf auth login` \(it is gated\), then `hf download"):
+        locate(Checkpoint.of_preset(load_preset("flux2")))
+
+
 def test_weights_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     preset = load_preset("full_capacitor")
     assert weights_status(preset) == "missing"

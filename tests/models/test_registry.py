@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -328,3 +329,12 @@ def test_the_bundled_preset_matches_its_files() -> None:
     assert preset.sha256 == file_sha256(bundled / "model.safetensors")
     model = load_model("fcdm_nano")
     assert (model.info.origin, model.spec) == ("bundled", preset.spec)
+
+
+@pytest.mark.parametrize("name", ["sdxl", "black-forest-labs/FLUX.2-dev"])
+def test_an_extra_that_is_missing_is_told_before_weights_are_looked_for(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(UsageError, match="diffusers, which is not installed: pip install"):
+        load_model(name)

@@ -169,6 +169,7 @@ def test_decimals_lose_no_figure(row: list[float], told: list[str]) -> None:
         ),
         ({"parameters_by_part": {"decoder": 114_690_816}}, "parameters 114,690,816"),
         ({"encoded_by": []}, "encoded by no model here"),
+        ({"extra": "video"}, "needs pip install 'latentcli[video]'"),
         (
             {"output_range": [0, 1]},
             "pixels -1 to 1; the published decode is taken to give 0 to 1 (output_range)",

@@ -19,7 +19,7 @@ from latentcli.core.near_names import (
     missing_weights,
 )
 from latentcli.jobs.runtime.stdio import STDIN
-from latentcli.models.presets import check_model_name
+from latentcli.models.presets import check_extra, check_model_name, load_preset, preset_names
 
 DECODED = "a .safetensors file, a trainer's cache, or - for a tar stream"
 INSPECTED = "or a trainer's cache"
@@ -34,10 +34,15 @@ def is_missing(text: str) -> bool:
 
 
 def check_model(text: str) -> None:
-    """UsageError for a model that is no preset, Hub id, folder or .toml file; NAME=PATH is one."""
+    """UsageError for a model that is no preset, Hub id, folder or .toml file; NAME=PATH is one.
+
+    And for a preset whose extra is not installed: its weights are not worth a download then.
+    """
     name = text.partition("=")[0]
     if "/" not in name and is_missing(text):
         check_model_name(name)
+    if name in preset_names():
+        check_extra(load_preset(name))
 
 
 def check_source(text: str) -> None:

@@ -106,6 +106,7 @@ def _entry(preset: Preset) -> dict[str, Any]:
         "weights": weights_status(preset),
         "licence": preset.licence,
         "summary": preset.summary,
+        "extra": preset.extra,
     }
 
 

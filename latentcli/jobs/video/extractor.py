@@ -17,7 +17,7 @@ NAME = "videomae_v2_giant"
 FILE = "vit_g_hybrid_pt_1200e_ssv2_ft.pth"
 REPO = "OpenGVLab/InternVideoMAE_models"
 FOLDER = "mae-g"
-WANTED = Checkpoint(NAME, REPO, FILE, subfolder=FOLDER, needs_config=False)
+WANTED = Checkpoint(NAME, REPO, FILE, subfolder=FOLDER, needs_config=False, instead="")
 
 
 @dataclass(frozen=True, slots=True)

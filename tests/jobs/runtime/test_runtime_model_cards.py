@@ -20,6 +20,7 @@ from latentcli.models.registry import families
 CONTRACT = [
     *("name", "family", "parameters", "latent_channels", "downscale", "size_divisor"),
     *("latent_space", "latent_state", "can_encode", "can_decode", "weights", "licence", "summary"),
+    "extra",
 ]
 MADE_UP = """
 family = "fcdm"
@@ -77,6 +78,8 @@ def test_the_list_knows_the_published_models() -> None:
         "dinac_ae_d2": 154_216_192,
     }
     assert {name: cards[name]["parameters"] for name in counts} == counts
+    extras = [name for name in cards if cards[name]["extra"] == "diffusers"]
+    assert extras == ["flux2", "flux2_small_decoder", "sdxl", "svd"]
     assert (cards["sdxl"]["latent_space"], cards["sdxl"]["latent_state"]) == ("sdxl", "scaled")
     assert cards["fcdm_nano"]["weights"] == "bundled"
     assert cards["full_capacitor"]["weights"] == "missing"
