@@ -11,7 +11,7 @@ from latentcli.cli.command import command
 from latentcli.cli.jobfile import missing
 from latentcli.cli.output import Output, say_bundled
 from latentcli.core.errors import LatentCliError, UsageError
-from latentcli.jobs.bench.config import BenchJob
+from latentcli.jobs.bench.config import BenchJob, refuse_other_form
 from latentcli.jobs.cluster.environment import refuse_ranks
 from latentcli.jobs.runtime.given_names import check_source
 from latentcli.jobs.runtime.process import loading
@@ -22,6 +22,7 @@ from latentcli.jobs.settings.images import NO_SOURCES
 def bench(out: Output, job: BenchJob, given: frozenset[str]) -> None:
     """Time the encode and decode of models, or the stages of an encode job."""
     refuse_ranks("bench", os.environ)
+    refuse_other_form(job)
     if job.stages and not job.sources:
         raise UsageError(missing(NO_SOURCES, "bench"))
     for source in job.sources if job.stages else ():

@@ -17,6 +17,7 @@ from latentcli.core.errors import NoPlaceForStore, StoreError, TooManyFailures
 from latentcli.jobs.cluster.environment import rank_of
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.runtime.failures import check_failed
+from latentcli.jobs.runtime.given_names import check_new_store, check_sides
 from latentcli.jobs.runtime.process import loading
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
@@ -45,6 +46,8 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
     out.stdout_is_taken = job.output == "-"
     if is_piped(job):
         check_pipe(job)
+    check_new_store(job.output, job.sources)
+    check_sides(job.size, job.model)
     if "-" in job.sources:
         check_stdin()
     if job.engine == "local" and not job.dry_run:

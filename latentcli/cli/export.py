@@ -8,7 +8,7 @@ from typing import Any
 from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output
-from latentcli.jobs.export.options import ExportJob
+from latentcli.jobs.export.options import ExportJob, check_format
 from latentcli.jobs.runtime.process import loading
 
 
@@ -19,6 +19,7 @@ def export(out: Output, job: ExportJob, given: frozenset[str]) -> None:
     What the trainer cannot use is refused before anything is written: latents of another space, or
     of sizes that it would not compute. With --check an export is compared with its store.
     """
+    check_format(job)
     with out.reporter(job, "export") as reporter:
         with loading():
             from latentcli.jobs.export.job import run_export

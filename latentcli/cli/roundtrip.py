@@ -14,6 +14,7 @@ from latentcli.core.errors import StoreError
 from latentcli.jobs.cluster.environment import refuse_ranks
 from latentcli.jobs.config import RoundtripJob
 from latentcli.jobs.runtime.failures import check_failed
+from latentcli.jobs.runtime.given_names import check_sides
 from latentcli.jobs.runtime.process import loading
 
 
@@ -21,6 +22,8 @@ from latentcli.jobs.runtime.process import loading
 def roundtrip(out: Output, job: RoundtripJob, given: frozenset[str]) -> None:
     """Encode and decode images or clips in memory, and measure the differences."""
     refuse_ranks("roundtrip", os.environ)
+    for text in job.models:
+        check_sides(job.size, text.partition("=")[0])
     say_bundled(out, given)
     with out.reporter(job, "roundtrip") as reporter:
         with loading():

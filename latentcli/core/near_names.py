@@ -65,6 +65,11 @@ def missing_source(source: str) -> UsageError:
     )
 
 
+def empty_source(folder: object) -> UsageError:
+    """The error for a folder without a single file."""
+    return UsageError(f"{folder} holds no inputs: it is empty.")
+
+
 def missing_list(name: str) -> UsageError:
     """The error for a list of sources that is not there."""
     return UsageError(f"the list {name} cannot be read: {os.strerror(ENOENT)}{near_path(name)}.")

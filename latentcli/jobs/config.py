@@ -16,6 +16,7 @@ from latentcli.core.types import NORMAL_STATES, STORE_DTYPES
 from latentcli.jobs.runtime.failures import allowed_failures
 from latentcli.jobs.runtime.given_names import (
     check_decoded,
+    check_encoder,
     check_model,
     check_source,
 )
@@ -115,7 +116,9 @@ class EncodeJob(FollowSettings, ModelSettings, CompileSettings, MemorySettings, 
         " GPU as many as have 2^23 pixels together, at most 256.",
     )
     model: str = model_option(
-        BUNDLED_MODEL, f"{MODEL} The bundled one is for trying the tool. Default: {BUNDLED_MODEL}."
+        BUNDLED_MODEL,
+        f"{MODEL} The bundled one is for trying the tool. Default: {BUNDLED_MODEL}.",
+        exists=check_encoder,
     )
     devices: str | None = option(
         None,

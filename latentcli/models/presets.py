@@ -185,6 +185,16 @@ def check_extra(preset: Preset) -> None:
         )
 
 
+def no_encoder(name: str, space: str) -> UsageError:
+    """The error for a model that is a decoder alone; it names models for its latents first."""
+    presets = [load_preset(name) for name in preset_names()]
+    able = [preset for preset in presets if preset.can_encode]
+    same_space = [preset for preset in able if preset.space == space]
+    names = ", ".join(preset.name for preset in same_space or able)
+    same = " into the same latent space" if same_space else ""
+    return UsageError(f"{name} has only a decoder and cannot encode; {names} can{same}.")
+
+
 def check_model_name(text: str) -> None:
     """UsageError for a text that is no preset, .toml path, folder or Hub id; asks no network."""
     if text in preset_names() or text.endswith(".toml") or HUB_ID.fullmatch(text):

@@ -68,7 +68,7 @@ def test_a_page(cli: Run, tiny_model: Path, tmp_path: Path) -> None:
         (("--preset-table", "encode", "--resolution", "256"), "leave out --resolution"),
         (("--preset-table", "both"), "allowed are encode, decode"),
         (("--seconds", "-1"), "--seconds is -1.0; it must be at least 0"),
-        (("photos",), "with --stages only"),
+        (("photos",), "latentcli bench --stages photos"),
     ],
 )
 def test_refusals(cli: Run, words: tuple[str, ...], told: str) -> None:

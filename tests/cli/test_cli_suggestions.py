@@ -78,6 +78,17 @@ NEAR = {
     "models fcdm_nano": "Did you mean 'latentcli models show fcdm_nano'?",
     "models org/name": "Did you mean 'latentcli models show org/name'?",
     "models list": "latentcli models lists the models, and latentcli models show NAME",
+    "export photos.latents": "Give the format with --to: kohya,",
+    "encode photos --size 250": "needs multiples of 16: try 256x256 or 240x240",
+    "encode photos --size 272 -m full_capacitor": "needs multiples of 32: try 288x288 or 256x256",
+    "plan photos --size 250": "needs multiples of 16: try 256x256 or 240x240",
+    "roundtrip photos -m taesd=weights.safetensors --size 100": "multiples of 8: try 104x104 or",
+    "bench photos": "To time a job of files: latentcli bench --stages photos",
+    "encode photos -o photos": "photos is a source: a latent store has a folder of its own.",
+    "encode photos -o weights.safetensors": "weights.safetensors is a file: a latent store is",
+    "encode nothing": "nothing holds no inputs: it is empty.",
+    "roundtrip nothing": "nothing holds no inputs: it is empty.",
+    "encode photos -m capacitor_decoder": "has only a decoder and cannot encode; flux2,",
     **{
         line: f"{line.split()[-1].partition('=')[0]} runs through diffusers, which is not"
         " installed: pip install 'latentcli[diffusers]'."
@@ -100,6 +111,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str,
     """The outcome of each line, where photos/, photos.latents/ and a few files are."""
     folder = tmp_path_factory.mktemp("near")
     (folder / "photos").mkdir()
+    (folder / "photos" / "a.png").touch()
+    (folder / "nothing").mkdir()
     (folder / "photos.latents").mkdir()
     (folder / "job.toml").write_text("[model]\nmodle = 'flux2'\n")
     (folder / "weights.safetensors").touch()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
+from latentcli.core.errors import UsageError
 from latentcli.core.options import like, option
 from latentcli.jobs.config import BUNDLED_MODEL
 from latentcli.jobs.runtime.given_names import check_model
@@ -17,6 +19,20 @@ from latentcli.jobs.settings.model import (
     model_option,
 )
 from latentcli.models.presets import preset_names
+
+NOT_STAGES = {
+    "compiles": "--compile on",
+    "chart": "--chart",
+    "report": "--report",
+    "preset_table": "--preset-table",
+    "seconds": "--seconds",
+    "threads": "--threads",
+    "roofline": "--roofline",
+}
+"""What the --stages form has no use for, and the options that ask for it."""
+
+ONLY_STAGES = {"size": "--resolution", "batch_size": "--batch"}
+"""Fields that only the --stages form has a use for, and the options that are meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,3 +162,17 @@ class BenchJob(FollowSettings, ModelSettings):
     def compiles(self) -> bool:
         """Whether it is compiled networks that are timed."""
         return self.compile == "on"
+
+
+def refuse_other_form(job: BenchJob) -> None:
+    """UsageError for what belongs to the form with --stages, or without, and is not asked for."""
+    if job.sources and not job.stages:
+        again = shlex.join(["latentcli", "bench", "--stages", *job.sources])
+        raise UsageError(f"bench times random pictures. To time a job of files: {again}")
+    for name, other in NOT_STAGES.items() if job.stages else ():
+        if getattr(job, name):
+            raise UsageError(f"bench --stages takes no {other}.")
+    for name, meant in () if job.stages else ONLY_STAGES.items():
+        if getattr(job, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} belongs to --stages; without it, say {meant}.")

@@ -15,7 +15,7 @@ from latentcli.core.options import check_options
 from latentcli.jobs.bench.cases import Case, cases_of, preset_document
 from latentcli.jobs.bench.ceilings import ceilings_document, ceilings_of
 from latentcli.jobs.bench.check_outputs import check_outputs
-from latentcli.jobs.bench.config import BenchJob
+from latentcli.jobs.bench.config import BenchJob, refuse_other_form
 from latentcli.jobs.bench.machine import machine, state
 from latentcli.jobs.bench.models import TimedModel, bench_engine, timed_model, why_not
 from latentcli.jobs.bench.stages import bench_stages
@@ -36,20 +36,6 @@ from latentcli.reports.bench_page import bench_page
 from latentcli.reports.page import write_page
 from latentcli.shards.sources.own_output import mark
 from latentcli.shards.storage.atomic_write import atomic_write, writing
-
-NOT_STAGES = {
-    "compiles": "--compile on",
-    "chart": "--chart",
-    "report": "--report",
-    "preset_table": "--preset-table",
-    "seconds": "--seconds",
-    "threads": "--threads",
-    "roofline": "--roofline",
-}
-"""What the --stages form has no use for, and the options that ask for it."""
-
-ONLY_STAGES = {"size": "--resolution", "batch_size": "--batch"}
-"""Fields that only the --stages form has a use for, and the options that are meant."""
 
 
 def run_bench(job: BenchJob, reporter: Reporter = SILENT) -> dict[str, Any]:
@@ -148,19 +134,6 @@ def model_texts(job: BenchJob) -> dict[str, str]:
                 " that needs weights of its own."
             )
     return named
-
-
-def refuse_other_form(job: BenchJob) -> None:
-    """UsageError for what belongs to the form with --stages, or without, and is not asked for."""
-    if job.sources and not job.stages:
-        raise UsageError("bench times random pictures; files are read with --stages only.")
-    for name, option in NOT_STAGES.items() if job.stages else ():
-        if getattr(job, name):
-            raise UsageError(f"bench --stages takes no {option}.")
-    for name, meant in () if job.stages else ONLY_STAGES.items():
-        if getattr(job, name) is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{option} belongs to --stages; without it, say {meant}.")
 
 
 def left_out(engines: Mapping[str, Engine], cases: list[Case]) -> dict[tuple[str, str], str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from latentcli.core.errors import UsageError
 from latentcli.core.options import option
 from latentcli.exports.formats import NAMES
 from latentcli.jobs.settings.follow import FollowSettings
@@ -116,3 +117,14 @@ class ExportJob(FollowSettings):
         section="model",
         panel="trouble",
     )
+
+
+def check_format(job: ExportJob) -> None:
+    """UsageError where an export is to be written and nobody said in which format."""
+    if job.to is None and job.check is None:
+        raise no_format()
+
+
+def no_format() -> UsageError:
+    """The error where nobody said in which format."""
+    return UsageError(f"Give the format with --to: {', '.join(NAMES)}.")

@@ -15,7 +15,7 @@ from latentcli.exports.format import ExportFormat, Setting, Variant
 from latentcli.exports.formats import export_format, variant_for
 from latentcli.jobs.export.geometry import Geometry, geometry_of
 from latentcli.jobs.export.labels import AUTO, Label, label_of
-from latentcli.jobs.export.options import ExportJob
+from latentcli.jobs.export.options import ExportJob, no_format
 from latentcli.jobs.export.samples import Place, Reading, name_of
 from latentcli.jobs.export.steps import STEP, Work
 from latentcli.jobs.export.surroundings import (
@@ -94,7 +94,7 @@ def plan_export(job: ExportJob) -> ExportPlan:
     lacks what it needs, or two samples would have one file.
     """
     if job.to is None:
-        raise UsageError("Say the format: --to kohya, for instance.")
+        raise no_format()
     format = export_format(job.to)
     store = LatentStore(path_of(job.store))
     manifest = manifest_of(store)

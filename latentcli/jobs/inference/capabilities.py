@@ -5,7 +5,7 @@ from __future__ import annotations
 from latentcli.core.errors import UsageError
 from latentcli.core.types import NORMAL_STATES
 from latentcli.jobs.inference.engine import Engine
-from latentcli.models.presets import load_preset, preset_names
+from latentcli.models.presets import no_encoder
 from latentcli.models.registry import find_preset
 
 
@@ -49,13 +49,3 @@ def refuse_decoder_preset(model: str) -> None:
     preset = find_preset(model)
     if preset is not None and not preset.can_encode:
         raise no_encoder(preset.name, preset.space)
-
-
-def no_encoder(name: str, space: str) -> UsageError:
-    """The error for a model that is a decoder alone; it names models for its latents first."""
-    presets = [load_preset(name) for name in preset_names()]
-    able = [preset for preset in presets if preset.can_encode]
-    same_space = [preset for preset in able if preset.space == space]
-    names = ", ".join(preset.name for preset in same_space or able)
-    same = " into the same latent space" if same_space else ""
-    return UsageError(f"{name} has only a decoder and cannot encode; {names} can{same}.")

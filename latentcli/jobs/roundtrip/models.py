@@ -14,9 +14,9 @@ from torch import Tensor
 from latentcli.core.errors import UsageError, WeightsError
 from latentcli.core.types import LatentSpec
 from latentcli.jobs.config import RoundtripJob, with_weights
-from latentcli.jobs.inference.capabilities import no_encoder, refuse_encoder
+from latentcli.jobs.inference.capabilities import refuse_encoder
 from latentcli.jobs.inference.engine import Engine, load_engine
-from latentcli.models.presets import Preset
+from latentcli.models.presets import Preset, no_encoder
 from latentcli.models.registry import find_preset
 
 DECODER_ONLY = ("decoder.", "post_quant_conv.")

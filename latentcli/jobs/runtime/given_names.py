@@ -1,16 +1,20 @@
-"""Refuses models and paths that are not there, before anything heavy is loaded.
+"""Refuses models, paths and sizes that cannot be, before anything heavy is loaded.
 
 A job would refuse each with the same sentence, some seconds later. What only a job can tell, such
-as what a glob matches or a storage holds, is left to it.
+as what a glob matches or a storage holds, is left to it: no folder is listed here.
 """
 
 from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
+from latentcli.core.errors import StoreError
 from latentcli.core.near_names import (
+    empty_source,
     missing_features,
     missing_latents,
     missing_list,
@@ -18,8 +22,17 @@ from latentcli.core.near_names import (
     missing_store,
     missing_weights,
 )
+from latentcli.core.pixel_size import pixel_size
+from latentcli.images.buckets import check_size
 from latentcli.jobs.runtime.stdio import STDIN
-from latentcli.models.presets import check_extra, check_model_name, load_preset, preset_names
+from latentcli.models.presets import (
+    check_extra,
+    check_model_name,
+    load_preset,
+    no_encoder,
+    preset_names,
+)
+from latentcli.shards.storage.paths import is_remote
 
 DECODED = "a .safetensors file, a trainer's cache, or - for a tar stream"
 INSPECTED = "or a trainer's cache"
@@ -43,6 +56,42 @@ def check_model(text: str) -> None:
         check_model_name(name)
     if name in preset_names():
         check_extra(load_preset(name))
+
+
+def check_encoder(text: str) -> None:
+    """`check_model`, and UsageError for a preset that is a decoder alone."""
+    check_model(text)
+    preset = load_preset(text) if text in preset_names() else None
+    if preset is not None and not preset.can_encode:
+        raise no_encoder(preset.name, preset.space)
+
+
+def check_sides(size: str | None, model: str) -> None:
+    """UsageError where a preset cannot take pictures of --size."""
+    if size is not None and model in preset_names():
+        check_size(pixel_size(size, "--size"), load_preset(model).size_divisor)
+
+
+def check_input(text: str) -> None:
+    """`check_source`, and UsageError for a folder of this machine that has nothing in it."""
+    check_source(text)
+    with suppress(OSError), os.scandir(Path(text).expanduser()) as entries:
+        if next(entries, None) is None:
+            raise empty_source(Path(text).expanduser().absolute())
+
+
+def check_new_store(output: str | None, sources: Iterable[str]) -> None:
+    """StoreError where a store is to be written to a file, or to a source."""
+    if output is None or output == STDIN or is_remote(output):
+        return
+    path = Path(output).expanduser()
+    if path.is_file():
+        raise StoreError(f"{output} is a file: a latent store is a folder.")
+    if any(Path(source).expanduser() == path for source in sources):
+        raise StoreError(
+            f"{output} is a source: a latent store has a folder of its own. Choose another output"
+            " folder (-o)."
+        )
 
 
 def check_source(text: str) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from latentcli.core.options import option
 from latentcli.core.pixel_size import pixel_size
 from latentcli.jobs.runtime.failures import allowed_failures
-from latentcli.jobs.runtime.given_names import check_source
+from latentcli.jobs.runtime.given_names import check_input
 
 SOURCES = (
     "Folders, image or video files, tar shards ({000..099}.tar), tables (.parquet, .arrow,"
@@ -35,7 +35,7 @@ class ImageIntake:
         section="read",
         metavar="SRC",
         needed=NO_SOURCES,
-        exists=check_source,
+        exists=check_input,
     )
     media: str = option(
         "auto",

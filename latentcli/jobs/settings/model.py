@@ -5,6 +5,7 @@ Importing this loads no torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ MODEL = (
 T = TypeVar("T")
 
 
-def model_option(default: T, help: str) -> T:
+def model_option(default: T, help: str, exists: Callable[[str], object] = check_model) -> T:
     """The --model of a job, or several."""
     return option(
         default,
@@ -30,7 +31,7 @@ def model_option(default: T, help: str) -> T:
         daily=True,
         key="model",
         flags=("--model", "-m"),
-        exists=check_model,
+        exists=exists,
         offers=preset_names,
     )
 

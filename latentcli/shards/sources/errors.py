@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from latentcli.core.errors import UsageError
+from latentcli.core.near_names import empty_source
 from latentcli.shards.sources.left_out import in_words
 from latentcli.shards.sources.scan import Scan
 
@@ -27,7 +28,7 @@ def no_inputs(folder: str, scan: Scan, before: Mapping[str, int]) -> UsageError:
     """What to say of a folder that gives no input; `before` is what was left out before it."""
     found = _found(scan, before)
     if not found:
-        return UsageError(f"{folder} holds no inputs: it is empty.")
+        return empty_source(folder)
     return UsageError(
         f"{folder} holds no inputs: looked for {_names_of(scan)} in it and in its"
         f" subfolders{found}."

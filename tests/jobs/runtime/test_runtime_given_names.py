@@ -13,8 +13,12 @@ from latentcli.jobs.decode.job import run_decode
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.runtime.given_names import (
     check_decoded,
+    check_encoder,
+    check_input,
     check_inspected,
     check_model,
+    check_new_store,
+    check_sides,
     check_source,
     check_store,
     check_weights,
@@ -52,6 +56,17 @@ def test_what_is_there_or_only_a_job_can_tell_is_let_through(
     check: Callable[[str], None], text: str
 ) -> None:
     assert check(text) is None
+
+
+def test_what_only_a_look_into_a_folder_or_a_model_tells_is_let_through() -> None:
+    Path("photos", "notes.txt").touch()
+    check_input("photos")
+    check_new_store("photos", ["list.txt"])
+    check_new_store("tiny.latents", ["photos"])
+    check_new_store("s3://b/list.txt", ["s3://b/list.txt"])
+    check_sides("250", "org/name")
+    check_sides("256", "full_capacitor")
+    check_encoder("full_capacitor")
 
 
 def test_the_name_of_a_model_with_weights_is_looked_at_alone() -> None:
