@@ -83,7 +83,7 @@ def test_what_may_be_short_memory_is_told_with_its_own_words():
         raise RuntimeError("GET was unable to find an engine to execute this computation")
 
     who = TimedModel("m", None, None, None, False)
-    with pytest.raises(ShortOfMemory, match=r"do encode of 8x4, batch 2: GET .* --batch"):
+    with pytest.raises(ShortOfMemory, match=r"for encode of 8x4, batch 2, .*: GET .* --batch"):
         attempt(who, Case("encode", (8, 4), 2), no_way)
     with pytest.raises(RuntimeError, match=r"^GET was unable"):
         attempt(who, Case("encode", (8, 4), 1), no_way)

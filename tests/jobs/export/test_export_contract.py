@@ -94,7 +94,7 @@ def test_steps_that_are_missing_are_done_again(name, stores, tmp_path):
     assert (part / JOURNAL).read_bytes().splitlines() == [line.rstrip() for line in lines]
     for path in files_of(part):
         (part / path).write_bytes(b"other")
-    with pytest.raises(StoreError, match="not what"):
+    with pytest.raises(StoreError, match="does not match"):
         run_export(ExportJob(store=str(store), check=str(part)))
 
 
