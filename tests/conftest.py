@@ -21,6 +21,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Networks run in the dtype that every machine has, where a test does not say another, so that
 # figures do not depend on the processor. torch reads this when it is loaded, too.
 os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
+# Tables in a pipe are as wide as they need to be, unless these limit them. Python's readline sets
+# both for the processes that pytest starts.
+for variable in ("COLUMNS", "LINES"):
+    os.environ.pop(variable, None)
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("latentcli", deadline=None)
 settings.load_profile("latentcli")

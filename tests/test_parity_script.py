@@ -310,6 +310,6 @@ def test_wrong_usage(words, told, tmp_path, monkeypatch, main, capsys):
 
 
 def test_absent_weights(tmp_path, main, capsys):
-    assert main("taesd", "--weights", tmp_path / "nowhere") == 1
+    assert main("taesd", "--weights", tmp_path / "nowhere") == 2
     err = capsys.readouterr().err
     assert "There are no weights at" in err and "Traceback" not in err

@@ -229,6 +229,7 @@ def test_a_short_form_means_the_same_everywhere_and_is_there_wherever_its_option
 
 
 def test_short_forms_are_the_options(cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
     for words in (["-b", "x"], ["--batch-size", "x"]):
         told = cli("encode", tmp_path, "-o", tmp_path / "out", *words).err
         assert "--batch-size is 'x'; expected a whole number." in told

@@ -284,7 +284,7 @@ def test_a_picture_that_is_a_thumbnail_only_says_so(browser, tmp_path):
         assert page.inner_text("#compare-key") == KEYS[4]
         assert page.locator("#stages img.there").count() == 1
         assert page.locator("#stages .pane").get_attribute("data-pane") == "original"
-        assert "thumbnail alone" in page.inner_text("#told")
+        assert "only a thumbnail" in page.inner_text("#told")
         assert page.get_attribute("[data-do=slider]", "aria-disabled") == "true"
         page.keyboard.press("ArrowLeft")
         page.keyboard.press("ArrowLeft")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from latentcli.core.errors import StoreError
+from latentcli.core.errors import NoPlaceForStore
 from latentcli.core.near_names import (
     empty_source,
     missing_features,
@@ -33,6 +33,7 @@ from latentcli.models.presets import (
     preset_names,
 )
 from latentcli.shards.storage.paths import is_remote
+from latentcli.shards.store.place import OTHER, is_a_file
 
 DECODED = "a .safetensors file, a trainer's cache, or - for a tar stream"
 INSPECTED = "or a trainer's cache"
@@ -81,16 +82,15 @@ def check_input(text: str) -> None:
 
 
 def check_new_store(output: str | None, sources: Iterable[str]) -> None:
-    """StoreError where a store is to be written to a file, or to a source."""
+    """NoPlaceForStore where a store is to be written to a file, or to a source."""
     if output is None or output == STDIN or is_remote(output):
         return
     path = Path(output).expanduser()
     if path.is_file():
-        raise StoreError(f"{output} is a file: a latent store is a folder.")
+        raise is_a_file(path)
     if any(Path(source).expanduser() == path for source in sources):
-        raise StoreError(
-            f"{output} is a source: a latent store has a folder of its own. Choose another output"
-            " folder (-o)."
+        raise NoPlaceForStore(
+            f"{output} is a source: a latent store has a folder of its own. {OTHER}"
         )
 
 

@@ -79,7 +79,7 @@ def test_a_model_that_is_only_whole_says_why(folder, tmp_path):
     assert (told["encoded"], told["failed"]) == (2, 1)
     (row,) = failures_of(tmp_path / "store").values()
     assert "a picture of 640x512 takes" in row["error"]
-    assert "only whole: it takes little more than the picture itself" in row["error"]
+    assert "in parts: it takes little more than the picture itself" in row["error"]
 
 
 def test_a_device_with_less_free_is_told_from_the_limit(folder, tiny, tmp_path, monkeypatch):
@@ -103,6 +103,6 @@ def test_too_little_is_refused_before_anything_is_read(folder, tiny, tmp_path):
     with pytest.raises(UsageError, match="the weights alone are"):
         encode(folder, tmp_path / "store", tiny, max_memory="1KB")
     needed = least(tiny)
-    with pytest.raises(UsageError, match=f"takes {mib(needed)} for a picture of 512x512"):
+    with pytest.raises(UsageError, match=f"needs {mib(needed)} for a picture of 512x512"):
         encode(folder, tmp_path / "store", tiny, max_memory=str(needed - 1))
     assert not (tmp_path / "store").exists()

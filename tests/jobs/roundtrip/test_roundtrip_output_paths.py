@@ -57,9 +57,9 @@ def test_nothing_else_goes_into_the_folder_of_a_report(pictures, tmp_path):
     report = tmp_path / "report"
     report.mkdir()
     for options in ({"save": report}, {"save": report / "s"}, {"csv": report / "f.csv"}):
-        with pytest.raises(UsageError, match="beside it"):
+        with pytest.raises(UsageError, match="Name another place"):
             roundtrip(pictures, report=str(report), **{k: str(v) for k, v in options.items()})
-    with pytest.raises(UsageError, match="beside it"):
+    with pytest.raises(UsageError, match="Name another place"):
         roundtrip(pictures, report=str(tmp_path / "new"), csv=str(tmp_path / "new"))
     assert not list(report.iterdir())
 

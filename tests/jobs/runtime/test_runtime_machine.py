@@ -46,7 +46,7 @@ def test_encode_and_decode_start_no_more_than_that(mixed, model, tmp_path, small
     assert decode(tmp_path / "store", tmp_path / "out", listen, workers=999)["decoded"] == 23
     threads = {view.name: view.threads for view in seen[-1].whole.views()}
     assert threads["encode_image"] == 2
-    assert [note.split(" is more")[0] for note in notes] == ["--workers 999"] * 2
+    assert [note.split(" is too many")[0] for note in notes] == ["--workers 999"] * 2
 
 
 @pytest.mark.parametrize(
