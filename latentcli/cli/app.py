@@ -200,7 +200,7 @@ NO_THREAD = "can't start new thread"
 FEWER_THREADS = (
     "The system allows no more threads. `ulimit -u`, or the limit of a container, says how many"
     " processes and threads there may be: allow more, or use fewer --workers. What is committed"
-    " stays; run the same command again to go on."
+    " stays; run the same command again to finish the rest."
 )
 
 

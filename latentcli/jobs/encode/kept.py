@@ -25,16 +25,13 @@ def telling_kept(run: EncodeRun, work: Work) -> Iterator[None]:
 
 def kept_words(run: EncodeRun, work: Work) -> str:
     """How many of the store's inputs are kept, and how many of this run are encoded again."""
-    inputs, total, todo = run.inputs, len(run.inputs), {}
-    for unit in work.todo:
-        todo[unit] = len(work.parts[unit]) if unit in work.parts else inputs.count(unit)
-    written = sum(todo[unit] for unit in run.written)
+    total, written = len(work.inputs), sum(map(work.inputs_left, run.written))
     packed, clips = run.plan.packed, run.plan.clips is not None
     exact = run.team.rank.world == 1 and run.job.engine == "local"
     # Of clips the frames are counted, of tars the samples, and of other processes what is heard.
     counted = exact and not packed and not clips
     return sentence(
-        total - sum(todo.values()) + written,
+        total - work.inputs_to_encode + written,
         total,
         "inputs" if packed else "clips" if clips else "images",
         again=run.meter.done - written if counted else None,

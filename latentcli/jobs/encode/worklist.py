@@ -58,10 +58,11 @@ class Work:
     @property
     def inputs_to_encode(self) -> int:
         """Inputs of the units to encode that are to be encoded."""
-        return sum(
-            len(self.parts[unit]) if unit in self.parts else self.inputs.count(unit)
-            for unit in self.todo
-        )
+        return sum(map(self.inputs_left, self.todo))
+
+    def inputs_left(self, unit: int) -> int:
+        """Inputs of a unit to encode that are to be encoded."""
+        return len(self.parts[unit]) if unit in self.parts else self.inputs.count(unit)
 
     @property
     def touches(self) -> bool:
@@ -164,7 +165,7 @@ def updated(frozen: Iterable[InputRow], changed: Mapping[str, InputRow]) -> Iter
 def notes_of(now: Survey, store: AnyPath) -> Iterator[str]:
     """What to say of a store whose inputs are not what they were."""
     if now.moved:
-        yield (f"The inputs have moved to {', '.join(now.roots.paths)}; they are the same ones.")
+        yield f"The inputs have moved to {', '.join(now.roots.paths)}; they are the same ones."
     if now.copied:
         yield (
             "Their times have changed, as after a copy, so only their sizes were compared."

@@ -129,6 +129,11 @@ class ReadableStore:
         captions = self._captions(record)
         return UnitRead(number, record.rows, record.bytes, record.channels, captions)
 
+    def _rows(self, number: int) -> Sequence[Row]:
+        if self.manifest is None:
+            return self._reader.unit_rows(number)
+        return read_record(self.path, number).rows
+
     def _captions(self, record: CommitRecord) -> int | None:
         """Captions in the small file beside a shard of this machine; those of a tar are in it."""
         if not isinstance(self.path, Path) or record.shard.endswith(SUFFIXES["webdataset"]):
@@ -161,7 +166,7 @@ class ReadableStore:
         self, number: int, first: int, indices: Sequence[int]
     ) -> Iterator[tuple[int, Row, Tensor]]:
         try:
-            rows = [row for row in self._unit(number).rows if row.status == "ok"]
+            rows = [row for row in self._rows(number) if row.status == "ok"]
             shard = self._open(number)
         except StoreError as error:
             self.damage.add(error)
