@@ -14,72 +14,28 @@ import typer
 from typer.main import get_command
 
 from latentcli import __version__
-from latentcli.cli.bench import bench
-from latentcli.cli.budget import budget
-from latentcli.cli.card import card
 from latentcli.cli.command import NOTHING, plain
-from latentcli.cli.decode import decode
-from latentcli.cli.encode import encode
-from latentcli.cli.export import export
-from latentcli.cli.help import HelpAll, HelpfulCommand, HelpfulGroup
-from latentcli.cli.inspect import inspect
-from latentcli.cli.models import models, show
+from latentcli.cli.commands import EPILOG, TopGroup
+from latentcli.cli.help import HelpAll
 from latentcli.cli.other_names import option_hint
 from latentcli.cli.output import Output, asked
-from latentcli.cli.plan import plan
-from latentcli.cli.push import push
-from latentcli.cli.roundtrip import roundtrip
-from latentcli.cli.slurm import slurm
-from latentcli.cli.sync import sync
 from latentcli.cli.variables import check_variables
-from latentcli.cli.verify import verify
-from latentcli.cli.video import video_distance, video_embed
-from latentcli.cli.watch import watch
 from latentcli.core.errors import Interrupted, LatentCliError, LeaderFailed
 from latentcli.jobs.cluster.environment import LAUNCHED
 from latentcli.jobs.runtime.process import stopped_by
 from latentcli.jobs.runtime.signals import StopRequest, handled, stop_at_once
 
 NAME = "latentcli"
-GROUPS = {
-    "Encode and decode": (encode, decode, plan, sync),
-    "Inspect and check": (inspect, verify, watch, roundtrip, models),
-    "Export and share": (export, card, push),
-    "Measure": (bench, budget),
-    "Clusters": (slurm,),
-    "Video": (video_embed, video_distance),
-}
-"""The panels of the help, and the commands in each."""
-COMMANDS = tuple(command for group in GROUPS.values() for command in group)
-SUBCOMMANDS = {models: (show,)}
-"""Commands that have further ones below them, and run alone too."""
 AGAIN = "Run the same command again."
-EPILOG = (
-    "Every option can also be set by a variable, such as LATENTCLI_BATCH_SIZE for --batch-size."
-    " Options beat variables, which beat the job file (--config), which beats defaults."
-    " Exit codes: 0 done, 1 failed, 2 wrong usage, 3 more inputs failed than --max-bad allows,"
-    " 75 interrupted (the same command resumes)."
-)
-
 HELP = ["-h", "--help"]
 
 app = typer.Typer(
     name=NAME,
-    cls=HelpfulGroup,
+    cls=TopGroup,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": HELP},
     epilog=EPILOG,
 )
-for title, commands in GROUPS.items():
-    for command in commands:
-        if command not in SUBCOMMANDS:
-            app.command(cls=HelpfulCommand, epilog=EPILOG, rich_help_panel=title)(command)
-            continue
-        group = typer.Typer(name=command.__name__, cls=HelpfulGroup, epilog=EPILOG)
-        group.callback(invoke_without_command=True)(command)
-        for subcommand in SUBCOMMANDS[command]:
-            group.command(cls=HelpfulCommand, epilog=EPILOG)(subcommand)
-        app.add_typer(group, rich_help_panel=title)
 
 
 def print_version(wanted: bool) -> None:
@@ -159,7 +115,7 @@ def run(words: list[str], out: Output) -> None:
     root = get_command(app)
     with root.make_context(NAME, words, obj=out) as context:
         if not {*HELP, "--help-all"} & {*words}:  # which tells the right names
-            check_variables(root, os.environ)
+            check_variables(root, os.environ, words)
         root.invoke(context)
 
 

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from latentcli.cli.other_names import command_hint, models_hint
+from latentcli.cli.values import as_typed
 from latentcli.cli.variables import variable
 from latentcli.core.near_names import nearest
 from latentcli.core.options import Option, brief, flag_of, options_of
@@ -70,7 +71,11 @@ class Row:
 
 
 class HelpfulCommand(TyperCommand):
-    """A command with this help."""
+    """A command with this help, whose values stay as they are typed."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Typer's, less its check of values."""
+        return as_typed(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the short help."""
@@ -79,6 +84,10 @@ class HelpfulCommand(TyperCommand):
 
 class HelpfulGroup(TyperGroup):
     """A command with others below it, with this help, which suggests one command for a mistyped."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Typer's, less its check of values."""
+        return as_typed(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the short help, which is whole."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from latentcli.core.errors import UsageError
@@ -28,15 +28,20 @@ def variable(key: str) -> str:
     return f"{PREFIX}{key.upper()}"
 
 
-def check_variables(root: Any, environment: Mapping[str, str]) -> None:
+def check_variables(root: Any, environment: Mapping[str, str], words: Iterable[str]) -> None:
     """UsageError for variables that neither a command below `root`, Typer's, nor OTHERS has.
 
-    An empty variable counts as not set, as it does for options.
+    An empty variable counts as not set, as it does for options. The command that the words of the
+    line name is asked first, as the code of others is loaded to be asked.
     """
-    known = {*OTHERS, *variables_of(root)}
     ours = {name for name, value in environment.items() if name.startswith(PREFIX) and value}
-    unknown = sorted(ours - known)
-    if unknown:
+    named = [name for name in words if name in root.commands]
+    known = {*OTHERS, *own_variables(root)}
+    for name in dict.fromkeys([*named, *root.commands]):
+        if ours <= known:
+            return
+        known.update(variables_of(root.commands[name]))
+    if unknown := sorted(ours - known):
         told = ", ".join(f"{name}{suggestion(name, known, PREFIX)}" for name in unknown)
         what = "is not a variable" if len(unknown) == 1 else "are not variables"
         raise UsageError(
@@ -46,6 +51,11 @@ def check_variables(root: Any, environment: Mapping[str, str]) -> None:
 
 def variables_of(command: Any) -> Iterator[str]:
     """The variables of a command's options, and of the commands below it."""
-    yield from (option.envvar for option in command.params if option.envvar)
+    yield from own_variables(command)
     for below in getattr(command, "commands", {}).values():
         yield from variables_of(below)
+
+
+def own_variables(command: Any) -> Iterator[str]:
+    """The variables of a command's own options."""
+    yield from (option.envvar for option in command.params if option.envvar)

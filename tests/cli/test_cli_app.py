@@ -20,7 +20,8 @@ from typer.main import get_command
 
 from latentcli import __version__
 from latentcli.cli import app as app_module
-from latentcli.cli.app import COMMANDS, app, main
+from latentcli.cli.app import app, main
+from latentcli.cli.commands import NAMES
 from latentcli.cli.help import PANELS
 from latentcli.core.errors import Interrupted, SelfCheckError, WeightsError
 from latentcli.core.options import SECTIONS, options_of
@@ -34,7 +35,6 @@ from latentcli.jobs.store.config import CardJob, InspectJob, PushJob, VerifyJob
 from latentcli.jobs.store.watch_config import WatchJob
 from latentcli.jobs.video.config import VideoDistanceJob, VideoEmbedJob
 
-NAMES = [command.__name__.replace("_", "-") for command in COMMANDS]
 JOBS = {
     "encode": EncodeJob,
     "decode": DecodeJob,

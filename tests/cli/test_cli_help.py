@@ -14,12 +14,12 @@ import pytest
 from clikit import Run, on_terminal
 from typer.main import get_command
 
-from latentcli.cli.app import COMMANDS, GROUPS, app
+from latentcli.cli.app import app
+from latentcli.cli.commands import GROUPS, NAMES
 from latentcli.cli.help import FEW, PANELS, own_options
 from latentcli.cli.jobfile import resolve
 from latentcli.core.options import SECTIONS, brief, flag_of, option
 
-NAMES = [command.__name__.replace("_", "-") for command in COMMANDS]
 PAGES = [(name,) for name in NAMES] + [("models", "show"), ()]
 MOST_LINES = 55
 """Lines of a page that fits on one screen."""
@@ -123,10 +123,10 @@ def test_a_brief_text_is_the_first_sentence_and_the_default() -> None:
 
 def test_commands_are_in_panels(cli: Run) -> None:
     page = cli("--help").out
-    for title, commands in GROUPS.items():
+    for title, names in GROUPS.items():
         (panel,) = re.findall(rf"─ {title} ─.*?╰", page, re.DOTALL)
         found = re.findall(r"^│ ([a-z-]+) ", panel, re.MULTILINE)
-        assert found == [command.__name__.replace("_", "-") for command in commands]
+        assert found == list(names)
 
 
 def test_every_section_of_a_job_file_has_words_for_people() -> None:
