@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from latentcli.cli.other_names import OPTION_NOTES, meant, noted
 from latentcli.core.errors import UsageError
 from latentcli.core.near_names import near_path, suggestion
 from latentcli.core.options import (
@@ -116,12 +117,28 @@ def check_section(path: Path, section: str, table: Any) -> None:
 
 def unknown_key(path: Path, section: str, key: str, options: Iterable[Option], verb: str) -> str:
     """The message for a key that this section does not have in this job."""
-    homes = {option.key: option.section for option in options if option.section}
-    allowed = [known for known, home in homes.items() if home == section]
-    home = homes.get(key)
-    hint = f"; it belongs in [{home}]" if home else suggestion(key, allowed)
+    homes = {option.key: option for option in options if option.section}
+    allowed = [known for known, option in homes.items() if option.section == section]
+    told = f"{path}: [{section}] has no key {key!r} for {verb}"
+    if key in homes:
+        told += f"; it belongs in [{homes[key].section}]"
+    elif note := noted(key, OPTION_NOTES):
+        return f"{told}. {note}"
+    else:
+        told += other_tools_key(section, key, homes.values()) or suggestion(key, allowed)
     keys = f"allowed are {', '.join(allowed)}" if allowed else f"{verb} has no settings there"
-    return f"{path}: [{section}] has no key {key!r} for {verb}{hint}; {keys}."
+    return f"{told}; {keys}."
+
+
+def other_tools_key(section: str, key: str, options: Iterable[Option]) -> str:
+    """' (did you mean ...?)' for a key that is what other tools call an option, or nothing."""
+    flags = {flag_of(option): option for option in options}
+    keys = []
+    for flag, _, value in (words.partition(" ") for words in meant(key, flags) or ()):
+        option = flags[flag]
+        setting = f'{option.key} = "{value}"' if value else option.key
+        keys.append(setting if option.section == section else f"{setting} in [{option.section}]")
+    return f" (did you mean {' or '.join(keys)}?)" if keys else ""
 
 
 def typed(value: Any, option: Option, place: str) -> Any:

@@ -205,12 +205,22 @@ def option_hint(name: str, there: Collection[str]) -> str | None:
     ' (did you mean ...?)', or a sentence; empty where the command has nothing of the kind. None
     where no other tool is known to have the option.
     """
+    if options := meant(name, there):
+        return f" (did you mean {either(options)}?)"
+    note = noted(name, OPTION_NOTES)
+    return f". {note}" if note else None if options is None else ""
+
+
+def meant(name: str, there: Collection[str]) -> list[str] | None:
+    """Those of the options `there` that do what other tools have an option of this name for.
+
+    An option may come with its value: --dtype bf16. None where no other tool is known to have it.
+    """
     known = [ours for ours, theirs in OPTIONS.items() if bare(name) in theirs.split()]
     for ours in known:
-        if meant := [option for option in ours if option.partition(" ")[0] in there]:
-            return f" (did you mean {either(meant)}?)"
-    note = noted(name, OPTION_NOTES)
-    return f". {note}" if note else "" if known else None
+        if options := [option for option in ours if option.partition(" ")[0] in there]:
+            return options
+    return [] if known else None
 
 
 def command_hint(name: str) -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from latentcli.cli.other_names import either, meant
 from latentcli.core.errors import UsageError
 from latentcli.core.near_names import suggestion
 
@@ -42,11 +43,28 @@ def check_variables(root: Any, environment: Mapping[str, str], words: Iterable[s
             return
         known.update(variables_of(root.commands[name]))
     if unknown := sorted(ours - known):
-        told = ", ".join(f"{name}{suggestion(name, known, PREFIX)}" for name in unknown)
+        told = ", ".join(f"{name}{likely(name, known)}" for name in unknown)
         what = "is not a variable" if len(unknown) == 1 else "are not variables"
         raise UsageError(
             f"The environment sets {told}, which {what} of latentcli. Correct the name or unset it."
         )
+
+
+def likely(name: str, known: Collection[str]) -> str:
+    """' (did you mean ...?)' with a variable that there is, or nothing.
+
+    What other tools call an option comes before a name that is similar by its letters.
+    """
+    flags = {flag(variable): variable for variable in known}
+    if options := meant(flag(name), flags):
+        variables = (flags[option.partition(" ")[0]] for option in options)
+        return f" (did you mean {either([*dict.fromkeys(variables)])}?)"
+    return suggestion(name, known, PREFIX)
+
+
+def flag(variable: str) -> str:
+    """The option that a variable would set: LATENTCLI_BATCH_SIZE is --batch-size."""
+    return f"--{variable.removeprefix(PREFIX).lower().replace('_', '-')}"
 
 
 def variables_of(command: Any) -> Iterator[str]:

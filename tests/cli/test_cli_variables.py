@@ -21,6 +21,8 @@ NAMED = re.compile(r"\bLATENTCLI_[A-Z][A-Z_]*\b")
     [
         ("LATENTCLI_BATCHSIZE", "LATENTCLI_BATCHSIZE (did you mean 'LATENTCLI_BATCH_SIZE'?)"),
         ("LATENTCLI_WEIGHT", "LATENTCLI_WEIGHT (did you mean 'LATENTCLI_WEIGHTS'?)"),
+        ("LATENTCLI_VAE_PATH", "LATENTCLI_VAE_PATH (did you mean 'LATENTCLI_MODEL'?)"),
+        ("LATENTCLI_BF16", "LATENTCLI_BF16 (did you mean 'LATENTCLI_DTYPE'?)"),
         ("LATENTCLI_XYZZY_PLUGH", "LATENTCLI_XYZZY_PLUGH, which is not a variable of latentcli."),
     ],
 )
