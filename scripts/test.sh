@@ -34,5 +34,7 @@ step ruff check .
 step ruff format --check .
 step mypy
 wait
-# Many tests wait for processes of their own, so a process for each core is busy all the time.
+# Many tests wait for processes of their own: one more than there are cores keeps these busy.
+PYTEST_XDIST_AUTO_NUM_WORKERS=$(($(getconf _NPROCESSORS_ONLN) + 1))
+export PYTEST_XDIST_AUTO_NUM_WORKERS
 step pytest -n auto --dist loadfile --durations=10 ${chosen[@]+"${chosen[@]}"} ${words[@]+"${words[@]}"}

@@ -145,6 +145,7 @@ def test_the_script_makes_a_model(tmp_path, photographs):
     assert 0.5 < std < 2, "latents are whitened by the photographs' own variances"
 
 
+@pytest.mark.slow
 def test_the_script_makes_the_bundled_file_again(tmp_path, shared):
     names = ("train-cid22.tar", "train-clic.tar")
     train(tmp_path, *(shared / "images" / name for name in names))

@@ -282,17 +282,21 @@ def decoded_on(job: EncodeJob, there: Mapping[str, Any], media: str, engine: Eng
     stored = there.get("decode_image")
     kept = stored.get("on") if isinstance(stored, Mapping) else None
     where = job.decode_on or ("gpu" if kept == "gpu" else "cpu")
-    if where == "cpu":
-        return where
+    if where == "gpu":
+        check_decode_on(replace(job, decode_on=where), media)
+        check_decoder(engine.accelerator)
+    return where
+
+
+def check_decode_on(job: EncodeJob, media: str) -> None:
+    """UsageError where a device is to decode the files, which something else rules out."""
     for given, problem in (
         (media == "clips", "is for pictures, and the sources are clips"),
         (job.max_memory is not None, "takes memory that --max-memory would not count"),
         (job.engine != "local", f"is not for --engine {job.engine}"),
     ):
-        if given:
+        if given and job.decode_on == "gpu":
             raise UsageError(f"--decode-on gpu {problem}: leave it out, or change the other.")
-    check_decoder(engine.accelerator)
-    return where
 
 
 def jpegs_of(engine: Engine, plan: EncodePlan) -> JpegDecoder | None:

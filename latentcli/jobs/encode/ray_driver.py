@@ -18,6 +18,7 @@ from latentcli.jobs.cluster.team import Team
 from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.captions import texts_of
 from latentcli.jobs.encode.plan import (
+    check_decode_on,
     plan_encode,
     store_of,
     stored_batch_size,
@@ -91,6 +92,7 @@ def run_ray(job: EncodeJob, reporter: Reporter) -> dict[str, Any]:
             found = media_of(job, reporter, job.allow_pipe, texts_of(job))
         check_clip_options(job, found.media)
         check_packed_options(job, found, reporter)
+        check_decode_on(job, found.media)
         ours = not ray.is_initialized()
         if ours:
             reporter.status("Joining the Ray cluster")

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from harness.slow import slow
 
 from latentcli.core.errors import LatentCliError, UsageError
 from latentcli.jobs.cluster.environment import is_launched
@@ -144,8 +145,8 @@ def test_codes_are_the_leaders(start, tmp_path, mode, code):
     "number",
     [
         signal.SIGTERM,
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+        slow(signal.SIGINT),
+        slow(signal.SIGUSR1),
     ],
 )
 def test_signals_are_handed_on_once(start, tmp_path, number):

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from harness.slow import slow
 
 from latentcli.core.errors import LatentCliError, LeaderFailed, UsageError
 from latentcli.jobs.cluster.environment import Rank
@@ -118,9 +119,7 @@ def check_complete(outcome: dict[int, dict[str, object]], mode: str, world: int 
         assert one["mode"].rstrip("\u00e4") == mode
 
 
-@pytest.mark.parametrize(
-    "style", ["--standalone", pytest.param("--master-port", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("style", ["--standalone", slow("--master-port")])
 def test_ranks_of_torchrun_share_the_units(member, tmp_path, style):
     out = tmp_path / "out"
     out.mkdir()
@@ -132,6 +131,7 @@ def test_ranks_of_torchrun_share_the_units(member, tmp_path, style):
     check_complete(told(out), "well")
 
 
+@pytest.mark.slow
 def test_launches_with_one_port_do_not_mix(member, tmp_path):
     port = free_port()
     outcome, codes = srun(member, tmp_path / "first", "first", world=2, MASTER_PORT=port)
@@ -146,13 +146,8 @@ def test_launches_with_one_port_do_not_mix(member, tmp_path):
     ("mode", "words", "code"),
     [
         ("dies", ["Rank 1 of 3", "has sent no heartbeat for 2 s", "same command"], 1),
-        pytest.param(
-            "fails",
-            ["Rank 1 of 3", "failed: The disk is full;", "same command"],
-            1,
-            marks=pytest.mark.slow,
-        ),
-        ("stops", ["Rank 1 of 3", "was interrupted: Stopped by SIGTERM", "same command"], 75),
+        slow("fails", ["Rank 1 of 3", "failed: The disk is full;", "same command"], 1),
+        slow("stops", ["Rank 1 of 3", "was interrupted: Stopped by SIGTERM", "same command"], 75),
     ],
 )
 def test_the_leader_names_the_rank_that_is_missing(member, tmp_path, mode, words, code):

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 import pytest
+from harness.slow import slow
 from jobkit import decode, environment, pictures_of, tree
 
 from latentcli.cli.app import main
@@ -76,10 +77,10 @@ def test_two_processes_give_what_one_gives(mixed_store, tmp_path, reference):
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (("--model", "linear16"), 2, "but linear16 decodes latentcli/linear16#whitened"),
+        slow(("--model", "linear16"), 2, "but linear16 decodes latentcli/linear16#whitened"),
         (("--model", "nowhere"), 2, "There is no model named 'nowhere'"),
         (("--max-memory", "1KB"), 2, "the weights alone are"),
-        (("--format", "mp4"), 2, "--format mp4 is for clips"),
+        slow(("--format", "mp4"), 2, "--format mp4 is for clips"),
     ],
 )
 def test_what_all_processes_find_is_told_once(mixed_store, tmp_path, words, code, told):

@@ -16,6 +16,7 @@ from harness.kills import check, kill_once, orphans_end, restarted, undisturbed
 from harness.memory import compare, growth
 from harness.processes import gone, in_session, start
 from harness.scripts import run_script
+from harness.slow import slow
 from harness.stores import look
 from jobkit import cli, encode, environment, toy_pictures, tree
 
@@ -48,7 +49,7 @@ def test_killed_three_times(job, tmp_path):
     assert list(verify_shards(tmp_path / "store")) == []
 
 
-@pytest.mark.parametrize("path", [pytest.param("tar", marks=pytest.mark.slow), "webdataset"])
+@pytest.mark.parametrize("path", [slow("tar"), "webdataset"])
 def test_killed_twice_on_tars(path, model, tmp_path):
     with PATHS[path](Toy(tmp_path, model, workers=0)) as (_, jobs):
         job = undisturbed(jobs[0], tmp_path / "reference")
@@ -72,7 +73,7 @@ def killed_while_rewriting(
     return int(done.stdout)
 
 
-@pytest.mark.parametrize(("form", "first"), [("safetensors", 0), ("webdataset", 2)])
+@pytest.mark.parametrize(("form", "first"), [("safetensors", 0), slow("webdataset", 2)])
 def test_killed_while_units_are_written_anew(form, first, tmp_path):
     assert killed_while_rewriting(tmp_path, form, first, 4) > 15
 

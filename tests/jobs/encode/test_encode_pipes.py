@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from harness.slow import slow
 from jobkit import decode, encode, encode_job, environment, latents_of, rows_of, tree
 from tarjobkit import (
     Forked,
@@ -90,7 +91,7 @@ def test_the_stream_is_a_shard_that_can_be_opened(stream, tmp_path, monkeypatch)
     assert decode(tmp_path / "out.tar", tmp_path / "out")["decoded"] == 19
 
 
-@pytest.mark.parametrize("workers", [pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [slow(2)])
 def test_the_bytes_do_not_depend_on_workers(stream, tar, model, tmp_path, workers):
     assert encode_here(tmp_path, tar, "-", model, workers=workers)[1] == stream
 

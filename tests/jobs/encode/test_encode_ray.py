@@ -203,6 +203,7 @@ def test_signals_end_the_job_in_good_order(job, tmp_path, number, everybody):
     assert restarted(job, store) == []
 
 
+@pytest.mark.slow
 @needs_ray
 def test_the_limit_of_memory_is_the_actors(cluster, pictures, model, tmp_path):
     """Where it is too small for their device that is told, and no store is there that keeps it."""

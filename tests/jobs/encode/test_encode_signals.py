@@ -14,6 +14,7 @@ from harness.kill_paths import PATHS, Job, Toy
 from harness.kills import cleared, restarted, undisturbed
 from harness.processes import all_gone, living, marked, start, wait_for
 from harness.s3 import MISSING
+from harness.slow import slow
 from harness.stores import look
 from jobkit import encode
 
@@ -81,26 +82,23 @@ def no_leftovers(job: Job, store: Path | str) -> None:
     assert cleared(job) == []
 
 
-slow = pytest.mark.slow
-
-
 @pytest.mark.parametrize(
     ("path", "number", "everybody"),
     [
         ("folder", TERM, False),
-        pytest.param("folder", INT, True, marks=slow),
-        pytest.param("folder", USR1, True, marks=slow),
-        pytest.param("tar", INT, True, marks=slow),
-        pytest.param("tar", USR1, False, marks=slow),
-        pytest.param("webdataset", USR1, True, marks=slow),
-        pytest.param("webdataset", TERM, False, marks=slow),
-        pytest.param("remote", TERM, False, marks=slow),
-        pytest.param("remote", INT, True, marks=slow),
-        pytest.param("remote", USR1, True, marks=slow),
-        ("torchrun", INT, True),
-        pytest.param("torchrun", TERM, False, marks=slow),
-        pytest.param("torchrun", USR1, False, marks=slow),
-        pytest.param("torchrun", TERM, True, marks=slow),
+        slow("folder", INT, True),
+        slow("folder", USR1, True),
+        slow("tar", INT, True),
+        slow("tar", USR1, False),
+        slow("webdataset", USR1, True),
+        slow("webdataset", TERM, False),
+        slow("remote", TERM, False),
+        slow("remote", INT, True),
+        slow("remote", USR1, True),
+        slow("torchrun", INT, True),
+        slow("torchrun", TERM, False),
+        slow("torchrun", USR1, False),
+        slow("torchrun", TERM, True),
     ],
 )
 def test_interrupted_and_finished_by_the_same_command(job_of, path, number, everybody):

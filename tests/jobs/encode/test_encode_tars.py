@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from harness.slow import slow
 from jobkit import decode, encode, failures_of, interrupt_after, latents_of, rows_of, tree
 from tarjobkit import (
     Forked,
@@ -163,8 +164,8 @@ def test_what_else_a_sample_holds_is_passed_on_byte_for_byte(stores):
     ("form", "workers"),
     [
         ("webdataset", 1),
-        pytest.param("webdataset", 3, marks=pytest.mark.slow),
-        pytest.param("safetensors", 3, marks=pytest.mark.slow),
+        slow("webdataset", 3),
+        slow("safetensors", 3),
     ],
 )
 def test_the_bytes_do_not_depend_on_workers(stores, tars, model, tmp_path, form, workers):
@@ -219,8 +220,8 @@ def test_sources_of_all_forms_are_the_same_job(stores, tars, model, tmp_path):
     [
         ("webdataset", 0),
         ("safetensors", 0),
-        pytest.param("webdataset", 2, marks=pytest.mark.slow),
-        pytest.param("safetensors", 2, marks=pytest.mark.slow),
+        slow("webdataset", 2),
+        slow("safetensors", 2),
     ],
 )
 def test_interrupted_and_gone_on_with_it_is_the_same(stores, tars, model, tmp_path, form, workers):

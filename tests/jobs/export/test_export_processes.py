@@ -77,6 +77,7 @@ def test_a_signal_ends_all_and_the_same_command_goes_on(store, expected, tmp_pat
     assert contents(out) == expected
 
 
+@pytest.mark.slow
 def test_nothing_writes_on_after_a_kill(store, expected, tmp_path):
     out = tmp_path / "out"
     process = begun(store, out)

@@ -321,6 +321,7 @@ def peak(store: Path, folder: Path) -> tuple[int, int, int]:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_store(tmp_path, linear_store):
     peak(linear_store, tmp_path)
     few, small, fewer = peak(grown(linear_store, tmp_path / "small", 30), tmp_path)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness.made_up_stores import Kind, make_store
+from harness.slow import slow
 from torch.utils.data import DataLoader
 
 from latentcli import BucketBatchSampler, LatentDataset, LatentStream, collate
@@ -65,7 +66,7 @@ def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("store") / "store", units, Kind(channels=16))
 
 
-@pytest.mark.parametrize("way", ["dataset", "stream", "workers"])
+@pytest.mark.parametrize("way", ["stream", slow("dataset"), slow("workers")])
 def test_memory_does_not_grow(store, way):
     """Keeping a tenth of an epoch for ever would be found."""
     dataset = LatentDataset(store)

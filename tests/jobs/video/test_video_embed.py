@@ -227,6 +227,7 @@ def peak(source: Path, weights: Path, output: Path) -> tuple[int, int]:
     return int(count), int(kib)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_frames(weights, tmp_path):
     """Their pixels alone would take 226 MB; a list of the small ones 57 MB."""
     short = clip_files.make_clip(tmp_path / "s.mp4", 64, size=(256, 96), options={"bf": "0"})

@@ -35,6 +35,7 @@ def test_killed_while_units_are_written_anew(tmp_path):
     assert drive("rewriting", tmp_path) > 100
 
 
+@pytest.mark.slow
 def test_killed_while_units_are_written_anew_where_there_are_no_links(tmp_path):
     assert drive("without-links", tmp_path) > 40
 

@@ -289,6 +289,7 @@ def test_keys_that_come_again_and_again_take_no_long_time():
     assert processor_seconds(lambda: samples(many)) < 8 * processor_seconds(lambda: samples(some))
 
 
+@pytest.mark.slow
 def test_small_samples_are_read_fast():
     files = [(f"{at:06d}.{field}", b"x" * 600) for at in range(20_000) for field in ("jpg", "txt")]
     data = tar(files)
