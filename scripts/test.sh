@@ -35,6 +35,7 @@ step ruff format --check .
 step mypy
 wait
 # Many tests wait for processes of their own: one more than there are cores keeps these busy.
-PYTEST_XDIST_AUTO_NUM_WORKERS=$(($(getconf _NPROCESSORS_ONLN) + 1))
+PYTEST_XDIST_AUTO_NUM_WORKERS=$(.venv/bin/python -c \
+  'from latentcli.jobs.runtime.machine import cores; print(cores() + 1)')
 export PYTEST_XDIST_AUTO_NUM_WORKERS
 step pytest -n auto --dist loadfile --durations=10 ${chosen[@]+"${chosen[@]}"} ${words[@]+"${words[@]}"}
