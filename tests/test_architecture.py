@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from harness.slow import slow
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "latentcli"
@@ -339,6 +340,12 @@ def test_tests_stand_where_the_package_has_a_folder():
         path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")
     }
     assert tests == package
+
+
+def test_a_whole_test_is_no_slow_case():
+    with pytest.raises(TypeError, match="mark a whole test"):
+        slow(test_tests_stand_where_the_package_has_a_folder)
+    assert slow("tar", 2).values == ("tar", 2)
 
 
 def test_package_is_marked_as_typed():

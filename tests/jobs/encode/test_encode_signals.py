@@ -129,7 +129,7 @@ def test_interrupted_while_it_starts(job_of, number):
     assert cleared(job) == []
 
 
-@slow
+@pytest.mark.slow
 def test_torchrun_itself_is_interrupted(job_of, model, tmp_path):
     """Its exit code is its own, but the ranks end in good order."""
     (tmp_path / "tmp").mkdir()
