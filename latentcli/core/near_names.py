@@ -30,9 +30,10 @@ def suggestion(name: str, allowed: Iterable[str], prefix: str = "") -> str:
 def near_path(path: str | Path) -> str:
     """' (did you mean ...?)' with the path that is there and is most like one that is not.
 
-    The first part that is missing is compared with what its folder holds. Nothing for a URL.
+    The first part that is missing is compared with what its folder holds. Nothing for a URL, and
+    for what is there but of another kind.
     """
-    if "://" in str(path):
+    if "://" in str(path) or os.path.lexists(path):
         return ""
     path = missing = Path(path)
     while not os.path.lexists(missing.parent):
@@ -50,9 +51,10 @@ def near_path(path: str | Path) -> str:
 
 
 def missing_store(path: object) -> NoSuchStore:
-    """The error for a store's folder that is not there."""
+    """The error for a store's folder that is not there, or is a file."""
+    found = "it is a file" if os.path.isfile(str(path)) else "there is no such folder"
     return NoSuchStore(
-        f"{path} is not a latent store: there is no such folder{near_path(str(path))}. Name the"
+        f"{path} is not a latent store: {found}{near_path(str(path))}. Name the"
         " folder that latentcli encode wrote."
     )
 

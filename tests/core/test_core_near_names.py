@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from latentcli.core import near_names
-from latentcli.core.near_names import missing_source, near_path, nearest, suggestion
+from latentcli.core.near_names import (
+    missing_source,
+    missing_store,
+    near_path,
+    nearest,
+    suggestion,
+)
 
 
 def test_the_most_similar_name_is_suggested():
@@ -63,3 +69,12 @@ def test_a_huge_folder_is_not_read_to_the_end(tree: Path, monkeypatch: pytest.Mo
 def test_an_error_says_what_is_near(tree: Path) -> None:
     told = str(missing_source("phtos"))
     assert told.startswith("phtos does not exist (did you mean 'photos'?). A source is a folder")
+
+
+def test_a_file_in_the_place_of_a_store_is_told_as_one(tmp_path):
+    path = tmp_path / "pictures.tar"
+    path.touch()
+    assert near_path(path) == ""
+    assert str(missing_store(path)) == (
+        f"{path} is not a latent store: it is a file. Name the folder that latentcli encode wrote."
+    )
