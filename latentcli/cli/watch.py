@@ -12,6 +12,7 @@ from latentcli.cli import words
 from latentcli.cli.command import command
 from latentcli.cli.output import Output
 from latentcli.core.byte_size import byte_words
+from latentcli.jobs.runtime.process import UNREAD
 from latentcli.jobs.store.watch_config import WatchJob
 
 if TYPE_CHECKING:
@@ -52,8 +53,11 @@ def settled(looking: StoreWatch) -> StoreState:
 
 
 def plain(out: Output, looking: StoreWatch, period: float) -> None:
-    """A line for each look, and at the end what has become of the store."""
-    while (state := looking.look()).state == "running":
+    """A line for each look, and at the end what has become of the store.
+
+    Once nobody reads the lines (`| head -1`) there is nothing to wait for.
+    """
+    while (state := looking.look()).state == "running" and not UNREAD:
         for line in [", ".join(facts(state))]:
             out.stdout.out(line, highlight=False)
         time.sleep(period)

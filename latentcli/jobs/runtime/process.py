@@ -25,6 +25,8 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """What ends a job in good order."""
 CLOSED: set[int] = set()
 """Standard streams that were closed when the process began; they lead nowhere since."""
+UNREAD: set[int] = set()
+"""Descriptors of data whose reader has left."""
 
 
 class Talk(io.RawIOBase):
@@ -73,7 +75,10 @@ class Data(Talk):
 
     def refused(self, error: OSError) -> None:
         """LatentCliError, once: the interpreter tries again when it ends."""
-        if self._told or isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError):
+            UNREAD.add(self._handle)
+            return
+        if self._told:
             return
         self._told = True
         raise LatentCliError(

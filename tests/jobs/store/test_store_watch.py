@@ -121,6 +121,28 @@ def test_ctrl_c_ends_the_watching_alone(model, tmp_path, two_tars):
         assert job.process.poll() is None
 
 
+def test_it_ends_once_nobody_reads_it(model, tmp_path, two_tars):
+    """As in `latentcli watch STORE | head -1`."""
+    store = tmp_path / "store"
+    with job_that_waits(tmp_path, str(store), model, two_tars) as job:
+        committed(store, job.process)
+        watching = subprocess.Popen(
+            [sys.executable, "-m", "latentcli", "watch", str(store), "--every", "0.1"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert watching.stdout is not None and watching.stderr is not None
+        assert watching.stdout.readline()
+        watching.stdout.close()
+        try:
+            assert watching.wait(60) == 0
+        finally:
+            watching.kill()
+        with watching.stderr:
+            assert watching.stderr.read() == b""
+        assert job.process.poll() is None
+
+
 def test_on_a_terminal_it_is_redrawn_in_place(model, tmp_path, two_tars):
     store, shown = tmp_path / "store", b""
     with job_that_waits(tmp_path, str(store), model, two_tars) as job:
