@@ -52,7 +52,9 @@ def near_path(path: str | Path) -> str:
 
 def missing_store(path: object) -> NoSuchStore:
     """The error for a store's folder that is not there, or is a file."""
-    found = "it is a file" if os.path.isfile(str(path)) else "there is no such folder"
+    # Not by Path, which raises where a name is too long for the file system.
+    is_file = os.path.isfile(str(path))  # noqa: PTH113
+    found = "it is a file" if is_file else "there is no such folder"
     return NoSuchStore(
         f"{path} is not a latent store: {found}{near_path(str(path))}. Name the"
         " folder that latentcli encode wrote."
