@@ -68,6 +68,8 @@ def op_section(document: Values, op: str, rows: Sequence[Values]) -> str:
     cut = any(row.get("repeats") not in (None, document.get("repeats")) for row in rows)
     base = document.get("baseline")
     charts = [case_chart(case, short_name(document, base) if base else "") for case in cases(rows)]
+    if len({row["model"] for row in rows}) == 1:
+        charts = [one_model_chart(rows)]
     shown = f'<div class="charts">\n{"".join(charts[:OPEN_CASES])}</div>\n'
     if charts[OPEN_CASES:]:
         rest = f'<div class="charts">\n{"".join(charts[OPEN_CASES:])}</div>\n'
@@ -106,6 +108,17 @@ def case_chart(rows: Sequence[Values], base: str) -> str:
     return charts
 
 
+def one_model_chart(rows: Sequence[Values]) -> str:
+    """The sizes and batches of the only model as bars of one chart, by the time of an image."""
+    text = f"Time of an image with {rows[0]['model']}"
+    times = bars(
+        [(case_name(row), rounded(row["ms_per_batch"] / row["batch"])) for row in rows],
+        title=text,
+        unit="ms, lower is better",
+    )
+    return chart_figure(times, f"{text}, by size and batch.")
+
+
 def share_part(rows: Sequence[Values]) -> str:
     """What part of the machine's own speed each model reaches, drawn and as a table."""
     of = {"matrix_share": "matrix products", "copy_share": "copies of memory"}
@@ -114,7 +127,8 @@ def share_part(rows: Sequence[Values]) -> str:
             bars(
                 [(f"{row['model']}, {case_name(row)}", rounded(100 * row[key])) for row in rows],
                 title=f"Share of the machine's {what}",
-                unit="%",
+                unit="% of it; the line is at 100%",
+                whole=100.0,
             ),
             f"Share of the machine's highest speed in {what}.",
         )

@@ -101,13 +101,16 @@ def _series_text(name: str, counts: Sequence[float], low: float, high: float) ->
     return f"{name}: {s.figure(math.fsum(counts), 6)} values, most of them between {ends}"
 
 
-def bars(items: Sequence[tuple[str, float]], *, title: str, unit: str) -> str:
+def bars(
+    items: Sequence[tuple[str, float]], *, title: str, unit: str, whole: float | None = None
+) -> str:
     """Horizontal bars from zero, one (label, value) a row, their lengths proportional to values.
 
     Negative values go to the left. A value that is no finite number has no bar, and says so.
+    `whole` is what values are parts of: it would fill the width, and a line ends there.
     """
     usable = [value for _, value in items if s.is_usable(value)]
-    low, high = min([0.0, *usable]), max([0.0, *usable])
+    low, high = min([0.0, *usable]), max([0.0, *usable, whole or 0.0])
     if low == high:
         high = 1.0
     # The value stands behind the bar, and needs room there.
@@ -126,6 +129,8 @@ def bars(items: Sequence[tuple[str, float]], *, title: str, unit: str) -> str:
             )
         body += s.words(end + 5, top + 27, s.figure(value))
         top += ROW
+    if whole:
+        body += s.line(axis.at(whole), 20, axis.at(whole), top, ' stroke-opacity="0.3"')
     if low < 0:
         body += s.line(axis.at(0), 20, axis.at(0), top, ' stroke-opacity="0.6"')
     listed = "; ".join(f"{label}: {s.figure(value)}" for label, value in items[:12])

@@ -113,6 +113,29 @@ def test_without_a_baseline_and_a_measured_machine_there_are_times_alone(browser
         tab.check()
 
 
+def test_bars_of_shares_are_parts_of_the_whole(browser, page):
+    """12.5% is as short as it is, though it is the largest in its chart."""
+    with open_tab(browser, page.as_uri()) as tab:
+        charts = tab.page.locator("section[aria-labelledby=encode] svg.chart")
+        width = "chart => Number(chart.querySelector('rect').getAttribute('width'))"
+        matrix, copy = (charts.nth(n).evaluate(width) for n in (10, 11))
+        assert matrix / copy == pytest.approx(3, rel=0.05)
+        assert "the line is at 100%" in charts.nth(11).text_content()
+
+
+def test_the_cases_of_a_single_model_are_bars_of_one_chart(browser, tmp_path):
+    rows = [row("m", "encode", batch, 20) | {"speedup": None} for batch in (1, 4)]
+    alone = document(
+        rows=rows, baseline=None, ceilings=None, models=[{"model": "m", "weights": "b"}]
+    )
+    path = write_page(tmp_path / "p.html", bench_page(alone))
+    with open_tab(browser, path.as_uri()) as tab:
+        (text,) = tab.page.locator("svg.chart").all_text_contents()
+        assert "64x64, batch 1: 20; 64x64, batch 4: 5" in text
+        assert "Time of an image with m" in tab.page.inner_text("figcaption")
+        tab.check()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("viewport", "most"), [(DESKTOP, 900), (PHONE, 700)])
 def test_it_fits_every_screen_and_nobody_is_kept_out(browser, page, scheme, viewport, most):
