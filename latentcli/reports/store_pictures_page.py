@@ -21,12 +21,17 @@ def pictures(report: Values) -> str:
     sources = " On the left the picture, on the right its latent." if beside else ""
     text = (
         f"{shown}.{sources} The three principal components of the latents are red, green and blue;"
-        f" grey is the mean. One basis for all, from {found['fitted']:,} samples, which holds"
+        f" grey is the mean. One basis for all, from {samples_text(found['fitted'])}, which holds"
         f" {found['explained']:.0%} of the variance."
     )
     rest = [item for item in found["items"] if not item["paired"]]
     more = folded(f"{len(rest):,} more", tiles(rest)) if rest else ""
     return f"{tiles(item for item in found['items'] if item['paired'])}<p>{text}</p>\n{more}"
+
+
+def samples_text(count: int) -> str:
+    """1 sample, 24 samples."""
+    return f"{count:,} sample{'' if count == 1 else 's'}"
 
 
 def tiles(items: Iterable[Values]) -> str:
@@ -49,4 +54,5 @@ def tile(item: Values) -> str:
     )
     pair = ' class="pair"' if source else ""
     shown = f"<div{pair}>{source}{latent}</div>"
-    return f"<li><figure>{shown}<figcaption>{key}</figcaption></figure></li>\n"
+    name = f'<figcaption title="{key}">{key}</figcaption>'
+    return f"<li><figure>{shown}{name}</figure></li>\n"

@@ -13,6 +13,7 @@ from latentcli.jobs.config import EncodeJob
 from latentcli.jobs.encode.job import run_encode
 from latentcli.jobs.store.inspect import inspect_store
 from latentcli.reports.store_page import normal_counts
+from latentcli.reports.store_pictures_page import samples_text
 
 HOSTILE = '<img src=x onerror=alert(1)>"&'
 
@@ -123,3 +124,19 @@ def test_normal_counts_are_those_of_the_distribution():
     counts = normal_counts(drawn)
     assert sum(counts) == pytest.approx(200, rel=1e-3)
     assert counts[3] == counts[4] == pytest.approx(200 * 0.3413, rel=1e-3)
+
+
+def test_a_long_name_is_cut_and_told_to_a_pointer(browser, page):
+    """So a line of pictures is as high as the others."""
+    with open_tab(browser, page.as_uri()) as tab:
+        captions = tab.page.locator("ul.thumbs figcaption")
+        first = captions.first
+        before = first.evaluate("c => [c.title, c.textContent]")
+        assert before[0] == before[1]
+        first.evaluate("c => (c.textContent = 'a name '.repeat(40))")
+        heights = captions.evaluate_all("all => all.map((c) => c.clientHeight)")
+        assert heights[0] <= 2 * heights[1] + 2
+
+
+def test_one_sample_is_not_samples():
+    assert [samples_text(count) for count in (1, 24)] == ["1 sample", "24 samples"]
