@@ -121,10 +121,10 @@ def measure_name(measure: Values) -> str:
 
 
 def lead(document: Values) -> str:
-    """2,000 images, 256x256, bf16 on an H200, 1 ddim step, seed 42. 3 more could not be used."""
+    """2,000 images (3 more could not be used), 256x256, bf16 on an H200, 1 ddim step, seed 42."""
     failed = document.get("failed") or 0
-    lost = f" {failed:,} more could not be used." if failed else ""
-    return f"{pictures_text(document)}, {', '.join(leading(document))}.{lost}"
+    lost = f" ({failed:,} more could not be used)" if failed else ""
+    return f"{pictures_text(document)}{lost}, {', '.join(leading(document))}."
 
 
 def leading(document: Values) -> Iterator[str]:

@@ -36,7 +36,7 @@ function showInCharts(list) {
 
 function drawCharts() {
   const measure = about.measures[charts.measure];
-  const many = `${thousands(charts.shown.length)} ${about.pictures}`;
+  const many = counted(charts.shown.length, about.pictures);
   const unit = measure.unit ? `, ${measure.unit}` : "";
   charts.marks = [
     histogramChart(byId("spread-values"), {

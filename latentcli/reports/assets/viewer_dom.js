@@ -32,3 +32,4 @@ function swatch(model) {
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const thousands = (number) => number.toLocaleString("en");
+const counted = (number, many) => `${thousands(number)} ${number === 1 ? many.replace(/s$/, "") : many}`;

@@ -93,6 +93,10 @@ function makeCell(row, place) {
     decoding: "async",
     draggable: "false",
   });
+  image.addEventListener("error", () => {
+    image.classList.add("gone");
+    byId("lost").hidden = false;
+  });
   const link = element(
     "a",
     { href: `#image-${row.index}`, title: row.key },
