@@ -68,7 +68,7 @@ def op_section(document: Values, op: str, rows: Sequence[Values]) -> str:
     cut = any(row.get("repeats") not in (None, document.get("repeats")) for row in rows)
     base = document.get("baseline")
     charts = [case_chart(case, short_name(document, base) if base else "") for case in cases(rows)]
-    if len({row["model"] for row in rows}) == 1:
+    if len(charts) > 1 and len({row["model"] for row in rows}) == 1:
         charts = [one_model_chart(rows)]
     shown = f'<div class="charts">\n{"".join(charts[:OPEN_CASES])}</div>\n'
     if charts[OPEN_CASES:]:
