@@ -101,7 +101,9 @@ def test_the_time_of_the_main_process_is_told_by_thread(tmp_path):
     ran = run(tmp_path, "scripts/main_process_time.py", *words)
     assert ran.returncode == 0, ran.stderr
     total, *lines = ran.stdout.splitlines()
-    threads = {name: int(time) for name, time in map(str.split, lines)}
+    # The name of a thread may have a space.
+    rows = (line.rsplit(maxsplit=1) for line in lines)
+    threads = {name.strip(): int(time) for name, time in rows}
     assert {"main", "supervisor", "dispatch", "other"} <= set(threads)
     assert total == f"32x32: {total.split()[1]} us a picture"
     assert abs(int(total.split()[1]) - sum(threads.values())) <= len(threads)
