@@ -7,6 +7,8 @@ from typing import Any
 
 from latentcli.cli import words
 
+USUAL = "auto"
+"""The --captions that takes whatever there is."""
 REFUSED = {
     "empty": "empty",
     "not_utf8": "not UTF-8",
@@ -24,9 +26,16 @@ def caption_lines(document: Mapping[str, Any]) -> Iterator[str]:
     if counts is None:
         return
     refused = [kind for kind in REFUSED if counts[kind]]
+    noun = "clip" if document.get("media") == "clips" else "image"
+    mode = counts.get("mode", USUAL).removeprefix(".")
+    # Those that a store had before may be gone by a mistyped name: that is not passed over.
+    if mode != USUAL and counts["missing"] and not counts["with_caption"]:
+        yield (
+            f"Captions: no {noun} has one. --captions {mode} takes only fields named {mode}, and"
+            f" files such as NAME.{mode} beside NAME.jpg; --captions {USUAL} takes the usual ones."
+        )
     if not counts["with_caption"] and not refused:
         return
-    noun = "clip" if document.get("media") == "clips" else "image"
     # A run that had no texts to read says nothing of those that the store has.
     number = counts["with_caption"]
     if number or document.get("encoded"):

@@ -91,6 +91,21 @@ def test_the_summary(source, tmp_path, model):
     assert list(caption_lines(encode(source, tmp_path / "none", model, captions="none"))) == []
 
 
+def test_captions_that_a_mistyped_name_takes_away_are_told(source, tmp_path, model):
+    store = tmp_path / "store"
+    encode(source, store, model)
+    told = (
+        "Captions: no image has one. --captions txtt takes only fields named txtt, and files such"
+        " as NAME.txtt beside NAME.jpg; --captions auto takes the usual ones."
+    )
+    assert told in caption_lines(encode(source, store, model, captions="txtt"))
+    assert told in caption_lines(encode(source, tmp_path / "new", model, captions=".txtt"))
+    (source / "000004.tags").write_text("x, y")
+    assert list(caption_lines(encode(source, tmp_path / "tags", model, captions="tags"))) == [
+        "Captions: 1 image has one."
+    ]
+
+
 @pytest.mark.parametrize("form", ["safetensors", "webdataset"])
 def test_a_text_that_was_only_touched_writes_no_shard(source, tmp_path, model, form):
     store = tmp_path / "store"
