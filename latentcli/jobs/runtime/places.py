@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latentcli.core.errors import SampleError, UsageError
+from latentcli.shards.layout import MANIFEST, SHARDS
 from latentcli.shards.storage.atomic_write import refusal, temporary_name, write_error
 from latentcli.shards.storage.paths import RemotePath, is_remote, path_of
 
@@ -48,6 +49,12 @@ def try_folder(option: str, text: str) -> None:
             raise UsageError(
                 f"{option} {text}: {above} exists and is not a folder; name another place."
             )
+        for folder in (above, *above.parents):
+            if (folder / MANIFEST).is_file() and (folder / SHARDS).is_dir():
+                raise UsageError(
+                    f"{option} {text}: {folder} is a latent store, which is no place for other"
+                    " files; name another one."
+                )
         # A name that the file system cannot hold shows only beside what is there already.
         for name in path.relative_to(above).parts:
             (above / name).exists()

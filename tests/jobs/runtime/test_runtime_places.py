@@ -47,6 +47,16 @@ def test_no_file_can_be_made(here, place, said):
     assert tree(here) == before
 
 
+@pytest.mark.parametrize("place", ["store", "store/shards", "store/new/deep"])
+def test_a_store_is_no_place_for_other_files(here, place):
+    (here / "store" / "shards").mkdir(parents=True)
+    (here / "store" / "manifest.json").touch()
+    before = tree(here)
+    with pytest.raises(UsageError, match=f"^-o {place}: .*store is a latent store, which is no"):
+        try_folder("-o", place)
+    assert tree(here) == before
+
+
 @pytest.mark.parametrize("place", ["folder", "new", "folder/new/deep", "folder/../new", "."])
 def test_a_folder_can_be_made(here, place):
     before = tree(here)
