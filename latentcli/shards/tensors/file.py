@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from latentcli.core.errors import StoreError
+from latentcli.core.first_bytes import described
 from latentcli.shards.storage.paths import AnyPath, RemotePath, read_part
 from latentcli.shards.storage.ranges import read_ranges
 from latentcli.shards.tensors.dtypes import MAX_HEADER_BYTES, dtypes
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 
 _HEAD = 2**16
+_JSON = 8
+"""Where the text of a header begins, behind its length; it is an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,11 @@ class SafetensorsFile:
         self.entries: dict[str, Entry] = header.entries
 
     def _read_header(self, read: Callable[[int, int], bytes], size: int) -> Header:
+        if size > _JSON and read(0, _JSON + 1)[_JSON:] != b"{" and _too_long(read, size):
+            raise StoreError(
+                f"{self.path} is not a safetensors file, or its beginning is damaged:"
+                f" {described(bytes(read(0, min(size, 64))))}."
+            )
         return read_header(read, size)
 
     @property
@@ -165,6 +173,16 @@ class SafetensorsFile:
         return type(self), (self.path,)
 
 
+def _length(read: Callable[[int, int], bytes], size: int) -> int:
+    """What a file says that its header takes."""
+    return int.from_bytes(read(0, min(_JSON, size)), "little")
+
+
+def _too_long(read: Callable[[int, int], bytes], size: int) -> bool:
+    """Whether that is more than there is, or than any header takes."""
+    return _length(read, size) > min(size - _JSON, MAX_HEADER_BYTES)
+
+
 def _map(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
@@ -191,8 +209,8 @@ def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
 
     ValueError says what is wrong with the file.
     """
-    length = int.from_bytes(read(0, min(8, size)), "little")
-    if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+    length = _length(read, size)
+    if size < _JSON or _too_long(read, size):
         raise ValueError(
             f"its header should take {length} bytes, the file has {size}; it is truncated or not a"
             " safetensors file"

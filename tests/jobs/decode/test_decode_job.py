@@ -258,6 +258,16 @@ def test_files_that_hold_no_latents(model, tmp_path, tensors, word):
         decode(tmp_path / "file.safetensors", tmp_path / "out", model=model)
 
 
+@pytest.mark.parametrize(
+    ("data", "seen"),
+    [(b"# A read me\n" * 9, "looks like text"), (b"\x89PNG\r\n\x1a\n" * 9, "89 50")],
+)
+def test_a_file_of_another_kind_is_not_called_truncated(model, tmp_path, data, seen):
+    (tmp_path / "other").write_bytes(data)
+    with pytest.raises(StoreError, match=f"other is not a safetensors file, or its .*{seen}"):
+        decode(tmp_path / "other", tmp_path / "out", model=model)
+
+
 def test_nothing_to_read(model, tmp_path):
     with pytest.raises(StoreError, match="There is no"):
         decode(tmp_path / "nowhere", tmp_path / "out", model=model)
