@@ -11,6 +11,9 @@ from latentcli.core.byte_size import byte_words
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+NETWORK = "model.config."
+"""Fields of a spec that say how a network is built."""
+
 
 def plan_tables(document: Mapping[str, Any]) -> Iterable[RenderableType]:
     """The plan: a sentence, a table of reasons, what it costs, and where it would go."""
@@ -56,7 +59,12 @@ def packed_noun(document: Mapping[str, Any]) -> str | None:
 def refusal(document: Mapping[str, Any]) -> Iterable[str]:
     """Why encode would not touch the store that is there."""
     yield f"{document['store']} was made with another spec; encode would refuse to add to it:"
+    network = [item for item in document["refused"] if item["field"].startswith(NETWORK)]
+    if len(network) > 1:  # how networks differ says little to whoever gave another model
+        yield f"  {NETWORK}*: {len(network)} fields, as of another model"
     for item in document["refused"]:
+        if len(network) > 1 and item in network:
+            continue
         yield f"  {item['field']}: {item['there']!r} in the store, {item['now']!r} now"
     yield "Use the same options, or another output folder (-o)."
 

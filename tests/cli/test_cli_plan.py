@@ -102,6 +102,15 @@ def test_a_store_of_another_spec() -> None:
     ]
 
 
+def test_a_store_of_another_model_lists_no_parts_of_networks() -> None:
+    fields = ("model.config.depth", "model.config.width", "model.name")
+    lines = shown(refused=[{"field": field, "there": 1, "now": 2} for field in fields])
+    assert lines[1:-1] == [
+        "  model.config.*: 2 fields, as of another model",
+        "  model.name: 1 in the store, 2 now",
+    ]
+
+
 @pytest.mark.parametrize("unknown", ["bytes", "probe"])
 def test_what_is_not_known_is_left_out(unknown: str) -> None:
     assert len(shown(**{unknown: None})) < len(shown())
