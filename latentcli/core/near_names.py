@@ -50,6 +50,19 @@ def near_path(path: str | Path) -> str:
     return f" (did you mean {str(there)!r}?)" if os.path.lexists(there) else ""
 
 
+def store_of_that_name(path: str | Path, manifest: str) -> str:
+    """' (did you mean ...?)' with a store, a folder with a `manifest`, for one that is none.
+
+    It is the store that a folder lies in, or one that encode made of it, here or beside it.
+    """
+    path = Path(path)
+    made = (one for folder in (Path(), path.parent) for one in folder.glob(f"{path.name}.*"))
+    for store in (path.parent, *sorted(islice(made, MOST_NAMES))):
+        if (store / manifest).is_file():
+            return f" (did you mean {str(store)!r}?)"
+    return ""
+
+
 def missing_store(path: object) -> NoSuchStore:
     """The error for a store's folder that is not there, or is a file."""
     # Not by Path, which raises where a name is too long for the file system.

@@ -32,8 +32,9 @@ from latentcli.models.presets import (
     no_encoder,
     preset_names,
 )
+from latentcli.shards.layout import MANIFEST
 from latentcli.shards.storage.paths import is_remote
-from latentcli.shards.store.place import OTHER, is_a_file
+from latentcli.shards.store.place import OTHER, is_a_file, not_a_store
 
 DECODED = "a .safetensors file, a trainer's cache, or - for a tar stream"
 INSPECTED = "or a trainer's cache"
@@ -106,9 +107,12 @@ def check_source(text: str) -> None:
 
 
 def check_store(text: str) -> None:
-    """StoreError for a folder of a store that is not there."""
+    """StoreError for a folder of a store that is not there, or that is a folder without one."""
     if is_missing(text):
         raise missing_store(text)
+    folder = Path(text).expanduser()
+    if folder.is_dir() and not (folder / MANIFEST).exists():
+        raise not_a_store(folder)
 
 
 def check_decoded(text: str) -> None:

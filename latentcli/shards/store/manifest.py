@@ -16,6 +16,7 @@ from latentcli.shards.storage.atomic_write import FileDigest, atomic_write
 from latentcli.shards.storage.json_fields import from_object, later
 from latentcli.shards.storage.json_files import load_object, pretty
 from latentcli.shards.storage.paths import AnyPath
+from latentcli.shards.store.place import not_a_store
 
 FORMAT_VERSION = 2
 """2: sources are relative, units may be empty, and samples have fields. 1 is read and gone on
@@ -132,10 +133,7 @@ def read_manifest(store: AnyPath) -> Manifest:
     if not path.is_file():
         if not store.is_dir():
             raise missing_store(store)
-        raise StoreError(
-            f"{store} is not a latent store: it has no manifest.json. Name the folder that"
-            " latentcli encode wrote."
-        )
+        raise not_a_store(store)
     document = load_object(path)
     version = document.get("format_version")
     if isinstance(version, int) and version > QUANTISED_VERSION:

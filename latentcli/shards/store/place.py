@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 from latentcli.core.errors import NoPlaceForStore, StoreError
+from latentcli.core.near_names import store_of_that_name
+from latentcli.shards.layout import MANIFEST
 from latentcli.shards.storage.atomic_write import NO_ROOM, refusal, write_error
 from latentcli.shards.storage.paths import AnyPath
 
@@ -16,6 +18,15 @@ OTHER = "Choose another output folder (-o)."
 def is_a_file(store: AnyPath) -> NoPlaceForStore:
     """What is told where a file has the name of a store."""
     return NoPlaceForStore(f"{store} is a file: a latent store is a folder. {OTHER}")
+
+
+def not_a_store(folder: AnyPath) -> StoreError:
+    """What is told where a folder that is there is not the one of a store."""
+    near = store_of_that_name(folder, MANIFEST) if isinstance(folder, Path) else ""
+    return StoreError(
+        f"{folder} is not a latent store: it has no {MANIFEST}{near}. Name the folder that"
+        " latentcli encode wrote."
+    )
 
 
 def check_place(store: Path) -> None:

@@ -31,9 +31,11 @@ from latentcli.shards.store.manifest import read_manifest
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """photos/, list.txt and tiny.latents/ in the working directory."""
+    """photos/ and its store, list.txt and tiny.latents/ in the working directory."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "tiny.latents").mkdir()
+    (tmp_path / "photos.tiny.latents").mkdir()
+    (tmp_path / "photos.tiny.latents" / "manifest.json").touch()
     (tmp_path / "list.txt").write_text("photos\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -46,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         *((check_model, text) for text in ("flux2=w.safetensors", "../there/is/none")),
         *((check_source, text) for text in ("photos", "-", "s3://b/none", "pipe:cat x.tar", "@-")),
         *((check_source, text) for text in ("@list.txt", "no*.jpg", "{0..3}.tar", "file:///none")),
-        *((check_store, text) for text in ("photos", "hf://datasets/a/b", "-")),
+        *((check_store, text) for text in ("hf://datasets/a/b", "-")),
         *((check_decoded, text) for text in ("-", "list.txt")),
         *((check_inspected, text) for text in ("photos",)),
         *((check_weights, text) for text in ("list.txt", "~")),
@@ -100,6 +102,13 @@ def test_the_name_of_a_model_with_weights_is_looked_at_alone() -> None:
             lambda text: read_manifest(path_of(text)),
             StoreError,
             "(did you mean 'tiny.latents'?)",
+        ),
+        (
+            check_store,
+            "photos",
+            lambda text: read_manifest(path_of(text)),
+            StoreError,
+            "(did you mean 'photos.tiny.latents'?)",
         ),
         (
             check_decoded,
