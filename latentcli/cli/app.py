@@ -21,6 +21,7 @@ from latentcli.cli.other_names import option_hint
 from latentcli.cli.output import Output, asked
 from latentcli.cli.variables import check_variables
 from latentcli.core.errors import Interrupted, LatentCliError, LeaderFailed
+from latentcli.core.near_names import suggestion
 from latentcli.jobs.cluster.environment import LAUNCHED
 from latentcli.jobs.runtime.process import stopped_by
 from latentcli.jobs.runtime.signals import StopRequest, handled, stop_at_once
@@ -133,15 +134,37 @@ def asked_for_help(words: list[str]) -> list[str]:
 
 
 def with_one_suggestion(error: Any) -> str:
-    """What Typer says of a mistake, with what an unknown option is likely to mean."""
-    if name := getattr(error, "option_name", None) if hasattr(error, "possibilities") else None:
-        there = {flag for parameter in error.ctx.command.params for flag in parameter.opts}
-        if (hint := option_hint(name, there)) is not None:
-            return f"{error.message}{hint}"
-    if near := getattr(error, "possibilities", None):
-        return f"{error.message} (did you mean {near[0]!r}?)"
+    """What Typer says of a mistake, with what is likely to be meant, or with what is allowed."""
+    context, name = getattr(error, "ctx", None), getattr(error, "option_name", None)
     told: str = error.format_message()
-    return told
+    if context is None:
+        return told
+    if name is not None and hasattr(error, "possibilities"):
+        return f"{error.message}{about_option(name, context)}"
+    return told + about_words(told, context)
+
+
+def about_option(name: str, context: Any) -> str:
+    """What to say behind an option that the command of a context does not have."""
+    params = context.command.params
+    if hint := option_hint(name, {flag for parameter in params for flag in parameter.opts}):
+        return hint
+    flags = [flag for one in params for flag in (*one.opts, *one.secondary_opts)]
+    if name.startswith("--") and (near := suggestion(name, flags, "--")):
+        return near
+    if context.parent is None:
+        return f". Options stand behind a command, as in {NAME} encode photos --size 512."
+    return f". {context.command_path} --help-all lists the options."
+
+
+def about_words(told: str, context: Any) -> str:
+    """What to say behind words that a command has no place for; nothing of other mistakes."""
+    if not told.startswith("Got unexpected extra argument"):
+        return ""
+    path, places = context.command_path, context.command.params
+    taken = [one.metavar for one in places if one.param_type_name == "argument" and one.metavar]
+    what = f"takes only {' '.join(taken)} without an option" if taken else "takes only options"
+    return f". {path} {what}; {path} --help shows the options, such as -o."
 
 
 LOST_DEVICE = "AcceleratorError"

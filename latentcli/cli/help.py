@@ -97,7 +97,9 @@ class HelpfulGroup(TyperGroup):
         """Typer's, with one suggestion in place of three."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             hint = command_hint(args[0]) if ctx.parent is None else None
-            if hint is None and (near := nearest(args[0], self.commands)):
+            begun = [name for name in self.commands if name.startswith(args[0])]
+            near = begun[0] if len(begun) == 1 else nearest(args[0], self.commands)
+            if hint is None and near:
                 hint = f"Did you mean {near!r}?"
             if hint is None and ctx.info_name == "models":
                 hint = models_hint(args[0], model_names())

@@ -73,7 +73,7 @@ def read_job_file(path: Path, verb: str, options: Mapping[str, Option]) -> dict[
     fields = {option.key: name for name, option in options.items() if option.section}
     settings = {}
     for section, table in document.items():
-        check_section(path, section, table)
+        check_section(path, section, table, options.values())
         for key, value in table.items():
             option = options[fields[key]] if key in fields else None
             if option is None or option.section != section:
@@ -104,8 +104,15 @@ def check_verb(path: Path, found: Any, verb: str) -> None:
         )
 
 
-def check_section(path: Path, section: str, table: Any) -> None:
+def check_section(path: Path, section: str, table: Any, options: Iterable[Option]) -> None:
     """UsageError where no section has that name, or where the name holds a single value."""
+    key = section.replace("-", "_")
+    homes = {option.key: option.section for option in options if option.section}
+    if section not in SECTIONS and not isinstance(table, dict) and key in homes:
+        raise UsageError(
+            f"{path} has an unknown section [{section}]: {key} is a key; write it below a line"
+            f" [{homes[key]}], its section."
+        )
     if section not in SECTIONS:
         raise UsageError(
             f"{path} has an unknown section [{section}]{suggestion(section, SECTIONS)};"

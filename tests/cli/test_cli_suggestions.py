@@ -62,6 +62,18 @@ NEAR = {
     "video-distance wieghts.safetensors x.npy": "(did you mean 'weights.safetensors'?)",
     "encode photos --config jobs.toml": "(did you mean 'job.toml'?)",
     "encode photos --config job.toml": "(did you mean 'model'?)",
+    "enc photos": "No such command 'enc'. Did you mean 'encode'?",
+    "--model flux2 encode photos": "--model. Options stand behind a command, as in",
+    "encode photos -q": "No such option: -q. latentcli encode --help-all lists the options.",
+    "decode photos.latents --limit 3": "--limit. latentcli decode --help-all lists the options.",
+    "decode photos.latents --size 512": "--size. latentcli decode --help-all lists the options.",
+    "decode photos.latents out": "(out). latentcli decode takes only STORE without an option;",
+    "verify nothing": "nothing is not a latent store: it has no manifest.json. Name the folder",
+    "verify photos": "it has no manifest.json (did you mean 'photos.latents'?). Name the folder",
+    "verify pictures": "it has no manifest.json (did you mean 'pictures.nano.latents'?). Name the",
+    "sync pictures": "it has no manifest.json (did you mean 'pictures.nano.latents'?). Name the",
+    "verify pictures.nano.latents/shards": "(did you mean 'pictures.nano.latents'?). Name the",
+    "encode photos --config flat.toml": "[size]: size is a key; write it below a line [preprocess]",
     "encode photos --resolution 512": "No such option: --resolution (did you mean '--size' or",
     "encode photos --vae flux2": "(did you mean '--model'?)",
     "encode photos --out x": "(did you mean '--output'?)",
@@ -114,8 +126,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str,
     (folder / "photos" / "a.png").touch()
     (folder / "nothing").mkdir()
     (folder / "photos.latents").mkdir()
+    (folder / "photos.latents" / "manifest.json").touch()
     (folder / "job.toml").write_text("[model]\nmodle = 'flux2'\n")
+    (folder / "flat.toml").write_text("size = 256\n")
     (folder / "weights.safetensors").touch()
+    (folder / "pictures").mkdir()
+    (folder / "pictures.nano.latents" / "shards").mkdir(parents=True)
+    (folder / "pictures.nano.latents" / "manifest.json").touch()
     done = subprocess.run(
         [sys.executable, "-c", CODE],
         input=json.dumps(list(NEAR)),
