@@ -17,7 +17,7 @@ from latentcli.core.errors import NoPlaceForStore, StoreError, TooManyFailures
 from latentcli.jobs.cluster.environment import rank_of
 from latentcli.jobs.config import EncodeJob, check_pipe, is_piped
 from latentcli.jobs.runtime.failures import check_failed
-from latentcli.jobs.runtime.given_names import check_new_store, check_sides
+from latentcli.jobs.runtime.given_names import check_new_store, check_one_way, check_sides
 from latentcli.jobs.runtime.process import loading
 from latentcli.jobs.runtime.stdio import check_stdin, reserved_stdout
 
@@ -47,6 +47,7 @@ def run(out: Output, job: EncodeJob, given: frozenset[str]) -> None:
     if is_piped(job):
         check_pipe(job)
     check_new_store(job.output, job.sources)
+    check_one_way(job.size, job.area)
     check_sides(job.size, job.model)
     if "-" in job.sources:
         check_stdin()

@@ -93,6 +93,8 @@ NEAR = {
     "export photos.latents": "Give the format with --to: kohya,",
     "encode photos --size 250": "needs multiples of 16: try 256x256 or 240x240",
     "encode photos --size 272 -m full_capacitor": "needs multiples of 32: try 288x288 or 256x256",
+    "encode photos --size 512 --area 256": "buckets: leave one out.",
+    "plan photos --size 512 --area 256": "--size 512 makes all pictures of one size, and --area",
     "plan photos --size 250": "needs multiples of 16: try 256x256 or 240x240",
     "roundtrip photos -m taesd=weights.safetensors --size 100": "multiples of 8: try 104x104 or",
     "bench photos": "To time a job of files: latentcli bench --stages photos",

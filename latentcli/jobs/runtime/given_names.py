@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from latentcli.core.errors import NoPlaceForStore
+from latentcli.core.errors import NoPlaceForStore, UsageError
 from latentcli.core.near_names import (
     empty_source,
     missing_features,
@@ -72,6 +72,15 @@ def check_sides(size: str | None, model: str) -> None:
     """UsageError where a preset cannot take pictures of --size."""
     if size is not None and model in preset_names():
         check_size(pixel_size(size, "--size"), load_preset(model).size_divisor)
+
+
+def check_one_way(size: str | None, area: str | None) -> None:
+    """UsageError where pictures are to be of one size and in buckets."""
+    if size is not None and area is not None:
+        raise UsageError(
+            f"--size {size} makes all pictures of one size, and --area {area} keeps their shapes in"
+            " buckets: leave one out."
+        )
 
 
 def check_input(text: str) -> None:
