@@ -42,7 +42,7 @@ from latentcli.jobs.runtime.bottleneck import ThreadGroup
 from latentcli.jobs.runtime.failures import Failures
 from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.model_cards import decoders_of
-from latentcli.jobs.runtime.places import try_folder
+from latentcli.jobs.runtime.places import try_outside_stores
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
 from latentcli.jobs.runtime.stdio import STDIN, STDOUT, standard_ends
@@ -74,7 +74,7 @@ def run_decode(job: DecodeJob, reporter: Reporter = SILENT) -> dict[str, Any]:
     ):
         inference_config(job)
         if not writes:
-            try_folder("-o", job.output or str(folder_of(job)))
+            try_outside_stores("-o", job.output or str(folder_of(job)))
         if reads:
             check = stop.check if stdout is None else stdout.check
             source = stack.enter_context(open_piped(job.latents, check))
@@ -108,7 +108,7 @@ def folder_of(job: DecodeJob) -> Path:
     """Where the files go, given or not."""
     name = "stdin" if job.store == STDIN else PurePath(job.store.rstrip("/")).stem
     folder = path_of(job.output or f"{name or 'latents'}.images")
-    assert isinstance(folder, Path)  # try_folder refuses remote ones
+    assert isinstance(folder, Path)  # try_outside_stores refuses remote ones
     return folder
 
 

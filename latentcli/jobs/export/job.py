@@ -30,7 +30,7 @@ from latentcli.jobs.export.processes import made_steps
 from latentcli.jobs.export.steps import Maker
 from latentcli.jobs.export.write import Writer
 from latentcli.jobs.runtime.meter import Meter
-from latentcli.jobs.runtime.places import try_folder
+from latentcli.jobs.runtime.places import try_outside_stores
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
 from latentcli.shards.layout import MANIFEST
@@ -57,7 +57,7 @@ def export(job: ExportJob, reporter: Reporter) -> dict[str, Any]:
     unlinked: set[int] = set()
     if job.link_images:
         unlinked = Links(plan.format, plan.folder).missing(plan.rows, plan.reading.packed)
-    try_folder("--output", str(plan.folder))
+    try_outside_stores("--output", str(plan.folder))
     is_new = check_folder(plan)
     began = time.perf_counter()
     with (

@@ -39,7 +39,7 @@ from latentcli.jobs.roundtrip.single_page import check_count, check_single_page
 from latentcli.jobs.roundtrip.stream import Roundtrip, compare_clips, compare_images
 from latentcli.jobs.runtime.failures import Failures
 from latentcli.jobs.runtime.meter import Meter
-from latentcli.jobs.runtime.places import try_file, try_folder
+from latentcli.jobs.runtime.places import try_file, try_outside_stores
 from latentcli.jobs.runtime.report_folder import check_report_folder
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import stop_on_signals
@@ -142,7 +142,7 @@ def check(job: RoundtripJob) -> None:
     if job.csv is not None:
         try_file("--csv", job.csv)
     if job.save is not None:
-        try_folder("--save", job.save)
+        try_outside_stores("--save", job.save)
     if job.single_file:
         check_single_page(job)
     elif job.report is not None:

@@ -36,6 +36,18 @@ def try_file(option: str, text: str) -> None:
     write_into(option, text, path.parent)
 
 
+def try_outside_stores(option: str, text: str) -> None:
+    """`try_folder`, and UsageError in a store, among whose files others would be."""
+    try_folder(option, text)
+    path = Path(str(path_of(text))).absolute()
+    for folder in (path, *path.parents):
+        if (folder / MANIFEST).is_file() and (folder / SHARDS).is_dir():
+            raise UsageError(
+                f"{option} {text}: {folder} is a latent store, which is no place for other files;"
+                " name another one."
+            )
+
+
 def try_folder(option: str, text: str) -> None:
     """UsageError where no folder can be made there, or nothing written to it; makes none yet."""
     if is_remote(text):
@@ -49,12 +61,6 @@ def try_folder(option: str, text: str) -> None:
             raise UsageError(
                 f"{option} {text}: {above} exists and is not a folder; name another place."
             )
-        for folder in (above, *above.parents):
-            if (folder / MANIFEST).is_file() and (folder / SHARDS).is_dir():
-                raise UsageError(
-                    f"{option} {text}: {folder} is a latent store, which is no place for other"
-                    " files; name another one."
-                )
         # A name that the file system cannot hold shows only beside what is there already.
         for name in path.relative_to(above).parts:
             (above / name).exists()

@@ -320,6 +320,13 @@ def test_an_output_that_is_a_file_is_an_error_in_words(mixed_store, tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
+def test_no_pictures_are_written_into_a_store(mixed_store):
+    before = tree(mixed_store)
+    with pytest.raises(UsageError, match="is a latent store, which is no place for other files"):
+        decode(mixed_store, mixed_store)
+    assert tree(mixed_store) == before
+
+
 def test_another_presets_space_is_refused_before_its_weights_are_looked_for(
     mixed_store, tmp_path, monkeypatch
 ):

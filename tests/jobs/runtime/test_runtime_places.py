@@ -9,7 +9,7 @@ import pytest
 from jobkit import tree
 
 from latentcli.core.errors import SampleError, UsageError
-from latentcli.jobs.runtime.places import check_name, try_file, try_folder
+from latentcli.jobs.runtime.places import check_name, try_file, try_folder, try_outside_stores
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_store_is_no_place_for_other_files(here, place):
     (here / "store" / "manifest.json").touch()
     before = tree(here)
     with pytest.raises(UsageError, match=f"^-o {place}: .*store is a latent store, which is no"):
-        try_folder("-o", place)
+        try_outside_stores("-o", place)
     assert tree(here) == before
 
 
