@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable
 from errno import ENOENT
+from glob import escape
 from itertools import islice
 from pathlib import Path
 
@@ -56,8 +57,10 @@ def store_of_that_name(path: str | Path, manifest: str) -> str:
     It is the store that a folder lies in, or one that encode made of it, here or beside it.
     """
     path = Path(path)
-    made = (one for folder in (Path(), path.parent) for one in folder.glob(f"{path.name}.*"))
-    for store in (path.parent, *sorted(islice(made, MOST_NAMES))):
+    made = (
+        one for folder in (Path(), path.parent) for one in folder.glob(f"{escape(path.name)}.*")
+    )
+    for store in (path.parent, *sorted(islice(made, MOST_NAMES), key=lambda one: len(one.name))):
         if (store / manifest).is_file():
             return f" (did you mean {str(store)!r}?)"
     return ""

@@ -135,6 +135,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str,
     (folder / "pictures").mkdir()
     (folder / "pictures.nano.latents" / "shards").mkdir(parents=True)
     (folder / "pictures.nano.latents" / "manifest.json").touch()
+    (folder / "pictures.nano.images.nano.latents").mkdir()
+    (folder / "pictures.nano.images.nano.latents" / "manifest.json").touch()
     done = subprocess.run(
         [sys.executable, "-c", CODE],
         input=json.dumps(list(NEAR)),

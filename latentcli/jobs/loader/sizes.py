@@ -11,7 +11,6 @@ from latentcli.core.pixel_size import pixel_size
 from latentcli.images.buckets import Buckets, make_buckets, read_buckets
 from latentcli.images.preprocess import PreprocessSpec, resizer
 from latentcli.images.size_filter import SizeFilter
-from latentcli.jobs.runtime.given_names import check_one_way
 from latentcli.jobs.settings.images import ImageIntake
 
 REDUCING_GAPS = (2, 3, 3)
@@ -22,7 +21,6 @@ def preprocess_spec(job: ImageIntake, divisor: int) -> PreprocessSpec:
     """--size, --resize, the buckets and --filter resolved against a model's size rule."""
     buckets = job.area is not None or job.buckets is not None
     resize = job.resize or ("crop" if job.size else "bucket" if buckets else "none")
-    check_one_way(job.size, job.area)
     check_resize(job, resize)
     gaps = None if job.exact_resize or resize == "none" else reducing_gaps(job.filter)
     if resize == "bucket":
