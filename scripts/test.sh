@@ -11,7 +11,8 @@ source scripts/venv.sh
 chosen=(-m "not slow")
 words=()
 for word in "$@"; do
-  if [[ $word == --slow ]]; then chosen=(); else words+=("$word"); fi
+  # The slow ones get half an hour, unless they say another time themselves.
+  if [[ $word == --slow ]]; then chosen=(--timeout 1800); else words+=("$word"); fi
 done
 
 step() {
