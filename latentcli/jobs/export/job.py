@@ -33,7 +33,6 @@ from latentcli.jobs.runtime.meter import Meter
 from latentcli.jobs.runtime.places import try_outside_stores
 from latentcli.jobs.runtime.reporter import SILENT, Reporter
 from latentcli.jobs.runtime.signals import StopRequest, stop_on_signals
-from latentcli.shards.layout import MANIFEST
 from latentcli.shards.sources.own_output import OUTPUT, mark
 from latentcli.shards.store.lock import StoreLock
 
@@ -138,13 +137,11 @@ def write_steps(
 def check_folder(plan: ExportPlan) -> bool:
     """Whether the folder is not there yet.
 
-    UsageError where it holds files that readers of the format would take for ours, or is a store.
+    UsageError where it holds files that readers of the format would take for ours.
     """
     folder = plan.folder
     if not folder.exists():
         return True
-    if (folder / MANIFEST).is_file():
-        raise UsageError(f"{folder} is a latent store: name another --output.")
     alone = plan.format.group or plan.format.alone
     if alone and read_journal(folder) is None and any(folder.iterdir()):
         raise UsageError(

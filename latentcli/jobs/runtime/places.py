@@ -42,8 +42,9 @@ def try_outside_stores(option: str, text: str) -> None:
     path = Path(str(path_of(text))).absolute()
     for folder in (path, *path.parents):
         if (folder / MANIFEST).is_file() and (folder / SHARDS).is_dir():
+            which = "it" if folder == path else str(folder)
             raise UsageError(
-                f"{option} {text}: {folder} is a latent store, which is no place for other files;"
+                f"{option} {text}: {which} is a latent store, which is no place for other files;"
                 " name another one."
             )
 

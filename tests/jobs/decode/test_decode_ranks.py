@@ -191,7 +191,8 @@ def test_pipes_are_for_one_process(mixed_store, tmp_path, meeting, capsys):
 )
 def test_commands_that_do_not_share_say_so(words, meeting, tmp_path, monkeypatch, capsys):
     (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "a.png").touch()
+    for name in ("a.png", "manifest.json"):
+        (tmp_path / "x" / name).touch()
     monkeypatch.chdir(tmp_path)
     assert main(list(words)) == 2
     assert "runs in one process, and this is one of several" in capsys.readouterr().err

@@ -106,7 +106,7 @@ def test_a_folder_that_must_not_be_written_to(tmp_path):
 
 def test_a_store_in_place_of_the_folder(tmp_path):
     store = pictured(tmp_path)
-    with pytest.raises(UsageError, match="is a latent store: name another --output"):
+    with pytest.raises(UsageError, match="is a latent store, which is no place for other files"):
         run_export(ExportJob(store=str(store), to="kohya", output=str(store)))
 
 

@@ -52,7 +52,7 @@ def test_a_store_is_no_place_for_other_files(here, place):
     (here / "store" / "shards").mkdir(parents=True)
     (here / "store" / "manifest.json").touch()
     before = tree(here)
-    with pytest.raises(UsageError, match=f"^-o {place}: .*store is a latent store, which is no"):
+    with pytest.raises(UsageError, match=f"^-o {place}: .+ is a latent store, which is no"):
         try_outside_stores("-o", place)
     assert tree(here) == before
 

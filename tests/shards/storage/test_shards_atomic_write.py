@@ -307,7 +307,7 @@ def entry(begin: int, end: int, dtype: str = "U8", shape: tuple[int, ...] = (4,)
     [
         (b"", "empty"),
         (b"\xff" * 8, "truncated or not a safetensors"),
-        (b"PK\3\4" + b"x" * 40, "truncated or not a safetensors"),
+        (b"PK\3\4" + b"x" * 40, "it looks like a ZIP archive"),
         (file_of(b"{nonsense"), "not JSON"),
         (file_of(b"[" * 5000), "not JSON"),
         (file_of([1]), "not a JSON object"),
@@ -328,7 +328,7 @@ def entry(begin: int, end: int, dtype: str = "U8", shape: tuple[int, ...] = (4,)
 def test_damage_is_named(tmp_path, content, words):
     path = tmp_path / "000000.safetensors"
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"000000\.safetensors is damaged") as caught:
+    with pytest.raises(StoreError, match=r"000000\.safetensors is .*damaged") as caught:
         SafetensorsFile(path)
     assert words in str(caught.value)
 
