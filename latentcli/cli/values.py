@@ -36,7 +36,7 @@ def as_typed(parameters: Sequence[Any]) -> list[Any]:
     """Typer's parameters, whose values stay as they are typed."""
     for parameter in parameters:
         # Versions of Typer without this method load no pydantic either.
-        if "get_runtime_param" in dir(type(parameter)):
+        if hasattr(type(parameter), "get_runtime_param"):
             checked = partial(type(parameter).get_runtime_param, parameter)
             parameter.get_runtime_param = partial(AsTyped, checked)
     return list(parameters)
